@@ -1,0 +1,58 @@
+"""Train one model per fold on the images of the other folds.
+
+reads    runs/NAME/config.yaml, runs/NAME/folds.csv and the training images and masks
+writes   runs/NAME/fold_K/: model.safetensors (the best epoch's averaged weights), history.csv, metrics.json
+next     python 03_oof_threshold.py --run runs/NAME
+
+A fold that is done is left alone; an interrupted one goes on where it stopped. --restart trains anew.
+"""
+
+import argparse
+import shutil
+
+from lib.cli import closing, run_parser, run_stage
+
+
+def train(arguments: argparse.Namespace) -> None:
+    from lib.run import StageRecord, open_run, require_same, training_inputs
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+    made_from = training_inputs(run, settings)
+    record = StageRecord(run, "02_train", made_from)
+
+    from lib.data import open_training
+    from lib.folds import read_folds
+
+    data = open_training(settings.data)
+    table = read_folds(run.folds, data.classes)
+    folds = chosen_folds(arguments.folds, settings.folds.count)
+    if arguments.restart:
+        for fold in folds:
+            shutil.rmtree(run.fold(fold).root, ignore_errors=True)
+    done = [fold for fold in folds if run.fold(fold).metrics.is_file()]
+    for fold in done:
+        require_same(run.fold(fold).metrics, made_from, f"add --restart --folds {fold} to train it again")
+        print(f"fold {fold} is done; --restart --folds {fold} trains it again")
+
+    from lib.training import train_folds
+
+    scores = train_folds([fold for fold in folds if fold not in done], run, table, data, settings, made_from)
+    seconds = record.write(folds=scores)
+    closing([run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
+
+
+def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:
+    """The folds named on the command line, or all. Raises UserError for one that does not exist."""
+    from lib.errors import UserError
+
+    wrong = [number for number in numbers or [] if not 0 <= number < count]
+    if wrong:
+        raise UserError(f"--folds {wrong[0]}: the run has folds 0 to {count - 1}")
+    return sorted(set(numbers)) if numbers else list(range(count))
+
+
+if __name__ == "__main__":
+    command = run_parser(__doc__)
+    command.add_argument("--folds", type=int, nargs="+", metavar="K", help="only these folds (default: all)")
+    command.add_argument("--restart", action="store_true", help="remove what the folds have and train anew")
+    run_stage(train, command)

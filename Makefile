@@ -1,0 +1,39 @@
+PYTHON ?= python3.11
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+DEMO   := runs/blue_marble
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+demo: $(VENV)/ready data/blue_marble  ## environment, demo data, all five stages, the score of the submission
+	$(PY) 01_prepare_folds.py --config configs/blue_marble.yaml
+	$(PY) 02_train.py --run $(DEMO)
+	$(PY) 03_oof_threshold.py --run $(DEMO)
+	$(PY) 04_infer.py --run $(DEMO)
+	$(PY) 05_postprocess.py --run $(DEMO)
+	$(PY) -m lib.blue_marble summary $(DEMO)
+
+test: $(VENV)/ready-for-tests  ## environment and tests
+	$(PY) -m pytest
+
+lint: $(VENV)/ready-for-tests  ## style
+	$(PY) -m ruff check --no-cache .
+	$(PY) -m ruff format --no-cache --check .
+
+data/blue_marble: | $(VENV)/ready
+	$(PY) -m lib.blue_marble data $@
+
+$(VENV)/ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(VENV)/ready-for-tests: tests/requirements.txt $(VENV)/ready
+	$(PY) -m pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+clean:  ## remove the demo's data and run; the environment stays
+	rm -rf data/blue_marble $(DEMO)
+
+.PHONY: help demo test lint clean

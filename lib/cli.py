@@ -1,0 +1,55 @@
+"""The command line of the five scripts: arguments, exit codes, and what to type next."""
+
+import argparse
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lib.errors import UserError
+
+FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """An argument parser whose help is the script's docstring, with `section.key=value` overrides."""
+    command = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
+    return command
+
+
+def run_parser(doc: str) -> argparse.ArgumentParser:
+    """The parser of a stage that goes on in an existing run folder."""
+    command = parser(doc)
+    command.add_argument("--run", type=Path, required=True, metavar="runs/NAME", help="the run folder made by 01")
+    return command
+
+
+def run_stage(stage: Callable[[argparse.Namespace], None], command: argparse.ArgumentParser) -> None:
+    """Parse, run, and leave with 0, with 2 after one clear sentence, or with 130 when interrupted."""
+    arguments = command.parse_intermixed_args()
+    try:
+        stage(arguments)
+    except UserError as error:
+        leave(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        leave(f"\nstopped; to go on, type: python {shlex.join(sys.argv)}", 130)
+    except OSError as error:
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        leave(f"error: cannot write {error.filename or 'to the run folder'}: {os.strerror(error.errno)}", 2)
+
+
+def leave(message: str, code: int) -> None:
+    """Print to stderr and exit."""
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def closing(written: list[Path], next_command: str | None, seconds: float) -> None:
+    """Print what a stage wrote and what to type next."""
+    print(f"\nwrote     {', '.join(str(path) for path in written)}   ({seconds:.1f} s)")
+    if next_command:
+        print(f"next      {next_command}")

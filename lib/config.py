@@ -1,0 +1,283 @@
+"""The settings: one typed section per concern, in the order of the stages.
+
+A YAML file holds only what differs from the defaults here. `section.key=value` on the command line wins over the
+file. An unknown key or a wrong value is a UserError that names the key and, where it can, the nearest valid one.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lib.errors import UserError
+from lib.files import write_text
+from lib.loss_terms import parse_terms
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RleSettings(Section):
+    """How a competition writes a mask as run lengths."""
+
+    order: Literal["column", "row"] = "column"  # pixels are numbered down each column, or along each row
+    base: Literal[0, 1] = 1  # number of the first pixel
+    starts: Literal["absolute", "relative"] = "absolute"  # relative: a start is the gap since the previous run's end
+    empty: Literal["", "-1", "-", "1 0"] = ""  # what stands for an empty mask; a blank is always read as one
+
+
+class DataSettings(Section):
+    """Where the images and masks are and how to read them. Paths are relative to `root`.
+
+    A path may be a pattern: `*`, `?` and `[...]` match as in a shell, and `{name}` stands for a part of the id, as in
+    `stage1_train/{id}/images/*.png` or `train/{case}/{day}/scans/slice_{slice}_*.png`.
+    """
+
+    root: Path = Path("data")
+    train_images: str = "train_images"  # a folder or a pattern
+    train_masks: str = (
+        "train.csv"  # a csv of run lengths, or mask images: a folder or a pattern (with {class} if many)
+    )
+    test_images: str | None = "test_images"  # a folder or a pattern
+    sample_submission: str | None = "sample_submission.csv"
+    image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
+    classes: Annotated[list[str], Field(min_length=1)] = ["mask"]
+
+    id_column: str | None = None  # default: the first column
+    rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
+    class_column: str | None = None  # default for several classes: the id column holds <id>_<class>
+    rle: RleSettings = RleSettings()
+    instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
+    images_without_mask: Literal["error", "empty", "skip"] = "error"
+    masks_without_image: Literal["error", "skip"] = "error"
+    exclude: list[str] = []  # ids to leave out, such as broken files; * and ? match as in a shell
+    group: str | None = None  # a column, or parts of the pattern such as {case}; default: the column `group` if any
+    group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
+
+    channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as there are files (one plane each) per image
+    plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
+    value_range: tuple[float, float] | Literal["image"] | None = (
+        None  # made 0..255; image: its own min to max
+    )
+    max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_folder_names(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("must not name a class twice")
+        for name in classes:
+            if not name.isprintable() or not name.strip(". ") or "/" in name or "\\" in name:
+                raise ValueError(f"class {name!r} cannot be the name of a folder")
+        return classes
+
+    @field_validator("value_range")
+    @classmethod
+    def _low_is_below_high(cls, value_range: object) -> object:
+        if isinstance(value_range, tuple) and not value_range[0] < value_range[1]:
+            raise ValueError("must be [low, high] with low < high")
+        return value_range
+
+
+class SubmissionSettings(Section):
+    """What is uploaded. Columns, ids and their order come from data.sample_submission, run lengths from data.rle."""
+
+    rows: Literal["mask", "instance"] = "mask"  # one row per image (and class), or one per connected object
+    size: tuple[PositiveInt, PositiveInt] | None = None  # height and width of the masks; default: each image's own
+
+
+class FoldSettings(Section):
+    """How the training images are split."""
+
+    count: Annotated[int, Field(ge=2, le=50)] = 5
+    seed: NonNegativeInt = 0
+
+
+class ModelSettings(Section):
+    """The network: an smp architecture on a timm encoder."""
+
+    architecture: str = "unet"
+    encoder: str = "tf_efficientnet_lite0"
+    weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file
+    decoder_channels: list[PositiveInt] | None = None
+    dropout: Probability = 0.0
+
+
+class AugmentSettings(Section):
+    """Chances (0 to 1) and strengths of the random changes made to a training image."""
+
+    horizontal_flip: Probability = 0.5
+    vertical_flip: Probability = 0.5
+    rotate90: Probability = 0.5
+    rotate: Probability = 0.5
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 15
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    contrast: Probability = 0.5
+    contrast_range: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    sharpen: Probability = 0.2
+
+
+class LossSettings(Section):
+    """What is minimised: a weighted sum of terms, such as `dice + focal + 0.1*boundary`, or `bce`."""
+
+    terms: str = "dice + focal + boundary"
+    region: Literal["image", "batch"] = "image"  # dice and tversky: per image, as scored, or pixels of a batch pooled
+    tversky_beta: Probability = 0.7  # weight of missed truth; false alarms have the rest
+    focal_gamma: Annotated[float, Field(ge=1, le=5)] = 2.0  # how little the easy pixels count
+    focal_alpha: Probability | None = None  # weight of mask pixels; the others have the rest
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # of bce and border_bce
+    border_weight: NonNegativeFloat = 10.0  # border_bce: how much more a pixel on the border counts
+    border_width: PositiveFloat = 5.0  # border_bce: pixels
+    boundary_schedule: Literal["constant", "ramp", "rebalance"] = "ramp"
+
+    @field_validator("terms")
+    @classmethod
+    def _known_terms(cls, terms: str) -> str:
+        parse_terms(terms)
+        return terms
+
+
+class TrainSettings(Section):
+    """How one model per fold is fitted."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 16
+    crop_size: PositiveInt = 256
+    foreground_share: Probability = 0.33
+    lr: PositiveFloat = 1e-3
+    encoder_lr_factor: PositiveFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.01
+    warmup_share: Probability = 0.1
+    clip_norm: PositiveFloat = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    workers: NonNegativeInt = 2
+    seed: NonNegativeInt = 0
+
+
+class ThresholdSettings(Section):
+    """How the probability threshold is chosen from the out-of-fold maps."""
+
+    metric: Literal["dice", "dice_global", "iou", "iou_sweep", "f_beta"] = "dice"
+    beta: PositiveFloat = 1.0  # of f_beta: above 1 misses cost more, below 1 false alarms do
+    rule: Literal["threshold", "triplet"] = "threshold"  # triplet: (top, area, bottom), see lib/rules.py
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+
+
+class InferSettings(Section):
+    """How maps are predicted, out-of-fold and for the test images alike."""
+
+    tta: Literal["none", "flips"] = "flips"
+    batch_size: PositiveInt = 16
+
+
+class PostprocessSettings(Section):
+    """Which morphology is tried on the out-of-fold masks."""
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run's folder below runs/")
+    data: DataSettings = DataSettings()
+    folds: FoldSettings = FoldSettings()
+    model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    threshold: ThresholdSettings = ThresholdSettings()
+    infer: InferSettings = InferSettings()
+    postprocess: PostprocessSettings = PostprocessSettings()
+    submission: SubmissionSettings = SubmissionSettings()
+
+
+def load_settings(path: Path, overrides: list[str] = ()) -> Settings:
+    """Read a YAML file, apply `section.key=value` overrides and check everything.
+
+    A missing `name` becomes the file's stem. Raises UserError for an unreadable file, an unknown key or a bad value.
+    """
+    content = read_yaml(path)
+    content.setdefault("name", path.stem)
+    return check_settings(with_overrides(content, overrides), source=path)
+
+
+def read_yaml(path: Path) -> dict:
+    """Read a YAML mapping. Raises UserError when the file is absent, not YAML or not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise UserError(f"settings file {path} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} must hold settings such as 'train:' with keys below it, not a {type(content).__name__}"
+        )
+    return content
+
+
+def with_overrides(content: dict, overrides: list[str]) -> dict:
+    """A copy of `content` with each `section.key=value` set, the value read as YAML."""
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not dotted:
+            raise UserError(f"'{override}' is not a setting; write section.key=value, such as train.epochs=20")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"the value in '{override}' is not valid YAML") from None
+        *sections, key = dotted.split(".")
+        place = merged
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UserError(f"'{section}' in '{override}' is a value, not a section")
+        place[key] = value
+    return merged
+
+
+def check_settings(content: dict, source: Path) -> Settings:
+    """Validate a plain mapping. Raises UserError that names every wrong key."""
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write the resolved settings as YAML, in the order of the sections."""
+    write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+
+def _explain(problem: dict) -> str:
+    """One clause for one pydantic problem: the dotted key, what is wrong, and the nearest valid key."""
+    location = [str(part) for part in problem["loc"]]
+    dotted = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        nearest = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+        return f"unknown setting '{dotted}', {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"setting '{dotted}' = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(sections: list[str]) -> list[str]:
+    """Names of the settings in a section, by its dotted path."""
+    model = Settings
+    for section in sections:
+        field = model.model_fields.get(section)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,85 @@
+"""What a training batch is: augmented crops, their masks, and signed distances where the loss asks for them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lib.augment import build_augmentation, random_crop
+from lib.config import Settings
+from lib.data import TrainingData
+from lib.losses import signed_distances
+
+Batch = dict[str, torch.Tensor]
+
+
+class CropDataset(Dataset):
+    """Augmented crops of some training images. An item depends on seed, epoch and index alone, not on the worker."""
+
+    def __init__(
+        self, data: TrainingData, ids: list[str], settings: Settings, crop: tuple[int, int], with_distances: bool
+    ) -> None:
+        self.data = data
+        self.ids = ids
+        self.crop = crop
+        self.with_distances = with_distances
+        self.foreground_share = settings.train.foreground_share
+        self.seed = settings.train.seed
+        self.augmentation = build_augmentation(settings.augment)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        """One item: uint8 image (channels, H, W), uint8 mask (classes, H, W), float32 distances (classes, H, W)."""
+        epoch, index = key
+        random = np.random.default_rng((self.seed, epoch, index))
+        image_id = self.ids[index]
+        image, mask = self.data.read_image(image_id), self.data.read_mask(image_id)
+        image, mask = random_crop(image, mask, self.crop, self.foreground_share, random)
+        self.augmentation.set_random_seed(int(random.integers(2**31)))
+        changed = self.augmentation(image=image, mask=mask)
+        item = {"images": to_tensor(changed["image"]), "masks": to_tensor(changed["mask"])}
+        if self.with_distances:
+            item["distances"] = torch.from_numpy(signed_distances(changed["mask"]))
+        return item
+
+
+def to_tensor(array: np.ndarray) -> torch.Tensor:
+    """(H, W, channels) array to a (channels, H, W) tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Shuffled (epoch, index) keys, the same on every process; each process takes its own slice of them."""
+
+    def __init__(self, length: int, seed: int, process: int, processes: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.process = process
+        self.processes = processes
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length // self.processes
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        share = order[: len(self) * self.processes]
+        return iter([(self.epoch, int(index)) for index in share[self.process :: self.processes]])
+
+
+def build_loader(dataset: CropDataset, settings: Settings, process: int, processes: int, pin: bool) -> DataLoader:
+    """Batches of one epoch after another; set `loader.sampler.epoch` before each."""
+    sampler = EpochSampler(len(dataset), settings.train.seed, process, processes)
+    batch_size = min(settings.train.batch_size, len(sampler))
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=True,  # a last batch of one image breaks batch normalisation
+        num_workers=settings.train.workers,
+        persistent_workers=settings.train.workers > 0,
+        pin_memory=pin,
+    )

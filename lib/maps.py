@@ -1,0 +1,54 @@
+"""Probability maps on disk: one 8-bit PNG per image and class, `<folder>/[<class>/]<id>.png`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lib.errors import UserError
+from lib.files import write_bytes
+
+
+@dataclass(frozen=True)
+class MapStore:
+    """Maps of one kind (out-of-fold or test) below one folder; with one class there is no class folder."""
+
+    folder: Path
+    classes: tuple[str, ...]
+
+    def path(self, image_id: str, class_name: str) -> Path:
+        """Where the map of one image and class is."""
+        return (self.folder / class_name if len(self.classes) > 1 else self.folder) / f"{image_id}.png"
+
+    def has(self, image_id: str) -> bool:
+        """Whether the maps of all classes of an image are there. A map that exists is whole."""
+        return all(self.path(image_id, name).is_file() for name in self.classes)
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image's maps, if any."""
+        for name in self.classes:
+            self.path(image_id, name).unlink(missing_ok=True)
+
+    def write(self, image_id: str, maps: np.ndarray) -> None:
+        """Write one image's maps, uint8 (height, width, classes)."""
+        for name, plane in zip(self.classes, np.moveaxis(maps, -1, 0), strict=True):
+            encoded = cv2.imencode(".png", np.ascontiguousarray(plane))[1]
+            write_bytes(self.path(image_id, name), encoded.tobytes())
+
+    def read(self, image_id: str) -> np.ndarray:
+        """Read one image's maps, uint8 (height, width, classes). Raises UserError for an absent or broken file."""
+        return np.stack([self._read_plane(self.path(image_id, name)) for name in self.classes], axis=-1)
+
+    @staticmethod
+    def _read_plane(path: Path) -> np.ndarray:
+        plane = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if plane is None or plane.ndim != 2 or plane.dtype != np.uint8:
+            state = "is not an 8-bit gray PNG" if path.is_file() else "does not exist"
+            raise UserError(f"probability map {path} {state}; run the stage that writes it again")
+        return plane
+
+
+def to_map(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities in [0, 1] as uint8 round(255 p)."""
+    return np.rint(probabilities * 255).astype(np.uint8)

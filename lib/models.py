@@ -1,0 +1,114 @@
+"""The network: any smp architecture on any timm encoder, taking raw images of any size."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lib.config import ModelSettings
+from lib.errors import UserError
+from lib.weights import imagenet_weights, normalisation, read_tensors, require_fit
+
+STRIDE = 32  # what five halvings need; smp refuses other sizes
+
+
+class SegmentationNet(nn.Module):
+    """Raw images in, logits out: normalises, pads to the encoder's stride and crops back.
+
+    Shapes: uint8 images (batch, channels, height, width) to float logits (batch, classes, height, width).
+    """
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        padded = functional.pad(normalised, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        return self.network(padded)[..., :height, :width]
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A network and where its encoder's weights are from."""
+
+    network: SegmentationNet
+    weights_source: str
+
+
+def build_untrained(settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
+    """The network with random weights, asking nobody: what a trained fold's weights are loaded into."""
+    return _build(settings, class_count, channels, encoder_weights=None)
+
+
+def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 3) -> BuiltModel:
+    """The network ready to train: its encoder from `model.weights` (`imagenet`, a file, or `random` by name).
+
+    Raises UserError where the weights cannot be had or do not fit: it never falls back to random ones.
+    """
+    if settings.weights == "random":
+        return BuiltModel(build_untrained(settings, class_count, channels), "random, as model.weights says")
+    if settings.weights == "imagenet":
+        tensors, source = imagenet_weights(settings.encoder)
+    else:
+        tensors, source = read_tensors(Path(settings.weights)), f"file {settings.weights}"
+    overlay = {}
+    if tensors is not None:
+        _require_known_encoder(settings.encoder)
+        require_fit(tensors, settings.encoder, source)
+        overlay = {"pretrained_cfg_overlay": {"state_dict": tensors}}
+    return BuiltModel(_build(settings, class_count, channels, encoder_weights=True, **overlay), source)
+
+
+def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: object) -> SegmentationNet:
+    architecture = settings.architecture.lower().replace("+", "plus")
+    if architecture not in smp.MODEL_ARCHITECTURES_MAPPING:
+        raise UserError(
+            f"unknown model.architecture '{settings.architecture}'; known: {', '.join(smp.MODEL_ARCHITECTURES_MAPPING)}"
+        )
+    _require_known_encoder(settings.encoder)
+    decoder = {"decoder_channels": settings.decoder_channels} if settings.decoder_channels else {}
+    try:
+        network = smp.create_model(
+            architecture,
+            encoder_name=f"tu-{settings.encoder}",
+            in_channels=channels,
+            classes=class_count,
+            **decoder,
+            **encoder,
+        )
+    except (OSError, RuntimeError) as error:
+        if encoder["encoder_weights"] is None:
+            raise
+        raise UserError(
+            f"the ImageNet weights of {settings.encoder} cannot be fetched ({_first_line(error)}); connect to the "
+            "network, set model.weights to a local file, or choose model.encoder=tf_efficientnet_lite0, whose weights "
+            "come with requirements.txt"
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"model.architecture={settings.architecture} does not go with model.encoder={settings.encoder}: "
+            f"{_first_line(error)}"
+        ) from None
+    mean, std = normalisation(settings.encoder)
+    if channels != len(mean):
+        mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
+    return SegmentationNet(network, mean, std).to(memory_format=torch.channels_last)
+
+
+def _require_known_encoder(encoder: str) -> None:
+    if not timm.is_model(encoder):
+        nearest = difflib.get_close_matches(encoder, timm.list_models(), n=3)
+        raise UserError(f"unknown model.encoder '{encoder}'; timm's nearest names: {', '.join(nearest) or 'none'}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,117 @@
+"""The statistics of choosing on some images and scoring on others.
+
+Scores are ratios of sums over images (see `Metric.terms`), so everything here takes the two terms per image. Images
+of one group (patient, scene, duplicates) are not independent: standard errors and bootstrap resample whole groups.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lib.errors import UserError
+from lib.metrics import pooled
+
+
+def splits(folds: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For each fold: its number, the images of the other folds (bool), the images of the fold (bool).
+
+    Raises UserError when fewer than two folds have images: nothing could be left out.
+    """
+    numbers = np.unique(folds)
+    if len(numbers) < 2:
+        raise UserError(
+            "a nested score needs out-of-fold maps of at least two folds; train another fold with 02_train.py"
+        )
+    for number in numbers:
+        left_out = folds == number
+        yield int(number), ~left_out, left_out
+
+
+def influence(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """What each image contributes to the score: values, images first, whose mean is the score.
+
+    For a mean of image scores they are those scores; for a pooled metric, the linearised ratio (delta method).
+    """
+    score, size = pooled(numerator, denominator), denominator.mean(axis=0)
+    return score + (numerator - score * denominator) / np.where(size == 0, 1, size)
+
+
+def standard_error(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Standard error of the mean of `values` over the first axis, clustered by group; nan for a single group."""
+    totals = group_sums(values - values.mean(axis=0), groups)
+    count = len(totals)
+    correction = count / (count - 1) if count > 1 else np.nan
+    return np.sqrt(correction * (totals**2).sum(axis=0)) / len(values)
+
+
+def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sum of `values` over the images of each group: images first in, groups first out."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.concatenate(([True], groups[order][1:] != groups[order][:-1])))
+    return np.add.reduceat(values[order], starts, axis=0)
+
+
+def bootstrap_interval(
+    numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, repeats: int, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean over classes of the score; terms are (images, classes).
+
+    Groups are drawn with replacement. The rules stay as chosen: the interval holds the chance of the images scored,
+    not that of the images tuned on.
+    """
+    numerator, denominator = group_sums(numerator, groups), group_sums(denominator, groups)
+    rng, count = np.random.default_rng(seed), len(numerator)
+    scores = np.empty(repeats)
+    for repeat in range(repeats):
+        times_drawn = np.bincount(rng.integers(count, size=count), minlength=count)[:, None]
+        scores[repeat] = pooled(times_drawn * numerator, times_drawn * denominator).mean()
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def best_threshold(
+    numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, reach: int = 10, tolerance: float = 0.5
+) -> int:
+    """Column of the threshold to use, given terms (images, thresholds): the centre of a plateau before a lone peak.
+
+    Candidates are the columns whose score is less than `tolerance` standard errors of the paired difference below the
+    best; of these the one whose neighbourhood, `reach` columns to either side, has the best mean score; of equals the
+    middle of their unbroken run. A peak that the images do tell from the rest therefore stays.
+    """
+    scores = pooled(numerator, denominator)
+    peak = int(np.argmax(scores))
+    candidates = _not_worse(numerator, denominator, groups, peak, tolerance)
+    window = np.ones(2 * reach + 1) / (2 * reach + 1)
+    neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
+    judged = np.where(candidates, neighbourhood, -np.inf)
+    best = int(np.argmax(judged))
+    low, high = run_around(best, judged >= judged[best] - 1e-12)
+    return (low + high) // 2
+
+
+def plateau(numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, column: int) -> tuple[int, int]:
+    """First and last column of the unbroken run around `column` within one standard error of its score or above it."""
+    return run_around(column, _not_worse(numerator, denominator, groups, column, tolerance=1))
+
+
+def _not_worse(
+    numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, column: int, tolerance: float
+) -> np.ndarray:
+    """Whether each column's score is at most `tolerance` standard errors below that of `column`, (columns,) bool.
+
+    The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
+    too wide.
+    """
+    values = influence(numerator, denominator)
+    lost = values[:, [column]] - values
+    near = lost.mean(axis=0) <= tolerance * standard_error(lost, groups)
+    near[column] = True
+    return near
+
+
+def run_around(column: int, inside: np.ndarray) -> tuple[int, int]:
+    """First and last column of the unbroken run of True that holds `column`."""
+    outside = np.flatnonzero(~inside)
+    low = int(outside[outside < column].max(initial=-1)) + 1
+    high = int(outside[outside > column].min(initial=len(inside))) - 1
+    return low, high

@@ -1,0 +1,207 @@
+"""Threshold cross-validation: the threshold of each class from out-of-fold counts, and an honest score for it.
+
+The classes are independent: every metric is a mean over classes, so the best threshold of each class is the best of
+all. In-sample scores are tuned and scored on the same images. Nested scores are tuned on the other folds' images and
+scored on the fold left out; each image counts once, so folds weigh by their size. For `dice_global` the left-out
+images' pixels are pooled, each counted at the threshold tuned without its fold.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.config import ThresholdSettings
+from lib.files import write_text
+from lib.metrics import THRESHOLDS, Counts, Metric, pooled
+from lib.nested import best_threshold, bootstrap_interval, plateau, run_around, splits
+from lib.rules import Gate, Rule
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The terms (see `Metric.terms`) of one class's images at all thresholds."""
+
+    numerator: np.ndarray  # (images, 255)
+    denominator: np.ndarray  # (images, 255)
+    empty_numerator: np.ndarray  # (images,) the terms of an empty mask
+    empty_denominator: np.ndarray  # (images,)
+    predicted: np.ndarray  # (images, 255) pixels where map >= threshold
+    groups: np.ndarray  # (images,)
+
+    def of(self, images: np.ndarray) -> "ScoreTable":
+        """The table of some images, a bool array."""
+        return ScoreTable(*(column[images] for column in vars(self).values()))
+
+    def gated(self, gate: Gate | None) -> tuple[np.ndarray, np.ndarray]:
+        """Terms (images, 255) with the masks that the gate shuts emptied."""
+        if gate is None:
+            return self.numerator, self.denominator
+        opens = (self.predicted[:, gate.top - 1] >= gate.area)[:, None]
+        return (
+            np.where(opens, self.numerator, self.empty_numerator[:, None]),
+            np.where(opens, self.denominator, self.empty_denominator[:, None]),
+        )
+
+
+@dataclass(frozen=True)
+class ClassChoice:
+    """What was chosen for one class, and how it scores."""
+
+    rule: Rule
+    plateau: tuple[int, int]  # thresholds that the images cannot tell from the chosen one
+    fold_rules: dict[int, Rule]  # tuned on all folds but this one
+    curve: np.ndarray  # (255,) score of all images at each threshold, with the rule's gate
+    fold_curves: dict[int, np.ndarray]  # the same of each fold's images
+    in_sample: float
+    nested: float
+    at_half: float  # threshold 128, p >= .5: what no tuning gives
+    all_empty: float
+    numerator: np.ndarray  # (images,) nested terms
+    denominator: np.ndarray  # (images,)
+
+    def to_dict(self) -> dict:
+        return {
+            "rule": self.rule.to_dict(),
+            "probability": round(self.rule.threshold / 255, 4),
+            "plateau": list(self.plateau),
+            "without_fold": {str(fold): str(rule) for fold, rule in self.fold_rules.items()},
+            "nested": self.nested,
+            "in_sample": self.in_sample,
+            "at_half": self.at_half,
+            "all_empty": self.all_empty,
+        }
+
+
+@dataclass(frozen=True)
+class ThresholdResult:
+    """The choices of all classes; scores are means over the classes."""
+
+    metric: Metric
+    classes: dict[str, ClassChoice]
+    interval: tuple[float, float]  # 95 % bootstrap interval of the nested score
+
+    def mean(self, field: str) -> float:
+        """Mean over the classes of a score: nested, in_sample, at_half or all_empty."""
+        return float(np.mean([getattr(choice, field) for choice in self.classes.values()]))
+
+    def to_dict(self) -> dict:
+        """For threshold.json; `read_rules` of lib/rules.py reads the rules back."""
+        nested, in_sample = self.mean("nested"), self.mean("in_sample")
+        return {
+            "metric": vars(self.metric),
+            "nested": nested,
+            "interval": list(self.interval),
+            "in_sample": in_sample,
+            "gap": in_sample - nested,
+            "at_half": self.mean("at_half"),
+            "all_empty": self.mean("all_empty"),
+            "classes": {name: choice.to_dict() for name, choice in self.classes.items()},
+        }
+
+    def write_curves(self, path: Path) -> None:
+        """Write threshold.csv: one row per class and threshold with the score of all images and of each fold's."""
+        folds = list(next(iter(self.classes.values())).fold_curves)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["class", "threshold", "score", *(f"fold_{fold}" for fold in folds)])
+        for name, choice in self.classes.items():
+            columns = np.stack([choice.curve, *choice.fold_curves.values()], axis=1)
+            for threshold, scores in zip(THRESHOLDS, columns, strict=True):
+                writer.writerow([name, threshold, *(f"{score:.6f}" for score in scores)])
+        write_text(path, text.getvalue())
+
+
+def choose_thresholds(
+    counts: Counts, folds: np.ndarray, settings: ThresholdSettings, groups: np.ndarray | None = None
+) -> ThresholdResult:
+    """Choose the rule of each class from out-of-fold counts.
+
+    `folds` and `groups` are (images,), in the order of `counts.ids`; without groups every image is its own.
+    Raises UserError when fewer than two folds have images.
+    """
+    metric = Metric(settings.metric, settings.beta)
+    groups = np.arange(len(counts.ids)) if groups is None else groups
+    classes = {
+        str(name): _choose_class(score_table(counts, index, metric, groups), folds, settings.rule)
+        for index, name in enumerate(counts.classes)
+    }
+    numerator = np.stack([choice.numerator for choice in classes.values()], axis=1)
+    denominator = np.stack([choice.denominator for choice in classes.values()], axis=1)
+    interval = bootstrap_interval(numerator, denominator, groups, settings.bootstrap)
+    return ThresholdResult(metric, classes, interval)
+
+
+def score_table(counts: Counts, index: int, metric: Metric, groups: np.ndarray) -> ScoreTable:
+    """The terms of class number `index`."""
+    tp, fp, positives = counts.tp[:, index], counts.fp[:, index], counts.positives[:, index]
+    none = np.zeros_like(positives)
+    return ScoreTable(
+        *metric.terms(tp, fp, positives[:, None] - tp), *metric.terms(none, none, positives), tp + fp, groups
+    )
+
+
+def tune(table: ScoreTable, rule: str) -> Rule:
+    """The best rule for the table's images: a threshold, or for `triplet` a threshold behind a gate."""
+    gate = best_gate(table) if rule == "triplet" else None
+    numerator, denominator = table.gated(gate)
+    bottoms = gate.top if gate else len(THRESHOLDS)
+    column = best_threshold(numerator[:, :bottoms], denominator[:, :bottoms], table.groups)
+    return Rule(int(THRESHOLDS[column]), gate)
+
+
+def best_gate(table: ScoreTable) -> Gate | None:
+    """The gate of the best triplet, over all 255 tops, all bottoms up to the top, and areas 1, 2, 4, ... pixels.
+
+    How many pixels reach a top is known from the counts, so shutting a gate replaces an image's terms with those of
+    an empty mask: for one area, a matrix product over the images scores all tops and bottoms. None where no gate
+    beats the plain threshold; of equal areas the smallest, of equal tops the middle.
+    """
+    best_score, best = pooled(table.numerator, table.denominator).max(), None
+    for area in 2 ** np.arange(int(table.predicted.max(initial=1)).bit_length()):
+        opens = (table.predicted >= area).astype(float)
+        scores = pooled(
+            _gated_sums(opens, table.numerator, table.empty_numerator)[None],
+            _gated_sums(opens, table.denominator, table.empty_denominator)[None],
+        )
+        scores = np.where(np.tri(len(THRESHOLDS), dtype=bool), scores, -np.inf)  # a bottom above its top is no triplet
+        if scores.max() > best_score + 1e-12:
+            best_score = scores.max()
+            top, bottom = np.unravel_index(np.argmax(scores), scores.shape)
+            low, high = run_around(int(top), scores[:, bottom] >= best_score - 1e-12)
+            best = Gate(top=int(THRESHOLDS[(low + high) // 2]), area=int(area))
+    return best
+
+
+def _gated_sums(opens: np.ndarray, terms: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Sum over the images of `terms` where the gate opens and of `empty` where it does not: (tops, bottoms)."""
+    return empty.sum() + opens.T @ (terms - empty[:, None])
+
+
+def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoice:
+    chosen = tune(table, rule)
+    numerator, denominator = table.gated(chosen.gate)
+    nested = np.empty((2, len(folds)))
+    fold_rules, fold_curves = {}, {}
+    for fold, others, left_out in splits(folds):
+        fold_rules[fold] = tune(table.of(others), rule)
+        terms = table.of(left_out).gated(fold_rules[fold].gate)
+        nested[:, left_out] = [term[:, fold_rules[fold].threshold - 1] for term in terms]
+        fold_curves[fold] = pooled(numerator[left_out], denominator[left_out])
+    column, curve = chosen.threshold - 1, pooled(numerator, denominator)
+    low, high = plateau(numerator, denominator, table.groups, column)
+    return ClassChoice(
+        rule=chosen,
+        plateau=(int(THRESHOLDS[low]), int(THRESHOLDS[high])),
+        fold_rules=fold_rules,
+        curve=curve,
+        fold_curves=fold_curves,
+        in_sample=float(curve[column]),
+        nested=float(pooled(*nested)),
+        at_half=float(pooled(table.numerator[:, 127], table.denominator[:, 127])),
+        all_empty=float(pooled(table.empty_numerator, table.empty_denominator)),
+        numerator=nested[0],
+        denominator=nested[1],
+    )

@@ -1,0 +1,311 @@
+"""One model per fold: epochs, averaged weights, validation at every threshold, and a state that resumes exactly."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from safetensors.torch import save_file
+from timm.utils import ModelEmaV3
+from tqdm import tqdm
+
+from lib.config import Settings, save_settings
+from lib.data import TrainingData
+from lib.dataset import Batch, CropDataset, build_loader
+from lib.device import best_device, resolve_precision
+from lib.errors import UserError
+from lib.files import atomic_path, write_json, write_text
+from lib.losses import build_loss
+from lib.metrics import Metric, count_images
+from lib.models import SegmentationNet, build_pretrained, build_untrained
+from lib.prediction import Predictor
+from lib.run import FoldFolder, RunFolder, differences
+from lib.weights import read_tensors
+
+BAR_SECONDS = 0.5  # reading the loss waits for the device, so the bar does it seldom
+
+
+@dataclass
+class Progress:
+    """How far a fold's training is: all that is not a tensor."""
+
+    epoch: int = 0
+    best_score: float = -math.inf
+    best_epoch: int = -1
+    history: list[dict] = field(default_factory=list)
+
+
+class FoldTraining:
+    """The training of one fold's model, from wherever its folder says it stopped."""
+
+    def __init__(
+        self,
+        fold: int,
+        folder: FoldFolder,
+        table: pd.DataFrame,
+        data: TrainingData,
+        settings: Settings,
+        made_from: dict,
+        accelerator: Accelerator,
+        precision: str,
+    ) -> None:
+        self.fold, self.folder, self.data, self.settings = fold, folder, data, settings
+        self.made_from, self.accelerator, self.precision = made_from, accelerator, precision
+        self.validation_ids = table.id[table.fold == fold].tolist()
+        training_ids = table.id[table.fold != fold].tolist()
+        self.metric = Metric(settings.threshold.metric, settings.threshold.beta)
+        self.loss = build_loss(settings.loss, len(data.classes)).to(accelerator.device)
+        crop = (
+            min(settings.train.crop_size, int(table.height.max())),
+            min(settings.train.crop_size, int(table.width.max())),
+        )
+        dataset = CropDataset(data, training_ids, settings, crop, self.loss.needs_distance)
+        self.loader = build_loader(
+            dataset,
+            settings,
+            accelerator.process_index,
+            accelerator.num_processes,
+            pin=accelerator.device.type == "cuda",
+        )
+        self.steps = len(self.loader) * settings.train.epochs
+        self.progress = Progress()
+
+    def build(self) -> None:
+        """Make the network, its average and the optimizer, and load the state of an interrupted training."""
+        seed_all(self.settings.train.seed, self.fold)
+        built = build_pretrained(self.settings.model, len(self.data.classes), self.data.channels)
+        self.weights_source = built.weights_source
+        self.average = ModelEmaV3(
+            built.network.to(self.accelerator.device), decay=self.settings.train.ema_decay, use_warmup=True
+        )
+        optimizer = build_optimizer(built.network, self.settings)
+        self.network, self.optimizer = self.accelerator.prepare(built.network, optimizer)
+        if self.folder.resume.is_file():
+            self.load_state()
+
+    def run(self, bar: tqdm) -> dict:
+        """Train the epochs that are left and return what `metrics.json` says of the fold."""
+        self.build()
+        bar.update(self.progress.epoch * len(self.loader))
+        while self.progress.epoch < self.settings.train.epochs:
+            row = self.train_epoch(bar)
+            row |= self.validate()
+            self.keep(row)
+        return self.finish()
+
+    def train_epoch(self, bar: tqdm) -> dict:
+        """One pass over the fold's training images; the means of the loss and its terms."""
+        epoch = self.progress.epoch
+        seed_all(self.settings.train.seed, self.fold, epoch, self.accelerator.process_index)
+        self.loader.sampler.epoch = epoch
+        self.network.train()
+        sums: dict[str, torch.Tensor] = {}
+        started = shown = time.monotonic()
+        for number, batch in enumerate(self.loader):
+            step = epoch * len(self.loader) + number
+            for name, value in self.train_step(batch, step).items():
+                sums[name] = sums.get(name, 0) + value
+            bar.update()
+            if time.monotonic() - shown > BAR_SECONDS:
+                shown = time.monotonic()
+                speed = (number + 1) * len(batch["images"]) * self.accelerator.num_processes / (shown - started)
+                bar.set_description(f"fold {self.fold} epoch {epoch + 1}/{self.settings.train.epochs}")
+                bar.set_postfix_str(
+                    f"loss {float(sums['loss']) / (number + 1):.3f} lr {self.lr(step):.1e} {speed:.1f} img/s "
+                    f"best {self.metric.name} {max(self.progress.best_score, 0):.4f}"
+                )
+        means = {name: float(value) / len(self.loader) for name, value in sums.items()}
+        if not math.isfinite(means["loss"]):
+            raise UserError(
+                f"the loss of fold {self.fold} is no longer a number in epoch {epoch + 1}; the best weights "
+                f"so far stay in {self.folder.weights}; lower train.lr or train.clip_norm, or set train.precision=fp32"
+            )
+        seconds = time.monotonic() - started
+        trained = len(self.loader) * self.loader.batch_size * self.accelerator.num_processes
+        return {"epoch": epoch + 1, "lr": self.lr(step), "images_per_second": round(trained / seconds, 2)} | means
+
+    def train_step(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
+        """One optimizer step; the loss and its terms, still on the device."""
+        batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(step) * group["lr_factor"]
+        total, terms = self.loss(
+            self.network(batch["images"]), batch["masks"], batch.get("distances"), step / self.steps
+        )
+        self.accelerator.backward(total)
+        self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.train.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update(self.accelerator.unwrap_model(self.network), step)
+        return {"loss": total.detach()} | terms
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step: a linear warm-up, then half a cosine down to zero."""
+        warmup = self.settings.train.warmup_share * self.steps
+        if step < warmup:
+            return self.settings.train.lr * (step + 1) / (warmup + 1)
+        return self.settings.train.lr * (1 + math.cos(math.pi * (step - warmup) / (self.steps - warmup))) / 2
+
+    def validate(self) -> dict:
+        """Score the averaged weights on the fold's own images, at the threshold that serves them best.
+
+        The best of all thresholds, not a fixed one, so that epochs and losses compare whatever their calibration.
+        """
+        predictor = Predictor(
+            [self.average.module],
+            "none",
+            self.settings.infer.batch_size,
+            self.accelerator.device,
+            self.precision,
+        )
+        mine = self.validation_ids[self.accelerator.process_index :: self.accelerator.num_processes]
+        stream = (
+            (image_id, probability_map, self.data.read_mask(image_id))
+            for image_id, probability_map in predictor.predict(self.data.read_image, mine)
+        )
+        counts = count_images(stream, self.data.classes)
+        parts = (
+            gather_object([(counts.tp, counts.fp, counts.fn)])
+            if self.accelerator.num_processes > 1
+            else [(counts.tp, counts.fp, counts.fn)]
+        )
+        scores = self.metric.score(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))).mean(axis=0)
+        return {self.metric.name: float(scores.max()), "threshold": int(scores.argmax()) + 1}
+
+    def keep(self, row: dict) -> None:
+        """Write what the epoch gave: history, the weights when they are the best so far, and the state to resume from.
+
+        The state comes last: killed before it, the epoch is trained again and writes the same files again.
+        """
+        self.progress.epoch += 1
+        self.progress.history.append(row)
+        if row[self.metric.name] > self.progress.best_score:
+            self.progress.best_score, self.progress.best_epoch = row[self.metric.name], row["epoch"]
+            self._on_main_process(self._save_weights)
+        self._on_main_process(self._save_history)
+        self._on_main_process(self._save_state)
+
+    def finish(self) -> dict:
+        """Write `metrics.json`, which marks the fold as done, and remove the state."""
+        metrics = {
+            "fold": self.fold,
+            self.metric.name: self.progress.best_score,
+            "epoch": self.progress.best_epoch,
+            "weights_source": self.weights_source,
+            "precision": self.precision,
+            "made_from": self.made_from,
+        }
+        if self.accelerator.is_main_process:
+            save_settings(self.settings, self.folder.config)
+            write_json(self.folder.metrics, metrics)
+            shutil.rmtree(self.folder.resume.parent)
+        self.accelerator.wait_for_everyone()
+        return metrics
+
+    def load_state(self) -> None:
+        """Go on where `keep` stopped. Raises UserError when the state is of other folds or settings, or damaged."""
+        remedy = "add --restart to train the fold from the beginning"
+        try:
+            state = torch.load(self.folder.resume, map_location=self.accelerator.device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise UserError(f"{self.folder.resume} cannot be read ({type(error).__name__}); {remedy}") from None
+        changed = differences(state["made_from"], self.made_from)
+        if changed:
+            raise UserError(f"{self.folder.root} was begun with other inputs ({'; '.join(changed[:3])}); {remedy}")
+        self.accelerator.unwrap_model(self.network).load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+
+    def _save_state(self) -> None:
+        state = {
+            "network": self.accelerator.unwrap_model(self.network).state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+            "progress": asdict(self.progress),
+            "made_from": self.made_from,
+        }
+        with atomic_path(self.folder.resume) as temporary:
+            torch.save(state, temporary)
+
+    def _save_weights(self) -> None:
+        with atomic_path(self.folder.weights) as temporary:
+            save_file(self.average.module.state_dict(), temporary)
+
+    def _save_history(self) -> None:
+        write_text(self.folder.history, pd.DataFrame(self.progress.history).to_csv(index=False))
+
+    def _on_main_process(self, write: Callable[[], None]) -> None:
+        if self.accelerator.is_main_process:
+            write()
+
+
+def build_optimizer(network: SegmentationNet, settings: Settings) -> torch.optim.AdamW:
+    """AdamW with a learning-rate factor for the encoder, and no decay of biases and normalisation weights."""
+    groups = []
+    for in_encoder in (True, False):
+        for decays in (True, False):
+            parameters = [
+                parameter
+                for name, parameter in network.named_parameters()
+                if name.startswith("network.encoder.") == in_encoder and (parameter.ndim > 1) == decays
+            ]
+            groups.append(
+                {
+                    "params": parameters,
+                    "lr_factor": settings.train.encoder_lr_factor if in_encoder else 1.0,
+                    "weight_decay": settings.train.weight_decay if decays else 0.0,
+                }
+            )
+    return torch.optim.AdamW(groups, lr=settings.train.lr)
+
+
+def seed_all(*seed: int) -> None:
+    """Seed python, numpy and torch from a tuple of integers, such as (seed, fold, epoch)."""
+    set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+
+def load_trained(folder: FoldFolder, settings: Settings, class_count: int, channels: int) -> SegmentationNet:
+    """The network of a trained fold, without asking any hub. Raises UserError when its weights are absent or unfit."""
+    network = build_untrained(settings.model, class_count, channels)
+    tensors = read_tensors(folder.weights)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(
+            f"{folder.weights} does not fit the model settings of the run; run 02_train.py --restart"
+        ) from None
+    return network
+
+
+def train_folds(
+    folds: list[int], run: RunFolder, table: pd.DataFrame, data: TrainingData, settings: Settings, made_from: dict
+) -> list[dict]:
+    """Train the folds one after another under one progress bar; what each fold's `metrics.json` says."""
+    device = best_device()
+    precision = resolve_precision(settings.train.precision, device)
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    trainings = [
+        FoldTraining(fold, run.fold(fold), table, data, settings, made_from, accelerator, precision) for fold in folds
+    ]
+    scores = []
+    with tqdm(
+        total=sum(training.steps for training in trainings), unit="step", disable=not accelerator.is_main_process
+    ) as bar:
+        for training in trainings:
+            scores.append(training.run(bar))
+            name = training.metric.name
+            bar.write(
+                f"fold {training.fold}   {name} {scores[-1][name]:.4f} at epoch {scores[-1]['epoch']} of "
+                f"{settings.train.epochs}   encoder weights: {scores[-1]['weights_source']}"
+            )
+    return scores
