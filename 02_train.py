@@ -14,15 +14,16 @@ from lib.cli import closing, run_parser, run_stage
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from lib.run import StageRecord, open_run, require_same, training_inputs
-
-    run, settings = open_run(arguments.run, arguments.overrides)
-    made_from = training_inputs(run, settings)
-    record = StageRecord(run, "02_train", made_from)
-
-    from lib.data import open_training
     from lib.folds import read_folds
 
+    from lib.config import save_settings
+    from lib.data import open_training
+    from lib.provenance import StageRecord, require_same, training_inputs
+    from lib.run import open_run
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+    record = StageRecord(run, "02_train")
+    made_from = training_inputs(run, settings)
     data = open_training(settings.data)
     table = read_folds(run.folds, data.classes)
     folds = chosen_folds(arguments.folds, settings.folds.count)
@@ -33,11 +34,12 @@ def train(arguments: argparse.Namespace) -> None:
     for fold in done:
         require_same(run.fold(fold).metrics, made_from, f"add --restart --folds {fold} to train it again")
         print(f"fold {fold} is done; --restart --folds {fold} trains it again")
+    save_settings(settings, run.config)
 
     from lib.training import train_folds
 
-    scores = train_folds([fold for fold in folds if fold not in done], run, table, data, settings, made_from)
-    seconds = record.write(folds=scores)
+    train_folds([fold for fold in folds if fold not in done], run, table, data, settings, made_from)
+    seconds = record.write(made_from)
     closing([run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
 
 

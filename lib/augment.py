@@ -11,13 +11,17 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the
 import albumentations  # noqa: E402
 
 
-def build_augmentation(settings: AugmentSettings) -> albumentations.Compose:
-    """The changes of `augment`, for uint8 images (height, width, channels) and masks (height, width, classes)."""
+def build_augmentation(settings: AugmentSettings, square: bool) -> albumentations.Compose:
+    """The changes of `augment`, for uint8 images (height, width, channels) and masks (height, width, classes).
+
+    Quarter turns are left out unless the crops are `square`: a batch holds one shape.
+    """
+    quarter_turns = [albumentations.RandomRotate90(p=settings.rotate90)] if square else []
     return albumentations.Compose(
         [
             albumentations.HorizontalFlip(p=settings.horizontal_flip),
             albumentations.VerticalFlip(p=settings.vertical_flip),
-            albumentations.RandomRotate90(p=settings.rotate90),
+            *quarter_turns,
             albumentations.Affine(
                 rotate=(-settings.rotate_degrees, settings.rotate_degrees),
                 scale=(1 - settings.scale, 1 + settings.scale),

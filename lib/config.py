@@ -20,6 +20,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+Word = Annotated[str, Field(coerce_numbers_to_str=True)]  # classes and ids are often numbers in YAML
 
 
 class Section(BaseModel):
@@ -50,7 +51,7 @@ class DataSettings(Section):
     test_images: str | None = "test_images"  # a folder or a pattern
     sample_submission: str | None = "sample_submission.csv"
     image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
-    classes: Annotated[list[str], Field(min_length=1)] = ["mask"]
+    classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]
 
     id_column: str | None = None  # default: the first column
     rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
@@ -59,7 +60,7 @@ class DataSettings(Section):
     instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
     images_without_mask: Literal["error", "empty", "skip"] = "error"
     masks_without_image: Literal["error", "skip"] = "error"
-    exclude: list[str] = []  # ids to leave out, such as broken files; * and ? match as in a shell
+    exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
     group: str | None = None  # a column, or parts of the pattern such as {case}; default: the column `group` if any
     group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
 
@@ -100,6 +101,7 @@ class FoldSettings(Section):
 
     count: Annotated[int, Field(ge=2, le=50)] = 5
     seed: NonNegativeInt = 0
+    near_duplicates: bool = True  # images that look the same share a fold; exact copies and groups always do
 
 
 class ModelSettings(Section):
@@ -182,6 +184,18 @@ class InferSettings(Section):
 
 class PostprocessSettings(Section):
     """Which morphology is tried on the out-of-fold masks."""
+
+    steps: list[Literal["opening", "closing", "dilation", "erosion", "fill", "remove", "largest", "hull"]] = [
+        "opening",
+        "closing",
+        "dilation",
+        "erosion",
+        "fill",
+        "remove",
+        "largest",
+    ]
+    radii: list[PositiveInt] = [1, 2, 4, 8]  # pixels; powers of two serve maps of 100 as of 1000 pixels a side
+    areas: list[PositiveInt] = [16, 64, 256, 1024, 4096]  # pixels; so do these: 40 % of a side of 100, .4 % of 1000
 
 
 class Settings(Section):

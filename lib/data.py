@@ -1,16 +1,18 @@
 """A competition's data as it lies on disk: ids, images, masks, groups and the sample submission.
 
-Opening reads the tables and lists the files; images and masks are read when asked for. The objects are cheap to
-pickle compared with what they describe, so that loader processes can hold a copy.
+Opening lists the files and reads the tables; images and masks are read when they are asked for. The run lengths of
+the masks stay in memory as text. The objects can be pickled, so that loader processes hold a copy.
 """
 
-import fnmatch
 import hashlib
+import re
+import signal
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from fnmatch import translate
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,27 +20,427 @@ import cv2
 import numpy as np
 
 from lib.config import DataSettings
+from lib.duplicates import perceptual_hash
 from lib.errors import UserError
 from lib.images import image_size, read_image, read_mask_image
 from lib.layout import PLACEHOLDER, clean_id, fill, find_files, make_id
-from lib.rle import decode
+from lib.rle import decode_union
 from lib.tables import column, read_table
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")
 SHOWN = 3  # how many ids or files an error lists
 
+Table = dict[str, list[str]]  # columns by name
+Masks = dict[str, list[list[str]]]  # by id and class: run lengths or mask files, all of them together being the mask
+
+
+class SubmissionRow(NamedTuple):
+    """A row to be written: the image and class it is about, and its values, the run lengths still to be filled in."""
+
+    id: str
+    class_index: int
+    values: tuple[str, ...]
+
+
+class ImageFacts(NamedTuple):
+    """What stage 01 wants to know about a training image."""
+
+    id: str
+    height: int
+    width: int
+    coverage: tuple[float, ...]  # share of mask pixels per class, 0 to 1
+    sha256: str  # of the decoded pixels and their shape
+    perceptual_hash: str  # nearly the same for near copies
+
 
 class Images:
-    """Images by id. `ids` are sorted, and safe as file names."""
+    """Images by id. `ids` are sorted and safe as file names."""
 
-    def __init__(self, settings: DataSettings, pattern: str, setting: str):
+    def __init__(self, settings: DataSettings, files: dict[str, list[str]]):
         self.settings = settings
         self.classes = settings.classes
-        self.parts: dict[str, dict[str, str]] = {}  # what the pattern's placeholders stand for, by id
-        self.files: dict[str, list[str]] = defaultdict(list)
-        for parts, path in find_files(settings.root, pattern, setting):
-            id = make_id(settings.image_id, parts, path)
-            if not _is_excluded(id, settings):
-                self.files[id].append(path)
-                self.parts[id] = parts
-        ...
+        self.ids = sorted(files)
+        self._files = files
+
+    def image_path(self, id: str) -> Path:
+        """The image's file; the first one where each plane has its own."""
+        return Path(self._files[id][0])
+
+    def image_size(self, id: str) -> tuple[int, int]:
+        """(height, width) from the file's header."""
+        return image_size(self.image_path(id), self.settings.max_pixels)
+
+    def read_image(self, id: str) -> np.ndarray:
+        """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a file that is not whole."""
+        settings = self.settings
+        paths = [Path(path) for path in self._files[id]]
+        channels = settings.channels if len(paths) == 1 else 1
+        planes = [
+            read_image(path, channels, settings.value_range, settings.plane, settings.max_pixels) for path in paths
+        ]
+        for path, plane in zip(paths, planes, strict=True):
+            if plane.shape != planes[0].shape:
+                raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")
+        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+
+
+class TrainingData(Images):
+    """Training images with their masks. `groups` maps ids to the names of their groups, or is None."""
+
+    def __init__(
+        self, settings: DataSettings, files: dict[str, list[str]], masks: Masks, groups: dict[str, str] | None
+    ):
+        super().__init__(settings, files)
+        self.groups = groups
+        self._masks = masks
+
+    def read_mask(self, id: str) -> np.ndarray:
+        """Mask uint8 0/1 (height, width, classes) of the image's size.
+
+        Raises UserError naming the table and the id, or the mask file, when it cannot be read or does not fit.
+        """
+        shape = self.image_size(id)
+        layers = [self._read_layer(id, pieces, shape) for pieces in self._masks[id]]
+        return cv2.merge(layers).reshape(*shape, len(layers))
+
+    def _read_layer(self, id: str, pieces: list[str], shape: tuple[int, int]) -> np.ndarray:
+        if _is_table(self.settings.train_masks):
+            try:
+                return decode_union(pieces, shape, self.settings.rle)
+            except UserError as error:
+                table = self.settings.root / self.settings.train_masks
+                raise UserError(f"{table}, mask of '{id}' ({self.image_path(id)}): {error}") from None
+        layer = np.zeros(shape, np.uint8)
+        for path in map(Path, pieces):
+            mask = read_mask_image(path, self.settings.max_pixels)
+            if mask.shape != shape:
+                image = f"its image {self.image_path(id)} is {shape[0]} x {shape[1]}"
+                raise UserError(f"mask {path} is {_size(mask)} pixels (height x width), but {image}")
+            layer |= mask
+        return layer
+
+
+class TestData(Images):
+    """Test images with the rows that the submission must have, in their order."""
+
+    __test__ = False  # not a test, whatever pytest makes of its name
+
+    def __init__(
+        self, settings: DataSettings, files: dict[str, list[str]], columns: list[str], rows: list[SubmissionRow]
+    ):
+        super().__init__(settings, files)
+        self.columns = columns
+        self.rle_column = columns.index(_sample_rle_column(columns, settings))
+        self.rows = rows
+
+
+def open_training(settings: DataSettings) -> TrainingData:
+    """List the training images and match them with their masks and groups.
+
+    Raises UserError for files or tables that are missing or do not belong together, listing the first ids and the
+    count, and for settings that do not describe what is there.
+    """
+    files, parts = _list_images(settings, settings.train_images, "data.train_images")
+    if _is_table(settings.train_masks):
+        path = settings.root / settings.train_masks
+        table = read_table(path, "data.train_masks")
+        masks = _masks_from_table(table, path, settings)
+    else:
+        table = None
+        masks = _masks_from_files(settings)
+    masks = _match(masks, files, settings)
+    files = {id: files[id] for id in masks}
+    return TrainingData(settings, files, masks, _groups(settings, table, sorted(masks), parts))
+
+
+def open_test(settings: DataSettings) -> TestData:
+    """List the test images and match them with the sample submission.
+
+    Without a sample, or with one that has only a header, there is a row for each image and class in the order of the
+    ids. Raises UserError when images and sample do not belong together, listing the first ids and the count.
+    """
+    if settings.test_images is None:
+        raise UserError("data.test_images is not set, so there is nothing to predict")
+    files, _ = _list_images(settings, settings.test_images, "data.test_images")
+    columns, rows = _sample_rows(settings)
+    rows = [row for row in rows if not _is_excluded(row.id, settings)]
+    if rows:
+        listed = {row.id for row in rows}
+        sample = f"{settings.root / settings.sample_submission} (data.sample_submission)"
+        if absent := sorted(listed - files.keys()):
+            raise UserError(f"{_listed(absent)} of {sample} have no image in {settings.root / settings.test_images}")
+        if surplus := sorted(files.keys() - listed):
+            raise UserError(f"test images {_listed(surplus)} are not in {sample}; leave them out with data.exclude")
+    else:
+        rows = _rows_of_all(sorted(files), columns, settings)
+    return TestData(settings, files, columns, rows)
+
+
+def inspect_all(training: TrainingData, workers: int) -> list[ImageFacts]:
+    """Decode every training image and mask once, over `workers` processes, and return their facts in the order of ids.
+
+    Raises one UserError with the number of unusable images and what is wrong with the first few.
+    """
+    from tqdm import tqdm
+
+    facts, problems = [], []
+    for result in tqdm(_inspect_in_order(training, workers), total=len(training.ids), desc="checking", unit="img"):
+        (facts if isinstance(result, ImageFacts) else problems).append(result)
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
+        raise UserError(f"{counted}: {'; '.join(problems[:SHOWN])}{more} (data.exclude leaves images out)")
+    return facts
+
+
+def _inspect_in_order(training: TrainingData, workers: int) -> Iterator[ImageFacts | str]:
+    if workers <= 1:
+        yield from (_inspect(training, id) for id in training.ids)
+        return
+    chunk = max(1, min(32, len(training.ids) // (4 * workers)))
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(training,)) as pool:
+        try:
+            yield from pool.map(_inspect_in_worker, training.ids, chunksize=chunk)
+        except BrokenProcessPool:
+            raise UserError("a process that checks the images was killed, most likely for want of memory") from None
+
+
+def _start_worker(training: TrainingData) -> None:
+    global _training_of_worker
+    _training_of_worker = training
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work; workers need not each say so
+
+
+def _inspect_in_worker(id: str) -> ImageFacts | str:
+    return _inspect(_training_of_worker, id)
+
+
+def _inspect(training: TrainingData, id: str) -> ImageFacts | str:
+    """The facts of an image, or what is wrong with it."""
+    try:
+        image = training.read_image(id)
+        mask = training.read_mask(id)
+    except UserError as error:
+        return str(error)
+    if mask.shape[:2] != image.shape[:2]:
+        return f"{training.image_path(id)} is {_size(mask)} by its header and {_size(image)} when decoded"
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(image)
+    coverage = tuple(float(cv2.countNonZero(layer)) / layer.size for layer in cv2.split(mask))
+    return ImageFacts(id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(image))
+
+
+def _list_images(
+    settings: DataSettings, pattern: str, setting: str
+) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
+    """The files of each image, and what the pattern's placeholders stand for, by id; excluded ids left out."""
+    if not settings.root.is_dir():
+        raise UserError(f"the data folder {settings.root} does not exist (data.root)")
+    files = defaultdict(list)
+    parts_of = {}
+    for parts, path in find_files(settings.root, pattern, setting):
+        id = make_id(settings.image_id, parts, path)
+        if not _is_excluded(id, settings):
+            files[id].append(path)
+            parts_of[id] = parts
+    wanted = 1 if all(len(paths) == 1 for paths in files.values()) else settings.channels
+    if odd := [id for id in sorted(files) if len(files[id]) != wanted]:
+        raise UserError(
+            f"images {_listed(odd)} have another number of files than data.channels = {settings.channels}: "
+            f"{', '.join(files[odd[0]][:SHOWN])}; an image is one file, or one file for each channel"
+        )
+    if not files:
+        raise UserError(f"data.exclude leaves no image of {setting} = '{pattern}'")
+    return dict(files), parts_of
+
+
+def _masks_from_table(table: Table, path: Path, settings: DataSettings) -> Masks:
+    """Run lengths by id and class, of all ids in the table but the excluded ones."""
+    id_name = settings.id_column or next(iter(table))
+    rle_name = settings.rle_column or _guess_rle_column(list(table), id_name, path)
+    texts = column(table, rle_name, path, "data.rle_column")
+    masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
+    for (id, class_index), text in zip(_row_keys(table, path, settings), texts, strict=True):
+        if not _is_excluded(id, settings):
+            masks[id][class_index].append(text)
+    _check_single(masks, settings, f"rows in {path}")
+    return dict(masks)
+
+
+def _masks_from_files(settings: DataSettings) -> Masks:
+    """Mask files by id and class, of all ids but the excluded ones."""
+    pattern = settings.train_masks
+    if len(settings.classes) > 1 and "{class}" not in pattern:
+        raise UserError(
+            f"data.train_masks = '{pattern}' must say where the {{class}} stands, as in masks/{{class}}/{{id}}.png"
+        )
+    masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
+    for parts, path in find_files(settings.root, pattern, "data.train_masks"):
+        id = make_id(settings.image_id, parts, path)
+        if not _is_excluded(id, settings):
+            masks[id][_class_index(parts.get("class", settings.classes[0]), settings, path)].append(path)
+    _check_single(masks, settings, "mask files")
+    return dict(masks)
+
+
+def _row_keys(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[str, int]]:
+    """Id and class index of each row. Without a class column, the id column holds <id>_<class> if there are several."""
+    ids = column(table, settings.id_column or next(iter(table)), path, "data.id_column")
+    if settings.class_column:
+        names = column(table, settings.class_column, path, "data.class_column")
+        for id, name in zip(ids, names, strict=True):
+            yield clean_id(id, path), _class_index(name, settings, path)
+    elif len(settings.classes) == 1:
+        for id in ids:
+            yield clean_id(id, path), 0
+    else:
+        for text in ids:
+            id, index = _split_class(text, settings, path)
+            yield clean_id(id, path), index
+
+
+def _split_class(text: str, settings: DataSettings, path: Path) -> tuple[str, int]:
+    """The two halves of <id>_<class>; a class may itself hold underscores, and the longest that fits is taken."""
+    for name in sorted(settings.classes, key=len, reverse=True):
+        if text.endswith(f"_{name}"):
+            return text[: -len(name) - 1], settings.classes.index(name)
+    raise UserError(
+        f"{path}: '{text[:80]}' ends in none of the classes {settings.classes}; "
+        "set data.classes, or data.class_column if a column holds the class"
+    )
+
+
+def _class_index(name: str, settings: DataSettings, source: Path | str) -> int:
+    if name not in settings.classes:
+        raise UserError(f"{source} has the class '{name}', which is not one of data.classes: {settings.classes}")
+    return settings.classes.index(name)
+
+
+def _check_single(masks: Masks, settings: DataSettings, what: str) -> None:
+    """Raises UserError when an image and class has several masks and the settings do not say that it may."""
+    if settings.instances:
+        return
+    if several := [id for id, pieces in masks.items() if max(map(len, pieces)) > 1]:
+        raise UserError(
+            f"{_listed(several)} have several {what}; set data.instances=true if each is an object of the image"
+        )
+
+
+def _match(masks: Masks, files: dict[str, list[str]], settings: DataSettings) -> Masks:
+    """The masks of the images that are there, as data.images_without_mask and data.masks_without_image say."""
+    source = settings.root / settings.train_masks
+    if settings.masks_without_image == "error" and (lost := sorted(masks.keys() - files.keys())):
+        raise UserError(
+            f"masks {_listed(lost)} of {source} have no image in {settings.root / settings.train_images}; "
+            "set data.masks_without_image=skip if that is right"
+        )
+    if settings.images_without_mask == "empty":
+        nothing = [[] for _ in settings.classes]
+        return {id: masks.get(id, nothing) for id in files}
+    matched = {id: masks[id] for id in files if id in masks}
+    bare = [id for id in files if id not in masks] if settings.images_without_mask == "error" else []
+    if bare := bare + [id for id, pieces in matched.items() if not all(pieces)]:
+        raise UserError(
+            f"images {_listed(sorted(bare))} have no mask in {source}, or not for every class; "
+            "set data.images_without_mask=empty (or skip) if that is right"
+        )
+    if not matched:
+        raise UserError(f"no image in {settings.root / settings.train_images} has a mask in {source}")
+    return matched
+
+
+def _groups(
+    settings: DataSettings, masks_table: Table | None, ids: list[str], parts: dict[str, dict[str, str]]
+) -> dict[str, str] | None:
+    """The group of each id, from a column or from the parts of the files' names, or None when there is none."""
+    name = settings.group
+    if name and PLACEHOLDER.search(name):
+        return {id: fill(name, parts[id], "data.group") for id in ids}
+    if settings.group_csv:
+        path = settings.root / settings.group_csv
+        table = read_table(path, "data.group_csv")
+        keys = [clean_id(text, path) for text in next(iter(table.values()))]
+    elif masks_table is not None and (name or "group" in masks_table):
+        path, table = settings.root / settings.train_masks, masks_table
+        keys = [id for id, _ in _row_keys(table, path, settings)]
+    elif name:
+        raise UserError(f"data.group = '{name}' is a column, but no table holds it; set data.group_csv")
+    else:
+        return None
+    groups = {}
+    for id, group in zip(keys, column(table, name or "group", path, "data.group"), strict=True):
+        if groups.setdefault(id, group) != group:
+            raise UserError(f"{path} puts '{id}' into two groups, '{groups[id]}' and '{group}'")
+    if missing := [id for id in ids if not groups.get(id)]:
+        raise UserError(f"{path} has no group for {_listed(missing)}")
+    return {id: groups[id] for id in ids}
+
+
+def _sample_rows(settings: DataSettings) -> tuple[list[str], list[SubmissionRow]]:
+    """Columns of the sample submission and one row for each image and class in it, in the order they come first."""
+    if settings.sample_submission is None:
+        return ["id", *(["class"] if len(settings.classes) > 1 else []), "rle"], []
+    path = settings.root / settings.sample_submission
+    table = read_table(path, "data.sample_submission")
+    # A sample may lack the columns that train.csv calls otherwise; then they are found as in a table without settings.
+    absent = [field for field in ("id_column", "class_column") if getattr(settings, field) not in table]
+    settings = settings.model_copy(update=dict.fromkeys(absent))
+    rows = {}
+    values_of_rows = zip(*table.values(), strict=True)
+    for (id, class_index), values in zip(_row_keys(table, path, settings), values_of_rows, strict=True):
+        rows.setdefault((id, class_index), SubmissionRow(id, class_index, values))
+    return list(table), list(rows.values())
+
+
+def _sample_rle_column(columns: list[str], settings: DataSettings) -> str:
+    if settings.rle_column in columns:
+        return settings.rle_column
+    id_name = settings.id_column if settings.id_column in columns else columns[0]
+    return _guess_rle_column(columns, id_name, settings.sample_submission)
+
+
+def _rows_of_all(ids: list[str], columns: list[str], settings: DataSettings) -> list[SubmissionRow]:
+    """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>."""
+    rows = []
+    class_name = settings.class_column or "class"
+    for id in ids:
+        for index, name in enumerate(settings.classes):
+            key = id if len(settings.classes) == 1 or class_name in columns else f"{id}_{name}"
+            known = {columns[0]: key, class_name: name}
+            rows.append(SubmissionRow(id, index, tuple(known.get(column, "") for column in columns)))
+    return rows
+
+
+def _guess_rle_column(columns: list[str], id_name: str, path: Path | str) -> str:
+    """The column of the run lengths: by its name, or the only one beside the ids."""
+    others = [name for name in columns if name != id_name]
+    likely = [name for name in others if any(hint in name.lower() for hint in RLE_COLUMN_HINTS)]
+    for candidates in (likely, others):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise UserError(f"{path}: set data.rle_column to the column of the run lengths, one of: {', '.join(columns)}")
+
+
+@lru_cache(maxsize=8)
+def _exclusion(patterns: tuple[str, ...]) -> re.Pattern | None:
+    return re.compile("|".join(map(translate, patterns))) if patterns else None
+
+
+def _is_excluded(id: str, settings: DataSettings) -> bool:
+    expression = _exclusion(tuple(settings.exclude))
+    return expression is not None and expression.fullmatch(id) is not None
+
+
+def _is_table(masks: str) -> bool:
+    return masks.lower().endswith(".csv")
+
+
+def _listed(ids: list[str]) -> str:
+    """The first few ids and how many there are beyond them."""
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return ", ".join(f"'{id}'" for id in ids[:SHOWN]) + more
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[0]} x {image.shape[1]}"

@@ -1,7 +1,9 @@
 """What a training batch is: augmented crops, their masks, and signed distances where the loss asks for them."""
 
+import random
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -9,7 +11,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lib.augment import build_augmentation, random_crop
 from lib.config import Settings
 from lib.data import TrainingData
+from lib.errors import UserError
 from lib.losses import signed_distances
+
+cv2.setNumThreads(0)  # OpenCV's threads would fight the loader's processes
 
 Batch = dict[str, torch.Tensor]
 
@@ -26,7 +31,7 @@ class CropDataset(Dataset):
         self.with_distances = with_distances
         self.foreground_share = settings.train.foreground_share
         self.seed = settings.train.seed
-        self.augmentation = build_augmentation(settings.augment)
+        self.augmentation = build_augmentation(settings.augment, square=crop[0] == crop[1])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,11 +39,12 @@ class CropDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """One item: uint8 image (channels, H, W), uint8 mask (classes, H, W), float32 distances (classes, H, W)."""
         epoch, index = key
-        random = np.random.default_rng((self.seed, epoch, index))
+        generator = np.random.default_rng((self.seed, epoch, index))
         image_id = self.ids[index]
         image, mask = self.data.read_image(image_id), self.data.read_mask(image_id)
-        image, mask = random_crop(image, mask, self.crop, self.foreground_share, random)
-        self.augmentation.set_random_seed(int(random.integers(2**31)))
+        image, mask = random_crop(image, mask, self.crop, self.foreground_share, generator)
+        # the state and not a seed, to which albumentations would add the worker's own
+        self.augmentation.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         changed = self.augmentation(image=image, mask=mask)
         item = {"images": to_tensor(changed["image"]), "masks": to_tensor(changed["mask"])}
         if self.with_distances:
@@ -83,3 +89,11 @@ def build_loader(dataset: CropDataset, settings: Settings, process: int, process
         persistent_workers=settings.train.workers > 0,
         pin_memory=pin,
     )
+
+
+def batches(loader: DataLoader) -> Iterator[Batch]:
+    """The loader's batches. Raises a worker's UserError with its own sentence, which torch buries in a traceback."""
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None

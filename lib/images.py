@@ -18,11 +18,14 @@ from lib.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+TIFF_SUFFIXES = (".tif", ".tiff")
 OPENCV_MAX_PIXELS = 1 << 30
+PLAIN_MODES = ("1", "L", "I;16", "I", "F", "RGB")  # Pillow's modes that numpy holds as they are
 PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error)
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse slides that max_pixels admits
-cv2.setLogLevel(0)  # its warnings go to stderr without the file's name; ours carry it
+# OpenCV's warnings go to stderr without the file's name; the errors here carry it. The function moved in OpenCV 5.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 
 def read_image(
@@ -68,14 +71,16 @@ def read_mask_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return (planes > (127 if lossy else 0)).any(axis=2).view(np.uint8)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header, without decoding. Raises UserError when there is no readable header."""
-    if _suffix(path) == ".npy":
-        return _as_planes(_map_npy(path), path).shape[:2]
-    if _suffix(path) == ".dcm":
-        header = _read_dicom(path, stop_before_pixels=True)
-        return int(header.Rows), int(header.Columns)
-    return _pillow_header(path)[:2]
+def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) from the header, without decoding. Raises UserError as read_image does."""
+    suffix = _suffix(path)
+    if suffix == ".npy":
+        height, width, _ = _as_planes(_map_npy(path), path).shape
+    elif suffix == ".dcm":
+        height, width = _dicom_size(_read_dicom(path, stop_before_pixels=True), path)
+    else:
+        height, width, _ = _pillow_header(path)
+    return _checked_size(height, width, max_pixels, path)
 
 
 def _read_planes(path: Path, max_pixels: int) -> tuple[np.ndarray, tuple[float, float] | None]:
@@ -88,13 +93,13 @@ def _read_planes(path: Path, max_pixels: int) -> tuple[np.ndarray, tuple[float, 
         return _read_dicom_planes(path, max_pixels)
     if suffix == ".npy":
         planes = _as_planes(_map_npy(path), path)
-        _check_size(planes.shape, max_pixels, path)
+        _checked_size(*planes.shape[:2], max_pixels, path)
         planes = np.array(planes)
     else:
         height, width, pages = _pillow_header(path)
-        _check_size((height, width), max_pixels, path)
-        use_pillow = suffix == ".gif" or height * width > OPENCV_MAX_PIXELS
-        planes = _decode_with_pillow(path) if use_pillow else _decode(path, pages)
+        _checked_size(height, width, max_pixels, path)
+        use_pillow = suffix == ".gif" or pages > 1 or height * width > OPENCV_MAX_PIXELS
+        planes = _decode_with_pillow(path, pages) if use_pillow else _decode(path)
         if planes.shape[:2] != (height, width):
             raise UserError(f"{path} is {height} x {width} by its header and {planes.shape[:2]} when decoded")
     largest = {"b": 1, "u": 2 ** (8 * planes.dtype.itemsize) - 1}.get(planes.dtype.kind)
@@ -106,7 +111,7 @@ def _pillow_header(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            pages = getattr(image, "n_frames", 1) if _suffix(path) in (".tif", ".tiff") else 1
+            pages = getattr(image, "n_frames", 1) if _suffix(path) in TIFF_SUFFIXES else 1
             return height, width, pages
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
@@ -116,38 +121,38 @@ def _pillow_header(path: Path) -> tuple[int, int, int]:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _decode(path: Path, pages: int) -> np.ndarray:
+def _decode(path: Path) -> np.ndarray:
     """Decode with OpenCV, which is up to twice as fast as Pillow and reads 16-bit colour."""
-    content = _read_bytes(path)
-    if _suffix(path) in JPEG_SUFFIXES and not _jpeg_ends(content):
-        raise UserError(f"{path} is cut short")
-    buffer = np.frombuffer(content, np.uint8)
     try:
-        if pages == 1:
-            decoded = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+        if _suffix(path) in TIFF_SUFFIXES:
+            decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # reads strip by strip: a slide may be gigabytes
         else:
-            whole, decoded = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
-            decoded = np.dstack(decoded) if whole and len(decoded) == pages else None
-    except (cv2.error, ValueError):
+            content = path.read_bytes()
+            whole = _suffix(path) not in JPEG_SUFFIXES or _jpeg_ends(content)
+            decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
+    except (OSError, cv2.error):
         decoded = None
     if decoded is None:
         raise UserError(f"{path} is cut short or damaged")
     if decoded.ndim == 2:
         return decoded[:, :, None]
-    if pages == 1 and decoded.shape[2] >= 3:
-        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB if decoded.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    return decoded
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB if decoded.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def _decode_with_pillow(path: Path) -> np.ndarray:
-    """Decode the first picture of a GIF (OpenCV reads them from 4.11 on, and more slowly) or a very large picture."""
+def _decode_with_pillow(path: Path, pages: int) -> np.ndarray:
+    """Decode with Pillow what OpenCV reads slowly (GIF), without noticing that it is cut short (several pages) or not
+    at all (more than 2^30 pixels). The pages of a TIFF become planes; of a GIF only the first picture counts.
+    """
+    layers = []
     try:
         with Image.open(path) as image:
-            gray = image.mode in ("1", "L", "I;16")
-            pixels = np.array(image if gray else image.convert("RGB"))
-    except (*PILLOW_ERRORS, MemoryError) as error:
+            for page in range(pages):
+                image.seek(page)
+                layer = np.array(image if image.mode in PLAIN_MODES else image.convert("RGB"))
+                layers.append(layer.reshape(*layer.shape[:2], -1))
+        return np.concatenate(layers, axis=2)
+    except PILLOW_ERRORS as error:
         raise UserError(f"{path} is cut short or damaged: {error}") from None
-    return pixels[:, :, None] if gray else pixels
 
 
 def _jpeg_ends(content: bytes) -> bool:
@@ -162,7 +167,7 @@ def _map_npy(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise UserError(f"{path} is not a whole npy file of numbers: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not a whole npy file of numbers: {_one_line(error)}") from None
 
 
 def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:
@@ -189,31 +194,34 @@ def _read_dicom(path: Path, stop_before_pixels: bool = False):
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except Exception as error:  # pydicom raises whatever its parser stumbles over
-        raise UserError(f"{path} cannot be read as DICOM: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} cannot be read as DICOM: {_one_line(error)}") from None
+
+
+def _dicom_size(dicom, path: Path) -> tuple[int, int]:
+    try:
+        return int(dicom.Rows), int(dicom.Columns)
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path} is a DICOM file without rows and columns") from None
 
 
 def _read_dicom_planes(path: Path, max_pixels: int) -> tuple[np.ndarray, tuple[float, float] | None]:
     """As _read_planes, for DICOM: stored values (no rescale slope), low shown dark also where low means white."""
     dicom = _read_dicom(path)
+    _checked_size(*_dicom_size(dicom, path), max_pixels, path)
     try:
-        _check_size((int(dicom.Rows), int(dicom.Columns)), max_pixels, path)
-        planes = _as_planes(dicom.pixel_array, path)
+        pixels = dicom.pixel_array
         largest = 2 ** int(dicom.BitsStored) - 1
-        if dicom.PhotometricInterpretation == "MONOCHROME1":
-            planes = largest - planes
-    except UserError:
-        raise
+        inverted = dicom.PhotometricInterpretation == "MONOCHROME1"
     except Exception as error:  # a missing field, an unknown compression, too few bytes
-        raise UserError(f"{path} cannot be decoded as DICOM: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} cannot be decoded as DICOM: {_one_line(error)}") from None
+    planes = _as_planes(largest - pixels if inverted else pixels, path)
     return planes, (0, largest) if planes.dtype.kind == "u" else None
 
 
-def _check_size(shape: tuple[int, ...], max_pixels: int, path: Path) -> None:
-    height, width = shape[:2]
+def _checked_size(height: int, width: int, max_pixels: int, path: Path) -> tuple[int, int]:
     if height * width > max_pixels:
-        raise UserError(
-            f"{path} has {height} x {width} pixels, more than data.max_pixels = {max_pixels:,}; raise it if that is right"
-        )
+        raise UserError(f"{path} has {height} x {width} pixels, more than data.max_pixels = {max_pixels:,} allows")
+    return height, width
 
 
 def _to_uint8(planes: np.ndarray, value_range: tuple[float, float] | str | None, path: Path) -> np.ndarray:
@@ -243,14 +251,9 @@ def _with_channels(image: np.ndarray, channels: int, path: Path) -> np.ndarray:
     raise UserError(f"{path} has {found} channels, but data.channels is {channels}; set data.plane or data.channels")
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"image {path} does not exist") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
 def _suffix(path: Path) -> str:
     return os.path.splitext(path)[1].lower()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,32 +1,17 @@
 """Stages 03 and 04: which maps are missing or made by older models, and predicting just those."""
 
+import pandas as pd
 from tqdm import tqdm
 
 from lib.config import Settings
 from lib.data import TestData, TrainingData
 from lib.device import best_device, resolve_precision
-from lib.errors import UserError
-from lib.files import read_json, sha256_of_file, sha256_of_json, write_json
-from lib.folds import FoldTable
+from lib.files import read_json, sha256_of_json, write_json
 from lib.maps import MapStore
+from lib.models import load_weights
 from lib.prediction import Predictor, predict_to_store
-from lib.run import RunFolder, require_same, training_inputs
-from lib.training import load_trained
-
-
-def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
-    """Fingerprint of each fold's weights. Raises UserError unless all folds are trained on these folds and settings."""
-    folds = range(settings.folds.count)
-    missing = [str(fold) for fold in folds if not run.fold(fold).metrics.is_file()]
-    if missing:
-        raise UserError(
-            f"fold {', '.join(missing)} is not trained; run 02_train.py --run {run.root} --folds {' '.join(missing)}"
-        )
-    made_from = training_inputs(run, settings)
-    for fold in folds:
-        remedy = f"run 02_train.py --run {run.root} --restart --folds {fold}"
-        require_same(run.fold(fold).metrics, made_from, remedy)
-    return {f"fold_{fold}": sha256_of_file(run.fold(fold).weights) for fold in folds}
+from lib.provenance import map_inputs
+from lib.run import RunFolder
 
 
 def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: dict[str, str]) -> dict[str, list[str]]:
@@ -45,9 +30,9 @@ def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: di
     return {maker: [image_id for image_id in ids if not store.has(image_id)] for maker, ids in makers.items()}
 
 
-def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: FoldTable) -> MapStore:
+def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> MapStore:
     """Predict every training image with the one model that did not see it; maps already there are kept."""
-    fingerprints = map_fingerprints(require_trained(run, settings), settings)
+    fingerprints = map_inputs(run, settings)
     store = MapStore(run.oof, tuple(data.classes))
     makers = {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in range(settings.folds.count)}
     missing = missing_maps(store, makers, fingerprints)
@@ -60,18 +45,13 @@ def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
 
 def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
     """Predict every test image with the average of all folds' models; maps already there are kept."""
-    fingerprint = sha256_of_json(map_fingerprints(require_trained(run, settings), settings))
+    fingerprint = sha256_of_json(map_inputs(run, settings))
     store = MapStore(run.test, tuple(data.classes))
     missing = missing_maps(store, {"ensemble": data.ids}, {"ensemble": fingerprint})["ensemble"]
     with tqdm(total=len(missing), unit="image", desc="test maps") as bar:
         if missing:
             _predict(run, settings, data, list(range(settings.folds.count)), missing, store, bar)
     return store
-
-
-def map_fingerprints(weights: dict[str, str], settings: Settings) -> dict[str, str]:
-    """What the maps of each fold's model depend on: its weights and the test-time augmentation."""
-    return {fold: sha256_of_json([digest, settings.infer.tta]) for fold, digest in weights.items()}
 
 
 def _predict(
@@ -84,7 +64,9 @@ def _predict(
     bar: tqdm,
 ) -> None:
     device = best_device()
-    networks = [load_trained(run.fold(fold), settings, len(data.classes), data.channels) for fold in folds]
+    networks = [
+        load_weights(run.fold(fold).weights, settings.model, len(data.classes), settings.data.channels) for fold in folds
+    ]
     precision = resolve_precision(settings.train.precision, device)
     predictor = Predictor(networks, settings.infer.tta, settings.infer.batch_size, device, precision)
     for _ in predict_to_store(predictor, data.read_image, ids, store):

@@ -42,7 +42,9 @@ def fill(template: str, parts: dict[str, str], setting: str) -> str:
     """A template such as `{day}_slice_{slice}` with its parts filled in. Raises UserError for an unknown part."""
     unknown = [name for name in PLACEHOLDER.findall(template) if name not in parts]
     if unknown:
-        raise UserError(f"{setting} = '{template}' uses {{{unknown[0]}}}, but the files' pattern has only {list(parts)}")
+        raise UserError(
+            f"{setting} = '{template}' uses {{{unknown[0]}}}, but the files' pattern has only {list(parts)}"
+        )
     return PLACEHOLDER.sub(lambda match: parts[match[1]], template)
 
 

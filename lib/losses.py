@@ -35,9 +35,17 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
     """
     if not mask.any() or mask.all():
         return np.zeros(mask.shape, np.float32)
-    inside = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inside, outside = _exact_distance(mask), _exact_distance(1 - mask)
     return (outside - inside + mask - np.float32(0.5)) / np.float32(math.hypot(*mask.shape))
+
+
+def _exact_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance of each mask pixel to the nearest pixel that is not, float32; 0 elsewhere.
+
+    OpenCV's last bits vary with the memory a mask happens to lie in. Squared distances between pixels are whole
+    numbers, so rounding them makes the map exact, and a training repeatable bit for bit.
+    """
+    return np.sqrt(np.rint(np.square(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))))
 
 
 def signed_distances(masks: np.ndarray) -> np.ndarray:
@@ -71,14 +79,17 @@ class SegmentationLoss(nn.Module):
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits, truths = logits.float(), masks.float()
-            terms = {name: self._term(name, logits, truths, distances) for name in self.weights}
+            probabilities = logits.sigmoid()
+            terms = {name: self._term(name, logits, probabilities, truths, distances) for name in self.weights}
         region, boundary = schedule(self.settings.boundary_schedule, progress)
         total = sum(
             weight * (boundary if name == "boundary" else region) * terms[name] for name, weight in self.weights.items()
         )
         return total, {name: term.detach() for name, term in terms.items()}
 
-    def _term(self, name: str, logits: Tensor, truths: Tensor, distances: Tensor | None) -> Tensor:
+    def _term(
+        self, name: str, logits: Tensor, probabilities: Tensor, truths: Tensor, distances: Tensor | None
+    ) -> Tensor:
         settings = self.settings
         match name:
             case "bce":
@@ -88,11 +99,11 @@ class SegmentationLoss(nn.Module):
                 targets = smoothed(truths, settings.label_smoothing)
                 return F.binary_cross_entropy_with_logits(logits, targets, weights)
             case "dice":
-                return tversky_losses(logits.sigmoid(), truths, 0.5, settings.region).mean()
+                return tversky_losses(probabilities, truths, 0.5, settings.region).mean()
             case "tversky":
-                return tversky_losses(logits.sigmoid(), truths, settings.tversky_beta, settings.region).mean()
+                return tversky_losses(probabilities, truths, settings.tversky_beta, settings.region).mean()
             case "focal_tversky":
-                losses = tversky_losses(logits.sigmoid(), truths, settings.tversky_beta, settings.region)
+                losses = tversky_losses(probabilities, truths, settings.tversky_beta, settings.region)
                 # The slope of a root is infinite at 0, where a perfect mask is.
                 return losses.clamp_min(1e-6).pow(FOCAL_TVERSKY_POWER).mean()
             case "focal":
@@ -100,7 +111,7 @@ class SegmentationLoss(nn.Module):
             case "lovasz":
                 return self.lovasz(logits.flatten(0, 1), truths.flatten(0, 1))
             case "boundary":
-                return boundary_loss(logits.sigmoid(), distances)
+                return boundary_loss(probabilities, distances)
 
 
 def schedule(kind: str, progress: float) -> tuple[float, float]:
@@ -163,3 +174,7 @@ def border_weights(distances: Tensor, weight: float, width: float) -> Tensor:
 def smoothed(truths: Tensor, smoothing: float) -> Tensor:
     """Targets drawn towards one half: 0 becomes smoothing / 2, 1 becomes 1 - smoothing / 2."""
     return truths * (1 - smoothing) + smoothing / 2
+
+
+def build_loss(settings: LossSettings, class_count: int) -> SegmentationLoss:
+    return SegmentationLoss(settings)

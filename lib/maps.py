@@ -1,13 +1,16 @@
 """Probability maps on disk: one 8-bit PNG per image and class, `<folder>/[<class>/]<id>.png`."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from lib.data import TrainingData
 from lib.errors import UserError
 from lib.files import write_bytes
+from lib.parallel import THREADS, prefetched
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,9 @@ class MapStore:
 def to_map(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities in [0, 1] as uint8 round(255 p)."""
     return np.rint(probabilities * 255).astype(np.uint8)
+
+
+def read_pairs(store: MapStore, data: TrainingData, ids: Iterable[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead."""
+    pairs = prefetched(lambda image_id: (store.read(image_id), data.read_mask(image_id)), ids, ahead=4 * THREADS)
+    return ((image_id, *pair) for image_id, pair in pairs)

@@ -33,7 +33,7 @@ def iou(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
 
 
 def iou_sweep(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
-    """Share of the ten limits .50, .55, ... .95 that the IoU of each element exceeds (TGS Salt Identification Challenge).
+    """Share of the ten limits .50, .55, ... .95 that each element's IoU exceeds (TGS Salt Identification Challenge).
 
     The limits are k/20 for k = 10 ... 19, compared as whole numbers, 20 tp > k union: no rounding at a limit.
     """
@@ -75,7 +75,7 @@ class Metric:
 
 def pooled(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """sum(numerator) / sum(denominator) over the first axis, the images, by the empty rule."""
-    return _ratio(numerator.sum(axis=0), denominator.sum(axis=0))
+    return _ratio(numerator.sum(axis=0, dtype=float), denominator.sum(axis=0, dtype=float))
 
 
 def count_at_thresholds(probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,9 +128,9 @@ class Counts:
 
 
 def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: list[str]) -> Counts:
-    """Counts of a stream of (id, probability map, truth), both uint8 (height, width, classes); one image is held at a time.
+    """Counts of a stream of (id, probability map, truth), both uint8 (height, width, classes).
 
-    Raises UserError when a map and its truth differ in shape.
+    One image is held at a time, whatever their sizes. Raises UserError when a map and its truth differ in shape.
     """
     ids, tables, positives, pixels = [], [], [], []
     for image_id, probability_map, truth in stream:

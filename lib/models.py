@@ -1,20 +1,27 @@
 """The network: any smp architecture on any timm encoder, taking raw images of any size."""
 
 import difflib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from lib.config import ModelSettings
 from lib.errors import UserError
+from lib.files import atomic_path
 from lib.weights import imagenet_weights, normalisation, read_tensors, require_fit
 
+# timm warns of the classifier's tensors, which a segmentation encoder does not need; what is needed is checked here
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+
 STRIDE = 32  # what five halvings need; smp refuses other sizes
+STRIDES = {"pan": 128}  # its attention pyramid halves three times more
 
 
 class SegmentationNet(nn.Module):
@@ -23,16 +30,17 @@ class SegmentationNet(nn.Module):
     Shapes: uint8 images (batch, channels, height, width) to float logits (batch, classes, height, width).
     """
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], stride: int) -> None:
         super().__init__()
         self.network = network
+        self.stride = stride
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[-2:]
         normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        padded = functional.pad(normalised, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        padded = functional.pad(normalised, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
         return self.network(padded)[..., :height, :width]
 
 
@@ -68,6 +76,22 @@ def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 
     return BuiltModel(_build(settings, class_count, channels, encoder_weights=True, **overlay), source)
 
 
+def save_weights(network: SegmentationNet, path: Path) -> None:
+    """Write the network's tensors as safetensors, whole or not at all."""
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
+
+
+def load_weights(path: Path, settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
+    """The network that `save_weights` wrote, asking no hub. Raises UserError for an absent file or one that does not fit."""
+    network = build_untrained(settings, class_count, channels)
+    try:
+        network.load_state_dict(read_tensors(path))
+    except RuntimeError:
+        raise UserError(f"{path} does not fit the model settings of the run; run 02_train.py --restart") from None
+    return network
+
+
 def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: object) -> SegmentationNet:
     architecture = settings.architecture.lower().replace("+", "plus")
     if architecture not in smp.MODEL_ARCHITECTURES_MAPPING:
@@ -101,7 +125,8 @@ def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: 
     mean, std = normalisation(settings.encoder)
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
-    return SegmentationNet(network, mean, std).to(memory_format=torch.channels_last)
+    stride = STRIDES.get(architecture, STRIDE)
+    return SegmentationNet(network, mean, std, stride).to(memory_format=torch.channels_last)
 
 
 def _require_known_encoder(encoder: str) -> None:

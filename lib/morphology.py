@@ -41,43 +41,45 @@ def closing(image: np.ndarray, radius: int) -> np.ndarray:
     return erosion(dilation(image, radius), radius)
 
 
-def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int32 (height, width), 0 for background, and the area in pixels of each label, background included."""
-    labels = cv2.connectedComponents(mask, connectivity=8)[1]
-    return labels, np.bincount(labels.ravel())
+def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Labels int32 (height, width) of the components, 0 for background, and the number of labels, background included."""
+    count, labels = cv2.connectedComponents(mask, connectivity=8)
+    return labels, count
 
 
 def holes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int32 of the background's components, and the area of each label that is a hole, 0 for the others.
+    """Labels int32 (height, width) of the background's components, and for each label whether it is a hole.
 
     A hole is a component of the background that does not touch the image's border.
     """
-    labels = cv2.connectedComponents(1 - mask, connectivity=4)[1]
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
+    count, labels = cv2.connectedComponents(1 - mask, connectivity=4)
+    is_hole = np.ones(count, dtype=bool)
+    is_hole[0] = False  # the mask itself
     for border in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        areas[border] = 0
-    return labels, areas
+        is_hole[border] = False
+    return labels, is_hole
 
 
 def fill_holes(mask: np.ndarray, max_area: int | None = None) -> np.ndarray:
     """Fill the holes, or those of at most `max_area` pixels."""
-    labels, areas = holes(mask)
-    filled = areas > 0 if max_area is None else (areas > 0) & (areas <= max_area)
+    labels, filled = holes(mask)
+    if max_area is not None:
+        filled &= np.bincount(labels.ravel(), minlength=len(filled)) <= max_area
     return mask | filled.view(np.uint8)[labels]
 
 
 def remove_small(mask: np.ndarray, min_area: int) -> np.ndarray:
     """Keep the components of at least `min_area` pixels."""
-    labels, areas = components(mask)
-    kept = areas >= min_area
+    labels, count = components(mask)
+    kept = np.bincount(labels.ravel(), minlength=count) >= min_area
     kept[0] = False
     return kept.view(np.uint8)[labels]
 
 
 def keep_largest(mask: np.ndarray) -> np.ndarray:
-    """Keep the component with the largest area; of equals the first in reading order."""
-    labels, areas = components(mask)
+    """Keep the component with the largest area; of equals the one that is labelled first."""
+    labels, count = components(mask)
+    areas = np.bincount(labels.ravel(), minlength=count)
     areas[0] = 0
     return (labels == np.argmax(areas)).view(np.uint8) & mask
 

@@ -90,8 +90,8 @@ def best_threshold(
 
 
 def plateau(numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, column: int) -> tuple[int, int]:
-    """First and last column of the unbroken run around `column` within one standard error of its score or above it."""
-    return run_around(column, _not_worse(numerator, denominator, groups, column, tolerance=1))
+    """First and last column of the unbroken run around `column` within two standard errors of its score or above it."""
+    return run_around(column, _not_worse(numerator, denominator, groups, column, tolerance=2))
 
 
 def _not_worse(

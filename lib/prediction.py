@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,13 +10,10 @@ import torch
 from lib.device import autocast
 from lib.maps import MapStore, to_map
 from lib.models import SegmentationNet
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from lib.parallel import THREADS, prefetched
 
 FLIPS = {"none": [()], "hflip": [(), (3,)], "flips": [(), (3,), (2,), (2, 3)]}
 MAX_BATCH_PIXELS = 1 << 22  # a batch of larger images is smaller, so that memory is bounded by this and not by the data
-READ_THREADS = 4
 
 
 class Predictor:
@@ -54,19 +50,6 @@ class Predictor:
         return to_map(mean.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) in order, with up to `ahead` results computed before they are asked for."""
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > ahead:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
-
-
 def batches_of_equal_size(
     images: Iterable[tuple[str, np.ndarray]], batch_size: int
 ) -> Iterator[list[tuple[str, np.ndarray]]]:
@@ -89,7 +72,7 @@ def predict_to_store(
 
     Raises what a write raised (a full disk, say) before the next map is handed over.
     """
-    with ThreadPoolExecutor(READ_THREADS) as writers:
+    with ThreadPoolExecutor(THREADS) as writers:
         waiting = deque()
         for image_id, probability_map in predictor.predict(read_image, ids):
             waiting.append(writers.submit(store.write, image_id, probability_map))

@@ -5,6 +5,8 @@ the order of the pixels (down the columns or along the rows), in the number of t
 absolute or the gap since the previous run, and in how an empty mask is written: see RleSettings.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -50,23 +52,19 @@ def decode(text: str, shape: tuple[int, int], convention: RleSettings = STANDARD
     the caller knows them) for text that is not pairs of whole numbers and for runs that do not lie inside the image.
     Memory is that of the mask and the text, whatever the numbers say.
     """
-    height, width = shape
-    pixels = height * width
-    starts, ends = parse_runs(text, pixels, convention)
-    in_order = bool((starts[1:] >= ends[:-1]).all())
-    if not in_order:
-        if disjoint:
-            raise UserError("its runs are not in order or overlap")
-        starts, ends = _merge(starts, ends)
-    counts = np.empty(2 * len(starts) + 1, np.int64)
-    counts[0::2] = np.append(starts, pixels) - np.append(0, ends)
-    counts[1::2] = ends - starts
-    values = np.zeros(len(counts), np.uint8)
-    values[1::2] = 1
-    flat = np.repeat(values, counts)
-    if convention.order == "row":
-        return flat.reshape(shape)
-    return _transpose(flat.reshape(width, height))
+    starts, ends = parse_runs(text, shape[0] * shape[1], convention)
+    if disjoint and not _in_order(starts, ends):
+        raise UserError("its runs are not in order or overlap")
+    return _paint(starts, ends, shape, convention)
+
+
+def decode_union(texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD) -> np.ndarray:
+    """Mask uint8 0/1 of the pixels that any of the texts holds: the objects of an image, painted once."""
+    runs = [parse_runs(text, shape[0] * shape[1], convention) for text in texts]
+    if not runs:
+        return np.zeros(shape, np.uint8)
+    starts, ends = (np.concatenate(column) for column in zip(*runs, strict=True))
+    return _paint(starts, ends, shape, convention)
 
 
 def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tuple[np.ndarray, np.ndarray]:
@@ -74,9 +72,9 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
 
     `pixels` is the number of pixels of the image. Raises UserError as `decode` does.
     """
-    text = text.strip()
-    if text in ("", convention.empty):
+    if text.split(maxsplit=2) in ([], convention.empty.split()):
         return np.empty(0, np.int64), np.empty(0, np.int64)
+    text = text.strip()
     if not text.isascii() or text.encode().translate(None, b"0123456789 \t"):
         raise UserError(f"'{_excerpt(text)}' is not a list of whole numbers")
     numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
@@ -92,12 +90,30 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
     if convention.starts == "relative":
         starts = np.cumsum(starts) + np.cumsum(lengths) - lengths
     starts = starts - convention.base
-    if starts[0] < 0 or (starts < 0).any():
+    if (starts < 0).any():
         raise UserError(f"run {_first(starts < 0)} starts before the first pixel, whose number is {convention.base}")
     ends = starts + lengths
     if (ends > pixels).any():
         raise UserError(f"run {_first(ends > pixels)} goes past the end of the image ({pixels} pixels)")
     return starts, ends
+
+
+def _paint(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int], convention: RleSettings) -> np.ndarray:
+    """Mask (height, width) of runs in any order."""
+    if not _in_order(starts, ends):
+        starts, ends = _merge(starts, ends)
+    height, width = shape
+    counts = np.empty(2 * len(starts) + 1, np.int64)  # lengths of background and mask, in turns
+    counts[0::2] = np.append(starts, height * width) - np.append(0, ends)
+    counts[1::2] = ends - starts
+    values = np.zeros(len(counts), np.uint8)
+    values[1::2] = 1
+    flat = np.repeat(values, counts)
+    return flat.reshape(shape) if convention.order == "row" else _transpose(flat.reshape(width, height))
+
+
+def _in_order(starts: np.ndarray, ends: np.ndarray) -> bool:
+    return bool((starts[1:] >= ends[:-1]).all())
 
 
 def _flatten(image: np.ndarray, convention: RleSettings) -> np.ndarray:

@@ -8,11 +8,11 @@ from lib.errors import UserError
 csv.field_size_limit(2**31 - 1)  # one field holds the run lengths of a whole mask
 
 
-def read_table(path: Path) -> dict[str, list[str]]:
+def read_table(path: Path, setting: str) -> dict[str, list[str]]:
     """Columns of a csv file by name, as text without surrounding blanks; no value is taken for a number or as missing.
 
-    Raises UserError naming the file and the line when it is absent, not UTF-8, has no header, two columns of one name,
-    or a row with more or fewer values than the header.
+    Raises UserError naming the file and the line when it is absent (then also the `setting` that points to it), not
+    UTF-8, has no header, two columns of one name, or a row with more or fewer values than the header.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -20,7 +20,7 @@ def read_table(path: Path) -> dict[str, list[str]]:
             header = [name.strip() for name in next(reader, [])]
             rows = [_checked_row(row, header, path, reader.line_num) for row in reader if row]
     except FileNotFoundError:
-        raise UserError(f"table {path} does not exist") from None
+        raise UserError(f"table {path} does not exist ({setting})") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a csv file in UTF-8: {error}") from None
     if not header:

@@ -37,12 +37,18 @@ class ScoreTable:
 
     def gated(self, gate: Gate | None) -> tuple[np.ndarray, np.ndarray]:
         """Terms (images, 255) with the masks that the gate shuts emptied."""
+        return self.behind(gate, self.numerator, self.denominator)
+
+    def behind(
+        self, gate: Gate | None, numerator: np.ndarray, denominator: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Other terms (images, any) of the same images, those that the gate shuts replaced by the terms of emptiness."""
         if gate is None:
-            return self.numerator, self.denominator
+            return numerator, denominator
         opens = (self.predicted[:, gate.top - 1] >= gate.area)[:, None]
         return (
-            np.where(opens, self.numerator, self.empty_numerator[:, None]),
-            np.where(opens, self.denominator, self.empty_denominator[:, None]),
+            np.where(opens, numerator, self.empty_numerator[:, None]),
+            np.where(opens, denominator, self.empty_denominator[:, None]),
         )
 
 
@@ -191,7 +197,8 @@ def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoic
         nested[:, left_out] = [term[:, fold_rules[fold].threshold - 1] for term in terms]
         fold_curves[fold] = pooled(numerator[left_out], denominator[left_out])
     column, curve = chosen.threshold - 1, pooled(numerator, denominator)
-    low, high = plateau(numerator, denominator, table.groups, column)
+    bottoms = chosen.gate.top if chosen.gate else len(THRESHOLDS)
+    low, high = plateau(numerator[:, :bottoms], denominator[:, :bottoms], table.groups, column)
     return ClassChoice(
         rule=chosen,
         plateau=(int(THRESHOLDS[low]), int(THRESHOLDS[high])),

@@ -11,22 +11,21 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
-from safetensors.torch import save_file
 from timm.utils import ModelEmaV3
 from tqdm import tqdm
 
 from lib.config import Settings, save_settings
 from lib.data import TrainingData
-from lib.dataset import Batch, CropDataset, build_loader
+from lib.dataset import Batch, CropDataset, batches, build_loader
 from lib.device import best_device, resolve_precision
 from lib.errors import UserError
 from lib.files import atomic_path, write_json, write_text
 from lib.losses import build_loss
 from lib.metrics import Metric, count_images
-from lib.models import SegmentationNet, build_pretrained, build_untrained
+from lib.models import SegmentationNet, build_pretrained, save_weights
 from lib.prediction import Predictor
-from lib.run import FoldFolder, RunFolder, differences
-from lib.weights import read_tensors
+from lib.provenance import differences
+from lib.run import FoldFolder, RunFolder
 
 BAR_SECONDS = 0.5  # reading the loss waits for the device, so the bar does it seldom
 
@@ -60,6 +59,7 @@ class FoldTraining:
         self.validation_ids = table.id[table.fold == fold].tolist()
         training_ids = table.id[table.fold != fold].tolist()
         self.metric = Metric(settings.threshold.metric, settings.threshold.beta)
+        self.score_name = f"val_{self.metric.name}"
         self.loss = build_loss(settings.loss, len(data.classes)).to(accelerator.device)
         crop = (
             min(settings.train.crop_size, int(table.height.max())),
@@ -79,7 +79,7 @@ class FoldTraining:
     def build(self) -> None:
         """Make the network, its average and the optimizer, and load the state of an interrupted training."""
         seed_all(self.settings.train.seed, self.fold)
-        built = build_pretrained(self.settings.model, len(self.data.classes), self.data.channels)
+        built = build_pretrained(self.settings.model, len(self.data.classes), self.settings.data.channels)
         self.weights_source = built.weights_source
         self.average = ModelEmaV3(
             built.network.to(self.accelerator.device), decay=self.settings.train.ema_decay, use_warmup=True
@@ -107,7 +107,7 @@ class FoldTraining:
         self.network.train()
         sums: dict[str, torch.Tensor] = {}
         started = shown = time.monotonic()
-        for number, batch in enumerate(self.loader):
+        for number, batch in enumerate(batches(self.loader)):
             step = epoch * len(self.loader) + number
             for name, value in self.train_step(batch, step).items():
                 sums[name] = sums.get(name, 0) + value
@@ -118,7 +118,7 @@ class FoldTraining:
                 bar.set_description(f"fold {self.fold} epoch {epoch + 1}/{self.settings.train.epochs}")
                 bar.set_postfix_str(
                     f"loss {float(sums['loss']) / (number + 1):.3f} lr {self.lr(step):.1e} {speed:.1f} img/s "
-                    f"best {self.metric.name} {max(self.progress.best_score, 0):.4f}"
+                    f"best {self.score_name} {max(self.progress.best_score, 0):.4f}"
                 )
         means = {name: float(value) / len(self.loader) for name, value in sums.items()}
         if not math.isfinite(means["loss"]):
@@ -143,7 +143,7 @@ class FoldTraining:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(self.accelerator.unwrap_model(self.network), step)
-        return {"loss": total.detach()} | terms
+        return {"loss": total.detach()} | {f"loss_{name}": term for name, term in terms.items()}
 
     def lr(self, step: int) -> float:
         """The learning rate of a step: a linear warm-up, then half a cosine down to zero."""
@@ -176,7 +176,7 @@ class FoldTraining:
             else [(counts.tp, counts.fp, counts.fn)]
         )
         scores = self.metric.score(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))).mean(axis=0)
-        return {self.metric.name: float(scores.max()), "threshold": int(scores.argmax()) + 1}
+        return {self.score_name: float(scores.max()), "threshold": int(scores.argmax()) + 1}
 
     def keep(self, row: dict) -> None:
         """Write what the epoch gave: history, the weights when they are the best so far, and the state to resume from.
@@ -185,8 +185,8 @@ class FoldTraining:
         """
         self.progress.epoch += 1
         self.progress.history.append(row)
-        if row[self.metric.name] > self.progress.best_score:
-            self.progress.best_score, self.progress.best_epoch = row[self.metric.name], row["epoch"]
+        if row[self.score_name] > self.progress.best_score:
+            self.progress.best_score, self.progress.best_epoch = row[self.score_name], row["epoch"]
             self._on_main_process(self._save_weights)
         self._on_main_process(self._save_history)
         self._on_main_process(self._save_state)
@@ -195,7 +195,7 @@ class FoldTraining:
         """Write `metrics.json`, which marks the fold as done, and remove the state."""
         metrics = {
             "fold": self.fold,
-            self.metric.name: self.progress.best_score,
+            self.score_name: self.progress.best_score,
             "epoch": self.progress.best_epoch,
             "weights_source": self.weights_source,
             "precision": self.precision,
@@ -238,8 +238,7 @@ class FoldTraining:
             torch.save(state, temporary)
 
     def _save_weights(self) -> None:
-        with atomic_path(self.folder.weights) as temporary:
-            save_file(self.average.module.state_dict(), temporary)
+        save_weights(self.average.module, self.folder.weights)
 
     def _save_history(self) -> None:
         write_text(self.folder.history, pd.DataFrame(self.progress.history).to_csv(index=False))
@@ -274,19 +273,6 @@ def seed_all(*seed: int) -> None:
     set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
-def load_trained(folder: FoldFolder, settings: Settings, class_count: int, channels: int) -> SegmentationNet:
-    """The network of a trained fold, without asking any hub. Raises UserError when its weights are absent or unfit."""
-    network = build_untrained(settings.model, class_count, channels)
-    tensors = read_tensors(folder.weights)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError:
-        raise UserError(
-            f"{folder.weights} does not fit the model settings of the run; run 02_train.py --restart"
-        ) from None
-    return network
-
-
 def train_folds(
     folds: list[int], run: RunFolder, table: pd.DataFrame, data: TrainingData, settings: Settings, made_from: dict
 ) -> list[dict]:
@@ -303,7 +289,7 @@ def train_folds(
     ) as bar:
         for training in trainings:
             scores.append(training.run(bar))
-            name = training.metric.name
+            name = training.score_name
             bar.write(
                 f"fold {training.fold}   {name} {scores[-1][name]:.4f} at epoch {scores[-1]['epoch']} of "
                 f"{settings.train.epochs}   encoder weights: {scores[-1]['weights_source']}"

@@ -1,0 +1,48 @@
+"""Predict every training image with the model that did not see it, and choose the threshold on those maps.
+
+reads    runs/NAME/fold_K/ and the training images and masks
+writes   runs/NAME/oof/ID.png (probability maps), oof_counts.npz, threshold.json, threshold.csv, threshold.png
+next     python 04_infer.py --run runs/NAME
+
+Maps already there are kept as long as the model that made them is the same.
+"""
+
+import argparse
+
+from lib.cli import closing, run_parser, run_stage
+
+
+def choose(arguments: argparse.Namespace) -> None:
+    from lib.folds import read_folds
+
+    from lib.config import save_settings
+    from lib.data import open_training
+    from lib.files import write_json
+    from lib.maps import read_pairs
+    from lib.metrics import count_images
+    from lib.provenance import StageRecord, threshold_inputs
+    from lib.run import open_run
+    from lib.thresholds import choose_thresholds
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+    record = StageRecord(run, "03_oof_threshold")
+    made_from = threshold_inputs(run, settings)
+    save_settings(settings, run.config)
+    data = open_training(settings.data)
+    table = read_folds(run.folds, data.classes)
+
+    from lib.inference import predict_out_of_fold
+
+    store = predict_out_of_fold(run, settings, data, table)
+    counts = count_images(read_pairs(store, data, table.id), data.classes)
+    counts.save(run.oof_counts)
+    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+    result.write_curves(run.threshold.with_suffix(".csv"))
+    write_json(run.threshold, result.to_dict())
+    seconds = record.write(made_from)
+    print(result)
+    closing([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds)
+
+
+if __name__ == "__main__":
+    run_stage(choose, run_parser(__doc__))

@@ -1,0 +1,95 @@
+"""What each file of a run was made from, so that no stage uses what does not belong together."""
+
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from lib.config import Settings
+from lib.errors import UserError
+from lib.files import read_json, sha256_of_file, sha256_of_json, write_json
+from lib.run import RunFolder
+
+PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
+
+
+class StageRecord:
+    """`<stage>.json`: the command, what the stage was made from, versions and seconds. The clock starts here."""
+
+    def __init__(self, run: RunFolder, stage: str) -> None:
+        self.path = run.record(stage)
+        self.started = time.monotonic()
+
+    def write(self, made_from: dict) -> float:
+        """Write the record once the stage's files are whole; return the seconds the stage took."""
+        seconds = time.monotonic() - self.started
+        content = {
+            "command": " ".join(sys.argv),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 2),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "made_from": made_from,
+        }
+        write_json(self.path, content)
+        return seconds
+
+
+def training_inputs(run: RunFolder, settings: Settings) -> dict:
+    """What a fold's model is made from: the folds (and by them the images) and the settings that shape the weights."""
+    sections = settings.model_dump(mode="json", include={"model", "augment", "loss", "train"})
+    del sections["train"]["workers"]
+    return {"folds.csv": fingerprint(run.folds, "run 01_prepare_folds.py"), **sections}
+
+
+def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
+    """Fingerprint of each fold's weights. Raises UserError unless all folds are trained on these folds and settings."""
+    folds = range(settings.folds.count)
+    missing = [str(fold) for fold in folds if not run.fold(fold).metrics.is_file()]
+    if missing:
+        raise UserError(
+            f"fold {', '.join(missing)} is not trained; run 02_train.py --run {run.root} --folds {' '.join(missing)}"
+        )
+    made_from = training_inputs(run, settings)
+    for fold in folds:
+        remedy = f"run 02_train.py --run {run.root} --restart --folds {fold}"
+        require_same(run.fold(fold).metrics, made_from, remedy)
+    return {f"fold_{fold}": sha256_of_file(run.fold(fold).weights) for fold in folds}
+
+
+def map_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
+    """Fingerprint of what each fold's maps are made from: its weights and the test-time augmentation."""
+    weights = require_trained(run, settings)
+    return {fold: sha256_of_json([digest, settings.infer.tta]) for fold, digest in weights.items()}
+
+
+def threshold_inputs(run: RunFolder, settings: Settings) -> dict:
+    """What threshold.json is made from: the out-of-fold maps and the threshold settings."""
+    return {"maps": map_inputs(run, settings), "threshold": settings.threshold.model_dump(mode="json")}
+
+
+def fingerprint(path: Path, remedy: str) -> str:
+    """SHA-256 of a file that an earlier stage wrote. Raises UserError with the remedy when it is absent."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; {remedy}")
+    return sha256_of_file(path)
+
+
+def differences(before: dict, after: dict, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ between two nested mappings, as 'key: before -> after'."""
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old} -> {new}")
+    return found
+
+
+def require_same(recorded: Path, made_from: dict, remedy: str) -> None:
+    """Raise UserError unless the JSON file `recorded` says it was made from exactly `made_from`."""
+    changed = differences(read_json(recorded).get("made_from", {}), made_from)
+    if changed:
+        raise UserError(f"{recorded} was made from other inputs ({'; '.join(changed[:3])}); {remedy}")

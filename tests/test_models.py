@@ -1,0 +1,57 @@
+"""Every architecture takes raw images of any size, learns, and comes back from disk the same."""
+
+import pytest
+import torch
+
+from lib.config import ModelSettings
+from lib.errors import UserError
+from lib.models import build_untrained, load_weights, save_weights
+
+ARCHITECTURES = ["unet", "unet++", "linknet", "fpn", "pspnet", "deeplabv3+", "manet", "pan", "upernet", "segformer"]
+
+
+def tiny(architecture: str) -> ModelSettings:
+    return ModelSettings(architecture=architecture, encoder="resnet10t", weights="random")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_odd_sizes_gradients_and_round_trip(architecture, tmp_path):
+    torch.manual_seed(0)
+    network = build_untrained(tiny(architecture), class_count=2)
+    images = torch.randint(0, 256, (2, 3, 77, 101), dtype=torch.uint8)
+    logits = network.train()(images)
+    assert logits.shape == (2, 2, 77, 101)
+    logits.square().mean().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    save_weights(network, tmp_path / "model.safetensors")
+    again = load_weights(tmp_path / "model.safetensors", tiny(architecture), class_count=2)
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(images), again.eval()(images))
+
+
+def test_the_unet_decoder_has_five_levels():
+    network = build_untrained(ModelSettings(weights="random"), class_count=1)
+    assert len(network.network.decoder.blocks) == 5
+
+
+@torch.inference_mode()
+def test_padding_does_not_touch_sizes_that_fit_and_is_cropped_back():
+    network = build_untrained(tiny("unet"), class_count=1).eval()
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    normalised = (image / 255 - network.mean / 255) / (network.std / 255)
+    assert torch.allclose(network(image), network.network(normalised), atol=1e-4)
+    padded = torch.nn.functional.pad(normalised[..., :50, :40], (0, 24, 0, 14), mode="replicate")
+    assert torch.allclose(network(image[..., :50, :40]), network.network(padded)[..., :50, :40], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (ModelSettings(architecture="unett"), "unknown model.architecture 'unett'"),
+        (ModelSettings(encoder="tf_efficientnet_lite00"), "nearest names: tf_efficientnet_lite0"),
+        (ModelSettings(decoder_channels=[8, 8]), "does not go with"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_sentence(settings, sentence):
+    with pytest.raises(UserError, match=sentence.replace("+", r"\+")):
+        build_untrained(settings, class_count=1)
