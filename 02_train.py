@@ -14,10 +14,9 @@ from lib.cli import closing, run_parser, run_stage
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from lib.folds import read_folds
-
     from lib.config import save_settings
     from lib.data import open_training
+    from lib.folds import read_folds
     from lib.provenance import StageRecord, require_same, training_inputs
     from lib.run import open_run
 
@@ -25,7 +24,7 @@ def train(arguments: argparse.Namespace) -> None:
     record = StageRecord(run, "02_train")
     made_from = training_inputs(run, settings)
     data = open_training(settings.data)
-    table = read_folds(run.folds, data.classes)
+    table = read_folds(run.folds, data, settings.folds.count)
     folds = chosen_folds(arguments.folds, settings.folds.count)
     if arguments.restart:
         for fold in folds:

@@ -13,11 +13,10 @@ from lib.cli import closing, run_parser, run_stage
 
 
 def choose(arguments: argparse.Namespace) -> None:
-    from lib.folds import read_folds
-
     from lib.config import save_settings
     from lib.data import open_training
     from lib.files import write_json
+    from lib.folds import read_folds
     from lib.maps import read_pairs
     from lib.metrics import count_images
     from lib.provenance import StageRecord, threshold_inputs
@@ -29,15 +28,17 @@ def choose(arguments: argparse.Namespace) -> None:
     made_from = threshold_inputs(run, settings)
     save_settings(settings, run.config)
     data = open_training(settings.data)
-    table = read_folds(run.folds, data.classes)
+    table = read_folds(run.folds, data, settings.folds.count)
 
     from lib.inference import predict_out_of_fold
+    from lib.plots import plot_thresholds
 
     store = predict_out_of_fold(run, settings, data, table)
     counts = count_images(read_pairs(store, data, table.id), data.classes)
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     result.write_curves(run.threshold.with_suffix(".csv"))
+    plot_thresholds(result, run.threshold.with_suffix(".png"))
     write_json(run.threshold, result.to_dict())
     seconds = record.write(made_from)
     print(result)

@@ -12,7 +12,7 @@ demo: $(VENV)/ready data/blue_marble  ## environment, demo data, all five stages
 	$(PY) 03_oof_threshold.py --run $(DEMO)
 	$(PY) 04_infer.py --run $(DEMO)
 	$(PY) 05_postprocess.py --run $(DEMO)
-	$(PY) -m lib.blue_marble summary $(DEMO)
+	$(PY) -m lib.summary $(DEMO)
 
 test: $(VENV)/ready-for-tests  ## environment and tests
 	$(PY) -m pytest
@@ -22,7 +22,7 @@ lint: $(VENV)/ready-for-tests  ## style
 	$(PY) -m ruff format --no-cache --check .
 
 data/blue_marble: | $(VENV)/ready
-	$(PY) -m lib.blue_marble data $@
+	$(PY) -m lib.blue_marble $@
 
 $(VENV)/ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -45,9 +45,7 @@ class DataSettings(Section):
 
     root: Path = Path("data")
     train_images: str = "train_images"  # a folder or a pattern
-    train_masks: str = (
-        "train.csv"  # a csv of run lengths, or mask images: a folder or a pattern (with {class} if many)
-    )
+    train_masks: str = "train.csv"  # a csv of run lengths, or mask images: a folder or a pattern (with {class} if many)
     test_images: str | None = "test_images"  # a folder or a pattern
     sample_submission: str | None = "sample_submission.csv"
     image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
@@ -66,9 +64,7 @@ class DataSettings(Section):
 
     channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as there are files (one plane each) per image
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
-    value_range: tuple[float, float] | Literal["image"] | None = (
-        None  # made 0..255; image: its own min to max
-    )
+    value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
 
     @field_validator("classes")

@@ -62,18 +62,18 @@ class Images:
         self.ids = sorted(files)
         self._files = files
 
-    def image_path(self, id: str) -> Path:
+    def image_path(self, image_id: str) -> Path:
         """The image's file; the first one where each plane has its own."""
-        return Path(self._files[id][0])
+        return Path(self._files[image_id][0])
 
-    def image_size(self, id: str) -> tuple[int, int]:
+    def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) from the file's header."""
-        return image_size(self.image_path(id), self.settings.max_pixels)
+        return image_size(self.image_path(image_id), self.settings.max_pixels)
 
-    def read_image(self, id: str) -> np.ndarray:
+    def read_image(self, image_id: str) -> np.ndarray:
         """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a file that is not whole."""
         settings = self.settings
-        paths = [Path(path) for path in self._files[id]]
+        paths = [Path(path) for path in self._files[image_id]]
         channels = settings.channels if len(paths) == 1 else 1
         planes = [
             read_image(path, channels, settings.value_range, settings.plane, settings.max_pixels) for path in paths
@@ -94,27 +94,27 @@ class TrainingData(Images):
         self.groups = groups
         self._masks = masks
 
-    def read_mask(self, id: str) -> np.ndarray:
+    def read_mask(self, image_id: str) -> np.ndarray:
         """Mask uint8 0/1 (height, width, classes) of the image's size.
 
         Raises UserError naming the table and the id, or the mask file, when it cannot be read or does not fit.
         """
-        shape = self.image_size(id)
-        layers = [self._read_layer(id, pieces, shape) for pieces in self._masks[id]]
+        shape = self.image_size(image_id)
+        layers = [self._read_layer(image_id, pieces, shape) for pieces in self._masks[image_id]]
         return cv2.merge(layers).reshape(*shape, len(layers))
 
-    def _read_layer(self, id: str, pieces: list[str], shape: tuple[int, int]) -> np.ndarray:
+    def _read_layer(self, image_id: str, pieces: list[str], shape: tuple[int, int]) -> np.ndarray:
         if _is_table(self.settings.train_masks):
             try:
                 return decode_union(pieces, shape, self.settings.rle)
             except UserError as error:
                 table = self.settings.root / self.settings.train_masks
-                raise UserError(f"{table}, mask of '{id}' ({self.image_path(id)}): {error}") from None
+                raise UserError(f"{table}, mask of '{image_id}' ({self.image_path(image_id)}): {error}") from None
         layer = np.zeros(shape, np.uint8)
         for path in map(Path, pieces):
             mask = read_mask_image(path, self.settings.max_pixels)
             if mask.shape != shape:
-                image = f"its image {self.image_path(id)} is {shape[0]} x {shape[1]}"
+                image = f"its image {self.image_path(image_id)} is {shape[0]} x {shape[1]}"
                 raise UserError(f"mask {path} is {_size(mask)} pixels (height x width), but {image}")
             layer |= mask
         return layer
@@ -149,7 +149,7 @@ def open_training(settings: DataSettings) -> TrainingData:
         table = None
         masks = _masks_from_files(settings)
     masks = _match(masks, files, settings)
-    files = {id: files[id] for id in masks}
+    files = {image_id: files[image_id] for image_id in masks}
     return TrainingData(settings, files, masks, _groups(settings, table, sorted(masks), parts))
 
 
@@ -163,12 +163,12 @@ def open_test(settings: DataSettings) -> TestData:
         raise UserError("data.test_images is not set, so there is nothing to predict")
     files, _ = _list_images(settings, settings.test_images, "data.test_images")
     columns, rows = _sample_rows(settings)
-    rows = [row for row in rows if not _is_excluded(row.id, settings)]
     if rows:
         listed = {row.id for row in rows}
         sample = f"{settings.root / settings.sample_submission} (data.sample_submission)"
         if absent := sorted(listed - files.keys()):
-            raise UserError(f"{_listed(absent)} of {sample} have no image in {settings.root / settings.test_images}")
+            images = f"{settings.root / settings.test_images}, or data.exclude leaves it out"
+            raise UserError(f"{_listed(absent)} of {sample} have no image in {images}")
         if surplus := sorted(files.keys() - listed):
             raise UserError(f"test images {_listed(surplus)} are not in {sample}; leave them out with data.exclude")
     else:
@@ -195,7 +195,7 @@ def inspect_all(training: TrainingData, workers: int) -> list[ImageFacts]:
 
 def _inspect_in_order(training: TrainingData, workers: int) -> Iterator[ImageFacts | str]:
     if workers <= 1:
-        yield from (_inspect(training, id) for id in training.ids)
+        yield from (_inspect(training, image_id) for image_id in training.ids)
         return
     chunk = max(1, min(32, len(training.ids) // (4 * workers)))
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(training,)) as pool:
@@ -212,23 +212,21 @@ def _start_worker(training: TrainingData) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work; workers need not each say so
 
 
-def _inspect_in_worker(id: str) -> ImageFacts | str:
-    return _inspect(_training_of_worker, id)
+def _inspect_in_worker(image_id: str) -> ImageFacts | str:
+    return _inspect(_training_of_worker, image_id)
 
 
-def _inspect(training: TrainingData, id: str) -> ImageFacts | str:
+def _inspect(training: TrainingData, image_id: str) -> ImageFacts | str:
     """The facts of an image, or what is wrong with it."""
     try:
-        image = training.read_image(id)
-        mask = training.read_mask(id)
+        image = training.read_image(image_id)
+        mask = training.read_mask(image_id)
     except UserError as error:
         return str(error)
-    if mask.shape[:2] != image.shape[:2]:
-        return f"{training.image_path(id)} is {_size(mask)} by its header and {_size(image)} when decoded"
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(image)
     coverage = tuple(float(cv2.countNonZero(layer)) / layer.size for layer in cv2.split(mask))
-    return ImageFacts(id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(image))
+    return ImageFacts(image_id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(image))
 
 
 def _list_images(
@@ -240,12 +238,12 @@ def _list_images(
     files = defaultdict(list)
     parts_of = {}
     for parts, path in find_files(settings.root, pattern, setting):
-        id = make_id(settings.image_id, parts, path)
-        if not _is_excluded(id, settings):
-            files[id].append(path)
-            parts_of[id] = parts
+        image_id = make_id(settings.image_id, parts, path)
+        if not _is_excluded(image_id, settings):
+            files[image_id].append(path)
+            parts_of[image_id] = parts
     wanted = 1 if all(len(paths) == 1 for paths in files.values()) else settings.channels
-    if odd := [id for id in sorted(files) if len(files[id]) != wanted]:
+    if odd := [image_id for image_id in sorted(files) if len(files[image_id]) != wanted]:
         raise UserError(
             f"images {_listed(odd)} have another number of files than data.channels = {settings.channels}: "
             f"{', '.join(files[odd[0]][:SHOWN])}; an image is one file, or one file for each channel"
@@ -257,13 +255,12 @@ def _list_images(
 
 def _masks_from_table(table: Table, path: Path, settings: DataSettings) -> Masks:
     """Run lengths by id and class, of all ids in the table but the excluded ones."""
-    id_name = settings.id_column or next(iter(table))
-    rle_name = settings.rle_column or _guess_rle_column(list(table), id_name, path)
+    rle_name = settings.rle_column or _guess_rle_column(list(table), settings, path)
     texts = column(table, rle_name, path, "data.rle_column")
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
-    for (id, class_index), text in zip(_row_keys(table, path, settings), texts, strict=True):
-        if not _is_excluded(id, settings):
-            masks[id][class_index].append(text)
+    for (image_id, class_index), text in zip(_row_keys(table, path, settings), texts, strict=True):
+        if not _is_excluded(image_id, settings):
+            masks[image_id][class_index].append(text)
     _check_single(masks, settings, f"rows in {path}")
     return dict(masks)
 
@@ -277,9 +274,9 @@ def _masks_from_files(settings: DataSettings) -> Masks:
         )
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
     for parts, path in find_files(settings.root, pattern, "data.train_masks"):
-        id = make_id(settings.image_id, parts, path)
-        if not _is_excluded(id, settings):
-            masks[id][_class_index(parts.get("class", settings.classes[0]), settings, path)].append(path)
+        image_id = make_id(settings.image_id, parts, path)
+        if not _is_excluded(image_id, settings):
+            masks[image_id][_class_index(parts.get("class", settings.classes[0]), settings, path)].append(path)
     _check_single(masks, settings, "mask files")
     return dict(masks)
 
@@ -289,15 +286,15 @@ def _row_keys(table: Table, path: Path, settings: DataSettings) -> Iterator[tupl
     ids = column(table, settings.id_column or next(iter(table)), path, "data.id_column")
     if settings.class_column:
         names = column(table, settings.class_column, path, "data.class_column")
-        for id, name in zip(ids, names, strict=True):
-            yield clean_id(id, path), _class_index(name, settings, path)
+        for image_id, name in zip(ids, names, strict=True):
+            yield clean_id(image_id, path), _class_index(name, settings, path)
     elif len(settings.classes) == 1:
-        for id in ids:
-            yield clean_id(id, path), 0
+        for image_id in ids:
+            yield clean_id(image_id, path), 0
     else:
         for text in ids:
-            id, index = _split_class(text, settings, path)
-            yield clean_id(id, path), index
+            image_id, index = _split_class(text, settings, path)
+            yield clean_id(image_id, path), index
 
 
 def _split_class(text: str, settings: DataSettings, path: Path) -> tuple[str, int]:
@@ -321,7 +318,7 @@ def _check_single(masks: Masks, settings: DataSettings, what: str) -> None:
     """Raises UserError when an image and class has several masks and the settings do not say that it may."""
     if settings.instances:
         return
-    if several := [id for id, pieces in masks.items() if max(map(len, pieces)) > 1]:
+    if several := [image_id for image_id, pieces in masks.items() if max(map(len, pieces)) > 1]:
         raise UserError(
             f"{_listed(several)} have several {what}; set data.instances=true if each is an object of the image"
         )
@@ -337,10 +334,10 @@ def _match(masks: Masks, files: dict[str, list[str]], settings: DataSettings) ->
         )
     if settings.images_without_mask == "empty":
         nothing = [[] for _ in settings.classes]
-        return {id: masks.get(id, nothing) for id in files}
-    matched = {id: masks[id] for id in files if id in masks}
-    bare = [id for id in files if id not in masks] if settings.images_without_mask == "error" else []
-    if bare := bare + [id for id, pieces in matched.items() if not all(pieces)]:
+        return {image_id: masks.get(image_id, nothing) for image_id in files}
+    matched = {image_id: masks[image_id] for image_id in files if image_id in masks}
+    bare = [image_id for image_id in files if image_id not in masks] if settings.images_without_mask == "error" else []
+    if bare := bare + [image_id for image_id, pieces in matched.items() if not all(pieces)]:
         raise UserError(
             f"images {_listed(sorted(bare))} have no mask in {source}, or not for every class; "
             "set data.images_without_mask=empty (or skip) if that is right"
@@ -356,25 +353,25 @@ def _groups(
     """The group of each id, from a column or from the parts of the files' names, or None when there is none."""
     name = settings.group
     if name and PLACEHOLDER.search(name):
-        return {id: fill(name, parts[id], "data.group") for id in ids}
+        return {image_id: fill(name, parts[image_id], "data.group") for image_id in ids}
     if settings.group_csv:
         path = settings.root / settings.group_csv
         table = read_table(path, "data.group_csv")
         keys = [clean_id(text, path) for text in next(iter(table.values()))]
     elif masks_table is not None and (name or "group" in masks_table):
         path, table = settings.root / settings.train_masks, masks_table
-        keys = [id for id, _ in _row_keys(table, path, settings)]
+        keys = [image_id for image_id, _ in _row_keys(table, path, settings)]
     elif name:
         raise UserError(f"data.group = '{name}' is a column, but no table holds it; set data.group_csv")
     else:
         return None
     groups = {}
-    for id, group in zip(keys, column(table, name or "group", path, "data.group"), strict=True):
-        if groups.setdefault(id, group) != group:
-            raise UserError(f"{path} puts '{id}' into two groups, '{groups[id]}' and '{group}'")
-    if missing := [id for id in ids if not groups.get(id)]:
+    for image_id, group in zip(keys, column(table, name or "group", path, "data.group"), strict=True):
+        if groups.setdefault(image_id, group) != group:
+            raise UserError(f"{path} puts '{image_id}' into two groups, '{groups[image_id]}' and '{group}'")
+    if missing := [image_id for image_id in ids if not groups.get(image_id)]:
         raise UserError(f"{path} has no group for {_listed(missing)}")
-    return {id: groups[id] for id in ids}
+    return {image_id: groups[image_id] for image_id in ids}
 
 
 def _sample_rows(settings: DataSettings) -> tuple[list[str], list[SubmissionRow]]:
@@ -388,33 +385,33 @@ def _sample_rows(settings: DataSettings) -> tuple[list[str], list[SubmissionRow]
     settings = settings.model_copy(update=dict.fromkeys(absent))
     rows = {}
     values_of_rows = zip(*table.values(), strict=True)
-    for (id, class_index), values in zip(_row_keys(table, path, settings), values_of_rows, strict=True):
-        rows.setdefault((id, class_index), SubmissionRow(id, class_index, values))
+    for (image_id, class_index), values in zip(_row_keys(table, path, settings), values_of_rows, strict=True):
+        rows.setdefault((image_id, class_index), SubmissionRow(image_id, class_index, values))
     return list(table), list(rows.values())
 
 
 def _sample_rle_column(columns: list[str], settings: DataSettings) -> str:
     if settings.rle_column in columns:
         return settings.rle_column
-    id_name = settings.id_column if settings.id_column in columns else columns[0]
-    return _guess_rle_column(columns, id_name, settings.sample_submission)
+    return _guess_rle_column(columns, settings, settings.sample_submission)
 
 
 def _rows_of_all(ids: list[str], columns: list[str], settings: DataSettings) -> list[SubmissionRow]:
     """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>."""
     rows = []
     class_name = settings.class_column or "class"
-    for id in ids:
+    for image_id in ids:
         for index, name in enumerate(settings.classes):
-            key = id if len(settings.classes) == 1 or class_name in columns else f"{id}_{name}"
+            key = image_id if len(settings.classes) == 1 or class_name in columns else f"{image_id}_{name}"
             known = {columns[0]: key, class_name: name}
-            rows.append(SubmissionRow(id, index, tuple(known.get(column, "") for column in columns)))
+            rows.append(SubmissionRow(image_id, index, tuple(known.get(column, "") for column in columns)))
     return rows
 
 
-def _guess_rle_column(columns: list[str], id_name: str, path: Path | str) -> str:
-    """The column of the run lengths: by its name, or the only one beside the ids."""
-    others = [name for name in columns if name != id_name]
+def _guess_rle_column(columns: list[str], settings: DataSettings, path: Path | str) -> str:
+    """The column of the run lengths: by its name, or the only one beside the ids and classes."""
+    id_name = settings.id_column if settings.id_column in columns else columns[0]
+    others = [name for name in columns if name not in (id_name, settings.class_column)]
     likely = [name for name in others if any(hint in name.lower() for hint in RLE_COLUMN_HINTS)]
     for candidates in (likely, others):
         if len(candidates) == 1:
@@ -427,9 +424,9 @@ def _exclusion(patterns: tuple[str, ...]) -> re.Pattern | None:
     return re.compile("|".join(map(translate, patterns))) if patterns else None
 
 
-def _is_excluded(id: str, settings: DataSettings) -> bool:
+def _is_excluded(image_id: str, settings: DataSettings) -> bool:
     expression = _exclusion(tuple(settings.exclude))
-    return expression is not None and expression.fullmatch(id) is not None
+    return expression is not None and expression.fullmatch(image_id) is not None
 
 
 def _is_table(masks: str) -> bool:
@@ -439,7 +436,7 @@ def _is_table(masks: str) -> bool:
 def _listed(ids: list[str]) -> str:
     """The first few ids and how many there are beyond them."""
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    return ", ".join(f"'{id}'" for id in ids[:SHOWN]) + more
+    return ", ".join(f"'{image_id}'" for image_id in ids[:SHOWN]) + more
 
 
 def _size(image: np.ndarray) -> str:

@@ -1,18 +1,20 @@
-"""Copies among the images: exact ones by their pixels, near ones by a perceptual hash, and the groups they make.
+"""Duplicates among the images: exact ones by their pixels, near ones by a perceptual hash, and the groups they make.
 
-A copy on the other side of a split makes a score look better than it is, so copies must share a fold.
+A duplicate on the other side of a split makes a score look better than it is, so duplicates must share a fold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 import pandas as pd
 
+from lib.metrics import dice
+
 THUMBNAIL = 64  # pixels a side
 BLOCK = 16  # lowest frequencies kept, each way
 BITS = BLOCK * BLOCK - 1  # all but the mean
-NEAR_BITS = 32  # at most so many of the 255 bits differ between near copies; about 128 do between strangers
+NEAR_BITS = 32  # at most so many of the 255 bits differ between near duplicates; about 128 do between strangers
 PLAIN = 0.5  # gray levels; below it the signs of the frequencies are rounding and noise
 WORDS = (BITS + 1) // 64
 CACHE_BYTES = 1 << 20  # of one block of comparisons
@@ -35,7 +37,7 @@ def perceptual_hash(image: np.ndarray) -> str:
 
 
 def near_links(hashes: Sequence[str], limit: int = NEAR_BITS) -> np.ndarray:
-    """Links (i, j, differing bits), i < j, int64 (links, 3), sorted: the near copies, each set held together by a tree.
+    """Near duplicates as links (i, j, differing bits), i < j, int64 (links, 3), sorted; a tree holds each set together.
 
     Two hashes are linked, directly or by a chain, exactly when steps of at most `limit` differing bits lead from one
     to the other; of all such trees this one has the fewest bits. All are compared with all, in blocks: memory does
@@ -70,17 +72,42 @@ def _shortest_trees(links: np.ndarray, nodes: int) -> np.ndarray:
     return kept[np.lexsort((kept[:, 1], kept[:, 0]))]
 
 
-def exact_sets(images: pd.DataFrame) -> list[list[str]]:
-    """Ids of the images with the same pixels (column sha256), a sorted list for each set of two or more."""
-    sets = images.groupby("sha256").id.apply(sorted)
-    return sorted(ids for ids in sets if len(ids) > 1)
+def duplicates_table(images: pd.DataFrame, links: np.ndarray, read_mask: Callable[[str], np.ndarray]) -> pd.DataFrame:
+    """The duplicates among the images, one row a pair, for people to look at.
+
+    Columns id, duplicate_id, kind (exact or near), differing_bits (of the perceptual hash), mask_dice (of their two
+    masks, mean over classes; missing when these differ in size). Of a set of exact duplicates all are paired with the
+    first by id; near pairs are the links.
+    """
+    ids, pixels = images.id.to_numpy(), images.sha256.to_numpy()
+    first = images.sort_values("id").groupby("sha256").id.transform("first").reindex(images.index)
+    exact = [(one, other, "exact", 0) for one, other in zip(first, ids, strict=True) if one != other]
+    near = [(*sorted((ids[i], ids[j])), "near", bits) for i, j, bits in links if pixels[i] != pixels[j]]
+    table = pd.DataFrame(sorted(exact) + sorted(near), columns=["id", "duplicate_id", "kind", "differing_bits"])
+    pairs = zip(table.id, table.duplicate_id, strict=True)
+    return table.assign(mask_dice=[_mask_dice(read_mask(one), read_mask(other)) for one, other in pairs])
+
+
+def describe_duplicates(duplicates: pd.DataFrame) -> str:
+    """How many duplicates there are, and a second line when exact ones have different masks."""
+    exact, near = duplicates[duplicates.kind == "exact"], duplicates[duplicates.kind == "near"]
+    text = f"{len(exact)} exact and {len(near)} near duplicates"
+    conflicts = exact[exact.mask_dice < 1].sort_values("mask_dice", kind="stable")
+    if len(conflicts):
+        worst = conflicts.iloc[0]
+        text += (
+            f"\n{len(conflicts)} exact duplicates have another mask than their twin; the least Dice is "
+            f"{worst.mask_dice:.2f}, of '{worst.id}' and '{worst.duplicate_id}'; data.exclude leaves images out"
+        )
+    return text
 
 
 def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     """Group of each image: those that share a given group, the same pixels or a link, directly or by a chain.
 
     `images` has the columns id, group (missing: a group of its own) and sha256; `links` is what near_links returns for
-    its rows. A group is called by the first of the given names in it, in the order of text, or else by its first id.
+    its rows. A group has the first name, in the order of text, of those that its members would have had by themselves:
+    the given one, or else the id.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -95,3 +122,11 @@ def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     graph = coo_matrix((np.ones(len(start), bool), (start, end)), shape=(3 * count, 3 * count))
     component = connected_components(graph, directed=False)[1][:count]
     return names.groupby(component).transform("min").to_numpy()
+
+
+def _mask_dice(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean over classes of the Dice of two masks (height, width, classes); NaN when their sizes differ."""
+    if one.shape != other.shape:
+        return np.nan
+    both, first, second = (np.count_nonzero(mask, axis=(0, 1)) for mask in (one & other, one, other))
+    return float(dice(both, first - both, second - both).mean())

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib.errors import UserError
-from lib.files import write_text
+from lib.files import write_bytes
 from lib.partition import EXACT, partition
 from lib.tables import read_table
 
@@ -21,28 +21,19 @@ if TYPE_CHECKING:
 
 BINS = 5  # of coverage, at most
 SIZE_WEIGHT = 4  # of a fold's number of images against any other property
+LABELS = 20  # image sizes, and sets of classes present together, that are balanced: the most common ones
 
 
-def image_table(facts: Iterable["ImageFacts"], groups: dict[str, str] | None, classes: list[str]) -> pd.DataFrame:
+def image_table(facts: list["ImageFacts"], groups: dict[str, str] | None, classes: list[str]) -> pd.DataFrame:
     """What is known of each training image, sorted by id.
 
-    Columns id, group (missing where none is given), height, width, coverage_<class> (0 to 1), sha256 (of the pixels),
-    perceptual_hash; `facts` are lib.data.ImageFacts.
+    Columns id, group (missing where none is given), height, width, coverage_<class> (0 to 1), sha256 (of the pixels)
+    and perceptual_hash.
     """
-    rows = [
-        (
-            fact.id,
-            (groups or {}).get(fact.id),
-            fact.height,
-            fact.width,
-            *fact.coverage,
-            fact.sha256,
-            fact.perceptual_hash,
-        )
-        for fact in facts
-    ]
-    columns = ["id", "group", "height", "width", *coverage_columns(classes), "sha256", "perceptual_hash"]
-    return pd.DataFrame(rows, columns=columns).sort_values("id", ignore_index=True)
+    table = pd.DataFrame(facts)
+    table[coverage_columns(classes)] = table.pop("coverage").tolist()
+    table["group"] = table.id.map(groups or {})
+    return table.sort_values("id", ignore_index=True)
 
 
 def coverage_columns(classes: Iterable[str]) -> list[str]:
@@ -73,11 +64,10 @@ def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
         )
     coverage = images[[name for name in images if name.startswith("coverage_")]].to_numpy(float)
     bins = coverage_bins(coverage, count)
-    columns = _balanced_columns(images, coverage, bins, count)
+    columns = _balanced_columns(images, coverage, bins)
     vectors = np.zeros((len(names), columns.shape[1]))
     np.add.at(vectors, group, columns)
-    table = images.assign(fold=partition(vectors, count, seed)[group], stratum=_stratum_names(bins))
-    return table
+    return images.assign(fold=partition(vectors, count, seed)[group], stratum=_stratum_names(bins))
 
 
 def coverage_bins(coverage: np.ndarray, count: int) -> np.ndarray:
@@ -98,13 +88,13 @@ def coverage_bins(coverage: np.ndarray, count: int) -> np.ndarray:
 def write_folds(table: pd.DataFrame, classes: Iterable[str], path: Path) -> None:
     """Write `folds.csv`. Raises UserError when it is there already and says something else, and leaves it alone."""
     columns = ["id", "fold", "group", "stratum", "height", "width", *coverage_columns(classes), "sha256"]
-    content = table[columns].to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    if path.is_file() and path.read_text() != content:
+    content = table[columns].to_csv(index=False, lineterminator="\n", float_format="%.6g").encode()
+    if path.is_file() and path.read_bytes() != content:
         raise UserError(
             f"{path} holds other folds (made from other images or settings, or edited by hand), and models may be "
             f"trained on them; choose another name for this run (name=...), or remove {path} to replace them"
         )
-    write_text(path, content)
+    write_bytes(path, content)
 
 
 def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
@@ -129,7 +119,7 @@ def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
     if (unnamed := table.group == "").any():
         raise UserError(f"{path}: '{table.id[unnamed].iloc[0]}' has no group; its own id will do")
     folds_of = table.groupby("group").fold.nunique()
-    if (split := folds_of[folds_of > 1]).any():
+    if len(split := folds_of[folds_of > 1]):
         raise UserError(
             f"{path}: group '{split.index[0]}' is in {split.iloc[0]} folds; give its images one fold, or other groups "
             "if they have nothing to do with each other"
@@ -138,7 +128,7 @@ def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
 
 
 def _numbers(table: pd.DataFrame, name: str, whole: bool, path: Path) -> pd.Series:
-    """A column as whole numbers from 0, or as floats from 0 to 1. Raises UserError naming the first id that is wrong."""
+    """A column as whole numbers from 0, or as shares from 0 to 1. Raises UserError naming the first wrong id."""
     numbers = pd.to_numeric(table[name], errors="coerce")
     right = numbers.between(0, 2**31) & (numbers % 1 == 0) if whole else numbers.between(0, 1)
     if not right.all():
@@ -165,14 +155,29 @@ def _check_ids(ids: pd.Series, expected: list[str], path: Path) -> None:
 def fold_table(table: pd.DataFrame) -> str:
     """Images, empty ones, groups and mean coverage per fold and class, as aligned plain text for printing."""
     coverages = [name for name in table if name.startswith("coverage_")]
-    table = table.assign(empty=(table[coverages] == 0).all(axis=1))
+    table = table.assign(is_empty=(table[coverages] == 0).all(axis=1))
     lines = [["fold", "images", "empty", "groups", *(f"% {name.removeprefix('coverage_')}" for name in coverages)]]
     parts = [(str(fold), part) for fold, part in table.groupby("fold")]
     for name, part in [*parts, ("all", table)]:
         means = [f"{100 * mean:.2f}" for mean in part[coverages].mean()]
-        lines.append([name, str(len(part)), str(part.empty.sum()), str(part.group.nunique()), *means])
+        lines.append([name, str(len(part)), str(part.is_empty.sum()), str(part.group.nunique()), *means])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("   ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def describe_groups(table: pd.DataFrame) -> str:
+    """How many groups there are and the largest, with a second line when it is larger than a fold should be."""
+    sizes = table.group.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    name, size, share = sizes.index[0], sizes.iloc[0], sizes.iloc[0] / len(table)
+    if size == 1:
+        return f"none, each of the {len(table)} images is on its own"
+    text = f"{len(sizes)}, the largest '{name}' with {size} images"
+    if share > 1 / table.fold.nunique():
+        text += (
+            f"\n'{name}' holds {share:.0%} of all images, more than a fold's share, so that the folds are uneven; "
+            "folds.near_duplicates=false keeps apart what only looks alike (see duplicates.csv)"
+        )
+    return text
 
 
 def _stratum_names(bins: np.ndarray) -> list[str]:
@@ -181,28 +186,24 @@ def _stratum_names(bins: np.ndarray) -> list[str]:
     return ["-".join(row) for row in words[bins]]
 
 
-def _balanced_columns(images: pd.DataFrame, coverage: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
-    """What the folds shall share evenly, float64 (images, properties), whole numbers from 0.
+def _balanced_columns(images: pd.DataFrame, coverage: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """What the folds shall share evenly, float64 (images, properties), whole numbers from 0; first of all the images.
 
-    The columns have the same length as vectors, so that a rare stratum counts as much as a common one, except for
-    the number of images. Labels on fewer images than folds cannot be shared and are left out.
+    As vectors the columns have the same length, except the first: a rare stratum counts as much as a common one.
     """
-    labels = [*bins.T, images.height.astype(str) + " x " + images.width.astype(str)]
+    labels = [*bins.T, images.height * (images.width.max() + 1) + images.width]
     if bins.shape[1] > 1:
-        labels.append(["".join(row) for row in np.where(bins > 0, "1", "0")])
-    columns = [one_hot for label in labels for one_hot in _one_hot(np.asarray(label), count)]
-    columns += [column for column in coverage.T if column.any()]
-    unit = (
-        np.stack([column / np.linalg.norm(column) for column in columns], axis=1)
-        if columns
-        else np.empty((len(images), 0))
-    )
-    size = np.full((len(images), 1), np.sqrt(SIZE_WEIGHT / len(images)))
-    scale = np.sqrt(EXACT / (len(images) * (SIZE_WEIGHT + len(columns))))
-    return np.rint(scale * np.concatenate([size, unit], axis=1))
+        labels.append(np.unique(bins > 0, axis=0, return_inverse=True)[1].ravel())
+    shared = [one_hot for label in labels for one_hot in _one_hot(np.asarray(label))]
+    shared += [column for column in coverage.T if column.any()]
+    columns = np.stack([np.ones(len(images)), *shared], axis=1)
+    columns /= np.linalg.norm(columns, axis=0)
+    columns[:, 0] *= np.sqrt(SIZE_WEIGHT)
+    return np.rint(columns * np.sqrt(EXACT / (len(images) * (len(shared) + SIZE_WEIGHT))))
 
 
-def _one_hot(labels: np.ndarray, least: int) -> list[np.ndarray]:
-    """A 0/1 column for each label that at least `least` images have."""
+def _one_hot(labels: np.ndarray) -> list[np.ndarray]:
+    """A 0/1 column for each of the most common labels; one that a single image has cannot be shared."""
     values, counts = np.unique(labels, return_counts=True)
-    return [(labels == value).astype(float) for value in values[counts >= least]]
+    common = np.argsort(-counts, kind="stable")[:LABELS]
+    return [(labels == value).astype(float) for value in values[common[counts[common] > 1]]]

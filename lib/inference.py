@@ -65,7 +65,8 @@ def _predict(
 ) -> None:
     device = best_device()
     networks = [
-        load_weights(run.fold(fold).weights, settings.model, len(data.classes), settings.data.channels) for fold in folds
+        load_weights(run.fold(fold).weights, settings.model, len(data.classes), settings.data.channels)
+        for fold in folds
     ]
     precision = resolve_precision(settings.train.precision, device)
     predictor = Predictor(networks, settings.infer.tta, settings.infer.batch_size, device, precision)

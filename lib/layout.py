@@ -40,19 +40,20 @@ def make_id(template: str, parts: dict[str, str], path: str) -> str:
 
 def fill(template: str, parts: dict[str, str], setting: str) -> str:
     """A template such as `{day}_slice_{slice}` with its parts filled in. Raises UserError for an unknown part."""
-    unknown = [name for name in PLACEHOLDER.findall(template) if name not in parts]
-    if unknown:
+    try:
+        return template.format_map(parts)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        known = ", ".join(f"{{{name}}}" for name in parts)
         raise UserError(
-            f"{setting} = '{template}' uses {{{unknown[0]}}}, but the files' pattern has only {list(parts)}"
-        )
-    return PLACEHOLDER.sub(lambda match: parts[match[1]], template)
+            f"{setting} = '{template}' must be made of parts that the files' pattern has: {known}"
+        ) from None
 
 
 def clean_id(text: str, source: str | Path) -> str:
     """An id without blanks around it and without an image suffix. Raises UserError unless it is safe as a file name."""
     cleaned = text.strip()
-    stem, suffix = os.path.splitext(cleaned)
-    if suffix.lower() in SUFFIXES:
+    stem, dot, suffix = cleaned.rpartition(".")
+    if dot + suffix.lower() in SUFFIXES:
         cleaned = stem
     safe = cleaned.isprintable() and "/" not in cleaned and "\\" not in cleaned and not cleaned.startswith(".")
     if not cleaned or not safe or len(cleaned.encode()) > LONGEST_ID:
@@ -109,10 +110,15 @@ def _expression(segment: str, known: tuple[tuple[str, str], ...]) -> re.Pattern:
         elif token["any"]:
             written.append(".")
         elif token["set"]:
-            written.append("[" + token["set"].replace("\\", r"\\").replace("!", "^", 1) + "]")
+            negated = token["set"].startswith("!")
+            members = re.sub(r"([\\\[^&~|])", r"\\\1", token["set"].removeprefix("!"))
+            written.append(f"[{'^' if negated else ''}{members}]")
         else:
             written.append(re.escape(token["plain"]))
-    return re.compile("".join(written))
+    try:
+        return re.compile("".join(written))
+    except re.error as error:
+        raise UserError(f"'{segment}' is not a pattern of file names: {error}") from None
 
 
 def _entries(folder: str) -> list[os.DirEntry]:

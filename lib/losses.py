@@ -174,7 +174,3 @@ def border_weights(distances: Tensor, weight: float, width: float) -> Tensor:
 def smoothed(truths: Tensor, smoothing: float) -> Tensor:
     """Targets drawn towards one half: 0 becomes smoothing / 2, 1 becomes 1 - smoothing / 2."""
     return truths * (1 - smoothing) + smoothing / 2
-
-
-def build_loss(settings: LossSettings, class_count: int) -> SegmentationLoss:
-    return SegmentationLoss(settings)

@@ -59,9 +59,17 @@ class Metric:
     name: str = "dice"  # dice | dice_global | iou | iou_sweep | f_beta
     beta: float = 1.0  # used by f_beta
 
+    def __str__(self) -> str:
+        return f"f_beta({self.beta:g})" if self.name == "f_beta" else self.name
+
+    @property
+    def pools(self) -> bool:
+        """Whether pixels are pooled over the images rather than image scores averaged."""
+        return self.name == "dice_global"
+
     def terms(self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numerator and denominator of each element, float64, of the shape of `tp`."""
-        if self.name == "dice_global":
+        if self.pools:
             numerator = 2 * np.asarray(tp, float)
             return numerator, numerator + fp + fn
         image_score = {"dice": dice, "iou": iou, "iou_sweep": iou_sweep}.get(self.name)
@@ -123,7 +131,7 @@ class Counts:
                 return cls(**arrays)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; run 03_oof_threshold.py") from None
-        except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile):
             raise UserError(f"{path} is not a file of pixel counts; remove it and run 03_oof_threshold.py") from None
 
 

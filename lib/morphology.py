@@ -41,47 +41,46 @@ def closing(image: np.ndarray, radius: int) -> np.ndarray:
     return erosion(dilation(image, radius), radius)
 
 
-def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Labels int32 (height, width) of the components, 0 for background, and the number of labels, background included."""
-    count, labels = cv2.connectedComponents(mask, connectivity=8)
-    return labels, count
+def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int32 (height, width) of the components and the area of each label; the background has label and area 0."""
+    labels = cv2.connectedComponents(mask, connectivity=8)[1]
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    return labels, areas
 
 
 def holes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int32 (height, width) of the background's components, and for each label whether it is a hole.
+    """Labels int32 (height, width) of the holes, and the area of each label, 0 for those that are not holes.
 
     A hole is a component of the background that does not touch the image's border.
     """
-    count, labels = cv2.connectedComponents(1 - mask, connectivity=4)
-    is_hole = np.ones(count, dtype=bool)
-    is_hole[0] = False  # the mask itself
+    labels = cv2.connectedComponents(1 - mask, connectivity=4)[1]
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
     for border in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        is_hole[border] = False
-    return labels, is_hole
+        areas[border] = 0
+    return labels, areas
 
 
 def fill_holes(mask: np.ndarray, max_area: int | None = None) -> np.ndarray:
     """Fill the holes, or those of at most `max_area` pixels."""
-    labels, filled = holes(mask)
-    if max_area is not None:
-        filled &= np.bincount(labels.ravel(), minlength=len(filled)) <= max_area
+    labels, areas = holes(mask)
+    filled = areas > 0 if max_area is None else (areas > 0) & (areas <= max_area)
     return mask | filled.view(np.uint8)[labels]
 
 
 def remove_small(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """Keep the components of at least `min_area` pixels."""
-    labels, count = components(mask)
-    kept = np.bincount(labels.ravel(), minlength=count) >= min_area
-    kept[0] = False
-    return kept.view(np.uint8)[labels]
+    """Keep the components of at least `min_area` pixels (at least 1)."""
+    labels, areas = components(mask)
+    return (areas >= min_area).view(np.uint8)[labels]
 
 
 def keep_largest(mask: np.ndarray) -> np.ndarray:
-    """Keep the component with the largest area; of equals the one that is labelled first."""
-    labels, count = components(mask)
-    areas = np.bincount(labels.ravel(), minlength=count)
-    areas[0] = 0
-    return (labels == np.argmax(areas)).view(np.uint8) & mask
+    """Keep the component with the largest area; of equals the one that comes first in reading order."""
+    labels, areas = components(mask)
+    is_largest = (areas > 0) & (areas == areas.max())
+    first_pixel = np.argmax(is_largest[labels])
+    return mask & (labels == labels.flat[first_pixel])
 
 
 def convex_hulls(mask: np.ndarray) -> np.ndarray:

@@ -1,18 +1,11 @@
-"""Threshold and morphology chosen together, by the nested score; what is tried is in lib/candidates.py.
+"""Threshold and morphology chosen together on out-of-fold maps, each class on its own.
 
-How it is chosen, for each class on its own, and why:
-- A family is a set of steps, such as opening and removal; radius, area and threshold are tuned. Its nested score
-  tunes them on the other folds, so a family gains nothing by having more to tune.
-- Steps are added one at a time, the one with the largest nested gain first, and only while the gain over the family
-  without it exceeds its standard error (paired over images, clustered by group). So ties go to fewer steps, and no
-  class falls.
-- The best of many families is a little lucky. The nested score that is reported therefore leaves each fold out of the
-  selection too: the family is selected by cross-validation within the other folds, tuned on them, and scored on the
-  fold. Where that does no better than the threshold alone, no step is adopted.
+lib/candidates.py says what is tried, lib/selection.py how it is chosen. A class adopts steps only where selecting
+them also gains on folds left out of the selection, so no class falls.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
@@ -21,110 +14,217 @@ from lib.candidates import Candidates, Steps
 from lib.config import PostprocessSettings, ThresholdSettings
 from lib.errors import UserError
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.nested import best_threshold, bootstrap_interval, influence, splits, standard_error
+from lib.nested import bootstrap_interval, group_numbers, influence
 from lib.parallel import THREADS, prefetched
-from lib.rules import Gate, Rule
-from lib.thresholds import ScoreTable, score_table, tune
-
-Family = tuple[str, ...]  # names of the steps, () for the threshold alone
-Terms = tuple[np.ndarray, np.ndarray]  # numerator and denominator of each image, see `Metric.terms`
+from lib.rules import Rule
+from lib.selection import Block, ClassSearch, Family
+from lib.thresholds import score_table, tune
 
 
 @dataclass(frozen=True)
-class Block:
-    """The terms of all images after the same steps, at some thresholds."""
-
-    steps: Steps
-    thresholds: np.ndarray  # (thresholds,)
-    numerator: np.ndarray  # (images, thresholds)
-    denominator: np.ndarray  # (images, thresholds)
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A rule, and the block and column that hold its terms."""
+class ClassOutcome:
+    """What was adopted for one class, and what it gains over the threshold alone."""
 
     rule: Rule
-    block: Block
-    column: int
+    before: dict[str, float]  # nested and in-sample score of the threshold alone
+    after: dict[str, float]  # of the rule; its nested score leaves the selection of steps out too
+    gain: float  # nested, of selecting steps by this procedure
+    standard_error: float
+    without_fold: dict[int, Rule]  # what is selected without each fold
+    tried: list[dict]  # each family: its best rule, in-sample gain, nested gain, standard error
+    terms: np.ndarray  # (2, images) nested terms of the rule
+    image_gain: np.ndarray  # (images,) score of the rule minus that of the threshold alone, both tuned on all images
+
+    def to_dict(self) -> dict:
+        return {
+            "rule": self.rule.to_dict(),
+            "adopted": bool(self.rule.steps),
+            "before": self.before,
+            "after": self.after,
+            "gain": self.gain,
+            "standard_error": self.standard_error,
+            "without_fold": {str(fold): str(rule) for fold, rule in self.without_fold.items()},
+            "tried": self.tried,
+        }
 
 
 @dataclass(frozen=True)
-class ClassSearch:
-    """The choice for one class, from the terms of every candidate on every image."""
+class PostprocessResult:
+    """The outcomes of all classes; scores are means over the classes."""
 
-    table: ScoreTable  # of the threshold alone
-    families: dict[Family, list[Block]]  # the blocks with those steps; () has one, the threshold alone
-    folds: np.ndarray  # (images,)
-    rule: str
-    _tuned: dict[frozenset, dict[Family, Tuned]] = field(default_factory=dict)
+    metric: Metric
+    classes: dict[str, ClassOutcome]
+    interval: tuple[float, float]  # 95 % bootstrap interval of the nested score after
+    ids: np.ndarray  # (images,)
 
-    def tuned(self, without: frozenset[int]) -> dict[Family, Tuned]:
-        """The best rule of each family for the images outside the folds `without`."""
-        if without not in self._tuned:
-            self._tuned[without] = self._tune(self.outside(without))
-        return self._tuned[without]
+    @property
+    def image_gain(self) -> np.ndarray:
+        """What each image gains by the rules over the thresholds alone, mean over the classes, (images,)."""
+        return np.mean([outcome.image_gain for outcome in self.classes.values()], axis=0)
 
-    def _tune(self, images: np.ndarray) -> dict[Family, Tuned]:
-        table = self.table.of(images)
-        alone = tune(table, self.rule)
-        best = {(): Tuned(alone, self.families[()][0], alone.threshold - 1)}
-        for family, blocks in self.families.items():
-            if family:
-                terms = [table.behind(alone.gate, block.numerator[images], block.denominator[images]) for block in blocks]
-                highest = int(np.argmax([pooled(*block_terms).max() for block_terms in terms]))
-                block = blocks[highest]
-                reach = 10 if len(block.thresholds) == len(THRESHOLDS) else 0
-                column = best_threshold(*terms[highest], table.groups, reach)
-                best[family] = Tuned(Rule(int(block.thresholds[column]), alone.gate, block.steps), block, column)
-        return best
+    def mean(self, when: str, score: str) -> float:
+        """Mean over the classes; `when` is before or after, `score` nested or in_sample."""
+        return float(np.mean([getattr(outcome, when)[score] for outcome in self.classes.values()]))
 
-    def outside(self, folds: frozenset[int]) -> np.ndarray:
-        """The images that are in none of `folds`, (images,) bool."""
-        return ~np.isin(self.folds, list(folds))
+    def to_dict(self) -> dict:
+        """For postprocess.json; `read_rules` of lib/rules.py reads the rules back."""
+        return {
+            "metric": vars(self.metric),
+            **{
+                when: {score: self.mean(when, score) for score in ("nested", "in_sample")}
+                for when in ("before", "after")
+            },
+            "interval": list(self.interval),
+            "classes": {name: outcome.to_dict() for name, outcome in self.classes.items()},
+        }
 
-    def terms(self, tuned: Tuned) -> np.ndarray:
-        """The terms of a tuned rule on all images, (2, images)."""
-        column = [tuned.column]
-        terms = self.table.behind(
-            tuned.rule.gate, tuned.block.numerator[:, column], tuned.block.denominator[:, column]
+    def __str__(self) -> str:
+        low, high = self.interval
+        lines = [
+            f"{self.metric}: nested {self.mean('before', 'nested'):.4f} -> {self.mean('after', 'nested'):.4f} "
+            f"(95 % {low:.4f} to {high:.4f}), "
+            f"in-sample {self.mean('before', 'in_sample'):.4f} -> {self.mean('after', 'in_sample'):.4f}"
+        ]
+        for name, outcome in self.classes.items():
+            lines.append(
+                f"  {name}: {outcome.rule}; nested gain of the search {outcome.gain:+.4f} ± {outcome.standard_error:.4f}"
+                + ("" if outcome.rule.steps else ", no step adopted")
+            )
+        return "\n".join(lines)
+
+
+class CandidateTerms:
+    """The terms of all candidates on all images of one class, in float32: about 30 KB an image."""
+
+    def __init__(self, candidates: Candidates, metric: Metric, images: int):
+        self.candidates, self.metric = candidates, metric
+        kept = 2 if metric.pools else 1  # the denominators of a mean are all 1
+        radius, component, few = len(candidates.radius), len(candidates.component_steps), len(candidates.few)
+        self.at_all = np.empty((kept, images, radius, len(THRESHOLDS)), np.float32)
+        self.at_few = np.empty((kept, images, component, radius, few), np.float32)
+
+    def measure(self, row: int, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Fill one image's row. Returns the true positives of the map itself at all thresholds, (255,)."""
+        positives = np.count_nonzero(truth)
+        counts = self.candidates.count(probability_map, truth)
+        for kept, (tp, predicted) in zip((self.at_all, self.at_few), counts, strict=True):
+            kept[:, row] = self.metric.terms(tp, predicted - tp, positives - tp)[: len(kept)]
+        return counts[0][0, 0]
+
+    def families(self) -> dict[Family, list[Block]]:
+        """The blocks of each family, but for the threshold alone."""
+        families = {}
+        for radius, first in enumerate(self.candidates.radius):
+            blocks = [self._block(first, THRESHOLDS, self.at_all[:, :, radius])] if first else []
+            for component, then in enumerate(self.candidates.component_steps):
+                if then:
+                    blocks.append(self._block(first + then, self.candidates.few, self.at_few[:, :, component, radius]))
+            for block in blocks:
+                families.setdefault(tuple(step.name for step in block.steps), []).append(block)
+        return families
+
+    @staticmethod
+    def _block(steps: Steps, thresholds: np.ndarray, terms: np.ndarray) -> Block:
+        denominator = terms[1] if len(terms) == 2 else np.broadcast_to(np.float32(1), terms[0].shape)
+        return Block(steps, thresholds, terms[0], denominator)
+
+
+def search_morphology(
+    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]],
+    counts: Counts,
+    folds: np.ndarray,
+    groups: np.ndarray,
+    thresholds: ThresholdSettings,
+    settings: PostprocessSettings,
+) -> PostprocessResult:
+    """Choose threshold and morphology steps of each class.
+
+    `pairs` streams (id, map, truth), both uint8 (height, width, classes), of the images of `counts` in any order;
+    each is read once. `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty
+    nothing is read and no step adopted. Raises UserError for fewer than three folds (selecting steps without one fold
+    takes two others) and for maps that are not the ones counted.
+    """
+    metric, groups = Metric(thresholds.metric, thresholds.beta), group_numbers(groups)
+    tables = [score_table(counts, index, metric, groups) for index in range(len(counts.classes))]
+    families = [{(): [Block((), THRESHOLDS, table.numerator, table.denominator)]} for table in tables]
+    if settings.steps:
+        if len(np.unique(folds)) < 3:
+            raise UserError(
+                "choosing morphology takes out-of-fold maps of at least three folds; train another fold with "
+                "02_train.py, or set postprocess.steps=[] to do without"
+            )
+        starts = [tune(table, thresholds.rule).threshold for table in tables]
+        measured = [CandidateTerms(Candidates.build(settings, start), metric, len(folds)) for start in starts]
+        _measure(pairs, counts, measured)
+        for known, terms in zip(families, measured, strict=True):
+            known.update(terms.families())
+    outcomes = [
+        _outcome(ClassSearch(table, known, folds, thresholds.rule))
+        for table, known in zip(tables, families, strict=True)
+    ]
+    terms = np.stack([outcome.terms for outcome in outcomes], axis=2)
+    interval = bootstrap_interval(*terms, groups, thresholds.bootstrap)
+    return PostprocessResult(metric, dict(zip(counts.classes.tolist(), outcomes, strict=True)), interval, counts.ids)
+
+
+def _measure(
+    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], counts: Counts, measured: list[CandidateTerms]
+) -> None:
+    """Fill the terms of every class from the stream, on all cores."""
+    rows = {image_id: row for row, image_id in enumerate(counts.ids.tolist())}
+    stale = "the map or mask of image {} is not the one counted in oof_counts.npz; run 03_oof_threshold.py again"
+
+    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> None:
+        image_id, maps, truths = pair
+        for index, terms in enumerate(measured):
+            layers = np.ascontiguousarray(maps[..., index]), np.ascontiguousarray(truths[..., index])
+            if (
+                image_id not in rows
+                or (terms.measure(rows[image_id], *layers) != counts.tp[rows[image_id], index]).any()
+            ):
+                raise UserError(stale.format(image_id))
+
+    seen = {
+        image_id
+        for (image_id, *_), _ in tqdm(
+            prefetched(measure, pairs, ahead=2 * THREADS),
+            total=len(rows),
+            desc="morphology",
+            unit="image",
+            disable=None,
         )
-        return np.stack(terms)[:, :, 0]
+    }
+    if missing := rows.keys() - seen:
+        raise UserError(f"there is no map of image {min(missing)}; run 03_oof_threshold.py again")
 
-    def nested(self, family: Family, without: frozenset[int] = frozenset()) -> np.ndarray:
-        """The family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""
-        return self._on_left_out(without, lambda left_out: self.tuned(without | {left_out})[family])
 
-    def procedure(self) -> np.ndarray:
-        """The nested terms of selecting and tuning, (2, images): each fold's at the rule selected without it."""
-        return self._on_left_out(frozenset(), self.selected_without)
-
-    def selected_without(self, fold: int) -> Tuned:
-        """The rule selected and tuned on the other folds."""
-        without = frozenset({fold})
-        return self.tuned(without)[self.select(without)]
-
-    def _on_left_out(self, without: frozenset[int], rule_for: Callable[[int], Tuned]) -> np.ndarray:
-        terms = np.empty((2, len(self.folds)))
-        images = self.outside(without)
-        for fold in np.unique(self.folds[images]).tolist():
-            left_out = self.folds == fold
-            terms[:, left_out] = self.terms(rule_for(fold))[:, left_out]
-        return terms[:, images]
-
-    def gain(self, after: np.ndarray, before: np.ndarray, images: np.ndarray) -> tuple[float, float]:
-        """How much higher the score of one set of terms (2, images) is than another's, and the gain's standard error."""
-        difference = influence(*after) - influence(*before)
-        return float(difference.mean()), float(standard_error(difference, self.table.groups[images]))
-
-    def select(self, without: frozenset[int] = frozenset()) -> Family:
-        """The family chosen by cross-validation within the folds outside `without`."""
-        images, family = self.outside(without), ()
-        while True:
-            longer = [other for other in self.families if len(other) == len(family) + 1 and set(family) < set(other)]
-            before = self.nested(family, without)
-            gains = {other: self.gain(self.nested(other, without), before, images) for other in longer}
-            best = max(gains, key=lambda other: gains[other][0], default=None)
-            if best is None or not gains[best][0] > gains[best][1]:
-                return family
-            family = best
+def _outcome(search: ClassSearch) -> ClassOutcome:
+    everywhere, nobody = np.ones(len(search.folds), bool), frozenset()
+    tuned, alone_nested, procedure = search.tuned(nobody), search.nested(()), search.procedure()
+    gain, error = search.gain(procedure, alone_nested, everywhere)
+    adopted = search.select() if gain > 0 else ()
+    in_sample = {family: search.terms(rule) for family, rule in tuned.items()}
+    after_nested = procedure if adopted else alone_nested
+    tried = []
+    for family, rule in tuned.items():
+        nested_gain, nested_error = search.gain(search.nested(family), alone_nested, everywhere)
+        tried.append(
+            {
+                "steps": list(family),
+                "rule": str(rule.rule),
+                "in_sample_gain": float(pooled(*in_sample[family]) - pooled(*in_sample[()])),
+                "nested_gain": nested_gain,
+                "standard_error": nested_error,
+            }
+        )
+    return ClassOutcome(
+        rule=tuned[adopted].rule,
+        before={"nested": float(pooled(*alone_nested)), "in_sample": float(pooled(*in_sample[()]))},
+        after={"nested": float(pooled(*after_nested)), "in_sample": float(pooled(*in_sample[adopted]))},
+        gain=gain,
+        standard_error=error,
+        without_fold={fold: search.selected_without(fold).rule for fold in np.unique(search.folds).tolist()},
+        tried=sorted(tried, key=lambda row: -row["nested_gain"]),
+        terms=after_nested,
+        image_gain=influence(*in_sample[adopted]) - influence(*in_sample[()]),
+    )

@@ -69,6 +69,25 @@ def threshold_inputs(run: RunFolder, settings: Settings) -> dict:
     return {"maps": map_inputs(run, settings), "threshold": settings.threshold.model_dump(mode="json")}
 
 
+def require_thresholds(run: RunFolder, settings: Settings) -> dict:
+    """What threshold.json was made from. Raises UserError unless that is the run's present state."""
+    remedy = f"run 03_oof_threshold.py --run {run.root}"
+    made_from = threshold_inputs(run, settings)
+    fingerprint(run.threshold, remedy)
+    fingerprint(run.record("03_oof_threshold"), remedy)
+    require_same(run.record("03_oof_threshold"), made_from, remedy)
+    return made_from
+
+
+def require_maps(run: RunFolder, settings: Settings) -> dict:
+    """What the test maps were made from. Raises UserError unless they are all there and of the present models."""
+    remedy = f"run 04_infer.py --run {run.root}"
+    made_from = {"maps": map_inputs(run, settings)}
+    fingerprint(run.record("04_infer"), remedy)
+    require_same(run.record("04_infer"), made_from, remedy)
+    return made_from
+
+
 def fingerprint(path: Path, remedy: str) -> str:
     """SHA-256 of a file that an earlier stage wrote. Raises UserError with the remedy when it is absent."""
     if not path.is_file():

@@ -91,6 +91,12 @@ class Rule:
         return cls(content["threshold"], gate, tuple(Step(**step) for step in content["steps"]))
 
 
+def apply_rules(rules: dict[str, Rule], maps: np.ndarray) -> np.ndarray:
+    """Masks uint8 0/1 of uint8 maps, both (height, width, classes), the rules being in the order of the classes."""
+    planes = [rule.apply(np.ascontiguousarray(maps[..., index])) for index, rule in enumerate(rules.values())]
+    return np.stack(planes, axis=-1)
+
+
 def read_rules(path: Path) -> dict[str, Rule]:
     """The rule of each class from a threshold.json or postprocess.json. Raises UserError when it is not one."""
     try:

@@ -17,7 +17,7 @@ from lib.files import atomic_path
 from lib.maps import MapStore
 from lib.parallel import THREADS, prefetched
 from lib.rle import decode, encode
-from lib.rules import Rule
+from lib.rules import Rule, apply_rules
 
 
 def write_submission(path: Path, data: TestData, store: MapStore, rules: dict[str, Rule], settings: Settings) -> int:
@@ -33,7 +33,7 @@ def write_submission(path: Path, data: TestData, store: MapStore, rules: dict[st
     checks = [(0, 0, 0)] * len(data.rows)
 
     def masks_of(image_id: str) -> np.ndarray:
-        return predicted_masks(store.read(image_id), data.classes, rules, settings.submission.size)
+        return predicted_masks(store.read(image_id), rules, settings.submission.size)
 
     for image_id, masks in tqdm(
         prefetched(masks_of, class_rows, ahead=4 * THREADS), total=len(class_rows), desc="submission", unit="image"
@@ -48,17 +48,14 @@ def write_submission(path: Path, data: TestData, store: MapStore, rules: dict[st
     return len(data.rows)
 
 
-def predicted_masks(
-    maps: np.ndarray, classes: list[str], rules: dict[str, Rule], size: tuple[int, int] | None
-) -> np.ndarray:
+def predicted_masks(maps: np.ndarray, rules: dict[str, Rule], size: tuple[int, int] | None) -> np.ndarray:
     """Masks uint8 0/1 (height, width, classes) of uint8 maps of the same shape, or of `size` if one is asked for.
 
     The probabilities are resized, not the masks: a mask of half the size keeps its sub-pixel borders that way.
     """
     if size is not None:
         maps = cv2.resize(maps, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1)
-    planes = [rules[name].apply(np.ascontiguousarray(maps[..., index])) for index, name in enumerate(classes)]
-    return np.stack(planes, axis=-1)
+    return apply_rules(rules, maps)
 
 
 def _table(data: TestData, encoded: list[str]) -> str:

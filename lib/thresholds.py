@@ -16,7 +16,7 @@ import numpy as np
 from lib.config import ThresholdSettings
 from lib.files import write_text
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.nested import best_threshold, bootstrap_interval, plateau, run_around, splits
+from lib.nested import best_threshold, bootstrap_interval, group_numbers, plateau, run_around, splits
 from lib.rules import Gate, Rule
 
 
@@ -107,6 +107,19 @@ class ThresholdResult:
             "classes": {name: choice.to_dict() for name, choice in self.classes.items()},
         }
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        nested, in_sample = self.mean("nested"), self.mean("in_sample")
+        lines = [
+            f"{self.metric}: nested {nested:.4f} (95 % {low:.4f} to {high:.4f}), in-sample {in_sample:.4f}, "
+            f"gap {in_sample - nested:+.4f}; at .5 {self.mean('at_half'):.4f}, all empty {self.mean('all_empty'):.4f}"
+        ]
+        for name, choice in self.classes.items():
+            without = "; ".join(str(rule) for rule in choice.fold_rules.values())
+            first, last = choice.plateau
+            lines.append(f"  {name}: {choice.rule} (plateau {first} to {last}); without each fold {without}")
+        return "\n".join(lines)
+
     def write_curves(self, path: Path) -> None:
         """Write threshold.csv: one row per class and threshold with the score of all images and of each fold's."""
         folds = list(next(iter(self.classes.values())).fold_curves)
@@ -129,7 +142,7 @@ def choose_thresholds(
     Raises UserError when fewer than two folds have images.
     """
     metric = Metric(settings.metric, settings.beta)
-    groups = np.arange(len(counts.ids)) if groups is None else groups
+    groups = np.arange(len(counts.ids)) if groups is None else group_numbers(groups)
     classes = {
         str(name): _choose_class(score_table(counts, index, metric, groups), folds, settings.rule)
         for index, name in enumerate(counts.classes)

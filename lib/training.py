@@ -20,7 +20,7 @@ from lib.dataset import Batch, CropDataset, batches, build_loader
 from lib.device import best_device, resolve_precision
 from lib.errors import UserError
 from lib.files import atomic_path, write_json, write_text
-from lib.losses import build_loss
+from lib.losses import SegmentationLoss
 from lib.metrics import Metric, count_images
 from lib.models import SegmentationNet, build_pretrained, save_weights
 from lib.prediction import Predictor
@@ -60,7 +60,7 @@ class FoldTraining:
         training_ids = table.id[table.fold != fold].tolist()
         self.metric = Metric(settings.threshold.metric, settings.threshold.beta)
         self.score_name = f"val_{self.metric.name}"
-        self.loss = build_loss(settings.loss, len(data.classes)).to(accelerator.device)
+        self.loss = SegmentationLoss(settings.loss).to(accelerator.device)
         crop = (
             min(settings.train.crop_size, int(table.height.max())),
             min(settings.train.crop_size, int(table.width.max())),

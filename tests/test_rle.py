@@ -1,5 +1,6 @@
 """Run lengths against pycocotools, against a pixel-by-pixel twin, and against every way a string can be wrong."""
 
+import os
 import tracemalloc
 from itertools import product
 
@@ -20,6 +21,7 @@ CONVENTIONS = [
         ("column", "row"), (0, 1), ("absolute", "relative"), ("", "-1", "-", "1 0")
     )
 ]
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 500))
 SIIM = RleSettings(base=0, starts="relative", empty="-1")
 
 conventions = st.sampled_from(CONVENTIONS)
@@ -196,7 +198,7 @@ def test_any_runs_paint_the_pixels_they_name_or_are_refused(runs, convention):
         np.testing.assert_array_equal(decode(text, shape, convention), expected)
 
 
-@settings(max_examples=500)
+@settings(max_examples=FUZZ_EXAMPLES, deadline=None)
 @given(st.one_of(st.text(), st.text("0123456789 -.\t", max_size=30)), shapes, conventions)
 def test_any_text_is_a_mask_or_a_clear_error(text, shape, convention):
     try:

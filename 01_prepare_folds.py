@@ -1,0 +1,51 @@
+"""Check every training image and mask, find duplicates, and split the images into folds.
+
+reads    a settings file and the training images and masks it points to
+writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, coverage), duplicates.csv
+next     python 02_train.py --run runs/NAME
+
+Images of one group, and duplicates of one image, share a fold. Folds that are there are never replaced by others.
+"""
+
+import argparse
+from pathlib import Path
+
+from lib.cli import closing, parser, run_stage
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    from lib.config import load_settings, save_settings
+    from lib.data import inspect_all, open_training
+    from lib.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
+    from lib.files import write_text
+    from lib.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
+    from lib.provenance import StageRecord
+    from lib.run import RunFolder
+
+    settings = load_settings(arguments.config, arguments.overrides)
+    run = RunFolder(Path("runs") / settings.name)
+    record = StageRecord(run, "01_prepare_folds")
+    data = open_training(settings.data)
+
+    images = image_table(inspect_all(data, settings.train.workers), data.groups, data.classes)
+    links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
+    duplicates = duplicates_table(images, links, data.read_mask)
+    images["group"] = merged_groups(images, links)
+    table = assign_folds(images, settings.folds.count, settings.folds.seed)
+
+    write_folds(table, data.classes, run.folds)
+    duplicates_path = run.root / "duplicates.csv"
+    write_text(duplicates_path, duplicates.to_csv(index=False))
+    save_settings(settings, run.config)
+    seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
+
+    print(f"\n{fold_table(table)}\n")
+    print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
+    print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
+    closing([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)
+
+
+if __name__ == "__main__":
+    command = parser(__doc__)
+    command.add_argument("--config", type=Path, required=True, metavar="configs/NAME.yaml", help="the settings file")
+    run_stage(prepare, command)

@@ -1,0 +1,60 @@
+"""Choose threshold and morphology on the out-of-fold maps, apply them to the test maps, write the submission.
+
+reads    runs/NAME/oof/, oof_counts.npz, threshold.json, test/ and the sample submission
+writes   runs/NAME/postprocess.json, before_after.png, submission.csv, submission_unprocessed.csv
+next     upload runs/NAME/submission.csv
+
+submission_unprocessed.csv is the same without morphology: threshold only.
+"""
+
+import argparse
+
+from lib.cli import closing, run_parser, run_stage
+
+
+def postprocess(arguments: argparse.Namespace) -> None:
+    from lib.config import save_settings
+    from lib.data import open_test, open_training
+    from lib.files import write_json
+    from lib.folds import read_folds
+    from lib.maps import MapStore, read_pairs
+    from lib.metrics import Counts
+    from lib.plots import plot_before_after
+    from lib.postprocessing import search_morphology
+    from lib.provenance import StageRecord, require_maps, require_thresholds
+    from lib.rules import read_rules
+    from lib.run import open_run
+    from lib.submission import write_submission
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+    record = StageRecord(run, "05_postprocess")
+    training, test = open_training(settings.data), open_test(settings.data)
+    made_from = require_thresholds(run, settings) | require_maps(run, settings)
+    save_settings(settings, run.config)
+    table = read_folds(run.folds, training, settings.folds.count)
+    oof, test_maps = (MapStore(folder, tuple(training.classes)) for folder in (run.oof, run.test))
+
+    result = search_morphology(
+        read_pairs(oof, training, table.id),
+        Counts.load(run.oof_counts),
+        table.fold.to_numpy(),
+        table.group.to_numpy(),
+        settings.threshold,
+        settings.postprocess,
+    )
+    write_json(run.postprocess, result.to_dict())
+    before, after = read_rules(run.threshold), read_rules(run.postprocess)
+    picture = run.root / "before_after.png"
+    plot_before_after(result, before, after, training, oof, picture)
+    unprocessed = run.root / "submission_unprocessed.csv"
+    write_submission(unprocessed, test, test_maps, before, settings)
+    rows = write_submission(run.submission, test, test_maps, after, settings)
+    seconds = record.write(made_from)
+
+    print(f"\n{result}")
+    print(f"\n{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
+    closing([run.postprocess, picture, run.submission, unprocessed], f"upload {run.submission}", seconds)
+
+
+if __name__ == "__main__":
+    run_stage(postprocess, run_parser(__doc__))

@@ -1,0 +1,152 @@
+"""Components and holes of many masks at once, without a label image.
+
+The horizontal runs of a mask are far fewer than its pixels. Runs that touch in neighbouring rows are the edges of a
+graph whose connected parts are the regions, so one pass over the runs of a stack of masks replaces a labelling of
+each mask. Components connect through corners and holes do not, as in lib/morphology.py.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Horizontal runs of a stack of masks, in reading order, as places: row * (width + 1) + column.
+
+    Rows are numbered through the stack. An end is the place after the run's last pixel, so a row has width + 1 places.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    shape: tuple[int, int, int]  # masks, height, width
+
+    @classmethod
+    def of(cls, masks: np.ndarray) -> "Runs":
+        """The runs of masks uint8 0/1 (masks, height, width)."""
+        count, height, width = masks.shape
+        padded = np.zeros((count * height, width + 2), dtype=np.uint8)
+        padded[:, 1:-1] = masks.reshape(-1, width)
+        places = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
+        return cls(places[::2], places[1::2], masks.shape)
+
+    @classmethod
+    def stacked(cls, stacks: list["Runs"]) -> "Runs":
+        """The runs of several stacks of the same masks' shape as those of one stack."""
+        count, height, width = stacks[0].shape
+        offsets = [number * count * height * (width + 1) for number in range(len(stacks))]
+        starts = [runs.start + offset for runs, offset in zip(stacks, offsets, strict=True)]
+        ends = [runs.end + offset for runs, offset in zip(stacks, offsets, strict=True)]
+        return cls(np.concatenate(starts), np.concatenate(ends), (count * len(stacks), height, width))
+
+    def complement(self) -> "Runs":
+        """The runs of the background."""
+        count, height, width = self.shape
+        rows = np.arange(count * height) * (width + 1)
+        places = np.sort(np.concatenate([rows, self.start, self.end, rows + width]), kind="stable")
+        start, end = places[::2], places[1::2]
+        return Runs(start[start < end], end[start < end], self.shape)
+
+    @property
+    def place_in_mask(self) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and ends, counted from each mask's first row."""
+        _, height, width = self.shape
+        return self.start % (height * (width + 1)), self.end % (height * (width + 1))
+
+    def labels(self, through_corners: bool) -> np.ndarray:
+        """The region of each run, numbers from 0."""
+        _, height, width = self.shape
+        # The runs first ... last - 1 of the next row touch a run: theirs are the next end and the last start in reach.
+        sides = ("left", "right") if through_corners else ("right", "left")
+        first = np.searchsorted(self.end, self.start + width + 1, side=sides[0])
+        last = np.searchsorted(self.start, self.end + width + 1, side=sides[1])
+        at_bottom = self.place_in_mask[0] >= (height - 1) * (width + 1)
+        touching = np.where(at_bottom, 0, last - first)
+        offsets = np.concatenate([[0], np.cumsum(touching)])
+        neighbours = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], touching)
+        edges = csr_array((np.ones(len(neighbours), np.int8), neighbours, offsets), shape=(len(first), len(first)))
+        return connected_components(edges, directed=False)[1]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Disjoint sets of pixels in a stack of masks: runs at first, then components or holes merged from them."""
+
+    area: np.ndarray  # (regions,) pixels
+    hits: np.ndarray  # (regions,) pixels of the truth
+    mask: np.ndarray  # (regions,) number of the mask
+    first: np.ndarray  # (regions,) order in reading
+
+    @classmethod
+    def of_runs(cls, runs: Runs, truth_before: np.ndarray) -> "Regions":
+        """Each run a region. `truth_before` counts the truth's pixels left of each place of a mask."""
+        _, height, width = runs.shape
+        start, end = runs.place_in_mask
+        mask = runs.start // (height * (width + 1))
+        return cls(end - start, truth_before[end] - truth_before[start], mask, np.arange(len(start)))
+
+    def merged(self, labels: np.ndarray) -> "Regions":
+        """The regions of equal label, which lie in one mask, as one; labels are numbers from 0."""
+        count = labels.max(initial=-1) + 1
+        mask, first = np.zeros(count, dtype=int), np.full(count, np.iinfo(int).max)
+        mask[labels] = self.mask
+        np.minimum.at(first, labels, self.first)
+        return Regions(np.bincount(labels, self.area), np.bincount(labels, self.hits), mask, first)
+
+    def sums(self, chosen: np.ndarray, masks: int) -> np.ndarray:
+        """Hits and pixels of the chosen regions (bool) in each of the stack's masks: (2, masks)."""
+        return np.stack([np.bincount(self.mask[chosen], term[chosen], masks) for term in (self.hits, self.area)])
+
+    def largest(self) -> np.ndarray:
+        """Which regions are the largest of their mask, of equals the first in reading order: bool (regions,)."""
+        ascending = np.lexsort((-self.first, self.area))
+        last = np.zeros(self.mask.max(initial=-1) + 1, dtype=int)
+        last[self.mask[ascending]] = ascending  # the last to be written stays
+        chosen = np.zeros(len(self.area), dtype=bool)
+        chosen[last] = True
+        return chosen
+
+
+class MaskStack:
+    """The components and holes of several masks of one image, and their overlap with its truth."""
+
+    def __init__(self, runs: Runs, truth: np.ndarray):
+        """`runs` are those of the masks, `truth` is uint8 0/1 (height, width)."""
+        self.runs, self.truth, self.count = runs, truth, runs.shape[0]
+        self.truth_before = np.pad(truth.cumsum(axis=1, dtype=np.int64), ((0, 0), (1, 0))).ravel()
+        self.component_of_run = self.runs.labels(through_corners=True)
+        self.components = Regions.of_runs(self.runs, self.truth_before).merged(self.component_of_run)
+
+    def filled(self) -> tuple[Regions, Regions, np.ndarray]:
+        """The holes; the components once all holes are filled; and which of those each component becomes part of."""
+        _, height, width = self.runs.shape
+        gaps = self.runs.complement()
+        labels = gaps.labels(through_corners=False)
+        start, end = gaps.place_in_mask
+        row, column = np.divmod(start, width + 1)
+        at_border = (row == 0) | (row == height - 1) | (column == 0) | (end % (width + 1) == width)
+        is_hole = np.ones(labels.max(initial=-1) + 1, dtype=bool)
+        is_hole[labels[at_border]] = False
+        inside = is_hole[labels]
+        hole_of_run = np.cumsum(is_hole)[labels[inside]] - 1
+        hole_runs = Runs(gaps.start[inside], gaps.end[inside], self.runs.shape)
+        holes = Regions.of_runs(hole_runs, self.truth_before).merged(hole_of_run)
+        # In its row a hole lies between two runs of the mask, and any region it touches it also touches in some row.
+        left = np.searchsorted(self.runs.start, hole_runs.start) - 1
+        beside = self.component_of_run[np.concatenate([left, left + 1])]
+        components, nodes = len(self.components.area), len(self.components.area) + len(holes.area)
+        edges = (components + np.tile(hole_of_run, 2), beside)
+        joined = connected_components(coo_array((np.ones(len(beside), np.int8), edges), shape=(nodes, nodes)), False)[1]
+        parts = Regions(*(np.concatenate(pair) for pair in zip(vars(self.components).values(), vars(holes).values())))
+        return holes, parts.merged(joined), joined[:components]
+
+    def painted(self, components: np.ndarray) -> np.ndarray:
+        """Masks uint8 (masks, height, width) of the chosen components, bool (components,)."""
+        count, height, width = self.runs.shape
+        chosen = components[self.component_of_run]
+        edges = np.zeros(count * height * (width + 1), dtype=np.int8)
+        edges[self.runs.start[chosen]] = 1
+        edges[self.runs.end[chosen]] = -1
+        return edges.cumsum(dtype=np.int8).view(np.uint8).reshape(count, height, width + 1)[:, :, :width]

@@ -1,0 +1,125 @@
+"""Which morphology steps to adopt for one class, by the nested score.
+
+- A family is a set of steps, such as opening and removal; radius, area and threshold are tuned. Its nested score
+  tunes them on the other folds, so a family gains nothing by having more to tune.
+- Steps are added one at a time, the one with the largest nested gain first, and only while the gain over the family
+  without it exceeds its standard error (paired over images, clustered by group). So ties go to fewer steps.
+- The best of many families is a little lucky. `procedure` therefore leaves each fold out of the selection too: the
+  family is selected by cross-validation within the other folds, tuned on them, and scored on the fold.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lib.candidates import Steps
+from lib.metrics import THRESHOLDS, pooled
+from lib.nested import best_threshold, influence, standard_error
+from lib.rules import Rule
+from lib.thresholds import ScoreTable, tune
+
+Family = tuple[str, ...]  # names of the steps, () for the threshold alone
+
+
+@dataclass(frozen=True)
+class Block:
+    """The terms of all images after the same steps, at some thresholds."""
+
+    steps: Steps
+    thresholds: np.ndarray  # (thresholds,)
+    numerator: np.ndarray  # (images, thresholds)
+    denominator: np.ndarray  # (images, thresholds)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A rule, and the block and column that hold its terms."""
+
+    rule: Rule
+    block: Block
+    column: int
+
+
+@dataclass(frozen=True)
+class ClassSearch:
+    """The choice for one class, from the terms of every candidate on every image."""
+
+    table: ScoreTable  # of the threshold alone
+    families: dict[Family, list[Block]]  # the blocks with those steps; () has one, the threshold alone
+    folds: np.ndarray  # (images,)
+    rule: str
+    _tuned: dict[frozenset, dict[Family, Tuned]] = field(default_factory=dict)
+
+    def tuned(self, without: frozenset[int]) -> dict[Family, Tuned]:
+        """The best rule of each family for the images outside the folds `without`."""
+        if without not in self._tuned:
+            self._tuned[without] = self._tune(self.outside(without))
+        return self._tuned[without]
+
+    def _tune(self, images: np.ndarray) -> dict[Family, Tuned]:
+        table = self.table.of(images)
+        alone = tune(table, self.rule)
+        best = {(): Tuned(alone, self.families[()][0], alone.threshold - 1)}
+        for family, blocks in self.families.items():
+            if family:
+                terms = [
+                    table.behind(alone.gate, block.numerator[images], block.denominator[images]) for block in blocks
+                ]
+                highest = int(np.argmax([pooled(*block_terms).max() for block_terms in terms]))
+                block = blocks[highest]
+                reach = 10 if len(block.thresholds) == len(THRESHOLDS) else 0
+                column = best_threshold(*terms[highest], table.groups, reach)
+                best[family] = Tuned(Rule(int(block.thresholds[column]), alone.gate, block.steps), block, column)
+        return best
+
+    def outside(self, folds: frozenset[int]) -> np.ndarray:
+        """The images that are in none of `folds`, (images,) bool."""
+        return ~np.isin(self.folds, list(folds))
+
+    def terms(self, tuned: Tuned) -> np.ndarray:
+        """The terms of a tuned rule on all images, (2, images)."""
+        column = [tuned.column]
+        terms = self.table.behind(tuned.rule.gate, tuned.block.numerator[:, column], tuned.block.denominator[:, column])
+        return np.stack(terms)[:, :, 0]
+
+    def nested(self, family: Family, without: frozenset[int] = frozenset()) -> np.ndarray:
+        """The family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""
+        return self._on_left_out(without, lambda left_out: self.tuned(without | {left_out})[family])
+
+    def procedure(self) -> np.ndarray:
+        """The nested terms of selecting and tuning, (2, images): each fold's at the rule selected without it."""
+        return self._on_left_out(frozenset(), self.selected_without)
+
+    def selected_without(self, fold: int) -> Tuned:
+        """The rule selected and tuned on the other folds."""
+        without = frozenset({fold})
+        return self.tuned(without)[self.select(without)]
+
+    def _on_left_out(self, without: frozenset[int], rule_for: Callable[[int], Tuned]) -> np.ndarray:
+        terms = np.empty((2, len(self.folds)))
+        images = self.outside(without)
+        for fold in np.unique(self.folds[images]).tolist():
+            left_out = self.folds == fold
+            terms[:, left_out] = self.terms(rule_for(fold))[:, left_out]
+        return terms[:, images]
+
+    def gain(self, after: np.ndarray, before: np.ndarray, images: np.ndarray) -> tuple[float, float]:
+        """How much higher the score of one set of terms (2, images) is than another's, and the gain's standard error."""
+        difference = influence(*after) - influence(*before)
+        return float(difference.mean()), float(standard_error(difference, self.table.groups[images]))
+
+    def select(self, without: frozenset[int] = frozenset()) -> Family:
+        """The family chosen by cross-validation within the folds outside `without`."""
+        images, family = self.outside(without), ()
+        while True:
+            longer = [other for other in self.families if len(other) == len(family) + 1 and set(family) < set(other)]
+            if not longer:
+                return family
+            before = self.nested(family, without)
+            gains = {other: self.gain(self.nested(other, without), before, images) for other in longer}
+            best = max(gains, key=lambda other: gains[other][0])
+            gain, error = gains[best]
+            if not gain > error:
+                return family
+            family = best

@@ -1,0 +1,238 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from lib.candidates import Candidates
+from lib.config import PostprocessSettings, ThresholdSettings
+from lib.errors import UserError
+from lib.metrics import count_images, dice
+from lib.postprocessing import search_morphology
+from lib.rules import Rule
+from lib.thresholds import choose_thresholds
+
+ALL_STEPS = PostprocessSettings(
+    steps=["opening", "closing", "dilation", "erosion", "fill", "remove", "largest", "hull"],
+    radii=[1, 3],
+    areas=[3, 12],
+)
+FEW_STEPS = PostprocessSettings(steps=["opening", "remove", "fill"], radii=[1, 2], areas=[4, 16])
+
+
+def blobs(count: int, specks: float, seed: int = 0, side: int = 40) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(id, map, truth) of smooth blobs; the map has `specks` false alarms of 2 x 2 pixels per 100 pixels."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        height = cv2.GaussianBlur(rng.normal(size=(side, side)), (0, 0), 5)
+        truth = (height > height.std()).astype(np.uint8)
+        found = cv2.GaussianBlur(rng.normal(size=(side, side)), (0, 0), 3)
+        probability_map = 128 + 250 * (height - height.std()) / np.abs(height).max() + 400 * found
+        for y, x in rng.integers(0, side - 2, (int(specks * side**2 / 100), 2)):
+            probability_map[y : y + 2, x : x + 2] = 255 * (1 - truth[y, x])
+        made.append((f"image{number}", np.clip(probability_map, 0, 255).astype(np.uint8)[..., None], truth[..., None]))
+    return made
+
+
+def search(made, settings=FEW_STEPS, threshold_settings=None, folds=None, groups=None):
+    """The search on images of one class in three folds, unless said otherwise."""
+    folds = np.arange(len(made)) % 3 if folds is None else folds
+    groups = np.arange(len(made)) if groups is None else groups
+    counts = count_images(made, ["mask"])
+    return search_morphology(iter(made), counts, folds, groups, threshold_settings or ThresholdSettings(), settings)
+
+
+def naive_dice(made, rules: list[Rule]) -> np.ndarray:
+    scores = []
+    for (_, maps, truth), rule in zip(made, rules, strict=True):
+        mask = rule.apply(maps[..., 0])
+        size = int(mask.sum()) + int(truth.sum())
+        scores.append(2 * int((mask & truth[..., 0]).sum()) / size if size else 1.0)
+    return np.array(scores)
+
+
+@given(data=st.data(), shape=st.tuples(st.integers(1, 16), st.integers(1, 16)), smooth=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_counts_of_every_candidate_equal_applying_its_rule(data, shape, smooth):
+    probability_map = data.draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 60, 110, 128, 160, 200, 255])))
+    truth = data.draw(arrays(np.uint8, shape, elements=st.integers(0, 1)))
+    if smooth:
+        probability_map = cv2.GaussianBlur(probability_map, (0, 0), 1)
+    candidates = Candidates.build(ALL_STEPS, threshold=128)
+    at_all, at_few = candidates.count(probability_map, truth)
+    for number, steps in enumerate(candidates.radius):
+        for threshold in (1, 100, 128, 255):
+            mask = Rule(threshold, steps=steps).apply(probability_map)
+            assert at_all[:, number, threshold - 1].tolist() == [(mask & truth).sum(), mask.sum()]
+        for component, then in enumerate(candidates.component_steps):
+            for column, threshold in enumerate(candidates.few):
+                mask = Rule(int(threshold), steps=steps + then).apply(probability_map)
+                counted = at_few[:, component, number, column].tolist()
+                assert counted == [(mask & truth).sum(), mask.sum()], (str(steps + then), threshold)
+
+
+def test_candidates_hold_every_combination_once():
+    candidates = Candidates.build(PostprocessSettings(), threshold=100)
+    combinations = [first + then for first in candidates.radius for then in candidates.component_steps]
+    assert len(combinations) == len(set(combinations)) >= 200
+    assert Candidates.build(PostprocessSettings(steps=[]), threshold=100).component_steps == [()]
+    for threshold in (1, 128, 255):
+        few = Candidates.build(PostprocessSettings(), threshold).few
+        assert threshold in few and few.min() >= 1 and few.max() <= 255 and (np.diff(few) > 0).all()
+
+
+@pytest.mark.parametrize("rule", ["threshold", "triplet"])
+def test_reported_scores_equal_a_naive_twin(rule):
+    made = blobs(18, specks=1.5)
+    result = search(made, threshold_settings=ThresholdSettings(rule=rule))
+    outcome, folds = result.classes["mask"], np.arange(18) % 3
+    thresholds = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings(rule=rule)).classes["mask"]
+    assert outcome.rule.steps
+    assert outcome.before == {"nested": thresholds.nested, "in_sample": pytest.approx(thresholds.in_sample)}
+    before, after = naive_dice(made, [thresholds.rule] * 18), naive_dice(made, [outcome.rule] * 18)
+    assert outcome.after["in_sample"] == pytest.approx(after.mean(), abs=1e-6)
+    assert result.image_gain == pytest.approx(after - before, abs=1e-6)
+    nested_before = naive_dice(made, [thresholds.fold_rules[fold] for fold in folds])
+    nested_after = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
+    gains = nested_after - nested_before
+    assert outcome.after["nested"] == pytest.approx(nested_after.mean(), abs=1e-6)
+    assert outcome.gain == pytest.approx(gains.mean(), abs=1e-6)
+    assert outcome.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(18), abs=1e-6)
+
+
+def test_the_best_of_each_family_equals_trying_all_its_rules():
+    made = blobs(9, specks=1.5)
+    settings = PostprocessSettings(steps=["opening", "remove"], radii=[1, 2], areas=[4, 16])
+    result = search(made, settings)
+    few = Candidates.build(settings, choose_thresholds(*threshold_inputs(made)).classes["mask"].rule.threshold).few
+    tried = {tuple(row["steps"]): row for row in result.classes["mask"].tried}
+    assert set(tried) == {(), ("opening",), ("remove",), ("opening", "remove")}
+    alone = naive_dice(made, [Rule(threshold_of(tried[()]))] * 9).mean()
+    from lib.rules import Step
+
+    for steps in (
+        [[("remove", 4)], [("remove", 16)]],
+        [[("opening", r), ("remove", a)] for r in (1, 2) for a in (4, 16)],
+    ):
+        rules = [Rule(int(t), steps=tuple(Step(*step) for step in each)) for each in steps for t in few]
+        best = max(naive_dice(made, [rule] * 9).mean() for rule in rules)
+        assert tried[tuple(name for name, _ in steps[0])]["in_sample_gain"] == pytest.approx(best - alone, abs=2e-3)
+
+
+def threshold_inputs(made):
+    return count_images(made, ["mask"]), np.arange(len(made)) % 3, ThresholdSettings()
+
+
+def threshold_of(row: dict) -> int:
+    return int(row["rule"].removeprefix("t=").split(",")[0])
+
+
+def test_specks_are_removed_and_the_gain_holds_on_new_images():
+    made, new = blobs(30, specks=1.5), blobs(30, specks=1.5, seed=1)
+    result = search(made)
+    outcome = result.classes["mask"]
+    assert outcome.rule.steps and outcome.gain > 3 * outcome.standard_error
+    plain = Rule(threshold_of(next(row for row in outcome.tried if not row["steps"])))
+    gain = (naive_dice(new, [outcome.rule] * 30) - naive_dice(new, [plain] * 30)).mean()
+    assert gain == pytest.approx(outcome.gain, abs=4 * outcome.standard_error)
+
+
+def test_nothing_is_adopted_where_steps_do_not_help():
+    """The truth is the thresholded map itself, with a few percent of independent noise: no step can help."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(18):
+        maps = rng.integers(0, 256, (24, 24, 1), dtype=np.uint8)
+        made.append((f"image{number}", maps, ((maps >= 128) ^ (rng.random(maps.shape) < 0.05)).astype(np.uint8)))
+    result = search(made)
+    outcome = result.classes["mask"]
+    assert outcome.rule == choose_thresholds(*threshold_inputs(made)).classes["mask"].rule
+    assert outcome.after == outcome.before and not result.image_gain.any()
+    assert "no step adopted" in str(result)
+
+
+def test_a_fold_does_not_influence_the_rule_it_is_scored_with():
+    """Fold 1 gets specks that the others do not have: only what is selected with it changes."""
+    folds = np.arange(24) % 3
+    clean, specked = blobs(24, specks=0), blobs(24, specks=4)
+    changed = [dirty if fold == 1 else item for fold, item, dirty in zip(folds, clean, specked, strict=True)]
+    before, after = (search(each).classes["mask"] for each in (clean, changed))
+    assert before.without_fold[1] == after.without_fold[1]
+    assert before.without_fold[0] != after.without_fold[0] and before.without_fold[2] != after.without_fold[2]
+
+
+def test_a_gain_in_one_group_only_is_not_adopted():
+    """Only two images of one patient gain. Alone they could pass for chance; as one group they carry no error at all,
+    since all other groups differ by nothing: the step must gain more than its standard error over groups."""
+    clean, specked = blobs(12, specks=0), blobs(12, specks=3)
+    made = [*specked[:4], *clean[4:]]
+    groups = np.array([0, 0, 0, 0, *range(1, 9)])
+    folds = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+    grouped = search(made, folds=folds, groups=groups).classes["mask"]
+    alone = search(made, folds=folds).classes["mask"]
+    rows = [{tuple(row["steps"]): row for row in outcome.tried} for outcome in (grouped, alone)]
+    family = ("remove",)
+    assert rows[0][family]["nested_gain"] == rows[1][family]["nested_gain"]
+    assert rows[0][family]["standard_error"] > 1.2 * rows[1][family]["standard_error"]
+
+
+def test_classes_are_chosen_apart():
+    specked, clean = blobs(18, specks=2), blobs(18, specks=0, seed=5)
+    made = [
+        (image_id, np.concatenate([maps, other], axis=2), np.concatenate([truth, other_truth], axis=2))
+        for (image_id, maps, truth), (_, other, other_truth) in zip(specked, clean, strict=True)
+    ]
+    folds, groups = np.arange(18) % 3, np.arange(18)
+    counts = count_images(made, ["a", "b"])
+    both = search_morphology(iter(made), counts, folds, groups, ThresholdSettings(), FEW_STEPS)
+    for name, alone in ("a", specked), ("b", clean):
+        assert both.classes[name].rule == search(alone).classes["mask"].rule
+    assert both.classes["a"].rule.steps
+    assert both.mean("after", "nested") == pytest.approx(
+        np.mean([outcome.after["nested"] for outcome in both.classes.values()])
+    )
+    content = json.loads(json.dumps(both.to_dict()))
+    assert content["after"]["nested"] == both.mean("after", "nested")
+    assert Rule.from_dict(content["classes"]["a"]["rule"]) == both.classes["a"].rule
+
+
+def test_pooled_metric_is_searched_by_pooled_pixels():
+    made = blobs(18, specks=1.5)
+    result = search(made, threshold_settings=ThresholdSettings(metric="dice_global"))
+    outcome = result.classes["mask"]
+    masks = [(outcome.rule.apply(maps[..., 0]), truth[..., 0]) for _, maps, truth in made]
+    tp, predicted, positives = np.sum([((m & t).sum(), m.sum(), t.sum()) for m, t in masks], axis=0)
+    expected = dice(tp, predicted - tp, positives - tp)
+    assert outcome.rule.steps and outcome.after["in_sample"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_without_steps_nothing_is_read_and_two_folds_are_enough():
+    def unreadable():
+        raise AssertionError("the maps were read")
+        yield
+
+    made, folds = blobs(8, specks=1), np.arange(8) % 2
+    settings = PostprocessSettings(steps=[])
+    counts = count_images(made, ["mask"])
+    result = search_morphology(unreadable(), counts, folds, np.arange(8), ThresholdSettings(), settings)
+    assert result.classes["mask"].rule == choose_thresholds(counts, folds, ThresholdSettings()).classes["mask"].rule
+    assert result.mean("after", "nested") == result.mean("before", "nested")
+
+
+def test_user_errors():
+    made = blobs(6, specks=1)
+    with pytest.raises(UserError, match="at least three folds"):
+        search(made, folds=np.arange(6) % 2)
+    counts, folds = count_images(made, ["mask"]), np.arange(6) % 3
+    arguments = (counts, folds, np.arange(6), ThresholdSettings(), FEW_STEPS)
+    with pytest.raises(UserError, match="no map of image image5"):
+        search_morphology(iter(made[:5]), *arguments)
+    changed = [*made[:5], ("image5", 255 - made[5][1], made[5][2])]
+    with pytest.raises(UserError, match="image5 is not the one counted"):
+        search_morphology(iter(changed), *arguments)
+    with pytest.raises(UserError, match="image9 is not the one counted"):
+        search_morphology(iter([*made, ("image9", *made[0][1:])]), *arguments)
