@@ -5,9 +5,9 @@ then nothing, removal below each area, or the largest component only; then with 
 filling holes up to each area. Every combination has a threshold of its own, since the two move each other.
 
 Flat grey-scale morphology commutes with thresholding, so a radius step is counted exactly at all 255 thresholds by
-one histogram of the processed map. Steps on components need a labelling at each threshold: they are counted at
-`OFFSETS` from the threshold chosen without steps. One labelling gives all areas. The hull, off by default, must be
-drawn for each mask and makes the search several times slower.
+one histogram of the processed map. Steps on components need the components at each threshold: they are counted at
+every 16th, a grid that no image had a say in. One pass gives all areas. The hull, off by default, must be drawn for
+each mask and makes the search several times slower.
 """
 
 from dataclasses import dataclass
@@ -21,25 +21,24 @@ from lib.metrics import count_at_thresholds
 from lib.regions import MaskStack, Regions, Runs
 from lib.rules import Step
 
-OFFSETS = np.array([-100, -75, -50, -30, -15, 0, 15, 30, 50, 75, 100])  # close where the best threshold is likely
+FEW = np.arange(16, 256, 16)  # the thresholds at which components are counted
 
 Steps = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is tried on the maps of one class: each of `radius` followed by each of `component_steps`."""
+    """What is tried on a map: each of `radius` followed by each of `component_steps`."""
 
     radius: list[Steps]
     fill: list[Steps]
     removal: list[Steps]
     hull: list[Steps]
     hole_areas: list[Steps]
-    few: np.ndarray  # thresholds at which components are labelled
 
     @classmethod
-    def build(cls, settings: PostprocessSettings, threshold: int) -> "Candidates":
-        """All candidates of the settings; `threshold` is the one chosen without steps."""
+    def build(cls, settings: PostprocessSettings) -> "Candidates":
+        """All candidates of the settings."""
 
         def tried(name: str, sizes: list[int] | None = None) -> list[Steps]:
             return [(Step(name, size),) for size in sizes or [None]] if name in settings.steps else []
@@ -51,7 +50,6 @@ class Candidates:
             removal=[(), *tried("remove", settings.areas), *tried("largest")],
             hull=[(), *tried("hull")],
             hole_areas=tried("fill", settings.areas),
-            few=np.unique(np.clip(threshold + OFFSETS, 1, 255)),
         )
 
     @property
@@ -63,7 +61,7 @@ class Candidates:
         """True positives and predicted pixels of all candidates on one map, both uint8 (height, width).
 
         Two arrays of whole numbers: (2, radius, 255) without component steps, at all thresholds, and
-        (2, component steps, radius, few thresholds).
+        (2, component steps, radius, len(FEW)).
         """
         at_all, runs = [], []
         for steps in self.radius:
@@ -72,9 +70,9 @@ class Candidates:
                 processed = step.apply(processed)
             tp, fp = count_at_thresholds(processed, truth)
             at_all.append((tp, tp + fp))
-            runs.append(Runs.of((processed >= self.few[:, None, None]).view(np.uint8)))
+            runs.append(Runs.of((processed >= FEW[:, None, None]).view(np.uint8)))
         at_few = self._count_component_steps(MaskStack(Runs.stacked(runs), truth))
-        return np.stack(at_all, axis=1), at_few.reshape(2, -1, len(self.radius), len(self.few))
+        return np.stack(at_all, axis=1), at_few.reshape(2, -1, len(self.radius), len(FEW))
 
     def _count_component_steps(self, masks: MaskStack) -> np.ndarray:
         """The counts of each mask after each of `component_steps`: (2, component steps, masks)."""

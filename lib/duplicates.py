@@ -41,7 +41,7 @@ def near_links(hashes: Sequence[str], limit: int = NEAR_BITS) -> np.ndarray:
 
     Two hashes are linked, directly or by a chain, exactly when steps of at most `limit` differing bits lead from one
     to the other; of all such trees this one has the fewest bits. All are compared with all, in blocks: memory does
-    not grow with the number of pairs, time grows with the square of the images (12 s for 50,000 on one core).
+    not grow with the number of pairs, time grows with the square of the images (25 s for 50,000 on one slow core).
     """
     known = np.array([index for index, text in enumerate(hashes) if text], np.int64)
     words = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(len(known), WORDS)

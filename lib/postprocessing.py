@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from lib.candidates import Candidates, Steps
+from lib.candidates import FEW, Candidates, Steps
 from lib.config import PostprocessSettings, ThresholdSettings
 from lib.errors import UserError
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
@@ -18,7 +18,7 @@ from lib.nested import bootstrap_interval, group_numbers, influence
 from lib.parallel import THREADS, prefetched
 from lib.rules import Rule
 from lib.selection import Block, ClassSearch, Family
-from lib.thresholds import score_table, tune
+from lib.thresholds import score_table
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class CandidateTerms:
     def __init__(self, candidates: Candidates, metric: Metric, images: int):
         self.candidates, self.metric = candidates, metric
         kept = 2 if metric.pools else 1  # the denominators of a mean are all 1
-        radius, component, few = len(candidates.radius), len(candidates.component_steps), len(candidates.few)
+        radius, component, few = len(candidates.radius), len(candidates.component_steps), len(FEW)
         self.at_all = np.empty((kept, images, radius, len(THRESHOLDS)), np.float32)
         self.at_few = np.empty((kept, images, component, radius, few), np.float32)
 
@@ -118,7 +118,7 @@ class CandidateTerms:
             blocks = [self._block(first, THRESHOLDS, self.at_all[:, :, radius])] if first else []
             for component, then in enumerate(self.candidates.component_steps):
                 if then:
-                    blocks.append(self._block(first + then, self.candidates.few, self.at_few[:, :, component, radius]))
+                    blocks.append(self._block(first + then, FEW, self.at_few[:, :, component, radius]))
             for block in blocks:
                 families.setdefault(tuple(step.name for step in block.steps), []).append(block)
         return families
@@ -153,8 +153,7 @@ def search_morphology(
                 "choosing morphology takes out-of-fold maps of at least three folds; train another fold with "
                 "02_train.py, or set postprocess.steps=[] to do without"
             )
-        starts = [tune(table, thresholds.rule).threshold for table in tables]
-        measured = [CandidateTerms(Candidates.build(settings, start), metric, len(folds)) for start in starts]
+        measured = [CandidateTerms(Candidates.build(settings), metric, len(folds)) for _ in tables]
         _measure(pairs, counts, measured)
         for known, terms in zip(families, measured, strict=True):
             known.update(terms.families())

@@ -101,11 +101,10 @@ class Regions:
 
     def largest(self) -> np.ndarray:
         """Which regions are the largest of their mask, of equals the first in reading order: bool (regions,)."""
-        ascending = np.lexsort((-self.first, self.area))
-        last = np.zeros(self.mask.max(initial=-1) + 1, dtype=int)
-        last[self.mask[ascending]] = ascending  # the last to be written stays
+        descending = np.lexsort((self.first, -self.area))
+        _, largest = np.unique(self.mask[descending], return_index=True)  # where each mask comes first
         chosen = np.zeros(len(self.area), dtype=bool)
-        chosen[last] = True
+        chosen[descending[largest]] = True
         return chosen
 
 

@@ -138,7 +138,7 @@ def test_dsb_one_mask_file_per_nucleus(tmp_path):
         save(tmp_path / "stage1_train" / id / "images" / f"{id}.png", np.dstack([draw() * 9] * 4))
         for number, mask in enumerate(masks):
             save(tmp_path / "stage1_train" / id / "masks" / f"hash{number}.png", mask * 255)
-    layout = dict(root=tmp_path, train_images="stage1_train/{id}/images/*.png")
+    layout = {"root": tmp_path, "train_images": "stage1_train/{id}/images/*.png"}
     from_files = DataSettings(**layout, train_masks="stage1_train/{id}/masks/*.png", instances=True)
     assert_masks(open_training(from_files), {id: np.any(masks, axis=0) for id, masks in objects.items()})
     assert open_training(from_files).read_image("x").shape == (*SHAPE, 3)
@@ -322,12 +322,17 @@ def test_contrails_bands_and_npy_masks(tmp_path):
 
 
 def test_vesuvius_slices_as_channels(tmp_path):
-    row = RleSettings(order="row")
     slices = {n: save(tmp_path / f"train/1/surface_volume/{n:02d}.tif", draw() * 50) for n in range(5)}
     mask = save(tmp_path / "train/1/inklabels.png", draw() * 255)
     save(tmp_path / "train/1/ir.png", draw())
-    layout = dict(root=tmp_path, train_images="train/{id}/surface_volume/0[1-4].tif", channels=4, rle=row, group="{id}")
-    training = open_training(DataSettings(**layout, train_masks="train/{id}/inklabels.png"))
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="train/{id}/surface_volume/0[1-4].tif",
+        train_masks="train/{id}/inklabels.png",
+        channels=4,
+        group="{id}",
+    )
+    training = open_training(layout)
     assert_masks(training, {"1": mask > 0})
     assert training.groups == {"1": "1"}
     np.testing.assert_array_equal(training.read_image("1"), np.dstack([slices[n] for n in (1, 2, 3, 4)]))

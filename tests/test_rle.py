@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from lib.config import RleSettings
 from lib.errors import UserError
-from lib.rle import decode, decode_union, encode, encode_labels, parse_runs
+from lib.rle import _decimal, decode, decode_union, encode, encode_labels, parse_runs
 
 CONVENTIONS = [
     RleSettings(order=order, base=base, starts=starts, empty=empty)
@@ -100,6 +100,11 @@ def test_numbers_of_every_length_are_written_in_full():
     for start in (0, 8, 9, 98, 99, 998, 999, 99_999, 999_999, 1_234_567):
         mask[0, start] = True
     assert encode(mask) == "1 1 9 2 99 2 999 2 100000 1 1000000 1 1234568 1"
+
+
+@given(st.lists(st.integers(0, 2**62), min_size=1))
+def test_numbers_are_written_in_decimal(numbers):
+    assert _decimal(np.array(numbers)) == " ".join(map(str, numbers))
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])
