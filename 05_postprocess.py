@@ -44,16 +44,14 @@ def postprocess(arguments: argparse.Namespace) -> None:
     )
     write_json(run.postprocess, result.to_dict())
     before, after = read_rules(run.threshold), read_rules(run.postprocess)
-    picture = run.root / "before_after.png"
-    plot_before_after(result, before, after, training, oof, picture)
-    unprocessed = run.root / "submission_unprocessed.csv"
-    write_submission(unprocessed, test, test_maps, before, settings)
+    plot_before_after(result, before, after, training, oof, run.before_after)
+    write_submission(run.unprocessed, test, test_maps, before, settings)
     rows = write_submission(run.submission, test, test_maps, after, settings)
     seconds = record.write(made_from)
 
     print(f"\n{result}")
     print(f"\n{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
-    closing([run.postprocess, picture, run.submission, unprocessed], f"upload {run.submission}", seconds)
+    closing([run.postprocess, run.before_after, run.submission], f"upload {run.submission}", seconds)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ demo: $(VENV)/ready data/blue_marble  ## environment, demo data, all five stages
 	$(PY) 03_oof_threshold.py --run $(DEMO)
 	$(PY) 04_infer.py --run $(DEMO)
 	$(PY) 05_postprocess.py --run $(DEMO)
-	$(PY) -m lib.summary $(DEMO)
+	$(PY) -m lib.summary $(DEMO) --solution data/blue_marble/solution.csv
 
 test: $(VENV)/ready-for-tests  ## environment and tests
 	$(PY) -m pytest

@@ -81,7 +81,11 @@ def read_mask_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise UserError(f"{path} holds values that are not finite")
     if values.shape[2] == 4 and format != "npy":
         values = values[:, :, :3]
-    return (values > (127 if format == "JPEG" else 0)).any(axis=2).view(np.uint8)
+    threshold = 127 if format == "JPEG" else 0
+    mask = values[:, :, 0] > threshold
+    for plane in range(1, values.shape[2]):
+        mask |= values[:, :, plane] > threshold
+    return mask.view(np.uint8)
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -253,7 +257,7 @@ def _with_channels(image: np.ndarray, channels: int, format: str, path: Path) ->
     if found == channels:
         return image
     if channels == 3 and found == 1:
-        return np.repeat(image, 3, axis=2)
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     if channels == 3 and found == 4 and format != "npy":
         return image[:, :, :3]
     if channels == 1 and found in (3, 4) and format != "npy":

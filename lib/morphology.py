@@ -42,7 +42,7 @@ def closing(image: np.ndarray, radius: int) -> np.ndarray:
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int32 (height, width) of the components and the area of each label; the background has label and area 0."""
+    """Labels int32 (height, width) of the components and each label's area; the background has label and area 0."""
     labels = cv2.connectedComponents(mask, connectivity=8)[1]
     areas = np.bincount(labels.ravel())
     areas[0] = 0

@@ -86,10 +86,9 @@ class PostprocessResult:
             f"in-sample {self.mean('before', 'in_sample'):.4f} -> {self.mean('after', 'in_sample'):.4f}"
         ]
         for name, outcome in self.classes.items():
-            lines.append(
-                f"  {name}: {outcome.rule}; nested gain of the search {outcome.gain:+.4f} ± {outcome.standard_error:.4f}"
-                + ("" if outcome.rule.steps else ", no step adopted")
-            )
+            adopted = "" if outcome.rule.steps else ", no step adopted"
+            gain = f"nested gain of the search {outcome.gain:+.4f} ± {outcome.standard_error:.4f}"
+            lines.append(f"  {name}: {outcome.rule}; {gain}{adopted}")
         return "\n".join(lines)
 
 
@@ -171,59 +170,55 @@ def _measure(
 ) -> None:
     """Fill the terms of every class from the stream, on all cores."""
     rows = {image_id: row for row, image_id in enumerate(counts.ids.tolist())}
-    stale = "the map or mask of image {} is not the one counted in oof_counts.npz; run 03_oof_threshold.py again"
 
-    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> None:
+    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> str:
         image_id, maps, truths = pair
+        row = rows.get(image_id)
         for index, terms in enumerate(measured):
             layers = np.ascontiguousarray(maps[..., index]), np.ascontiguousarray(truths[..., index])
-            if (
-                image_id not in rows
-                or (terms.measure(rows[image_id], *layers) != counts.tp[rows[image_id], index]).any()
-            ):
-                raise UserError(stale.format(image_id))
+            if row is None or not np.array_equal(terms.measure(row, *layers), counts.tp[row, index]):
+                raise UserError(
+                    f"the map or mask of image {image_id} is not the one counted in oof_counts.npz; "
+                    "run 03_oof_threshold.py again"
+                )
+        return image_id
 
-    seen = {
-        image_id
-        for (image_id, *_), _ in tqdm(
-            prefetched(measure, pairs, ahead=2 * THREADS),
-            total=len(rows),
-            desc="morphology",
-            unit="image",
-            disable=None,
-        )
-    }
-    if missing := rows.keys() - seen:
+    measuring = prefetched(measure, pairs, ahead=2 * THREADS)
+    progress = tqdm(measuring, total=len(rows), desc="morphology", unit="image", disable=None)
+    missing = rows.keys() - {image_id for _, image_id in progress}
+    if missing:
         raise UserError(f"there is no map of image {min(missing)}; run 03_oof_threshold.py again")
 
 
 def _outcome(search: ClassSearch) -> ClassOutcome:
-    everywhere, nobody = np.ones(len(search.folds), bool), frozenset()
-    tuned, alone_nested, procedure = search.tuned(nobody), search.nested(()), search.procedure()
-    gain, error = search.gain(procedure, alone_nested, everywhere)
+    everywhere = np.ones(len(search.folds), dtype=bool)
+    alone, procedure = search.nested(()), search.procedure()
+    gain, error = search.gain(procedure, alone, everywhere)
     adopted = search.select() if gain > 0 else ()
+    nested = procedure if adopted else alone
+    tuned = search.tuned(frozenset())
     in_sample = {family: search.terms(rule) for family, rule in tuned.items()}
-    after_nested = procedure if adopted else alone_nested
+    scores = {family: float(pooled(*terms)) for family, terms in in_sample.items()}
     tried = []
     for family, rule in tuned.items():
-        nested_gain, nested_error = search.gain(search.nested(family), alone_nested, everywhere)
+        nested_gain, nested_error = search.gain(search.nested(family), alone, everywhere)
         tried.append(
             {
                 "steps": list(family),
                 "rule": str(rule.rule),
-                "in_sample_gain": float(pooled(*in_sample[family]) - pooled(*in_sample[()])),
+                "in_sample_gain": scores[family] - scores[()],
                 "nested_gain": nested_gain,
                 "standard_error": nested_error,
             }
         )
     return ClassOutcome(
         rule=tuned[adopted].rule,
-        before={"nested": float(pooled(*alone_nested)), "in_sample": float(pooled(*in_sample[()]))},
-        after={"nested": float(pooled(*after_nested)), "in_sample": float(pooled(*in_sample[adopted]))},
+        before={"nested": float(pooled(*alone)), "in_sample": scores[()]},
+        after={"nested": float(pooled(*nested)), "in_sample": scores[adopted]},
         gain=gain,
         standard_error=error,
         without_fold={fold: search.selected_without(fold).rule for fold in np.unique(search.folds).tolist()},
         tried=sorted(tried, key=lambda row: -row["nested_gain"]),
-        terms=after_nested,
+        terms=nested,
         image_gain=influence(*in_sample[adopted]) - influence(*in_sample[()]),
     )

@@ -5,7 +5,9 @@ graph whose connected parts are the regions, so one pass over the runs of a stac
 each mask. Components connect through corners and holes do not, as in lib/morphology.py.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -49,11 +51,18 @@ class Runs:
         start, end = places[::2], places[1::2]
         return Runs(start[start < end], end[start < end], self.shape)
 
-    @property
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """The number of each run's mask."""
+        count, height, width = self.shape
+        beyond = np.searchsorted(self.start, np.arange(1, count + 1) * height * (width + 1))
+        return np.repeat(np.arange(count), np.diff(beyond, prepend=0))
+
+    @cached_property
     def place_in_mask(self) -> tuple[np.ndarray, np.ndarray]:
         """Starts and ends, counted from each mask's first row."""
-        _, height, width = self.shape
-        return self.start % (height * (width + 1)), self.end % (height * (width + 1))
+        first = self.mask * (self.shape[1] * (self.shape[2] + 1))
+        return self.start - first, self.end - first
 
     def labels(self, through_corners: bool) -> np.ndarray:
         """The region of each run, numbers from 0."""
@@ -69,6 +78,18 @@ class Runs:
         edges = csr_array((np.ones(len(neighbours), np.int8), neighbours, offsets), shape=(len(first), len(first)))
         return connected_components(edges, directed=False)[1]
 
+    def enclosed(self) -> tuple["Runs", np.ndarray]:
+        """Of the background's runs, those in holes, and the number of the hole of each, from 0."""
+        _, height, width = self.shape
+        labels = self.labels(through_corners=False)
+        start, end = self.place_in_mask
+        row, column = np.divmod(start, width + 1)
+        at_border = (row == 0) | (row == height - 1) | (column == 0) | (column + end - start == width)
+        is_hole = np.ones(labels.max(initial=-1) + 1, dtype=bool)
+        is_hole[labels[at_border]] = False
+        inside = is_hole[labels]
+        return Runs(self.start[inside], self.end[inside], self.shape), np.cumsum(is_hole)[labels[inside]] - 1
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -82,10 +103,8 @@ class Regions:
     @classmethod
     def of_runs(cls, runs: Runs, truth_before: np.ndarray) -> "Regions":
         """Each run a region. `truth_before` counts the truth's pixels left of each place of a mask."""
-        _, height, width = runs.shape
         start, end = runs.place_in_mask
-        mask = runs.start // (height * (width + 1))
-        return cls(end - start, truth_before[end] - truth_before[start], mask, np.arange(len(start)))
+        return cls(end - start, truth_before[end] - truth_before[start], runs.mask, np.arange(len(start)))
 
     def merged(self, labels: np.ndarray) -> "Regions":
         """The regions of equal label, which lie in one mask, as one; labels are numbers from 0."""
@@ -94,6 +113,10 @@ class Regions:
         mask[labels] = self.mask
         np.minimum.at(first, labels, self.first)
         return Regions(np.bincount(labels, self.area), np.bincount(labels, self.hits), mask, first)
+
+    def joined(self, other: "Regions") -> "Regions":
+        """These regions and then the others."""
+        return Regions(*(np.concatenate(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def sums(self, chosen: np.ndarray, masks: int) -> np.ndarray:
         """Hits and pixels of the chosen regions (bool) in each of the stack's masks: (2, masks)."""
@@ -115,37 +138,31 @@ class MaskStack:
         """`runs` are those of the masks, `truth` is uint8 0/1 (height, width)."""
         self.runs, self.truth, self.count = runs, truth, runs.shape[0]
         self.truth_before = np.pad(truth.cumsum(axis=1, dtype=np.int64), ((0, 0), (1, 0))).ravel()
-        self.component_of_run = self.runs.labels(through_corners=True)
-        self.components = Regions.of_runs(self.runs, self.truth_before).merged(self.component_of_run)
+        self.component_of_run = runs.labels(through_corners=True)
+        self.components = Regions.of_runs(runs, self.truth_before).merged(self.component_of_run)
 
     def filled(self) -> tuple[Regions, Regions, np.ndarray]:
-        """The holes; the components once all holes are filled; and which of those each component becomes part of."""
-        _, height, width = self.runs.shape
-        gaps = self.runs.complement()
-        labels = gaps.labels(through_corners=False)
-        start, end = gaps.place_in_mask
-        row, column = np.divmod(start, width + 1)
-        at_border = (row == 0) | (row == height - 1) | (column == 0) | (end % (width + 1) == width)
-        is_hole = np.ones(labels.max(initial=-1) + 1, dtype=bool)
-        is_hole[labels[at_border]] = False
-        inside = is_hole[labels]
-        hole_of_run = np.cumsum(is_hole)[labels[inside]] - 1
-        hole_runs = Runs(gaps.start[inside], gaps.end[inside], self.runs.shape)
+        """The holes; the components with all holes filled; and which of those each component becomes part of."""
+        hole_runs, hole_of_run = self.runs.complement().enclosed()
         holes = Regions.of_runs(hole_runs, self.truth_before).merged(hole_of_run)
-        # In its row a hole lies between two runs of the mask, and any region it touches it also touches in some row.
+        # A hole's run lies between two runs of the mask. Each component that a hole touches, it touches so in some row.
         left = np.searchsorted(self.runs.start, hole_runs.start) - 1
         beside = self.component_of_run[np.concatenate([left, left + 1])]
-        components, nodes = len(self.components.area), len(self.components.area) + len(holes.area)
+        components = len(self.components.area)
+        nodes = components + len(holes.area)
         edges = (components + np.tile(hole_of_run, 2), beside)
-        joined = connected_components(coo_array((np.ones(len(beside), np.int8), edges), shape=(nodes, nodes)), False)[1]
-        parts = Regions(*(np.concatenate(pair) for pair in zip(vars(self.components).values(), vars(holes).values())))
-        return holes, parts.merged(joined), joined[:components]
+        graph = coo_array((np.ones(len(beside), dtype=np.int8), edges), shape=(nodes, nodes))
+        labels = connected_components(graph, directed=False)[1]
+        return holes, self.components.joined(holes).merged(labels), labels[:components]
 
-    def painted(self, components: np.ndarray) -> np.ndarray:
-        """Masks uint8 (masks, height, width) of the chosen components, bool (components,)."""
-        count, height, width = self.runs.shape
+    def painted(self, components: np.ndarray) -> Iterator[np.ndarray]:
+        """Each mask, uint8 (height, width), with the chosen components only, bool (components,)."""
+        _, height, width = self.runs.shape
         chosen = components[self.component_of_run]
-        edges = np.zeros(count * height * (width + 1), dtype=np.int8)
-        edges[self.runs.start[chosen]] = 1
-        edges[self.runs.end[chosen]] = -1
-        return edges.cumsum(dtype=np.int8).view(np.uint8).reshape(count, height, width + 1)[:, :, :width]
+        start, end = self.runs.place_in_mask
+        for mask in range(self.count):
+            here = chosen & (self.runs.mask == mask)
+            edges = np.zeros(height * (width + 1), dtype=np.int8)
+            edges[start[here]] = 1
+            edges[end[here]] = -1
+            yield edges.cumsum(dtype=np.int8).view(np.uint8).reshape(height, width + 1)[:, :width].copy()

@@ -22,7 +22,10 @@ def encode(mask: np.ndarray, convention: RleSettings = STANDARD) -> str:
     padded = np.zeros(flat.size + 2, np.uint8)  # the zeros at both ends close runs that touch the first or last pixel
     padded[1:-1] = flat
     changes = np.flatnonzero(padded[1:] != padded[:-1])
-    return _write(changes[::2], changes[1::2], convention)
+    if len(changes) == 0:
+        return convention.empty
+    (text,) = _write(changes[::2], changes[1::2], np.zeros(1, int), convention)
+    return text
 
 
 def encode_labels(labels: np.ndarray, convention: RleSettings = STANDARD) -> dict[int, str]:
@@ -31,17 +34,15 @@ def encode_labels(labels: np.ndarray, convention: RleSettings = STANDARD) -> dic
     The texts never overlap, since a pixel has one label. Keys are in ascending order.
     """
     flat = _flatten(labels, convention)
-    if flat.size == 0:
-        return {}
-    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
     ends = np.append(starts[1:], flat.size)
     values = flat[starts]
     order = np.argsort(values, kind="stable")  # stable keeps the runs of a label in pixel order
     order = order[values[order] != 0]
+    if len(order) == 0:
+        return {}
     found, firsts = np.unique(values[order], return_index=True)
-    groups = np.split(order, firsts[1:]) if len(found) else []
-    texts = (_write(starts[runs], ends[runs], convention) for runs in groups)
-    return dict(zip(found.tolist(), texts, strict=True))
+    return dict(zip(found.tolist(), _write(starts[order], ends[order], firsts, convention), strict=True))
 
 
 def decode(text: str, shape: tuple[int, int], convention: RleSettings = STANDARD, disjoint: bool = False) -> np.ndarray:
@@ -141,28 +142,30 @@ def _merge(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return starts, ends
 
 
-def _write(starts: np.ndarray, ends: np.ndarray, convention: RleSettings) -> str:
-    """Text of sorted runs, whose starts and ends count from 0."""
-    if len(starts) == 0:
-        return convention.empty
-    numbers = np.empty(2 * len(starts), np.int64)
-    numbers[0::2] = starts
-    numbers[1::2] = ends - starts
+def _write(starts: np.ndarray, ends: np.ndarray, firsts: np.ndarray, convention: RleSettings) -> list[str]:
+    """Texts of one or more objects: their sorted runs, counted from 0, one object's after the other's.
+
+    `firsts` says which run is the first of each object.
+    """
     if convention.starts == "relative":
-        numbers[2::2] -= ends[:-1]
-        numbers[0] += convention.base
+        counted_from = np.append(0, ends[:-1])
+        counted_from[firsts] = -convention.base
     else:
-        numbers[0::2] += convention.base
-    return _decimal(numbers)
+        counted_from = -convention.base
+    numbers = np.stack([starts - counted_from, ends - starts], axis=1).ravel()
+    separators = np.full(len(numbers), ord(" "), np.uint8)
+    separators[2 * firsts[1:] - 1] = ord("\n")
+    return _decimal(numbers, separators).split("\n")
 
 
-def _decimal(numbers: np.ndarray) -> str:
-    """Non-negative integers in decimal, a space between: 5 to 10 times as fast as str() and join.
+def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
+    """Non-negative integers in decimal, each but the last before its separator: 5 to 10 times as fast as str and join.
 
     One row a decimal place and one column a number; zero bytes stand for leading zeros and are dropped at the end.
     """
     places = len(str(numbers.max()))
-    text = np.full((places + 1, len(numbers)), ord(" "), np.uint8)
+    text = np.empty((places + 1, len(numbers)), np.uint8)
+    text[places] = separators
     rest = numbers.astype(np.uint32 if places < 10 else np.uint64)
     for place in range(places - 1, -1, -1):
         higher = rest // 10

@@ -49,6 +49,14 @@ class RunFolder:
         return self.root / "submission.csv"
 
     @property
+    def unprocessed(self) -> Path:
+        return self.root / "submission_unprocessed.csv"
+
+    @property
+    def before_after(self) -> Path:
+        return self.root / "before_after.png"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

@@ -84,7 +84,7 @@ class ClassSearch:
         return np.stack(terms)[:, :, 0]
 
     def nested(self, family: Family, without: frozenset[int] = frozenset()) -> np.ndarray:
-        """The family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""
+        """A family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""
         return self._on_left_out(without, lambda left_out: self.tuned(without | {left_out})[family])
 
     def procedure(self) -> np.ndarray:
@@ -105,7 +105,7 @@ class ClassSearch:
         return terms[:, images]
 
     def gain(self, after: np.ndarray, before: np.ndarray, images: np.ndarray) -> tuple[float, float]:
-        """How much higher the score of one set of terms (2, images) is than another's, and the gain's standard error."""
+        """The gain in score from one set of terms (2, images) to another, and its standard error."""
         difference = influence(*after) - influence(*before)
         return float(difference.mean()), float(standard_error(difference, self.table.groups[images]))
 

@@ -42,7 +42,7 @@ class ScoreTable:
     def behind(
         self, gate: Gate | None, numerator: np.ndarray, denominator: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Other terms (images, any) of the same images, those that the gate shuts replaced by the terms of emptiness."""
+        """Other terms (images, any) of the same images, an empty mask's where the gate shuts."""
         if gate is None:
             return numerator, denominator
         opens = (self.predicted[:, gate.top - 1] >= gate.area)[:, None]

@@ -104,7 +104,7 @@ def test_numbers_of_every_length_are_written_in_full():
 
 @given(st.lists(st.integers(0, 2**62), min_size=1))
 def test_numbers_are_written_in_decimal(numbers):
-    assert _decimal(np.array(numbers)) == " ".join(map(str, numbers))
+    assert _decimal(np.array(numbers), np.full(len(numbers), ord(","), np.uint8)) == ",".join(map(str, numbers))
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])

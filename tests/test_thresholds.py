@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lib.config import ThresholdSettings
 from lib.errors import UserError
 from lib.files import write_json
-from lib.metrics import Counts, Metric, count_images
+from lib.metrics import Metric, count_images
 from lib.nested import best_threshold, bootstrap_interval, influence, plateau, standard_error
 from lib.rules import Gate, Rule, read_rules
 from lib.thresholds import best_gate, choose_thresholds, score_table, tune
