@@ -10,18 +10,20 @@ every 16th, a grid that no image had a say in. One pass over the components give
 must be drawn for each mask and makes the search ten times slower.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 
 from lib import morphology
 from lib.config import PostprocessSettings
 from lib.metrics import count_at_thresholds
-from lib.regions import MaskStack, Regions, Runs
-from lib.rules import Step
+from lib.regions import MaskStack, Regions
+from lib.rules import Step, apply_steps
 
-FEW = np.arange(16, 256, 16)  # the thresholds at which components are counted
+GRID = np.arange(16, 256, 16, dtype=np.uint8)  # the thresholds at which components are counted
+BATCH_PIXELS = 1 << 22  # of masks counted at once: few enough for memory and caches, enough to make numpy's calls cheap
 
 Steps = tuple[Step, ...]
 
@@ -61,18 +63,13 @@ class Candidates:
         """True positives and predicted pixels of all candidates on one map, both uint8 (height, width).
 
         Two arrays of whole numbers: (2, radius, 255) without component steps, at all thresholds, and
-        (2, component steps, radius, len(FEW)).
+        (2, component steps, radius, len(GRID)).
         """
-        at_all, runs = [], []
-        for steps in self.radius:
-            processed = probability_map
-            for step in steps:
-                processed = step.apply(processed)
-            tp, fp = count_at_thresholds(processed, truth)
-            at_all.append((tp, tp + fp))
-            runs.append(Runs.of((processed >= FEW[:, None, None]).view(np.uint8)))
-        at_few = self._count_component_steps(MaskStack(Runs.stacked(runs), truth))
-        return np.stack(at_all, axis=1), at_few.reshape(2, -1, len(self.radius), len(FEW))
+        processed = [apply_steps(steps, probability_map) for steps in self.radius]
+        at_all = [(tp, tp + fp) for tp, fp in (count_at_thresholds(image, truth) for image in processed)]
+        on_grid = [self._count_component_steps(MaskStack(masks, truth)) for masks in _masks_on_grid(processed)]
+        on_grid = np.concatenate(on_grid, axis=2)
+        return np.stack(at_all, axis=1), on_grid.reshape(2, -1, len(self.radius), len(GRID))
 
     def _count_component_steps(self, masks: MaskStack) -> np.ndarray:
         """The counts of each mask after each of `component_steps`: (2, component steps, masks)."""
@@ -98,6 +95,13 @@ class Candidates:
                 hulls = (morphology.convex_hulls(mask) for mask in masks.painted(kept[part_of]))
                 counts.append(np.array([((hull & masks.truth).sum(), hull.sum()) for hull in hulls], dtype=float).T)
         return counts
+
+
+def _masks_on_grid(maps: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The masks of each map at each of GRID, uint8 (masks, height, width), about BATCH_PIXELS pixels at a time."""
+    rest = product(maps, GRID)
+    while batch := list(islice(rest, max(1, BATCH_PIXELS // maps[0].size))):
+        yield np.stack([image >= threshold for image, threshold in batch]).view(np.uint8)
 
 
 def _kept(regions: Regions, removal: Steps) -> np.ndarray:

@@ -9,17 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from lib.errors import UserError
 from lib.files import atomic_path
 
 THRESHOLDS = np.arange(1, 256)  # a pixel is mask where map >= threshold; 0 would make every pixel mask
+EXACT_IN_FLOAT32 = 2**24  # whole numbers up to this one
 
 
 def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
     """F-beta score of each element: (1 + b²) tp / ((1 + b²) tp + b² fn + fp). A larger beta punishes misses more."""
-    return _ratio((1 + beta**2) * np.asarray(tp, float), (1 + beta**2) * np.asarray(tp, float) + beta**2 * fn + fp)
+    return ratio((1 + beta**2) * np.asarray(tp, float), (1 + beta**2) * np.asarray(tp, float) + beta**2 * fn + fp)
 
 
 def dice(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
@@ -29,7 +31,7 @@ def dice(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
 
 def iou(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
     """Intersection over union of each element: tp / (tp + fp + fn)."""
-    return _ratio(np.asarray(tp, float), np.asarray(tp, float) + fp + fn)
+    return ratio(np.asarray(tp, float), np.asarray(tp, float) + fp + fn)
 
 
 def iou_sweep(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
@@ -43,7 +45,7 @@ def iou_sweep(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
     return np.where(union == 0, 10, np.clip(exceeded, 0, 10)) / 10
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, and 1 where the denominator is 0: both masks are empty there."""
     return np.divide(numerator, denominator, out=np.ones(np.shape(denominator)), where=np.asarray(denominator) != 0)
 
@@ -83,16 +85,20 @@ class Metric:
 
 def pooled(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """sum(numerator) / sum(denominator) over the first axis, the images, by the empty rule."""
-    return _ratio(numerator.sum(axis=0, dtype=float), denominator.sum(axis=0, dtype=float))
+    return ratio(numerator.sum(axis=0, dtype=float), denominator.sum(axis=0, dtype=float))
 
 
 def count_at_thresholds(probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True and false positives at every threshold 1 ... 255, two int32 arrays of shape (255,).
 
-    `probability_map` is uint8, `truth` uint8 0/1 of the same shape. One histogram of (map value, truth) holds all
+    `probability_map` is uint8, `truth` uint8 0/1 of the same shape. One histogram of (truth, map value) holds all
     thresholds: the counts at t are the sums of its bins from t up.
     """
-    histogram = np.bincount(((truth.astype(np.uint16) << 8) | probability_map).ravel(), minlength=512).reshape(2, 256)
+    histogram = np.zeros((2, 256), np.int64)
+    rows = EXACT_IN_FLOAT32 // probability_map.shape[1]  # OpenCV's histograms are float32, and faster than bincount
+    for top in range(0, len(truth), rows):
+        part = [truth[top : top + rows], probability_map[top : top + rows]]
+        histogram += cv2.calcHist(part, [0, 1], None, [2, 256], [0, 2, 0, 256]).astype(np.int64)
     false_positive, true_positive = histogram[:, :0:-1].cumsum(axis=1, dtype=np.int32)[:, ::-1]
     return true_positive, false_positive
 

@@ -7,9 +7,12 @@ of one group (patient, scene, duplicates) are not independent: standard errors a
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from lib.errors import UserError
-from lib.metrics import pooled
+from lib.metrics import pooled, ratio
+
+REACH = 10  # columns to either side of a threshold that make its neighbourhood
 
 
 def splits(folds: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -45,15 +48,20 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:
-    """Names of groups as whole numbers, which sort faster."""
+    """Names of groups as whole numbers from 0, which sort faster."""
     return np.unique(groups, return_inverse=True)[1]
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum of `values` over the images of each group: images first in, groups first out."""
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.concatenate(([True], groups[order][1:] != groups[order][:-1])))
-    return np.add.reduceat(values[order], starts, axis=0)
+    """Sum of `values` over the images of each group: images first in, groups that have images first out."""
+    numbers = group_numbers(groups)
+    return sums_by_number(values, numbers, numbers.max(initial=-1) + 1)
+
+
+def sums_by_number(values: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
+    """Sum of the rows of `values` that have each of the numbers 0 ... count - 1, (count, ...)."""
+    rows = np.arange(len(numbers))
+    return csr_array((np.ones(len(numbers)), (numbers, rows)), shape=(count, len(numbers))) @ values
 
 
 def bootstrap_interval(
@@ -68,14 +76,14 @@ def bootstrap_interval(
     rng, count = np.random.default_rng(seed), len(numerator)
     scores = np.empty(repeats)
     for repeat in range(repeats):
-        times_drawn = np.bincount(rng.integers(count, size=count), minlength=count)[:, None]
-        scores[repeat] = pooled(times_drawn * numerator, times_drawn * denominator).mean()
+        times_drawn = np.bincount(rng.integers(count, size=count), minlength=count).astype(float)
+        scores[repeat] = ratio(times_drawn @ numerator, times_drawn @ denominator).mean()
     low, high = np.quantile(scores, [0.025, 0.975])
     return float(low), float(high)
 
 
 def best_threshold(
-    numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, reach: int = 10, tolerance: float = 0.5
+    numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, reach: int = REACH, tolerance: float = 0.5
 ) -> int:
     """Column of the threshold to use, given terms (images, thresholds): the centre of a plateau before a lone peak.
 

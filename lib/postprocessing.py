@@ -1,16 +1,16 @@
 """Threshold and morphology chosen together on out-of-fold maps, each class on its own.
 
 lib/candidates.py says what is tried, lib/selection.py how it is chosen. A class adopts steps only where selecting
-them also gains on folds left out of the selection, so no class falls.
+them gains more than its standard error on folds that are left out of the selection too, so no class falls.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
-from lib.candidates import FEW, Candidates, Steps
+from lib.candidates import GRID, Candidates, Steps
 from lib.config import PostprocessSettings, ThresholdSettings
 from lib.errors import UserError
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
@@ -20,14 +20,16 @@ from lib.rules import Rule
 from lib.selection import Block, ClassSearch, Family
 from lib.thresholds import score_table
 
+SCORES = ("nested", "in_sample", "gap")
+
 
 @dataclass(frozen=True)
 class ClassOutcome:
     """What was adopted for one class, and what it gains over the threshold alone."""
 
     rule: Rule
-    before: dict[str, float]  # nested and in-sample score of the threshold alone
-    after: dict[str, float]  # of the rule; its nested score leaves the selection of steps out too
+    before: dict[str, float]  # nested, in_sample, gap: the scores of the threshold alone
+    after: dict[str, float]  # the same of the rule; its nested score leaves each fold out of the selection too
     gain: float  # nested, of selecting steps by this procedure
     standard_error: float
     without_fold: dict[int, Rule]  # what is selected without each fold
@@ -63,27 +65,24 @@ class PostprocessResult:
         return np.mean([outcome.image_gain for outcome in self.classes.values()], axis=0)
 
     def mean(self, when: str, score: str) -> float:
-        """Mean over the classes; `when` is before or after, `score` nested or in_sample."""
+        """Mean over the classes; `when` is before or after, `score` nested, in_sample or gap."""
         return float(np.mean([getattr(outcome, when)[score] for outcome in self.classes.values()]))
 
     def to_dict(self) -> dict:
         """For postprocess.json; `read_rules` of lib/rules.py reads the rules back."""
         return {
             "metric": vars(self.metric),
-            **{
-                when: {score: self.mean(when, score) for score in ("nested", "in_sample")}
-                for when in ("before", "after")
-            },
+            **{when: {score: self.mean(when, score) for score in SCORES} for when in ("before", "after")},
             "interval": list(self.interval),
             "classes": {name: outcome.to_dict() for name, outcome in self.classes.items()},
         }
 
     def __str__(self) -> str:
         low, high = self.interval
+        nested, in_sample, gap = ([self.mean(when, score) for when in ("before", "after")] for score in SCORES)
         lines = [
-            f"{self.metric}: nested {self.mean('before', 'nested'):.4f} -> {self.mean('after', 'nested'):.4f} "
-            f"(95 % {low:.4f} to {high:.4f}), "
-            f"in-sample {self.mean('before', 'in_sample'):.4f} -> {self.mean('after', 'in_sample'):.4f}"
+            f"{self.metric}: nested {nested[0]:.4f} -> {nested[1]:.4f} (95 % {low:.4f} to {high:.4f}), "
+            f"in-sample {in_sample[0]:.4f} -> {in_sample[1]:.4f}, gap {gap[0]:+.4f} -> {gap[1]:+.4f}"
         ]
         for name, outcome in self.classes.items():
             adopted = "" if outcome.rule.steps else ", no step adopted"
@@ -93,20 +92,20 @@ class PostprocessResult:
 
 
 class CandidateTerms:
-    """The terms of all candidates on all images of one class, in float32: about 30 KB an image."""
+    """The terms of all candidates on all images of one class, in float32: about 40 KB an image."""
 
     def __init__(self, candidates: Candidates, metric: Metric, images: int):
         self.candidates, self.metric = candidates, metric
         kept = 2 if metric.pools else 1  # the denominators of a mean are all 1
-        radius, component, few = len(candidates.radius), len(candidates.component_steps), len(FEW)
+        radius, component, grid = len(candidates.radius), len(candidates.component_steps), len(GRID)
         self.at_all = np.empty((kept, images, radius, len(THRESHOLDS)), np.float32)
-        self.at_few = np.empty((kept, images, component, radius, few), np.float32)
+        self.on_grid = np.empty((kept, images, component, radius, grid), np.float32)
 
     def measure(self, row: int, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Fill one image's row. Returns the true positives of the map itself at all thresholds, (255,)."""
         positives = np.count_nonzero(truth)
         counts = self.candidates.count(probability_map, truth)
-        for kept, (tp, predicted) in zip((self.at_all, self.at_few), counts, strict=True):
+        for kept, (tp, predicted) in zip((self.at_all, self.on_grid), counts, strict=True):
             kept[:, row] = self.metric.terms(tp, predicted - tp, positives - tp)[: len(kept)]
         return counts[0][0, 0]
 
@@ -117,7 +116,7 @@ class CandidateTerms:
             blocks = [self._block(first, THRESHOLDS, self.at_all[:, :, radius])] if first else []
             for component, then in enumerate(self.candidates.component_steps):
                 if then:
-                    blocks.append(self._block(first + then, FEW, self.at_few[:, :, component, radius]))
+                    blocks.append(self._block(first + then, GRID, self.on_grid[:, :, component, radius]))
             for block in blocks:
                 families.setdefault(tuple(step.name for step in block.steps), []).append(block)
         return families
@@ -191,34 +190,39 @@ def _measure(
 
 
 def _outcome(search: ClassSearch) -> ClassOutcome:
-    everywhere = np.ones(len(search.folds), dtype=bool)
-    alone, procedure = search.nested(()), search.procedure()
-    gain, error = search.gain(procedure, alone, everywhere)
-    adopted = search.select() if gain > 0 else ()
+    alone, procedure, tuned = search.nested(()), search.procedure(), search.tuned(frozenset())
+    gain, error = search.gain(procedure, alone)
+    adopted = search.select() if gain > error else ()
     nested = procedure if adopted else alone
-    tuned = search.tuned(frozenset())
-    in_sample = {family: search.terms(rule) for family, rule in tuned.items()}
-    scores = {family: float(pooled(*terms)) for family, terms in in_sample.items()}
-    tried = []
-    for family, rule in tuned.items():
-        nested_gain, nested_error = search.gain(search.nested(family), alone, everywhere)
-        tried.append(
-            {
-                "steps": list(family),
-                "rule": str(rule.rule),
-                "in_sample_gain": scores[family] - scores[()],
-                "nested_gain": nested_gain,
-                "standard_error": nested_error,
-            }
-        )
+    in_sample_before, in_sample_after = search.terms(tuned[()]), search.terms(tuned[adopted])
     return ClassOutcome(
         rule=tuned[adopted].rule,
-        before={"nested": float(pooled(*alone)), "in_sample": scores[()]},
-        after={"nested": float(pooled(*nested)), "in_sample": scores[adopted]},
+        before=_scores(alone, in_sample_before),
+        after=_scores(nested, in_sample_after),
         gain=gain,
         standard_error=error,
         without_fold={fold: search.selected_without(fold).rule for fold in np.unique(search.folds).tolist()},
-        tried=sorted(tried, key=lambda row: -row["nested_gain"]),
+        tried=sorted(_tried(search), key=lambda row: -row["nested_gain"]),
         terms=nested,
-        image_gain=influence(*in_sample[adopted]) - influence(*in_sample[()]),
+        image_gain=influence(*in_sample_after) - influence(*in_sample_before),
     )
+
+
+def _scores(nested_terms: np.ndarray, in_sample_terms: np.ndarray) -> dict[str, float]:
+    nested, in_sample = float(pooled(*nested_terms)), float(pooled(*in_sample_terms))
+    return {"nested": nested, "in_sample": in_sample, "gap": in_sample - nested}
+
+
+def _tried(search: ClassSearch) -> Iterator[dict]:
+    """A row for each family: how many rules it has, the best of them, and what that gains over the threshold alone."""
+    tuned, alone = search.tuned(frozenset()), search.nested(())
+    for family, best in tuned.items():
+        gain, error = search.gain(search.nested(family), alone)
+        yield {
+            "steps": list(family),
+            "rules": sum(len(block.thresholds) for block in search.families[family]),
+            "rule": str(best.rule),
+            "in_sample_gain": float(pooled(*search.terms(best)) - pooled(*search.terms(tuned[()]))),
+            "nested_gain": gain,
+            "standard_error": error,
+        }

@@ -31,17 +31,8 @@ class Runs:
         count, height, width = masks.shape
         padded = np.zeros((count * height, width + 2), dtype=np.uint8)
         padded[:, 1:-1] = masks.reshape(-1, width)
-        places = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
+        places = np.flatnonzero(padded[:, 1:] != padded[:, :-1]).astype(np.int32)
         return cls(places[::2], places[1::2], masks.shape)
-
-    @classmethod
-    def stacked(cls, stacks: list["Runs"]) -> "Runs":
-        """The runs of several stacks of the same masks' shape as those of one stack."""
-        count, height, width = stacks[0].shape
-        offsets = [number * count * height * (width + 1) for number in range(len(stacks))]
-        starts = [runs.start + offset for runs, offset in zip(stacks, offsets, strict=True)]
-        ends = [runs.end + offset for runs, offset in zip(stacks, offsets, strict=True)]
-        return cls(np.concatenate(starts), np.concatenate(ends), (count * len(stacks), height, width))
 
     def complement(self) -> "Runs":
         """The runs of the background."""
@@ -134,12 +125,12 @@ class Regions:
 class MaskStack:
     """The components and holes of several masks of one image, and their overlap with its truth."""
 
-    def __init__(self, runs: Runs, truth: np.ndarray):
-        """`runs` are those of the masks, `truth` is uint8 0/1 (height, width)."""
-        self.runs, self.truth, self.count = runs, truth, runs.shape[0]
-        self.truth_before = np.pad(truth.cumsum(axis=1, dtype=np.int64), ((0, 0), (1, 0))).ravel()
-        self.component_of_run = runs.labels(through_corners=True)
-        self.components = Regions.of_runs(runs, self.truth_before).merged(self.component_of_run)
+    def __init__(self, masks: np.ndarray, truth: np.ndarray):
+        """`masks` is uint8 0/1 (masks, height, width), `truth` uint8 0/1 (height, width)."""
+        self.runs, self.truth, self.count = Runs.of(masks), truth, len(masks)
+        self.truth_before = np.pad(truth.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0))).ravel()
+        self.component_of_run = self.runs.labels(through_corners=True)
+        self.components = Regions.of_runs(self.runs, self.truth_before).merged(self.component_of_run)
 
     def filled(self) -> tuple[Regions, Regions, np.ndarray]:
         """The holes; the components with all holes filled; and which of those each component becomes part of."""

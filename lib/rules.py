@@ -40,6 +40,13 @@ class Step:
         return STEPS[self.name][1].format(self.size)
 
 
+def apply_steps(steps: tuple[Step, ...], image: np.ndarray) -> np.ndarray:
+    """The mask, or for radius steps the map, uint8 (height, width), after one step and then the next."""
+    for step in steps:
+        image = step.apply(image)
+    return image
+
+
 @dataclass(frozen=True)
 class Gate:
     """The mask is empty unless at least `area` pixels of the map reach `top`."""
@@ -68,10 +75,7 @@ class Rule:
         """Mask uint8 0/1 of a uint8 map, both (height, width)."""
         if self.gate and not self.gate.opens(probability_map):
             return np.zeros_like(probability_map)
-        mask = (probability_map >= self.threshold).view(np.uint8)
-        for step in self.steps:
-            mask = step.apply(mask)
-        return mask
+        return apply_steps(self.steps, (probability_map >= self.threshold).view(np.uint8))
 
     def __str__(self) -> str:
         return ", ".join([f"t={self.threshold}", *([str(self.gate)] if self.gate else []), *map(str, self.steps)])

@@ -15,8 +15,8 @@ import numpy as np
 
 from lib.candidates import Steps
 from lib.metrics import THRESHOLDS, pooled
-from lib.nested import best_threshold, influence, standard_error
-from lib.rules import Rule
+from lib.nested import REACH, best_threshold, influence, standard_error
+from lib.rules import Gate, Rule
 from lib.thresholds import ScoreTable, tune
 
 Family = tuple[str, ...]  # names of the steps, () for the threshold alone
@@ -63,14 +63,7 @@ class ClassSearch:
         best = {(): Tuned(alone, self.families[()][0], alone.threshold - 1)}
         for family, blocks in self.families.items():
             if family:
-                terms = [
-                    table.behind(alone.gate, block.numerator[images], block.denominator[images]) for block in blocks
-                ]
-                highest = int(np.argmax([pooled(*block_terms).max() for block_terms in terms]))
-                block = blocks[highest]
-                reach = 10 if len(block.thresholds) == len(THRESHOLDS) else 0
-                column = best_threshold(*terms[highest], table.groups, reach)
-                best[family] = Tuned(Rule(int(block.thresholds[column]), alone.gate, block.steps), block, column)
+                best[family] = _best_of(blocks, images, table, alone.gate)
         return best
 
     def outside(self, folds: frozenset[int]) -> np.ndarray:
@@ -104,22 +97,37 @@ class ClassSearch:
             terms[:, left_out] = self.terms(rule_for(fold))[:, left_out]
         return terms[:, images]
 
-    def gain(self, after: np.ndarray, before: np.ndarray, images: np.ndarray) -> tuple[float, float]:
-        """The gain in score from one set of terms (2, images) to another, and its standard error."""
+    def gain(self, after: np.ndarray, before: np.ndarray, without: frozenset[int] = frozenset()) -> tuple[float, float]:
+        """The gain in score from one set of terms (2, images outside `without`) to another, and its standard error."""
         difference = influence(*after) - influence(*before)
-        return float(difference.mean()), float(standard_error(difference, self.table.groups[images]))
+        return float(difference.mean()), float(standard_error(difference, self.table.groups[self.outside(without)]))
 
     def select(self, without: frozenset[int] = frozenset()) -> Family:
         """The family chosen by cross-validation within the folds outside `without`."""
-        images, family = self.outside(without), ()
+        family = ()
         while True:
             longer = [other for other in self.families if len(other) == len(family) + 1 and set(family) < set(other)]
             if not longer:
                 return family
             before = self.nested(family, without)
-            gains = {other: self.gain(self.nested(other, without), before, images) for other in longer}
+            gains = {other: self.gain(self.nested(other, without), before, without) for other in longer}
             best = max(gains, key=lambda other: gains[other][0])
             gain, error = gains[best]
             if not gain > error:
                 return family
             family = best
+
+
+def _best_of(blocks: list[Block], images: np.ndarray, table: ScoreTable, gate: Gate | None) -> Tuned:
+    """The block with the best peak on the images (bool), and the threshold to use; `table` is that of the images.
+
+    The blocks of the radius steps hold all thresholds, so that the centre of a plateau can be told from a lone peak.
+    """
+
+    def terms(block: Block) -> tuple[np.ndarray, np.ndarray]:
+        return table.behind(gate, block.numerator[images], block.denominator[images])
+
+    block = max(blocks, key=lambda block: pooled(*terms(block)).max())
+    reach = REACH if len(block.thresholds) == len(THRESHOLDS) else 0
+    column = best_threshold(*terms(block), table.groups, reach)
+    return Tuned(Rule(int(block.thresholds[column]), gate, block.steps), block, column)

@@ -15,8 +15,8 @@ import numpy as np
 
 from lib.config import ThresholdSettings
 from lib.files import write_text
-from lib.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.nested import best_threshold, bootstrap_interval, group_numbers, plateau, run_around, splits
+from lib.metrics import THRESHOLDS, Counts, Metric, pooled, ratio
+from lib.nested import best_threshold, bootstrap_interval, group_numbers, plateau, run_around, splits, sums_by_number
 from lib.rules import Gate, Rule
 
 
@@ -174,18 +174,12 @@ def tune(table: ScoreTable, rule: str) -> Rule:
 def best_gate(table: ScoreTable) -> Gate | None:
     """The gate of the best triplet, over all 255 tops, all bottoms up to the top, and areas 1, 2, 4, ... pixels.
 
-    How many pixels reach a top is known from the counts, so shutting a gate replaces an image's terms with those of
-    an empty mask: for one area, a matrix product over the images scores all tops and bottoms. None where no gate
-    beats the plain threshold; of equal areas the smallest, of equal tops the middle.
+    None where no gate beats the plain threshold; of equal areas the smallest, of equal tops the middle.
     """
     best_score, best = pooled(table.numerator, table.denominator).max(), None
+    is_triplet = np.tri(len(THRESHOLDS), dtype=bool)  # (tops, bottoms)
     for area in 2 ** np.arange(int(table.predicted.max(initial=1)).bit_length()):
-        opens = (table.predicted >= area).astype(float)
-        scores = pooled(
-            _gated_sums(opens, table.numerator, table.empty_numerator)[None],
-            _gated_sums(opens, table.denominator, table.empty_denominator)[None],
-        )
-        scores = np.where(np.tri(len(THRESHOLDS), dtype=bool), scores, -np.inf)  # a bottom above its top is no triplet
+        scores = np.where(is_triplet, _gated_scores(table, area), -np.inf)
         if scores.max() > best_score + 1e-12:
             best_score = scores.max()
             top, bottom = np.unravel_index(np.argmax(scores), scores.shape)
@@ -194,9 +188,19 @@ def best_gate(table: ScoreTable) -> Gate | None:
     return best
 
 
-def _gated_sums(opens: np.ndarray, terms: np.ndarray, empty: np.ndarray) -> np.ndarray:
-    """Sum over the images of `terms` where the gate opens and of `empty` where it does not: (tops, bottoms)."""
-    return empty.sum() + opens.T @ (terms - empty[:, None])
+def _gated_scores(table: ScoreTable, area: int) -> np.ndarray:
+    """Scores behind every gate of one area, (tops, bottoms).
+
+    The gate opens for an image up to some top, which its counts tell. So an image adds to the score of an empty mask
+    what its terms gain over that, for all tops up to its own: sums by top, then added up from the highest.
+    """
+    opening_tops = (table.predicted >= area).sum(axis=1)
+
+    def sums(terms: np.ndarray, empty: np.ndarray) -> np.ndarray:
+        gained = sums_by_number(terms - empty[:, None], opening_tops, len(THRESHOLDS) + 1)
+        return empty.sum() + gained[:0:-1].cumsum(axis=0)[::-1]
+
+    return ratio(sums(table.numerator, table.empty_numerator), sums(table.denominator, table.empty_denominator))
 
 
 def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoice:

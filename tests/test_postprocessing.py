@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.candidates import FEW, Candidates
+from lib.candidates import GRID, Candidates
 from lib.config import PostprocessSettings, ThresholdSettings
 from lib.errors import UserError
 from lib.metrics import count_images, dice
@@ -69,7 +69,7 @@ def test_counts_of_every_candidate_equal_applying_its_rule(seed, height, width, 
             mask = Rule(threshold, steps=steps).apply(probability_map)
             assert at_all[:, number, threshold - 1].tolist() == [(mask & truth).sum(), mask.sum()]
         for component, then in enumerate(candidates.component_steps):
-            for column, threshold in enumerate(FEW):
+            for column, threshold in enumerate(GRID):
                 mask = Rule(int(threshold), steps=steps + then).apply(probability_map)
                 counted = at_few[:, component, number, column].tolist()
                 assert counted == [(mask & truth).sum(), mask.sum()], (str(steps + then), threshold)
@@ -90,7 +90,8 @@ def test_reported_scores_equal_a_naive_twin(rule):
     outcome, folds = result.classes["mask"], np.arange(18) % 3
     thresholds = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings(rule=rule)).classes["mask"]
     assert outcome.rule.steps
-    assert outcome.before == {"nested": thresholds.nested, "in_sample": pytest.approx(thresholds.in_sample)}
+    nested, in_sample = thresholds.nested, thresholds.in_sample
+    assert outcome.before == pytest.approx({"nested": nested, "in_sample": in_sample, "gap": in_sample - nested})
     before, after = naive_dice(made, [thresholds.rule] * 18), naive_dice(made, [outcome.rule] * 18)
     assert outcome.after["in_sample"] == pytest.approx(after.mean(), abs=1e-6)
     assert result.image_gain == pytest.approx(after - before, abs=1e-6)
@@ -113,7 +114,7 @@ def test_the_best_of_each_family_equals_trying_all_its_rules():
         [[("remove", 4)], [("remove", 16)]],
         [[("opening", r), ("remove", a)] for r in (1, 2) for a in (4, 16)],
     ):
-        rules = [Rule(int(t), steps=tuple(Step(*step) for step in each)) for each in steps for t in FEW]
+        rules = [Rule(int(t), steps=tuple(Step(*step) for step in each)) for each in steps for t in GRID]
         best = max(naive_dice(made, [rule] * 9).mean() for rule in rules)
         assert tried[tuple(name for name, _ in steps[0])]["in_sample_gain"] == pytest.approx(best - alone, abs=2e-3)
 

@@ -1,0 +1,38 @@
+"""Planted competitions for the benchmarks: true masks and imperfect probability maps of them, as files on disk."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lib.config import DataSettings
+from lib.maps import MapStore
+
+FOLDS = 5
+
+
+def planted_pair(random: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A map uint8 and its truth uint8 0/1, both (side, side): blobs, false alarms and holes; every eighth is empty."""
+    height = _smooth(random, side, side / 16)
+    truth = (height > (9 if random.random() < 1 / 8 else 0.8)).astype(np.uint8)
+    found = height * truth.max() - 0.8 * truth.max() + 0.35 * _smooth(random, side, 3) - 0.6 * (1 - truth.max())
+    return np.rint(255 / (1 + np.exp(-6 * found))).astype(np.uint8), truth
+
+
+def _smooth(random: np.random.Generator, side: int, sigma: float) -> np.ndarray:
+    """Smooth noise of standard deviation 1."""
+    noise = cv2.GaussianBlur(random.standard_normal((side, side), np.float32), (0, 0), sigma)
+    return noise / noise.std()
+
+
+def plant(root: Path, count: int, side: int) -> tuple[DataSettings, MapStore]:
+    """Write `count` masks and maps below `root`. The mask files stand for the images too, whose pixels nobody reads."""
+    random = np.random.default_rng(0)
+    store = MapStore(root / "maps", ("mask",))
+    (root / "masks").mkdir(parents=True)
+    for number in range(count):
+        probability_map, truth = planted_pair(random, side)
+        cv2.imwrite(str(root / "masks" / f"{number:05d}.png"), 255 * truth)
+        store.write(f"{number:05d}", probability_map[..., None])
+    files = "masks/{id}.png"
+    return DataSettings(root=root, train_images=files, train_masks=files, test_images=files, channels=1), store
