@@ -55,11 +55,12 @@ class DataSettings(Section):
     rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
     class_column: str | None = None  # default for several classes: the id column holds <id>_<class>
     rle: RleSettings = RleSettings()
+    compare_masks: str | None = None  # the same masks in the other form, csv or images, to check `rle` by
     instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
     images_without_mask: Literal["error", "empty", "skip"] = "error"
     masks_without_image: Literal["error", "skip"] = "error"
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
-    group: str | None = None  # a column, or parts of the pattern such as {case}; default: the column `group` if any
+    group: str | None = None  # a column, parts of the pattern such as {case}, or dicom:PatientID; default: column `group`
     group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
 
     channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as there are files (one plane each) per image
@@ -90,6 +91,17 @@ class SubmissionSettings(Section):
 
     rows: Literal["mask", "instance"] = "mask"  # one row per image (and class), or one per connected object
     size: tuple[PositiveInt, PositiveInt] | None = None  # height and width of the masks; default: each image's own
+
+
+class ObjectSettings(Section):
+    """How maps become objects, and how objects are scored, where submission.rows is `instance`."""
+
+    metric: Literal["ap", "f_beta"] = "ap"  # per image and IoU limit: TP / (TP + FP + FN), or the F-beta score
+    beta: PositiveFloat = 2.0  # of f_beta: above 1 misses cost more, below 1 false alarms do
+    depths: list[PositiveInt] = [2, 4]  # pixels; objects joined by a neck thinner than twice this may be cut apart
+    rises: list[Annotated[int, Field(ge=1, le=254)]] = [48, 96]  # of 255; so may objects whose peaks rise that much
+    areas: list[NonNegativeInt] = [0, 8, 32, 128]  # pixels; smaller objects are dropped
+    images: PositiveInt = 1000  # at most so many are used to choose; all are scored
 
 
 class FoldSettings(Section):
@@ -160,6 +172,7 @@ class TrainSettings(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     workers: NonNegativeInt = 2
     seed: NonNegativeInt = 0
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # gets each epoch's numbers
 
 
 class ThresholdSettings(Section):
@@ -207,6 +220,7 @@ class Settings(Section):
     threshold: ThresholdSettings = ThresholdSettings()
     infer: InferSettings = InferSettings()
     postprocess: PostprocessSettings = PostprocessSettings()
+    objects: ObjectSettings = ObjectSettings()
     submission: SubmissionSettings = SubmissionSettings()
 
 

@@ -6,13 +6,16 @@ them gains more than its standard error on folds that are left out of the select
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from lib.candidates import GRID, Candidates, Steps
 from lib.config import PostprocessSettings, ThresholdSettings
 from lib.errors import UserError
+from lib.files import write_text
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
 from lib.nested import bootstrap_interval, group_numbers, influence
 from lib.parallel import THREADS, prefetched
@@ -76,6 +79,12 @@ class PostprocessResult:
             "interval": list(self.interval),
             "classes": {name: outcome.to_dict() for name, outcome in self.classes.items()},
         }
+
+    def write_gains(self, path: Path) -> None:
+        """Write postprocess.csv: what each image gains by the rules, one column per class."""
+        gains = {f"gain_{name}": outcome.image_gain for name, outcome in self.classes.items()}
+        table = pd.DataFrame({"id": self.ids, **gains})
+        write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
     def __str__(self) -> str:
         low, high = self.interval

@@ -1,0 +1,26 @@
+"""Make the page of a run again.
+
+python -m lib.report runs/NAME
+"""
+
+import argparse
+from pathlib import Path
+
+from lib.cli import run_stage
+
+
+def report(arguments: argparse.Namespace) -> None:
+    from lib.report.page import write_report
+    from lib.run import open_run
+
+    run, settings = open_run(arguments.run)
+    write_report(run, settings)
+    print(f"wrote     {run.report}")
+
+
+if __name__ == "__main__":
+    command = argparse.ArgumentParser(
+        prog="python -m lib.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("run", type=Path, metavar="runs/NAME")
+    run_stage(report, command)

@@ -1,0 +1,193 @@
+"""The parts of the page that look at maps: errors by kind, and the test set against the training images."""
+
+import numpy as np
+
+from lib.report.charts import Axis, Chart
+from lib.report.measures import BORDER_NAMES, OofLook, OofScores, TestLook, largest_gap
+
+CLOUD = 1500  # dots of a cloud, at most
+FOUND = 0.5  # an object is found when this share of it is covered
+COVERAGE_BINS = 20
+
+
+def errors_part(scores: OofScores, looks: dict[str, OofLook]) -> dict:
+    """Dice against coverage and object size, objects found by size, empties, wrong pixels by distance to the border."""
+    found = np.array([pair for look in looks.values() for pair in look.objects], float).reshape(-1, 2)
+    border = sum(look.border for look in looks.values())
+    rows = {image_id: row for row, image_id in enumerate(scores.ids)}
+    sampled = [rows[image_id] for image_id in looks]
+    sizes = np.array([look.object_area for look in looks.values()])
+    charts = [
+        _dice_chart(
+            "Dice against coverage", "% of the image that is mask", 100 * scores.coverage, scores.dice, scores.positives
+        ),
+        _dice_chart(
+            "Dice against object size",
+            "mean size of the image's objects, px",
+            sizes,
+            scores.dice[sampled],
+            scores.positives[sampled],
+        ),
+    ]
+    charts += [_found_chart(found)] if len(found) else []
+    charts += [_border_chart(border)] if border.sum() else []
+    return {
+        "charts": charts,
+        "empties": [_empties(scores, layer) for layer in range(len(scores.classes))],
+        "sampled": len(looks),
+        "images": len(scores.ids),
+        "words": errors_in_words(scores, found, border),
+        "borderless": sum(look.borderless for look in looks.values()),
+    }
+
+
+def errors_in_words(scores: OofScores, found: np.ndarray, border: np.ndarray) -> list[str]:
+    """What the charts show, one sentence each."""
+    words = []
+    if border.sum():
+        near, missed = border[:, :2].sum() / border.sum(), border[1].sum() / border.sum()
+        words.append(
+            f"{near:.0%} of the wrong pixels lie within 2 px of a true border; "
+            f"{missed:.0%} of them are misses, {1 - missed:.0%} false alarms."
+        )
+    if len(found):
+        limit = np.quantile(found[:, 0], 0.25)
+        small = found[:, 0] <= limit
+        shares = [(part[:, 1] >= FOUND).mean() for part in (found[small], found[~small]) if len(part)]
+        words.append(
+            f"Of the smallest quarter of the objects (up to {limit:.0f} px) {shares[0]:.0%} are found"
+            + (f", of the larger ones {shares[1]:.0%}." if len(shares) > 1 else ".")
+        )
+    empty = scores.positives == 0
+    if empty.any():
+        called = (scores.predicted > 0) & empty
+        words.append(
+            f"{called.sum()} of {empty.sum()} masks that are empty are called full; each costs its whole score, "
+            f"{called.sum() / empty.size:.4f} of mean Dice together."
+        )
+    return words
+
+
+def _empties(scores: OofScores, layer: int) -> dict:
+    """How often empty and full are told apart, at the threshold rule."""
+    truth, predicted = scores.positives[:, layer] > 0, scores.predicted[:, layer] > 0
+    return {
+        "name": scores.classes[layer],
+        "empty_as_empty": int((~truth & ~predicted).sum()),
+        "empty_as_full": int((~truth & predicted).sum()),
+        "full_as_empty": int((truth & ~predicted).sum()),
+        "full_as_full": int((truth & predicted).sum()),
+    }
+
+
+def _dice_chart(title: str, label: str, sizes: np.ndarray, dice: np.ndarray, positives: np.ndarray) -> Chart:
+    """A cloud of images that are not empty, and the median Dice of eight equal parts of them by size."""
+    full = (positives > 0).ravel()
+    sizes, dice = sizes.ravel()[full], dice.ravel()[full]
+    chart = Chart(title, Axis.around(label, sizes, log=True), Axis("Dice", 0, 1.02))
+    shown = np.linspace(0, len(sizes) - 1, min(len(sizes), CLOUD)).round().astype(int)
+    chart.cloud(sizes[shown], dice[shown], "s0")
+    parts = [part for part in np.array_split(np.argsort(sizes, kind="stable"), 8) if len(part)]
+    chart.line([np.median(sizes[p]) for p in parts], [np.median(dice[p]) for p in parts], "s3", width=2.4)
+    chart.legend = [("image", "dot", "s0"), ("median", "line", "s3")]
+    return chart
+
+
+def _found_chart(found: np.ndarray) -> Chart:
+    """Share of the true objects that are found, by size."""
+    powers = np.arange(np.floor(np.log2(found[:, 0].min()) / 2), np.ceil(np.log2(found[:, 0].max() + 1) / 2) + 1)
+    edges = 4.0**powers
+    number = np.histogram(found[:, 0], edges)[0]
+    hits = np.histogram(found[found[:, 1] >= FOUND, 0], edges)[0]
+    shares = 100 * hits / np.maximum(number, 1)
+    chart = Chart(
+        "Objects found, by size", Axis("size of the true object, px", edges[0], edges[-1], log=True), Axis("%", 0, 112)
+    )
+    chart.bars(edges, shares, "s2")
+    for left, right, share, count in zip(edges, edges[1:], shares, number, strict=False):
+        if count:
+            chart.word(np.sqrt(left * right), share, f"{count:,}")
+    chart.caption = "Found: at least half covered by the mask. Above each bar: the number of objects."
+    return chart
+
+
+def _border_chart(border: np.ndarray) -> Chart:
+    """Wrong pixels by their distance to the true border, misses on top of false alarms."""
+    shares = 100 * border / border.sum()
+    x = Axis("distance to the true border, px", 0, len(BORDER_NAMES))
+    chart = Chart("Where the wrong pixels are", x, Axis("% of the wrong pixels", 0, 1.12 * shares.sum(axis=0).max()))
+    places = np.arange(len(BORDER_NAMES) + 1)
+    chart.bars(places, shares.sum(axis=0), "miss")
+    chart.bars(places, shares[0], "alarm")
+    chart.x_names = BORDER_NAMES
+    chart.legend = [("missed", "box", "miss"), ("false alarm", "box", "alarm")]
+    return chart
+
+
+def coverage_part(truth: np.ndarray, oof: np.ndarray, test: np.ndarray, classes: list[str], images: int) -> dict:
+    """Coverage of the test masks against that of the training images; coverages (images, classes), 0 to 1."""
+    parts = []
+    for layer, name in enumerate(classes):
+        columns = truth[:, layer], oof[:, layer], test[:, layer]
+        labels = ("training, truth", "training, predicted out of fold", "test, predicted")
+        rows = [
+            {"what": label, "mean": float(c.mean()), "median": float(np.median(c)), "empty": float((c == 0).mean())}
+            for label, c in zip(labels, columns, strict=True)
+        ]
+        parts.append({"name": name, "rows": rows, "words": shift_in_words(oof[:, layer], test[:, layer])})
+    charts = [_coverage_chart(name, *(c[:, layer] for c in (truth, oof, test))) for layer, name in enumerate(classes)]
+    return {"classes": parts, "charts": charts, "sampled": len(test), "images": images}
+
+
+def shift_in_words(oof: np.ndarray, test: np.ndarray) -> dict:
+    """Whether the test masks cover as much as the out-of-fold ones of the same models, in words."""
+    gap, chance = largest_gap(oof, test)
+    means = f"{test.mean():.1%} of a test image is predicted as mask, {oof.mean():.1%} of a training image out of fold"
+    measured = f"the two distributions are {100 * gap:.0f} points apart where they differ most"
+    usual = f"chance alone rarely gives more than {100 * chance:.0f}"
+    if gap <= chance:
+        return {"shift": False, "words": f"No shift to be seen: {means}; {measured}, and {usual}."}
+    direction = "less" if test.mean() < oof.mean() else "more"
+    return {
+        "shift": True,
+        "words": f"A shift: {direction} is predicted on the test images than the training images lead to expect. "
+        f"{means[0].upper()}{means[1:]}; {measured}, and {usual} between independent images. The test images may "
+        "be of another kind, and the out-of-fold score may not hold for them.",
+    }
+
+
+def _coverage_chart(name: str, truth: np.ndarray, oof: np.ndarray, test: np.ndarray) -> Chart:
+    edges = np.linspace(0, 100 * max(float(c.max()) for c in (truth, oof, test)) or 1, COVERAGE_BINS + 1)
+    shares = [100 * np.histogram(100 * c, edges)[0] / len(c) for c in (truth, oof, test)]
+    chart = Chart(
+        f"Coverage of {name}",
+        Axis("% of the image that is mask", 0, float(edges[-1])),
+        Axis("% of the images", 0, 1.08 * max(float(s.max()) for s in shares)),
+    )
+    chart.bars(edges, shares[0], "soft")
+    chart.steps(edges, shares[1], "s0")
+    chart.steps(edges, shares[2], "s3")
+    chart.legend = [
+        ("training, truth", "box", "soft"),
+        ("training, predicted out of fold", "line", "s0"),
+        ("test, predicted", "line", "s3"),
+    ]
+    return chart
+
+
+def certainty_chart(looks: dict[str, TestLook]) -> Chart | None:
+    """How sure the maps are of their own masks."""
+    values = np.concatenate([look.certainty for look in looks.values()])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    edges = np.linspace(min(float(values.min()), 0.98), 1, COVERAGE_BINS + 1)
+    shares = 100 * np.histogram(values, edges)[0] / len(values)
+    chart = Chart(
+        "Certainty of the test masks",
+        Axis("Dice that the map expects of its own mask", float(edges[0]), 1),
+        Axis("% of the masks", 0, 1.08 * float(shares.max())),
+    )
+    chart.bars(edges, shares, "s4")
+    chart.caption = "Dice if the truth were as probable as the map says. Overconfident models are not as good as this."
+    return chart

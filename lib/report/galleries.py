@@ -1,0 +1,189 @@
+"""Galleries: which images are worth looking at, each drawn as a row of small pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lib.data import TestData, TrainingData
+from lib.maps import MapStore
+from lib.metrics import dice
+from lib.report.measures import OofScores, TestLook
+from lib.report.pictures import (
+    PREDICTION,
+    TRUTH,
+    data_uri,
+    errors_picture,
+    mask_picture,
+    probability_picture,
+    shown_image,
+)
+from lib.rules import Rule
+
+SHOWN = 8  # images of a gallery
+
+
+class Place(NamedTuple):
+    """One class of one image."""
+
+    id: str
+    layer: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of pictures, (what it shows, data URI), and the words below it."""
+
+    id: str
+    name: str  # of the class, where there are several
+    words: str
+    pictures: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of pictures that have something in common."""
+
+    key: str
+    title: str
+    words: str
+    items: list[Item]
+
+
+@dataclass(frozen=True)
+class OofPainter:
+    """Draws training images with their out-of-fold masks."""
+
+    data: TrainingData
+    maps: MapStore
+    before: dict[str, Rule]
+    after: dict[str, Rule] | None  # once the morphology is chosen
+
+    def paint(self, place: Place) -> Item:
+        """Image | truth | probability | unprocessed | processed (where the class has steps), with the masks' Dice."""
+        name = self.data.classes[place.layer]
+        shown = shown_image(self.data.read_image(place.id))
+        truth = np.ascontiguousarray(self.data.read_mask(place.id)[..., place.layer])
+        probability_map = np.ascontiguousarray(self.maps.read(place.id)[..., place.layer])
+        pictures = [
+            ("image", shown),
+            ("truth", mask_picture(shown, truth, TRUTH)),
+            ("probability", probability_picture(probability_map)),
+        ]
+        scores = []
+        processed = self.after and self.after[name].steps
+        for what, rules in (("unprocessed", self.before), ("processed", self.after if processed else None)):
+            if rules:
+                mask = rules[name].apply(probability_map)
+                scores.append(f"{mask_dice(mask, truth):.3f}")
+                pictures.append((what, errors_picture(shown, mask, truth)))
+        words = "Dice " + " → ".join(scores)
+        return Item(place.id, _several(self.data.classes, name), words, _encoded(pictures))
+
+
+@dataclass(frozen=True)
+class TestPainter:
+    """Draws test images with their masks."""
+
+    __test__ = False
+
+    data: TestData
+    maps: MapStore
+    rules: dict[str, Rule]
+
+    def paint(self, place: Place, looked: TestLook) -> Item:
+        """Image | probability | mask."""
+        name = self.data.classes[place.layer]
+        shown = shown_image(self.data.read_image(place.id))
+        probability_map = np.ascontiguousarray(self.maps.read(place.id)[..., place.layer])
+        mask = self.rules[name].apply(probability_map)
+        pictures = [
+            ("image", shown),
+            ("probability", probability_picture(probability_map)),
+            ("mask", mask_picture(shown, mask, PREDICTION)),
+        ]
+        words = f"certainty {looked.certainty[place.layer]:.3f}, covers {looked.coverage[place.layer]:.1%}"
+        return Item(place.id, _several(self.data.classes, name), words, _encoded(pictures))
+
+
+def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Dice of two masks, uint8 0/1 (height, width)."""
+    both, predicted, positives = (np.count_nonzero(plane) for plane in (mask & truth, mask, truth))
+    return float(dice(both, predicted - both, positives - both))
+
+
+def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[Gallery]:
+    """The images of the worst, middle and best Dice at the threshold rules, one class at a time.
+
+    Of equal Dice, more wrong pixels are worse. Images that truly are empty are among the worst, never the best.
+    """
+    order = np.lexsort((-scores.wrong.ravel(), scores.dice.ravel()))
+    solid = order[scores.positives.ravel()[order] > 0]
+    worst = order[:SHOWN]
+    best = solid[::-1][:SHOWN]
+    best = best[~np.isin(best, worst)]
+    middle = solid[max((len(solid) - SHOWN) // 2, 0) :][:SHOWN]
+    middle = middle[~np.isin(middle, [*worst, *best])]
+    chosen = [
+        ("worst", "Worst", "The lowest Dice; of equals, the most wrong pixels first.", worst),
+        ("median", "Median", "Around the median Dice of the images that have something to find.", middle),
+        ("best", "Best", "The highest Dice of the images that have something to find.", best),
+    ]
+    return [
+        Gallery(key, title, words, [paint(_place(scores, index)) for index in indices])
+        for key, title, words, indices in chosen
+        if len(indices)
+    ]
+
+
+def changed_galleries(
+    gains: np.ndarray, scores: OofScores, paint: Callable[[Place], Item], metric: str
+) -> list[Gallery]:
+    """The images that the morphology changes most, for the better and for the worse; `gains` (images, classes)."""
+    flat = gains.ravel()
+    order = np.argsort(flat, kind="stable")
+    better = [index for index in order[::-1][:SHOWN] if flat[index] > 0]
+    worse = [index for index in order[:SHOWN] if flat[index] < 0]
+    chosen = [
+        ("better", "Better by the morphology", f"Where {metric} rises most.", better),
+        ("worse", "Worse by the morphology", f"Where {metric} falls most.", worse),
+    ]
+    return [
+        Gallery(key, title, words, [paint(_place(scores, index)) for index in indices])
+        for key, title, words, indices in chosen
+        if len(indices)
+    ]
+
+
+def certainty_galleries(looks: dict[str, TestLook], paint: Callable[[Place, TestLook], Item]) -> list[Gallery]:
+    """The test images of which the maps are least and most certain, among those with a mask."""
+    places = [
+        (float(look.certainty[layer]), Place(image_id, layer))
+        for image_id, look in looks.items()
+        for layer in range(len(look.certainty))
+        if np.isfinite(look.certainty[layer])
+    ]
+    places.sort()
+    least, most = places[:SHOWN], places[SHOWN:][::-1][:SHOWN]
+    return [
+        Gallery(key, title, words, [paint(place, looks[place.id]) for _, place in chosen])
+        for key, title, words, chosen in (
+            ("least", "Least certain", "Look here first: where the model would most likely be wrong.", least),
+            ("most", "Most certain", "Where the map is almost black and white.", most),
+        )
+        if chosen
+    ]
+
+
+def _place(scores: OofScores, index: int) -> Place:
+    row, layer = divmod(int(index), len(scores.classes))
+    return Place(scores.ids[row], layer)
+
+
+def _several(classes: list[str], name: str) -> str:
+    return name if len(classes) > 1 else ""
+
+
+def _encoded(pictures: list[tuple[str, np.ndarray]]) -> list[tuple[str, str]]:
+    return [(what, data_uri(picture)) for what, picture in pictures]

@@ -1,0 +1,140 @@
+"""The top of the page: scores, what was set, how to make it again, versions and seconds."""
+
+from pathlib import Path
+
+import yaml
+
+from lib.config import Section, Settings
+from lib.files import read_json
+from lib.run import RunFolder
+
+STAGES = {
+    "01_prepare_folds": "data checked, folds made",
+    "02_train": "one model per fold",
+    "03_oof_threshold": "out-of-fold maps and threshold",
+    "04_infer": "test maps",
+    "05_postprocess": "morphology and submission",
+}
+
+Card = dict[str, str]
+
+
+def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> list[Card]:
+    """What to know at one look, as far as the stages are done."""
+    cards = []
+    if "03" in done:
+        cards += out_of_fold_cards(run, "05" in done)
+    else:
+        cards += training_cards(run, settings)
+    if "05" in done:
+        with run.submission.open() as file:
+            rows = sum(1 for _ in file) - 1
+        cards.append(
+            card("Submission", "ready", f"{run.submission.name}: {rows:,} rows in the sample's columns and order")
+            | {"note": "every mask was decoded again and is the same", "tone": "good"}
+        )
+    return cards
+
+
+def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
+    """Honest score, what tuning on the same images would claim, and what an empty submission gets."""
+    threshold = read_json(run.threshold)
+    shown = read_json(run.postprocess) if processed else threshold
+    scores = shown["after"] if processed else threshold
+    metric, (low, high) = metric_name(threshold["metric"]), shown["interval"]
+    gap = scores["in_sample"] - scores["nested"]
+    cards = [
+        card(f"{metric}, out of fold", f"{scores['nested']:.4f}", f"95 % interval {low:.4f} to {high:.4f}")
+        | {"note": "nested: every image at a rule tuned on other folds; what to expect of new images", "tone": "main"},
+        card("In-sample", f"{scores['in_sample']:.4f}", f"gap {gap:+.4f}")
+        | {"note": "tuned and scored on the same images; the gap is how much tuning flatters"},
+        card("All empty", f"{threshold['all_empty']:.4f}", "what predicting nothing scores")
+        | {"note": "an honest score must be well above it"},
+    ]
+    if processed:
+        before, adopted = shown["before"]["nested"], any(rule["adopted"] for rule in shown["classes"].values())
+        gained = card("Morphology", f"{scores['nested'] - before:+.4f}", f"threshold alone: {before:.4f}")
+        none = card("Morphology", "none", "the threshold alone is used")
+        notes = ("gained on folds that had no say in choosing it", "no step was found to gain on folds left out")
+        cards.insert(1, (gained | {"note": notes[0]}) if adopted else (none | {"note": notes[1]}))
+    return cards
+
+
+def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
+    """How many folds are trained, and the mean of their own best scores."""
+    folders = [run.fold(fold) for fold in range(settings.folds.count)]
+    trained = [read_json(folder.metrics) for folder in folders if folder.metrics.is_file()]
+    cards = [card("Folds trained", f"{len(trained)} of {len(folders)}", "one model per fold")]
+    name = f"val_{settings.threshold.metric}"
+    if scores := [metrics[name] for metrics in trained if name in metrics]:
+        mean = sum(scores) / len(scores)
+        cards.append(
+            card(f"Validation {metric_name(vars(settings.threshold))}", f"{mean:.4f}", f"mean of {len(scores)} folds")
+            | {"note": "each at its own best epoch and threshold, so too good; stage 03 scores honestly"}
+        )
+    return cards
+
+
+def card(label: str, value: str, detail: str) -> Card:
+    return {"label": label, "value": value, "detail": detail, "note": "", "tone": ""}
+
+
+def metric_name(metric: dict) -> str:
+    """A metric's name for people, from its name and beta."""
+    names = {"dice": "Dice", "dice_global": "Dice of all pixels", "iou": "IoU", "iou_sweep": "IoU sweep"}
+    name = metric.get("name") or metric["metric"]
+    return names.get(name) or f"F-beta ({metric['beta']:g})"
+
+
+def differing_settings(settings: Settings) -> str:
+    """What differs from the defaults, as YAML that `01_prepare_folds.py --config` reads; defaults as comments."""
+    lines = []
+    for name, value in settings:
+        if not isinstance(value, Section):
+            continue
+        changed = _changed(value, indent=1)
+        lines += [f"{name}:", *changed] if changed else []
+    return "\n".join([f"name: {settings.name}", *lines]) + "\n"
+
+
+def _changed(section: Section, indent: int) -> list[str]:
+    lines = []
+    for key, field in type(section).model_fields.items():
+        value, default = getattr(section, key), field.get_default(call_default_factory=True)
+        if value == default:
+            continue
+        if isinstance(value, Section):
+            lines += ["  " * indent + f"{key}:", *_changed(value, indent + 1)]
+        else:
+            plain = section.model_dump(mode="json", include={key})[key]
+            usual = f"  # default: {_inline(default)}"
+            lines.append("  " * indent + f"{key}: {_inline(plain)}{usual}")
+    return lines
+
+
+def _inline(value: object) -> str:
+    """A value as YAML on one line."""
+    plain = str(value) if isinstance(value, Path) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+
+
+def commands(settings: Settings) -> list[str]:
+    """What to type to make the run again, from the settings above saved as a file."""
+    later = [f"python {stage}.py --run runs/{settings.name}" for stage in list(STAGES)[1:]]
+    return [f"python 01_prepare_folds.py --config configs/{settings.name}.yaml", *later]
+
+
+def stage_times(run: RunFolder) -> list[dict]:
+    """What each stage with a record took, and when it was done."""
+    found = []
+    for stage, what in STAGES.items():
+        if run.record(stage).is_file():
+            record = read_json(run.record(stage))
+            found.append({"stage": stage, "what": what, "seconds": record["seconds"], "finished": record["finished"]})
+    return found
+
+
+def versions(run: RunFolder) -> dict[str, str]:
+    """The versions that the latest stage ran with."""
+    records = [read_json(run.record(stage)) for stage in STAGES if run.record(stage).is_file()]
+    return max(records, key=lambda record: record["finished"])["versions"] if records else {}

@@ -1,0 +1,82 @@
+"""Pictures for the page: images, maps and masks drawn small, as data URIs.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers: a false alarm is vermilion, a miss blue, the true
+outline white.
+"""
+
+import base64
+
+import cv2
+import numpy as np
+
+from lib.errors import UserError
+
+SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
+QUALITY = 82
+FALSE_ALARM, MISSED = (213, 94, 0), (0, 130, 220)  # the blue a little brighter than Okabe and Ito's, for dark images
+TRUTH, PREDICTION = (0, 190, 135), (240, 228, 66)
+OUTLINE = (255, 255, 255)
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """A picture, uint8 RGB, as JPEG; colour at full resolution, or thin outlines would blur."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    written, encoded = cv2.imencode(".jpg", picture[..., ::-1], options)
+    if not written:
+        raise UserError(f"OpenCV cannot write a JPEG of shape {picture.shape}")
+    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
+
+
+def resized(plane: np.ndarray, interpolation: int | None = None) -> np.ndarray:
+    """An image, map or mask with the longest side SIDE; masks stay 0/1 with INTER_NEAREST."""
+    factor = SIDE / max(plane.shape[:2])
+    size = tuple(max(1, round(factor * length)) for length in plane.shape[1::-1])
+    default = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return cv2.resize(plane, size, interpolation=default if interpolation is None else interpolation)
+
+
+def shown_image(image: np.ndarray) -> np.ndarray:
+    """An image (height, width, channels) as RGB, small; its first three channels, or the first as gray.
+
+    The half per cent at either end of the range is cut off, so that dark microscopy can be seen.
+    """
+    planes = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    small = resized(np.ascontiguousarray(planes)).astype(np.float32)
+    low, high = np.percentile(small, [0.5, 99.5])
+    return np.clip((small - low) * (255 / max(high - low, 32)), 0, 255).astype(np.uint8)
+
+
+def probability_picture(probability_map: np.ndarray) -> np.ndarray:
+    """A map as colours from dark blue (0) to yellow (1), RGB."""
+    return cv2.applyColorMap(resized(probability_map), cv2.COLORMAP_CIVIDIS)[..., ::-1]
+
+
+def mask_picture(shown: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """The small image with one mask tinted and outlined."""
+    mask = resized(mask, cv2.INTER_NEAREST)
+    return outlined(tinted(shown, mask, colour, 0.3), mask, colour)
+
+
+def errors_picture(shown: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The small image, darkened and gray; false alarms and misses filled and outlined, the truth outlined white."""
+    mask, truth = resized(mask, cv2.INTER_NEAREST), resized(truth, cv2.INTER_NEAREST)
+    gray = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY)
+    picture = np.repeat((gray * 0.6).astype(np.uint8)[..., None], 3, axis=2)
+    picture = outlined(picture, truth, OUTLINE)
+    for wrong, colour in ((mask & ~truth & 1, FALSE_ALARM), (truth & ~mask & 1, MISSED)):
+        picture = outlined(tinted(picture, wrong, colour, 0.65), wrong, colour)
+    return picture
+
+
+def tinted(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], share: float) -> np.ndarray:
+    """A copy with `share` of a colour over the mask."""
+    mixed = picture.copy()
+    mixed[mask > 0] = (1 - share) * picture[mask > 0] + share * np.array(colour)
+    return mixed
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A copy with the mask's outline, one pixel wide and inside it."""
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(picture.copy(), contours, -1, colour, 1)

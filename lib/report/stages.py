@@ -1,0 +1,199 @@
+"""The parts of the page that come from the tables of stages 01 to 03 and 05: folds, training, threshold, morphology."""
+
+import numpy as np
+import pandas as pd
+
+from lib.config import Settings
+from lib.files import read_json
+from lib.folds import coverage_columns, describe_groups
+from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
+from lib.report.overview import metric_name
+from lib.run import RunFolder
+
+BINS = 12  # of the histograms
+LISTED = 12  # rows of a list; the table on disk has all
+CLASSES = 6  # histograms of so many classes
+
+
+def folds_part(run: RunFolder, classes: list[str]) -> dict:
+    """Table of the folds, coverage histograms, duplicates and groups."""
+    table = pd.read_csv(run.folds, dtype={"id": str, "group": str}, keep_default_na=False)
+    columns = coverage_columns(classes)
+    table["is_empty"] = (table[columns] == 0).all(axis=1)
+    rows = [_fold_row(str(fold), part, columns) for fold, part in table.groupby("fold")]
+    sizes = table.groupby(["height", "width"]).size().sort_values(ascending=False)
+    groups = table.group.value_counts()
+    duplicates_path = run.root / "duplicates.csv"
+    found = pd.read_csv(duplicates_path, dtype=str, keep_default_na=False) if duplicates_path.is_file() else None
+    return {
+        "images": len(table),
+        "empty": int(table.is_empty.sum()),
+        "rows": [*rows, _fold_row("all", table, columns)],
+        "classes": classes,
+        "charts": [
+            _coverage_chart(table, fold, name, column)
+            for name, column in list(zip(classes, columns, strict=True))[:CLASSES]
+            for fold in sorted(table.fold.unique())
+        ],
+        "sizes": [(height, width, count) for (height, width), count in sizes.head(5).items()],
+        "more_sizes": max(len(sizes) - 5, 0),
+        "about_groups": describe_groups(table).split("\n"),
+        "groups": list(groups[groups > 1].head(LISTED).items()),
+        "duplicates": None if found is None else found.head(LISTED).to_dict("records"),
+        "duplicate_kinds": {} if found is None else found.kind.value_counts().to_dict(),
+    }
+
+
+def _fold_row(name: str, part: pd.DataFrame, columns: list[str]) -> dict:
+    return {
+        "fold": name,
+        "images": len(part),
+        "empty": int(part.is_empty.sum()),
+        "groups": part.group.nunique(),
+        "coverage": [float(mean) for mean in part[columns].mean()],
+    }
+
+
+def _coverage_chart(table: pd.DataFrame, fold: int, name: str, column: str) -> Chart:
+    """Histogram of one fold's coverage in front of that of all images, as shares of images."""
+    values = 100 * table[column].to_numpy()
+    edges = np.linspace(0, max(float(values.max()), 1e-3), BINS + 1)
+    inside = (table.fold == fold).to_numpy()
+    shares = [100 * np.histogram(part, edges)[0] / len(part) for part in (values, values[inside])]
+    top = 100 * max(
+        np.histogram(values[(table.fold == other).to_numpy()], edges)[0].max() / (table.fold == other).sum()
+        for other in table.fold.unique()
+    )
+    y = Axis("% of images", 0, 1.08 * max(top, shares[0].max()))
+    title = f"Fold {fold}" if len(coverage_of(table)) == 1 else f"Fold {fold}, {name}"
+    chart = Chart(title, Axis(f"% {name}", 0, edges[-1]), y, width=SMALL_WIDTH, height=SMALL_HEIGHT)
+    chart.bars(edges, shares[1], "s0")
+    chart.steps(edges, shares[0], "s3", width=1.5)
+    chart.legend = [("this fold", "box", "s0"), ("all images", "line", "s3")]
+    return chart
+
+
+def coverage_of(table: pd.DataFrame) -> list[str]:
+    return [name for name in table if name.startswith("coverage_")]
+
+
+def training_part(run: RunFolder, settings: Settings) -> dict | None:
+    """Curves of score, loss, its terms and the learning rate of every fold that has begun; None if none has."""
+    folds = range(settings.folds.count)
+    histories = {fold: pd.read_csv(run.fold(fold).history) for fold in folds if run.fold(fold).history.is_file()}
+    if not histories:
+        return None
+    score = next(name for name in next(iter(histories.values())) if name.startswith("val_"))
+    rows = []
+    for fold, history in histories.items():
+        best = history.loc[history[score].idxmax()]
+        metrics = read_json(run.fold(fold).metrics) if run.fold(fold).metrics.is_file() else {}
+        rows.append(
+            {
+                "fold": fold,
+                "epochs": len(history),
+                "done": bool(metrics),
+                "best": int(best.epoch),
+                "score": float(best[score]),
+                "threshold": int(best.threshold),
+                "speed": float(history.images_per_second.median()),
+                "weights": metrics.get("weights_source", ""),
+                "precision": metrics.get("precision", ""),
+            }
+        )
+    names = {score: f"Validation {metric_name(vars(settings.threshold))}", "loss": "Training loss"}
+    names |= {
+        name: f"Loss term: {name.removeprefix('loss_')}"
+        for name in next(iter(histories.values()))
+        if name.startswith("loss_")
+    }
+    charts = [_training_chart(histories, name, title, settings) for name, title in names.items()]
+    charts.append(_training_chart(histories, "lr", "Learning rate", settings))
+    _mark_best(charts[0], histories, score)
+    return {
+        "rows": rows,
+        "charts": charts,
+        "legend": [(f"fold {fold}", "line", *series(fold)) for fold in histories],
+        "epochs": settings.train.epochs,
+        "score": metric_name(vars(settings.threshold)),
+        "training": sum(not row["done"] for row in rows) + settings.folds.count - len(rows),
+        "early": [row["fold"] for row in rows if row["done"] and row["best"] == settings.train.epochs],
+    }
+
+
+def _training_chart(histories: dict[int, pd.DataFrame], name: str, title: str, settings: Settings) -> Chart:
+    values = np.concatenate([history[name].to_numpy(float) for history in histories.values()])
+    chart = Chart(title, Axis("epoch", 1, max(settings.train.epochs, 2)), Axis.around("", values))
+    for fold, history in histories.items():
+        chart.line(history.epoch, history[name], *series(fold))
+        if len(history) == 1:
+            chart.dot(1, float(history[name].iloc[0]), series(fold)[0], f"fold {fold}: {history[name].iloc[0]:.4f}")
+    return chart
+
+
+def _mark_best(chart: Chart, histories: dict[int, pd.DataFrame], score: str) -> None:
+    for fold, history in histories.items():
+        best = history.loc[history[score].idxmax()]
+        text = f"fold {fold}: {best[score]:.4f} at epoch {best.epoch:.0f}"
+        chart.dot(float(best.epoch), float(best[score]), series(fold)[0], text)
+    chart.caption = "The dot is the best epoch, whose averaged weights are kept."
+
+
+def threshold_part(run: RunFolder) -> dict:
+    """Score against threshold of each class, the rule chosen, and what each fold's absence would have chosen."""
+    content = read_json(run.threshold)
+    curves = pd.read_csv(run.threshold.with_suffix(".csv"), dtype={"class": str}, keep_default_na=False)
+    metric = metric_name(content["metric"])
+    rows = [{"name": name, **choice} for name, choice in content["classes"].items()]
+    charts = [_threshold_chart(row, curves[curves["class"] == row["name"]], metric, len(rows)) for row in rows]
+    return {"metric": metric, "rows": rows, "charts": charts, **content}
+
+
+def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int) -> Chart:
+    folds = [name for name in curves if name.startswith("fold_")]
+    scores = curves[["score", *folds]].to_numpy()
+    high = float(np.nanmax(scores))
+    low = max(float(np.nanmin(scores)), high - 3 * max(high - float(np.nanmedian(scores)), 0.01))
+    probability = curves.threshold / 255
+    title = f"{metric} against threshold" + (f": {row['name']}" if classes > 1 else "")
+    chart = Chart(title, Axis("probability from which a pixel is mask", 0, 1), Axis.around(metric, [low, high]))
+    chart.band(row["plateau"][0] / 255, row["plateau"][1] / 255, "s1")
+    for name in folds:
+        chart.line(probability, curves[name], "faint", width=1.1)
+    chart.line(probability, curves.score, "s0", width=2.6)
+    chosen = row["rule"]["threshold"]
+    chart.upright(chosen / 255, "s3")
+    at_chosen = float(curves.score.iloc[chosen - 1])
+    chart.dot(chosen / 255, at_chosen, "s3", f"{chosen} of 255: {at_chosen:.4f}")
+    chart.legend = [
+        ("all images", "line", "s0"),
+        ("each fold", "line", "faint"),
+        (f"chosen: {chosen / 255:.2f}", "line", "s3"),
+        ("plateau", "box", "s1"),
+    ]
+    chart.caption = "Any threshold of the plateau does as well, as far as these images can tell."
+    return chart
+
+
+def morphology_part(run: RunFolder) -> dict:
+    """What was tried on each class, what it gains on folds that had no say, and what was adopted."""
+    content = read_json(run.postprocess)
+    rows = [{"name": name, **outcome} for name, outcome in content["classes"].items()]
+    charts = [_tried_chart(row, len(rows)) for row in rows if len(row["tried"]) > 1]
+    return {"metric": metric_name(content["metric"]), "rows": rows, "charts": charts, **content}
+
+
+def _tried_chart(row: dict, classes: int) -> Chart:
+    """The best families of steps by their nested gain, with two standard errors either way."""
+    tried = [family for family in row["tried"] if family["steps"]][:LISTED]
+    ends = [(t["nested_gain"] - 2 * t["standard_error"], t["nested_gain"] + 2 * t["standard_error"]) for t in tried]
+    title = "Gain of the steps tried" + (f": {row['name']}" if classes > 1 else "")
+    x = Axis.around("gain on folds left out", [0, *np.ravel(ends)])
+    names = [", ".join(family["steps"]) for family in tried]
+    chart = Chart(title, x, Axis("", 0, len(tried)), height=50 + 20 * len(tried), y_names=names[::-1])
+    chart.upright(0, "s3", "4 3")
+    for place, (family, (low, high)) in enumerate(zip(tried[::-1], ends[::-1], strict=True)):
+        chart.whisker(low, high, place + 0.5, "s0")
+        chart.dot(family["nested_gain"], place + 0.5, "s0", f"{family['rule']}: {family['nested_gain']:+.4f}")
+    chart.caption = "Dots: mean gain over the threshold alone; lines: two standard errors. Right of 0 is better."
+    return chart

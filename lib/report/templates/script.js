@@ -1,0 +1,44 @@
+"use strict";
+// A click opens a picture; left and right lead to the next picture, up and down to the next image, in any gallery.
+const zoom = document.getElementById("zoom");
+const buttons = [...document.querySelectorAll(".pictures button")];
+let shown = -1;
+
+function show(index) {
+  shown = (index + buttons.length) % buttons.length;
+  const button = buttons[shown];
+  zoom.querySelector("img").src = button.querySelector("img").src;
+  zoom.querySelector("img").alt = button.querySelector("img").alt;
+  zoom.querySelector("strong").textContent = button.dataset.id;
+  zoom.querySelector("span").textContent = `${button.dataset.what} · ${button.dataset.words}`;
+  if (!zoom.open) zoom.showModal();
+}
+
+function neighbour(step) {
+  const items = [...document.querySelectorAll(".item")];
+  const item = buttons[shown].closest(".item");
+  const next = items[(items.indexOf(item) + step + items.length) % items.length];
+  const pictures = [...next.querySelectorAll("button")];
+  const same = pictures.find((button) => button.dataset.what === buttons[shown].dataset.what) || pictures[0];
+  show(buttons.indexOf(same));
+}
+
+buttons.forEach((button, index) => button.addEventListener("click", () => show(index)));
+zoom.addEventListener("click", () => zoom.close());
+zoom.addEventListener("close", () => {
+  buttons[shown].focus({ preventScroll: true });
+  buttons[shown].scrollIntoView({ block: "nearest" });
+});
+document.addEventListener("keydown", (event) => {
+  if (!zoom.open) return;
+  const moves = {
+    ArrowRight: () => show(shown + 1),
+    ArrowLeft: () => show(shown - 1),
+    ArrowDown: () => neighbour(1),
+    ArrowUp: () => neighbour(-1),
+  };
+  if (moves[event.key]) {
+    event.preventDefault();
+    moves[event.key]();
+  }
+});
