@@ -14,12 +14,14 @@ from lib.cli import closing, parser, run_stage
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from lib.config import load_settings, save_settings
+    from lib.config import load_settings
     from lib.data import inspect_all, open_training
     from lib.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.files import write_text
     from lib.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
+    from lib.lock import lock_run
     from lib.provenance import StageRecord
+    from lib.report.page import refresh_report
     from lib.run import RunFolder
 
     settings = load_settings(arguments.config, arguments.overrides)
@@ -33,11 +35,14 @@ def prepare(arguments: argparse.Namespace) -> None:
     images["group"] = merged_groups(images, links)
     table = assign_folds(images, settings.folds.count, settings.folds.seed)
 
+    run.root.mkdir(parents=True, exist_ok=True)
+    lock_run(run)
     write_folds(table, data.classes, run.folds)
+    record.begin(settings)
     duplicates_path = run.root / "duplicates.csv"
     write_text(duplicates_path, duplicates.to_csv(index=False))
-    save_settings(settings, run.config)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
+    refresh_report(run, settings)
 
     print(f"\n{fold_table(table)}\n")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))

@@ -8,16 +8,17 @@ A fold that is done is left alone; an interrupted one goes on where it stopped. 
 """
 
 import argparse
-import shutil
 
 from lib.cli import closing, run_parser, run_stage
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from lib.config import save_settings
     from lib.data import open_training
     from lib.folds import read_folds
+    from lib.lock import lock_run
+    from lib.processes import is_first, wait_for_all
     from lib.provenance import StageRecord, require_same, training_inputs
+    from lib.report.page import refresh_report
     from lib.run import open_run
 
     run, settings = open_run(arguments.run, arguments.overrides)
@@ -26,19 +27,25 @@ def train(arguments: argparse.Namespace) -> None:
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
     folds = chosen_folds(arguments.folds, settings.folds.count)
-    if arguments.restart:
+    lock_run(run, folds)
+    if arguments.restart and is_first():
         for fold in folds:
-            shutil.rmtree(run.fold(fold).root, ignore_errors=True)
+            run.fold(fold).remove()
+    wait_for_all()
     done = [fold for fold in folds if run.fold(fold).metrics.is_file()]
     for fold in done:
         require_same(run.fold(fold).metrics, made_from, f"add --restart --folds {fold} to train it again")
-        print(f"fold {fold} is done; --restart --folds {fold} trains it again")
-    save_settings(settings, run.config)
+        if is_first():
+            print(f"fold {fold} is done; --restart --folds {fold} trains it again")
+    record.begin(settings)
 
     from lib.training import train_folds
 
     train_folds([fold for fold in folds if fold not in done], run, table, data, settings, made_from)
+    if not is_first():
+        return
     seconds = record.write(made_from)
+    refresh_report(run, settings)
     closing([run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
 
 

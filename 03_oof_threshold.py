@@ -13,27 +13,32 @@ from lib.cli import closing, run_parser, run_stage
 
 
 def choose(arguments: argparse.Namespace) -> None:
-    from lib.config import save_settings
     from lib.data import open_training
     from lib.files import write_json
     from lib.folds import read_folds
+    from lib.lock import lock_run
     from lib.maps import read_pairs
     from lib.metrics import count_images
+    from lib.processes import is_first
     from lib.provenance import StageRecord, threshold_inputs
+    from lib.report.page import refresh_report
     from lib.run import open_run
     from lib.thresholds import choose_thresholds
 
     run, settings = open_run(arguments.run, arguments.overrides)
+    lock_run(run)
     record = StageRecord(run, "03_oof_threshold")
     made_from = threshold_inputs(run, settings)
-    save_settings(settings, run.config)
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
+    record.begin(settings)
 
     from lib.inference import predict_out_of_fold
     from lib.plots import plot_thresholds
 
     store = predict_out_of_fold(run, settings, data, table)
+    if not is_first():
+        return
     counts = count_images(read_pairs(store, data, table.id), data.classes)
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
@@ -41,6 +46,7 @@ def choose(arguments: argparse.Namespace) -> None:
     plot_thresholds(result, run.threshold.with_suffix(".png"))
     write_json(run.threshold, result.to_dict())
     seconds = record.write(made_from)
+    refresh_report(run, settings)
     print(result)
     closing([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds)
 

@@ -13,21 +13,27 @@ from lib.cli import closing, run_parser, run_stage
 
 
 def infer(arguments: argparse.Namespace) -> None:
-    from lib.config import save_settings
     from lib.data import open_test
-    from lib.provenance import StageRecord, map_inputs
+    from lib.lock import lock_run
+    from lib.processes import is_first
+    from lib.provenance import StageRecord, test_inputs
+    from lib.report.page import refresh_report
     from lib.run import open_run
 
     run, settings = open_run(arguments.run, arguments.overrides)
+    lock_run(run)
     record = StageRecord(run, "04_infer")
-    made_from = map_inputs(run, settings)
-    save_settings(settings, run.config)
+    made_from = test_inputs(run, settings)
     data = open_test(settings.data)
+    record.begin(settings)
 
     from lib.inference import predict_test
 
     predict_test(run, settings, data)
-    seconds = record.write({"maps": made_from})
+    if not is_first():
+        return
+    seconds = record.write(made_from)
+    refresh_report(run, settings)
     print(f"{len(data.ids)} test images, each the average of {settings.folds.count} models")
     closing([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
 

@@ -1,7 +1,7 @@
 """Choose threshold and morphology on the out-of-fold maps, apply them to the test maps, write the submission.
 
 reads    runs/NAME/oof/, oof_counts.npz, threshold.json, test/ and the sample submission
-writes   runs/NAME/postprocess.json, before_after.png, submission.csv, submission_unprocessed.csv
+writes   runs/NAME/postprocess.json, before_after.png, submission.csv, submission_unprocessed.csv, report.html
 next     upload runs/NAME/submission.csv
 
 submission_unprocessed.csv is the same without morphology: threshold only.
@@ -13,24 +13,25 @@ from lib.cli import closing, run_parser, run_stage
 
 
 def postprocess(arguments: argparse.Namespace) -> None:
-    from lib.config import save_settings
     from lib.data import open_test, open_training
     from lib.files import write_json
     from lib.folds import read_folds
+    from lib.lock import lock_run
     from lib.maps import MapStore, read_pairs
     from lib.metrics import Counts
     from lib.plots import plot_before_after
     from lib.postprocessing import search_morphology
     from lib.provenance import StageRecord, require_maps, require_thresholds
+    from lib.report.page import refresh_report
     from lib.rules import read_rules
     from lib.run import open_run
     from lib.submission import write_submission
 
     run, settings = open_run(arguments.run, arguments.overrides)
+    lock_run(run)
     record = StageRecord(run, "05_postprocess")
     training, test = open_training(settings.data), open_test(settings.data)
     made_from = require_thresholds(run, settings) | require_maps(run, settings)
-    save_settings(settings, run.config)
     table = read_folds(run.folds, training, settings.folds.count)
     oof, test_maps = (MapStore(folder, tuple(training.classes)) for folder in (run.oof, run.test))
 
@@ -42,16 +43,20 @@ def postprocess(arguments: argparse.Namespace) -> None:
         settings.threshold,
         settings.postprocess,
     )
+    record.begin(settings)
+    run.submission.unlink(missing_ok=True)  # what is uploaded is never of another postprocess.json
     write_json(run.postprocess, result.to_dict())
+    result.write_gains(run.postprocess.with_suffix(".csv"))
     before, after = read_rules(run.threshold), read_rules(run.postprocess)
     plot_before_after(result, before, after, training, oof, run.before_after)
     write_submission(run.unprocessed, test, test_maps, before, settings)
     rows = write_submission(run.submission, test, test_maps, after, settings)
     seconds = record.write(made_from)
+    refresh_report(run, settings)
 
     print(f"\n{result}")
     print(f"\n{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
-    closing([run.postprocess, run.before_after, run.submission], f"upload {run.submission}", seconds)
+    closing([run.postprocess, run.report, run.submission], f"upload {run.submission}", seconds)
 
 
 if __name__ == "__main__":

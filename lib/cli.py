@@ -1,16 +1,12 @@
 """The command line of the five scripts: arguments, exit codes, and what to type next."""
 
 import argparse
-import errno
-import os
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from lib.errors import UserError
-
-FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -35,11 +31,14 @@ def run_stage(stage: Callable[[argparse.Namespace], None], command: argparse.Arg
     except UserError as error:
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        leave(f"\nstopped; to go on, type: python {shlex.join(sys.argv)}", 130)
+        again = shlex.join(word for word in sys.argv if word != "--restart")
+        leave(f"\nstopped; to go on, type: python {again}", 130)
+    except MemoryError as error:
+        leave(f"error: not enough memory: {str(error) or 'close other programs, or lower train.workers'}", 2)
     except OSError as error:
-        if error.errno not in FULL_OR_FORBIDDEN:
+        if error.filename is None:
             raise
-        leave(f"error: cannot write {error.filename or 'to the run folder'}: {os.strerror(error.errno)}", 2)
+        leave(f"error: {error.filename} cannot be used: {error.strerror}", 2)
 
 
 def leave(message: str, code: int) -> None:

@@ -92,8 +92,14 @@ def build_loader(dataset: CropDataset, settings: Settings, process: int, process
 
 
 def batches(loader: DataLoader) -> Iterator[Batch]:
-    """The loader's batches. Raises a worker's UserError with its own sentence, which torch buries in a traceback."""
+    """The loader's batches. Raises a worker's UserError with its own sentence, which torch buries in a traceback, and
+    one where a worker was killed, as the kernel does for want of memory.
+    """
     try:
         yield from loader
     except UserError as error:
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError("a loader process was killed, most likely for want of memory; lower train.workers") from None

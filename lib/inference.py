@@ -10,47 +10,61 @@ from lib.files import read_json, sha256_of_json, write_json
 from lib.maps import MapStore
 from lib.models import load_weights
 from lib.prediction import Predictor, predict_to_store
-from lib.provenance import map_inputs
+from lib.processes import is_first, own_share, wait_for_all
+from lib.provenance import map_inputs, test_inputs
 from lib.run import RunFolder
 
 
 def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: dict[str, str]) -> dict[str, list[str]]:
-    """The ids of each maker (a model) that have no map, after removing the maps that another model made.
+    """This process's share of each maker's (a model's) ids that have no map, after removing what another model made.
 
     `made_from.json` beside the maps holds the fingerprints. It is written after the removal and before any prediction,
-    so a kill at any moment leaves no map under a wrong fingerprint.
+    so a kill at any moment leaves no map under a wrong fingerprint. Of several processes the first does it. Shares are
+    of all ids, not of the missing ones, which the processes may see to differ once one of them has begun to predict.
     """
     path = store.folder / "made_from.json"
-    recorded = read_json(path) if path.is_file() else {}
-    for maker, ids in makers.items():
-        if recorded.get(maker) != fingerprints[maker]:
-            for image_id in ids:
-                store.remove(image_id)
-    write_json(path, fingerprints)
-    return {maker: [image_id for image_id in ids if not store.has(image_id)] for maker, ids in makers.items()}
+    if is_first():
+        recorded = read_json(path) if path.is_file() else {}
+        for maker, ids in makers.items():
+            if recorded.get(maker) != fingerprints[maker]:
+                for image_id in ids:
+                    store.remove(image_id)
+        write_json(path, fingerprints)
+    wait_for_all()
+    return {maker: [id for id in own_share(ids) if not store.has(id)] for maker, ids in makers.items()}
 
 
 def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> MapStore:
-    """Predict every training image with the one model that did not see it; maps already there are kept."""
+    """Predict every training image with the one model that did not see it; maps already there are kept.
+
+    Several processes share out the images, and all of them return when all maps are there.
+    """
     fingerprints = map_inputs(run, settings)
     store = MapStore(run.oof, tuple(data.classes))
     makers = {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in range(settings.folds.count)}
     missing = missing_maps(store, makers, fingerprints)
-    with tqdm(total=sum(map(len, missing.values())), unit="image", desc="out-of-fold maps") as bar:
+    with tqdm(
+        total=sum(map(len, missing.values())), unit="image", desc="out-of-fold maps", disable=not is_first()
+    ) as bar:
         for fold, ids in enumerate(missing.values()):
             if ids:
                 _predict(run, settings, data, [fold], ids, store, bar)
+    wait_for_all()
     return store
 
 
 def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
-    """Predict every test image with the average of all folds' models; maps already there are kept."""
-    fingerprint = sha256_of_json(map_inputs(run, settings))
+    """Predict every test image with the average of all folds' models; maps already there are kept.
+
+    Several processes share out the images, and all of them return when all maps are there.
+    """
+    fingerprint = sha256_of_json(test_inputs(run, settings))
     store = MapStore(run.test, tuple(data.classes))
     missing = missing_maps(store, {"ensemble": data.ids}, {"ensemble": fingerprint})["ensemble"]
-    with tqdm(total=len(missing), unit="image", desc="test maps") as bar:
+    with tqdm(total=len(missing), unit="image", desc="test maps", disable=not is_first()) as bar:
         if missing:
             _predict(run, settings, data, list(range(settings.folds.count)), missing, store, bar)
+    wait_for_all()
     return store
 
 

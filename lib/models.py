@@ -8,13 +8,13 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 
 from lib.config import ModelSettings
 from lib.errors import UserError
-from lib.files import atomic_path
+from lib.files import write_bytes
 from lib.weights import imagenet_weights, normalisation, read_tensors, require_fit
 
 # timm warns of the classifier's tensors, which a segmentation encoder does not need; what is needed is checked here
@@ -78,12 +78,11 @@ def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 
 
 def save_weights(network: SegmentationNet, path: Path) -> None:
     """Write the network's tensors as safetensors, whole or not at all."""
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
 
 
 def load_weights(path: Path, settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
-    """The network that `save_weights` wrote, asking no hub. Raises UserError for an absent file or one that does not fit."""
+    """The network that `save_weights` wrote, asking no hub. Raises UserError where the file is absent or unfit."""
     network = build_untrained(settings, class_count, channels)
     try:
         network.load_state_dict(read_tensors(path))

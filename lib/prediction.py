@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from lib.device import autocast
+from lib.device import autocast, is_out_of_memory
+from lib.errors import UserError
 from lib.maps import MapStore, to_map
 from lib.models import SegmentationNet
 from lib.parallel import THREADS, prefetched
@@ -35,9 +36,27 @@ class Predictor:
             maps = self.predict_batch(np.stack([image for _, image in batch]))
             yield from ((image_id, one) for (image_id, _), one in zip(batch, maps, strict=True))
 
-    @torch.inference_mode()
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
-        """uint8 images (batch, height, width, channels) to uint8 maps (batch, height, width, classes)."""
+        """uint8 images (batch, height, width, channels) to uint8 maps (batch, height, width, classes).
+
+        Where the memory does not hold a batch, this and all later ones are halved until it does. Raises UserError
+        where it does not hold one image.
+        """
+        size = min(self.batch_size, len(images))
+        try:
+            parts = [self._predict_at_once(images[start : start + size]) for start in range(0, len(images), size)]
+            return np.concatenate(parts)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                shape = " x ".join(map(str, images.shape[1:3]))
+                raise UserError(f"out of memory: one image of {shape} pixels is too large for this machine") from None
+        self.batch_size = size // 2  # here, where what the failed batch held is free again
+        return self.predict_batch(images)
+
+    @torch.inference_mode()
+    def _predict_at_once(self, images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, non_blocking=True)
         total = 0
         for network in self.networks:

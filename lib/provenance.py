@@ -7,24 +7,38 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from lib.config import Settings
+from lib.config import Settings, save_settings
 from lib.errors import UserError
 from lib.files import read_json, sha256_of_file, sha256_of_json, write_json
+from lib.processes import is_first
 from lib.run import RunFolder
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
+READING = {"train_masks", "classes", "rle_column", "rle", "instances", "channels", "plane", "value_range"}  # of data
 
 
 class StageRecord:
-    """`<stage>.json`: the command, what the stage was made from, versions and seconds. The clock starts here."""
+    """`<stage>.json`: the command, what the stage was made from, versions and seconds. The clock starts here.
+
+    Where there is a record, the stage's files are whole and belong together. Of several processes the first writes it.
+    """
 
     def __init__(self, run: RunFolder, stage: str) -> None:
+        self.run = run
         self.path = run.record(stage)
         self.started = time.monotonic()
+
+    def begin(self, settings: Settings) -> None:
+        """Keep the settings and forget the last record: from here on the stage writes its files."""
+        if is_first():
+            self.path.unlink(missing_ok=True)
+            save_settings(settings, self.run.config)
 
     def write(self, made_from: dict) -> float:
         """Write the record once the stage's files are whole; return the seconds the stage took."""
         seconds = time.monotonic() - self.started
+        if not is_first():
+            return seconds
         content = {
             "command": " ".join(sys.argv),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -38,8 +52,11 @@ class StageRecord:
 
 def training_inputs(run: RunFolder, settings: Settings) -> dict:
     """What a fold's model is made from: the folds (and by them the images) and the settings that shape the weights."""
-    sections = settings.model_dump(mode="json", include={"model", "augment", "loss", "train"})
-    del sections["train"]["workers"]
+    sections = settings.model_dump(
+        mode="json",
+        include={"data": READING, "model": True, "augment": True, "loss": True, "train": True},
+        exclude={"train": {"workers", "tracker"}},
+    )
     return {"folds.csv": fingerprint(run.folds, "run 01_prepare_folds.py"), **sections}
 
 
@@ -64,6 +81,11 @@ def map_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
     return {fold: sha256_of_json([digest, settings.infer.tta]) for fold, digest in weights.items()}
 
 
+def test_inputs(run: RunFolder, settings: Settings) -> dict:
+    """What the test maps are made from: all folds' models and the test images."""
+    return {"maps": map_inputs(run, settings), "test_images": settings.data.test_images}
+
+
 def threshold_inputs(run: RunFolder, settings: Settings) -> dict:
     """What threshold.json is made from: the out-of-fold maps and the threshold settings."""
     return {"maps": map_inputs(run, settings), "threshold": settings.threshold.model_dump(mode="json")}
@@ -82,7 +104,7 @@ def require_thresholds(run: RunFolder, settings: Settings) -> dict:
 def require_maps(run: RunFolder, settings: Settings) -> dict:
     """What the test maps were made from. Raises UserError unless they are all there and of the present models."""
     remedy = f"run 04_infer.py --run {run.root}"
-    made_from = {"maps": map_inputs(run, settings)}
+    made_from = test_inputs(run, settings)
     fingerprint(run.record("04_infer"), remedy)
     require_same(run.record("04_infer"), made_from, remedy)
     return made_from

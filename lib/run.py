@@ -1,5 +1,6 @@
 """The run folder: where each stage's files are."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,12 @@ class FoldFolder:
     @property
     def resume(self) -> Path:
         return self.root / "resume" / "state.pt"
+
+    def remove(self) -> None:
+        """Remove all of it; what says that the fold is done goes first, so that a kill leaves no half of a fold."""
+        self.metrics.unlink(missing_ok=True)
+        if self.root.exists():
+            shutil.rmtree(self.root)
 
 
 def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, Settings]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lib.config import Settings, save_settings
 from lib.data import TrainingData
 from lib.dataset import Batch, CropDataset, batches, build_loader
-from lib.device import best_device, resolve_precision
+from lib.device import best_device, is_out_of_memory, resolve_precision
 from lib.errors import UserError
 from lib.files import atomic_path, write_json, write_text
 from lib.losses import SegmentationLoss
@@ -25,7 +25,9 @@ from lib.metrics import Metric, count_images
 from lib.models import SegmentationNet, build_pretrained, save_weights
 from lib.prediction import Predictor
 from lib.provenance import differences
+from lib.report.page import refresh_report
 from lib.run import FoldFolder, RunFolder
+from lib.tracking import require_tracker, tracked
 
 BAR_SECONDS = 0.5  # reading the loss waits for the device, so the bar does it seldom
 
@@ -53,9 +55,11 @@ class FoldTraining:
         made_from: dict,
         accelerator: Accelerator,
         precision: str,
+        after_epoch: Callable[[int, dict], None],
     ) -> None:
         self.fold, self.folder, self.data, self.settings = fold, folder, data, settings
         self.made_from, self.accelerator, self.precision = made_from, accelerator, precision
+        self.after_epoch = after_epoch
         self.validation_ids = table.id[table.fold == fold].tolist()
         training_ids = table.id[table.fold != fold].tolist()
         self.metric = Metric(settings.threshold.metric, settings.threshold.beta)
@@ -90,7 +94,22 @@ class FoldTraining:
             self.load_state()
 
     def run(self, bar: tqdm) -> dict:
-        """Train the epochs that are left and return what `metrics.json` says of the fold."""
+        """Train the epochs that are left and return what `metrics.json` says of the fold.
+
+        Raises UserError where the device's memory is too small for a batch.
+        """
+        try:
+            return self._run(bar)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            batch, crop = self.loader.batch_size, " x ".join(map(str, self.loader.dataset.crop))
+            raise UserError(
+                f"out of memory in fold {self.fold} with batches of {batch} crops of {crop} pixels; lower "
+                "train.batch_size or train.crop_size, or choose a smaller model.encoder"
+            ) from None
+
+    def _run(self, bar: tqdm) -> dict:
         self.build()
         bar.update(self.progress.epoch * len(self.loader))
         while self.progress.epoch < self.settings.train.epochs:
@@ -114,21 +133,28 @@ class FoldTraining:
             bar.update()
             if time.monotonic() - shown > BAR_SECONDS:
                 shown = time.monotonic()
+                self.require_number(sums["loss"])
                 speed = (number + 1) * len(batch["images"]) * self.accelerator.num_processes / (shown - started)
                 bar.set_description(f"fold {self.fold} epoch {epoch + 1}/{self.settings.train.epochs}")
                 bar.set_postfix_str(
                     f"loss {float(sums['loss']) / (number + 1):.3f} lr {self.lr(step):.1e} {speed:.1f} img/s "
                     f"best {self.score_name} {max(self.progress.best_score, 0):.4f}"
                 )
+        sums = {name: self.accelerator.reduce(value, "mean") for name, value in sums.items()}
+        self.require_number(sums["loss"])
         means = {name: float(value) / len(self.loader) for name, value in sums.items()}
-        if not math.isfinite(means["loss"]):
-            raise UserError(
-                f"the loss of fold {self.fold} is no longer a number in epoch {epoch + 1}; the best weights "
-                f"so far stay in {self.folder.weights}; lower train.lr or train.clip_norm, or set train.precision=fp32"
-            )
         seconds = time.monotonic() - started
         trained = len(self.loader) * self.loader.batch_size * self.accelerator.num_processes
         return {"epoch": epoch + 1, "lr": self.lr(step), "images_per_second": round(trained / seconds, 2)} | means
+
+    def require_number(self, loss: torch.Tensor) -> None:
+        """Raise UserError where the loss is infinite or not a number any more."""
+        if not torch.isfinite(loss):
+            kept = f"; the best weights so far stay in {self.folder.weights}" if self.progress.history else ""
+            raise UserError(
+                f"the loss of fold {self.fold} is no longer a number in epoch {self.progress.epoch + 1}{kept}; "
+                "lower train.lr or train.clip_norm, or set train.precision=fp32"
+            )
 
     def train_step(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         """One optimizer step; the loss and its terms, still on the device."""
@@ -156,7 +182,11 @@ class FoldTraining:
         """Score the averaged weights on the fold's own images, at the threshold that serves them best.
 
         The best of all thresholds, not a fixed one, so that epochs and losses compare whatever their calibration.
+        Several processes share out the images.
         """
+        if self.accelerator.num_processes > 1:
+            for statistics in self.average.module.buffers():  # of each process's own batches; the first one's are saved
+                torch.distributed.broadcast(statistics, src=0)
         predictor = Predictor(
             [self.average.module],
             "none",
@@ -169,13 +199,9 @@ class FoldTraining:
             (image_id, probability_map, self.data.read_mask(image_id))
             for image_id, probability_map in predictor.predict(self.data.read_image, mine)
         )
-        counts = count_images(stream, self.data.classes)
-        parts = (
-            gather_object([(counts.tp, counts.fp, counts.fn)])
-            if self.accelerator.num_processes > 1
-            else [(counts.tp, counts.fp, counts.fn)]
-        )
-        scores = self.metric.score(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))).mean(axis=0)
+        parts = gather_object([count_images(stream, self.data.classes)] if mine else [])
+        counts = ([getattr(part, name) for part in parts] for name in ("tp", "fp", "fn"))
+        scores = self.metric.score(*map(np.concatenate, counts)).mean(axis=0)
         return {self.score_name: float(scores.max()), "threshold": int(scores.argmax()) + 1}
 
     def keep(self, row: dict) -> None:
@@ -190,6 +216,7 @@ class FoldTraining:
             self._on_main_process(self._save_weights)
         self._on_main_process(self._save_history)
         self._on_main_process(self._save_state)
+        self.after_epoch(self.fold, row)
 
     def finish(self) -> dict:
         """Write `metrics.json`, which marks the fold as done, and remove the state."""
@@ -235,7 +262,10 @@ class FoldTraining:
             "made_from": self.made_from,
         }
         with atomic_path(self.folder.resume) as temporary:
-            torch.save(state, temporary)
+            try:
+                torch.save(state, temporary)
+            except RuntimeError:  # where other writers raise OSError
+                raise UserError(f"{self.folder.resume} cannot be written; the disk may be full") from None
 
     def _save_weights(self) -> None:
         save_weights(self.average.module, self.folder.weights)
@@ -279,16 +309,40 @@ def train_folds(
     """Train the folds one after another under one progress bar; what each fold's `metrics.json` says."""
     device = best_device()
     precision = resolve_precision(settings.train.precision, device)
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    tracker = settings.train.tracker
+    require_tracker(tracker)
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=run.root / "tracker",
+    )
+    seen = gather_object([[(fold, run.fold(fold).resume.is_file()) for fold in folds]])
+    if any(one != seen[0] for one in seen):
+        raise UserError(
+            f"the processes see different files in {run.root}; it must be on a disk that all machines share"
+        )
+
+    def after_epoch(fold: int, row: dict) -> None:
+        accelerator.log(row, step=row["epoch"])
+        if accelerator.is_main_process:
+            if bar.disable:
+                numbers = "   ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+                print(f"fold {fold} epoch {row['epoch']}/{settings.train.epochs}   {numbers}", flush=True)
+            refresh_report(run, settings)
+
     trainings = [
-        FoldTraining(fold, run.fold(fold), table, data, settings, made_from, accelerator, precision) for fold in folds
+        FoldTraining(fold, run.fold(fold), table, data, settings, made_from, accelerator, precision, after_epoch)
+        for fold in folds
     ]
     scores = []
     with tqdm(
-        total=sum(training.steps for training in trainings), unit="step", disable=not accelerator.is_main_process
+        total=sum(training.steps for training in trainings),
+        unit="step",
+        disable=None if accelerator.is_main_process else True,  # None: on a terminal only
     ) as bar:
         for training in trainings:
-            scores.append(training.run(bar))
+            with tracked(accelerator, settings, training.fold):
+                scores.append(training.run(bar))
             name = training.score_name
             bar.write(
                 f"fold {training.fold}   {name} {scores[-1][name]:.4f} at epoch {scores[-1]['epoch']} of "

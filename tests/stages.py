@@ -1,0 +1,90 @@
+"""Running the five scripts as processes that start at once: torch is imported once, and each process is a fork of that.
+
+The processes are those a user starts in all that matters here: own memory, own exit code, own output, and they can be
+killed. What is typed for real is in test_end_to_end.py.
+"""
+
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
+HEAVY = ["lib.training", "lib.inference", "lib.plots", "lib.postprocessing", "lib.submission", "lib.selection"]
+SETTINGS = """
+data: {root: data/blobs, classes: [blob]}
+folds: {count: 3}
+model: {encoder: resnet10t, weights: random, decoder_channels: [16, 8, 8, 8, 8]}
+train: {epochs: 2, batch_size: 4, lr: 0.003, workers: 0}
+infer: {tta: none}
+postprocess: {steps: [fill, remove], areas: [16, 64]}
+"""
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of so small a network more threads only get in each other's way
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(HEAVY)
+
+
+@dataclass
+class Ended:
+    """How a process ended: its exit code (negative: the signal that killed it) and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Started:
+    """A script that is running in `folder`. `plant` is called in its process before it begins."""
+
+    def __init__(self, folder: Path, words: list[str], plant: Callable[[], None] | None = None) -> None:
+        self.files = [folder / f".{number}.{time.monotonic_ns()}" for number in (1, 2)]
+        self.process = _context.Process(target=_run, args=(folder, words, self.files, plant))
+        self.process.start()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the process and to all that it started."""
+        os.killpg(self.process.pid, number)
+
+    def end(self) -> Ended:
+        self.process.join()
+        out, err = (path.read_text(errors="replace") if path.is_file() else "" for path in self.files)
+        for path in self.files:
+            path.unlink(missing_ok=True)
+        return Ended(self.process.exitcode, out, err)
+
+
+def script(folder: Path, *words: str, plant: Callable[[], None] | None = None) -> Ended:
+    """Run a script to its end."""
+    return Started(folder, list(words), plant).end()
+
+
+def stage_words(stage: str) -> list[str]:
+    """What is typed for a stage of the run `blobs`."""
+    return [f"{stage}.py", *(["--config", "blobs.yaml"] if stage == STAGES[0] else ["--run", "runs/blobs"])]
+
+
+def _run(folder: Path, words: list[str], files: list[Path], plant: Callable[[], None] | None) -> None:
+    os.setsid()
+    for number, path in zip((1, 2), files, strict=True):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(folder)
+    sys.path.insert(0, str(REPOSITORY))
+    sys.argv = words
+    if plant:
+        plant()
+    runpy.run_path(str(REPOSITORY / words[0]), run_name="__main__")
+
+
+def limit_file_size(size: int) -> None:
+    """No file may grow beyond `size` bytes from here on: the nearest to a full disk that needs no other disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
