@@ -1,0 +1,169 @@
+"""What architecture, encoder, augmentation, test-time augmentation, more folds and ensembles are worth.
+
+    python benchmarks/ablations.py WORK [--only ROW ...]      the demo data (python -m lib.blue_marble data/blue_marble)
+
+Every row changes one thing of the first, on the same folds with the same seeds. Stopped, it goes on when typed again.
+The rows `average ...` are the mean of the finished rows' out-of-fold maps, with thresholds chosen on the mean.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from experiments import (
+    Run,
+    chosen,
+    comparison,
+    data_folder,
+    finish,
+    finished_variants,
+    markdown,
+    parser,
+    result_folder,
+    spread,
+)
+
+from lib.cli import run_stage
+from lib.files import read_json, write_json, write_text
+
+OTHER_DECODER = "model.decoder_channels=null"  # the demo's narrow decoder is a setting of unet alone
+FEWER_CHANGES = ("augment.rotate90=0.0", "augment.rotate=0.0", "augment.contrast=0.0", "augment.sharpen=0.0")
+VARIANTS = {
+    "default": (),
+    "unet_wide": (OTHER_DECODER,),
+    "linknet": ("model.architecture=linknet", OTHER_DECODER),
+    "fpn": ("model.architecture=fpn", OTHER_DECODER),
+    "pspnet": ("model.architecture=pspnet", OTHER_DECODER),
+    "lite1": ("model.encoder=tf_efficientnet_lite1",),
+    "lite2": ("model.encoder=tf_efficientnet_lite2",),
+    "augment_none": ("augment.horizontal_flip=0.0", "augment.vertical_flip=0.0", *FEWER_CHANGES),
+    "augment_light": FEWER_CHANGES,
+    "augment_heavy": (
+        "augment.rotate=0.8",
+        "augment.rotate_degrees=45",
+        "augment.scale=0.25",
+        "augment.contrast=0.8",
+        "augment.contrast_range=0.4",
+        "augment.sharpen=0.4",
+    ),
+    "tta_none": ("infer.tta=none",),
+}
+SAME_MODELS = {"tta_none"}  # rows that predict with the models of `default`
+AVERAGES = (("default", "linknet"), ("default", "fpn"), ("default", "linknet", "fpn"))
+
+
+def ablations(arguments) -> None:
+    config, work = arguments.config.resolve(), arguments.work.resolve()
+    runs = [
+        Run(
+            variant,
+            seed,
+            config,
+            data_folder(arguments),
+            (*arguments.overrides, *VARIANTS[variant], f"train.seed={seed}"),
+            test=variant == "default",
+            models_of=f"{config.stem}-default-{seed}" if variant in SAME_MODELS else None,
+        )
+        for seed in arguments.seeds
+        for variant in chosen(VARIANTS, arguments.only)
+    ]
+    finish([run for run in runs if run.variant not in SAME_MODELS], work, arguments.parallel)
+    finish([run for run in runs if run.variant in SAME_MODELS], work, arguments.parallel)
+    finished = finished_variants(runs, work)
+    for rows in AVERAGES:
+        if finished.keys() >= set(rows):
+            members = zip(*(finished[row] for row in rows), strict=False)
+            finished["average " + " + ".join(rows)] = [average(list(names), work) for names in members]
+    print(markdown(comparison(finished, work), "row"))
+    print()
+    print(markdown(fold_table([single_folds(name, work) for name in finished.get("default", [])])))
+
+
+def average(names: list[str], work: Path) -> str:
+    """Average the out-of-fold maps of runs on the same folds and keep the results like a run's; its name."""
+    from lib.compare import FinishedRun, score_images, score_table
+    from lib.data import open_training
+    from lib.folds import read_folds
+    from lib.maps import MapStore, read_pairs
+    from lib.metrics import count_images
+    from lib.run import open_run
+    from lib.thresholds import choose_thresholds
+
+    name = "average-" + "-".join(names)
+    folder, root = result_folder(name, work), work / "runs" / name
+    if (folder / "images.csv").is_file():
+        return name
+    run, settings = open_run(work / "runs" / names[0])
+    data = open_training(settings.data)
+    table = read_folds(run.folds, data, settings.folds.count)
+    members = [MapStore(work / "runs" / member / "oof", tuple(data.classes)) for member in names]
+    store = MapStore(root / "oof", tuple(data.classes))
+    for image_id in table.id:
+        maps = np.stack([member.read(image_id) for member in members])
+        store.write(image_id, np.rint(maps.mean(axis=0, dtype=float)).astype(np.uint8))
+    counts = count_images(read_pairs(store, data, table.id), data.classes)
+    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+    rules = {fold: [choice.fold_rules[fold] for choice in result.classes.values()] for fold in table.fold.unique()}
+    finished = [FinishedRun(name, store, rules)]
+    scores = score_table(finished, score_images(finished, data, table), data, table)
+    write_text(folder / "images.csv", scores.to_csv(index=False, float_format="%.6f"))
+    return name
+
+
+def single_folds(name: str, work: Path) -> dict:
+    """Dice on the test images of each fold's model alone, and of all folds' average, at the run's threshold."""
+    path = result_folder(name, work) / "single_folds.json"
+    if not path.is_file():
+        write_json(path, {"single": predict_by_folds(work / "runs" / name), "all": test_score(name, work)})
+    return read_json(path)
+
+
+def test_score(name: str, work: Path) -> float:
+    return read_json(result_folder(name, work) / "result.json")["test_before"]
+
+
+def predict_by_folds(root: Path) -> list[float]:
+    """Mean test Dice of each fold's model, every image at the run's threshold; needs solution.csv."""
+    from lib.data import open_test
+    from lib.device import best_device, resolve_precision
+    from lib.metrics import dice
+    from lib.models import load_weights
+    from lib.prediction import Predictor
+    from lib.rle import decode
+    from lib.rules import apply_rules, read_rules
+    from lib.run import open_run
+
+    run, settings = open_run(root)
+    data, rules = open_test(settings.data), read_rules(run.threshold)
+    truths = pd.read_csv(settings.data.root / "solution.csv", dtype=str, keep_default_na=False).set_index("id").rle
+    device = best_device()
+    precision = resolve_precision(settings.train.precision, device)
+    scores = []
+    for fold in range(settings.folds.count):
+        network = load_weights(run.fold(fold).weights, settings.model, len(rules), settings.data.channels)
+        predictor = Predictor([network], settings.infer.tta, settings.infer.batch_size, device, precision)
+        of_fold = []
+        for image_id, probability_map in predictor.predict(data.read_image, data.ids):
+            mask = apply_rules(rules, probability_map)[..., 0]
+            truth = decode(truths[image_id], mask.shape)
+            both = np.count_nonzero(mask & truth)
+            of_fold.append(dice(both, np.count_nonzero(mask) - both, np.count_nonzero(truth) - both))
+        scores.append(float(np.mean(of_fold)))
+    return scores
+
+
+def fold_table(results: list[dict]) -> pd.DataFrame:
+    """Test Dice with the models of one fold (mean over folds, then seeds) and of all folds, and the difference."""
+    single = np.array([np.mean(result["single"]) for result in results])
+    everything = np.array([result["all"] for result in results])
+    cells = {
+        "one fold's model": single,
+        "all folds' average": everything,
+        "difference": everything - single,
+    }
+    row = {name: f"{values.mean():.4f}" + spread(values) for name, values in cells.items() if len(values)}
+    return pd.DataFrame.from_dict({"test Dice": row}, orient="index")
+
+
+if __name__ == "__main__":
+    run_stage(ablations, parser(__doc__))

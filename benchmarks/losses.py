@@ -1,0 +1,53 @@
+"""Which loss? Every formula with several seeds on the same folds, each image scored out of fold.
+
+    python benchmarks/losses.py WORK                      the demo data (python -m lib.blue_marble data/blue_marble)
+    python benchmarks/losses.py WORK --config configs/nuclei.yaml --only bce dice_focal dice_focal_boundary \\
+        train.epochs=8 train.crop_size=128                any other data, any settings
+
+Stopped, it goes on when typed again. The first row is what the others are compared with.
+"""
+
+from experiments import Run, chosen, comparison, data_folder, finish, finished_variants, markdown, parser
+
+from lib.cli import run_stage
+
+VARIANTS = {
+    "bce": ("bce",),
+    "dice": ("dice",),
+    "focal": ("focal",),
+    "bce_dice": ("bce + dice",),
+    "dice_focal": ("dice + focal",),
+    "dice_focal_boundary_constant": ("dice + focal + boundary", "constant"),
+    "dice_focal_boundary": ("dice + focal + boundary", "ramp"),
+    "dice_focal_10boundary_constant": ("dice + focal + 10*boundary", "constant"),
+    "dice_focal_10boundary": ("dice + focal + 10*boundary", "ramp"),
+    "bce_dice_boundary": ("bce + dice + boundary", "ramp"),
+    "border_bce": ("border_bce",),
+    "lovasz": ("lovasz",),
+}
+
+
+def settings_of(variant: str) -> tuple[str, ...]:
+    """The overrides of one row."""
+    terms, *schedule = VARIANTS[variant]
+    return (f"loss.terms={terms}", *(f"loss.boundary_schedule={kind}" for kind in schedule))
+
+
+def losses(arguments) -> None:
+    runs = [
+        Run(
+            variant,
+            seed,
+            arguments.config.resolve(),
+            data_folder(arguments),
+            (*arguments.overrides, *settings_of(variant), f"train.seed={seed}"),
+        )
+        for seed in arguments.seeds
+        for variant in chosen(VARIANTS, arguments.only)
+    ]
+    finish(runs, arguments.work, arguments.parallel)
+    print(markdown(comparison(finished_variants(runs, arguments.work), arguments.work), "loss"))
+
+
+if __name__ == "__main__":
+    run_stage(losses, parser(__doc__))
