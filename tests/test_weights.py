@@ -94,7 +94,7 @@ def test_the_unet_encoder_computes_the_classifier_features(photo):
     net = build_pretrained(ModelSettings(encoder=ENCODER), class_count=1).network.eval()
     features = net.network.encoder(photo)[1:]
     for ours, theirs in zip(features, classifier(photo), strict=True):
-        assert torch.equal(ours, theirs)
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-3)  # threads may sum in another order
     assert torch.allclose(net.mean.flatten(), torch.full((3,), 127.5))
     assert torch.allclose(net.std.flatten(), torch.full((3,), 127.5))
 
