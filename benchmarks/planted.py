@@ -16,7 +16,7 @@ def planted_pair(random: np.random.Generator, side: int) -> tuple[np.ndarray, np
     height = _smooth(random, side, side / 16)
     truth = (height > (9 if random.random() < 1 / 8 else 0.8)).astype(np.uint8)
     found = height * truth.max() - 0.8 * truth.max() + 0.35 * _smooth(random, side, 3) - 0.6 * (1 - truth.max())
-    return np.rint(255 / (1 + np.exp(-6 * found))).astype(np.uint8), truth
+    return np.rint(255 / (1 + np.exp(-12 * found))).astype(np.uint8), truth
 
 
 def _smooth(random: np.random.Generator, side: int, sigma: float) -> np.ndarray:

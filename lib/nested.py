@@ -53,9 +53,10 @@ def group_numbers(groups: np.ndarray) -> np.ndarray:
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum of `values` over the images of each group: images first in, groups that have images first out."""
+    """Sum of `values` over the images of each group: images first in, groups (in any order) first out."""
     numbers = group_numbers(groups)
-    return sums_by_number(values, numbers, numbers.max(initial=-1) + 1)
+    count = numbers.max(initial=-1) + 1
+    return values if count == len(values) else sums_by_number(values, numbers, count)
 
 
 def sums_by_number(values: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
@@ -72,12 +73,13 @@ def bootstrap_interval(
     Groups are drawn with replacement. The rules stay as chosen: the interval holds the chance of the images scored,
     not that of the images tuned on.
     """
-    numerator, denominator = group_sums(numerator, groups), group_sums(denominator, groups)
-    rng, count = np.random.default_rng(seed), len(numerator)
-    scores = np.empty(repeats)
+    terms = group_sums(np.concatenate([numerator, denominator], axis=1), groups)
+    rng, count = np.random.default_rng(seed), len(terms)
+    drawn = np.empty((repeats, terms.shape[1]))
     for repeat in range(repeats):
-        times_drawn = np.bincount(rng.integers(count, size=count), minlength=count).astype(float)
-        scores[repeat] = ratio(times_drawn @ numerator, times_drawn @ denominator).mean()
+        times_drawn = np.bincount(rng.integers(count, size=count), minlength=count)
+        drawn[repeat] = times_drawn.astype(float) @ terms
+    scores = ratio(*np.split(drawn, 2, axis=1)).mean(axis=1)
     low, high = np.quantile(scores, [0.025, 0.975])
     return float(low), float(high)
 
