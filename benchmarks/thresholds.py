@@ -1,0 +1,131 @@
+"""What the choice of thresholds costs, on planted maps.
+
+    python benchmarks/thresholds.py [--images 2000] [--side 256] [--rounds 5]
+
+First the threshold part of stage 03 (read, count, choose, write) against only reading the maps and masks from disk;
+then counting and choosing against the common loop over 99 thresholds, both on maps in memory. The sides take turns,
+so a busy machine slows both, and the smallest of the rounds' times counts. Processor seconds stand beside seconds.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+from planted import FOLDS, plant  # noqa: E402
+
+from lib.config import ThresholdSettings  # noqa: E402
+from lib.data import TrainingData, open_training  # noqa: E402
+from lib.files import write_json  # noqa: E402
+from lib.maps import MapStore, read_pairs  # noqa: E402
+from lib.metrics import THRESHOLDS, count_images  # noqa: E402
+from lib.thresholds import ThresholdResult, choose_thresholds  # noqa: E402
+
+GRID = np.arange(1, 100) / 100  # what the common loop tries
+IN_MEMORY = 1000  # images at most that the loop runs over
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000, help="planted maps")
+    parser.add_argument("--side", type=int, default=256, help="side of a map in pixels")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        settings, store = plant(Path(folder), arguments.images, arguments.side)
+        data = open_training(settings)
+        print(f"{arguments.images} maps of {arguments.side} px, {mean_kilobytes(store):.0f} KB each")
+        against_reading(store, data, Path(folder), arguments.rounds)
+        against_loop(list(read_pairs(store, data, data.ids[:IN_MEMORY])), arguments.rounds)
+
+
+def against_reading(store: MapStore, data: TrainingData, folder: Path, rounds: int) -> None:
+    def read() -> None:
+        for _ in read_pairs(store, data, data.ids):
+            pass
+
+    def choose() -> None:
+        counts = count_images(read_pairs(store, data, data.ids), data.classes)
+        counts.save(folder / "oof_counts.npz")
+        result = choose_thresholds(counts, folds_of(data.ids), ThresholdSettings())
+        result.write_curves(folder / "threshold.csv")
+        write_json(folder / "threshold.json", result.to_dict())
+
+    read_seconds, choose_seconds = best_of(rounds, read, choose)
+    report("reading only", read_seconds, "read, count, choose, write", choose_seconds, choose_seconds / read_seconds)
+
+
+def against_loop(pairs: list[tuple[str, np.ndarray, np.ndarray]], rounds: int) -> None:
+    probabilities = [maps[..., 0] / np.float32(255) for _, maps, _ in pairs]
+    truths = [truth[..., 0] == 1 for _, _, truth in pairs]
+    found = {}
+
+    def ours() -> None:
+        found["ours"] = count_and_choose(pairs)
+
+    def loop() -> None:
+        found["loop"] = common_loop(probabilities, truths)
+
+    ours_seconds, loop_seconds = best_of(rounds, ours, loop)
+    report(
+        "count and choose", ours_seconds, f"loop over {len(GRID)} thresholds", loop_seconds, loop_seconds / ours_seconds
+    )
+    same = np.searchsorted(np.arange(256) / np.float32(255), GRID)  # p >= threshold where map >= this
+    curve = found["ours"].classes["mask"].curve
+    assert np.allclose(curve[same - THRESHOLDS[0]], found["loop"], rtol=0, atol=1e-12)
+    print(f"same {len(GRID)} numbers on both sides; ours also has the other {len(THRESHOLDS) - len(GRID)} thresholds, ")
+    print("the choice, its nested score and the bootstrap interval")
+
+
+def count_and_choose(pairs: list[tuple[str, np.ndarray, np.ndarray]]) -> ThresholdResult:
+    counts = count_images(iter(pairs), ["mask"])
+    return choose_thresholds(counts, folds_of(counts.ids), ThresholdSettings())
+
+
+def common_loop(probabilities: list[np.ndarray], truths: list[np.ndarray]) -> list[float]:
+    """Mean Dice at each of GRID, as in most notebooks, without their slower habits (float masks, a smoothing term)."""
+    scores = []
+    for threshold in GRID:
+        dices = []
+        for probability, truth in zip(probabilities, truths, strict=True):
+            mask = probability >= threshold
+            pixels = mask.sum() + truth.sum()
+            dices.append(2 * (mask & truth).sum() / pixels if pixels else 1.0)
+        scores.append(np.mean(dices))
+    return scores
+
+
+def folds_of(ids: list[str]) -> np.ndarray:
+    return np.arange(len(ids)) % FOLDS
+
+
+def best_of(rounds: int, *functions: Callable[[], None]) -> np.ndarray:
+    """The least seconds and processor seconds of each function, taking turns: (functions, 2)."""
+    return np.min([[timed(function) for function in functions] for _ in range(rounds)], axis=0)
+
+
+def timed(function: Callable[[], None]) -> tuple[float, float]:
+    """Seconds on the clock and of the processor."""
+    clock, processor = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def report(first: str, first_seconds: np.ndarray, second: str, second_seconds: np.ndarray, ratios: np.ndarray) -> None:
+    print(f"\n{'':28} {'seconds':>9} {'processor':>10}")
+    for name, (seconds, processor) in (first, first_seconds), (second, second_seconds):
+        print(f"{name:28} {seconds:9.2f} {processor:10.2f}")
+    print(f"{'ratio':28} {ratios[0]:9.2f} {ratios[1]:10.2f}")
+
+
+def mean_kilobytes(store: MapStore) -> float:
+    return float(np.mean([path.stat().st_size for path in store.folder.iterdir()])) / 1000
+
+
+if __name__ == "__main__":
+    main()
