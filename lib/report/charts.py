@@ -52,7 +52,8 @@ class Axis:
         """Round numbers along the axis, and how they are written."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            factors = (1,) if len(powers) > 4 else (1, 2, 5) if len(powers) < 4 else (1, 3)
+            decades = math.log10(self.high / self.low)
+            factors = (1,) if decades > 3 else (1, 3) if decades > 1.2 else (1, 2, 5)
             numbers = [factor * 10.0**power for power in powers for factor in factors]
         else:
             rough = (self.high - self.low) / 5

@@ -60,10 +60,11 @@ def errors_in_words(scores: OofScores, found: np.ndarray, border: np.ndarray) ->
         )
     empty = scores.positives == 0
     if empty.any():
-        called = (scores.predicted > 0) & empty
+        called = int(((scores.predicted > 0) & empty).sum())
         words.append(
-            f"{called.sum()} of {empty.sum()} masks that are empty are called full; each costs its whole score, "
-            f"{called.sum() / empty.size:.4f} of mean Dice together."
+            f"{called} of {empty.sum()} empty masks are called full; this costs {called / empty.size:.4f} of mean Dice."
+            if called
+            else f"None of the {empty.sum()} empty masks is called full."
         )
     return words
 
@@ -84,7 +85,8 @@ def _dice_chart(title: str, label: str, sizes: np.ndarray, dice: np.ndarray, pos
     """A cloud of images that are not empty, and the median Dice of eight equal parts of them by size."""
     full = (positives > 0).ravel()
     sizes, dice = sizes.ravel()[full], dice.ravel()[full]
-    chart = Chart(title, Axis.around(label, sizes, log=True), Axis("Dice", 0, 1.02))
+    low = np.floor(10 * dice.min(initial=1)) / 10
+    chart = Chart(title, Axis.around(label, sizes, log=True), Axis("Dice", max(low - 0.05, 0), 1.01))
     shown = np.linspace(0, len(sizes) - 1, min(len(sizes), CLOUD)).round().astype(int)
     chart.cloud(sizes[shown], dice[shown], "s0")
     parts = [part for part in np.array_split(np.argsort(sizes, kind="stable"), 8) if len(part)]

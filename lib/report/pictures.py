@@ -9,10 +9,9 @@ import base64
 import cv2
 import numpy as np
 
-from lib.errors import UserError
-
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
-QUALITY = 82
+QUALITIES = (78, 60, 40, 20)  # of JPEG; the first that is small enough
+LARGEST = 56_000  # bytes of a picture: 248 of them, in base64, are 18.5 MB
 FALSE_ALARM, MISSED = (213, 94, 0), (0, 130, 220)  # the blue a little brighter than Okabe and Ito's, for dark images
 TRUTH, PREDICTION = (0, 190, 135), (240, 228, 66)
 OUTLINE = (255, 255, 255)
@@ -20,11 +19,12 @@ OUTLINE = (255, 255, 255)
 
 def data_uri(picture: np.ndarray) -> str:
     """A picture, uint8 RGB, as JPEG; colour at full resolution, or thin outlines would blur."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    written, encoded = cv2.imencode(".jpg", picture[..., ::-1], options)
-    if not written:
-        raise UserError(f"OpenCV cannot write a JPEG of shape {picture.shape}")
+    for quality in QUALITIES:
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        encoded = cv2.imencode(".jpg", picture[..., ::-1], options)[1]
+        if len(encoded) <= LARGEST:
+            break
     return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
 
 
