@@ -13,10 +13,9 @@ FOLDS = 5
 
 def planted_pair(random: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
     """A map uint8 and its truth uint8 0/1, both (side, side): blobs, false alarms and holes; every eighth is empty."""
-    height = _smooth(random, side, side / 16)
-    truth = (height > (9 if random.random() < 1 / 8 else 0.8)).astype(np.uint8)
-    found = height * truth.max() - 0.8 * truth.max() + 0.35 * _smooth(random, side, 3) - 0.6 * (1 - truth.max())
-    return np.rint(255 / (1 + np.exp(-12 * found))).astype(np.uint8), truth
+    margin = _smooth(random, side, side / 16) - (9 if random.random() < 1 / 8 else 0.8)
+    found = np.maximum(margin, -0.9) + 0.3 * _smooth(random, side, 3)
+    return np.rint(255 / (1 + np.exp(-8 * found))).astype(np.uint8), (margin > 0).astype(np.uint8)
 
 
 def _smooth(random: np.random.Generator, side: int, sigma: float) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""What the search for threshold and morphology costs, on planted maps read from disk as stage 05 reads them.
+
+    python benchmarks/morphology.py [--images 500] [--side 256] [--checked 4]
+
+Afterwards a twin that draws every mask checks the numbers: all rules on a few images, and the scores of the chosen
+rules, in-sample and nested, on all images.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+from planted import FOLDS, plant  # noqa: E402
+
+from lib.candidates import GRID, Candidates  # noqa: E402
+from lib.config import PostprocessSettings, ThresholdSettings  # noqa: E402
+from lib.data import open_training  # noqa: E402
+from lib.maps import read_pairs  # noqa: E402
+from lib.metrics import THRESHOLDS, Metric, count_images  # noqa: E402
+from lib.postprocessing import CandidateTerms, ClassOutcome, search_morphology  # noqa: E402
+from lib.rules import Rule  # noqa: E402
+
+Pair = tuple[np.ndarray, np.ndarray]  # a map and its truth, uint8 (height, width)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=500, help="planted maps")
+    parser.add_argument("--side", type=int, default=256, help="side of a map in pixels")
+    parser.add_argument("--checked", type=int, default=4, help="images on which every rule is drawn")
+    arguments = parser.parse_args()
+    candidates = Candidates.build(PostprocessSettings())
+    combinations = len(candidates.radius) * len(candidates.component_steps)
+    with tempfile.TemporaryDirectory() as folder:
+        settings, store = plant(Path(folder), arguments.images, arguments.side)
+        data = open_training(settings)
+        counts = count_images(read_pairs(store, data, data.ids), data.classes)
+        folds, groups = np.arange(len(data.ids)) % FOLDS, np.arange(len(data.ids))
+        memory, clock, processor = peak_megabytes(), time.perf_counter(), time.process_time()
+        result = search_morphology(
+            read_pairs(store, data, data.ids), counts, folds, groups, ThresholdSettings(), PostprocessSettings()
+        )
+        seconds, processor = time.perf_counter() - clock, time.process_time() - processor
+        pairs = [(maps[..., 0], truth[..., 0]) for _, maps, truth in read_pairs(store, data, data.ids)]
+    print(f"{combinations} combinations of steps on {len(pairs)} maps of {arguments.side} px, {FOLDS} folds")
+    print(f"{seconds:.1f} s, {processor:.1f} s of the processor; peak memory {memory:.0f} -> {peak_megabytes():.0f} MB")
+    print(result)
+    check_chosen(result.classes["mask"], folds, pairs)
+    check_all(candidates, pairs[: arguments.checked])
+
+
+def check_chosen(outcome: ClassOutcome, folds: np.ndarray, pairs: list[Pair]) -> None:
+    """The reported scores of the chosen rules equal those of masks drawn one by one."""
+    in_sample = np.mean([drawn_dice(outcome.rule, *pair) for pair in pairs])
+    nested = np.mean([drawn_dice(outcome.without_fold[fold], *pair) for fold, pair in zip(folds, pairs, strict=True)])
+    assert outcome.rule.steps, "no step adopted: nothing to check"
+    assert np.allclose([in_sample, nested], [outcome.after["in_sample"], outcome.after["nested"]], rtol=0, atol=1e-6)
+    print(f"the twin's scores of the chosen rules are the same: nested {nested:.6f}, in-sample {in_sample:.6f}")
+
+
+def check_all(candidates: Candidates, pairs: list[Pair]) -> None:
+    """The score of every rule on each image equals that of its mask, drawn."""
+    terms, rules, clock = CandidateTerms(candidates, Metric(), len(pairs)), 0, time.perf_counter()
+    for row, pair in enumerate(pairs):
+        terms.measure(row, *pair)
+        for radius, first in enumerate(candidates.radius):
+            drawn = [drawn_dice(Rule(int(threshold), steps=first), *pair) for threshold in THRESHOLDS]
+            assert np.allclose(terms.at_all[0, row, radius], drawn, rtol=0, atol=1e-6)
+            for component, then in enumerate(candidates.component_steps):
+                drawn = [drawn_dice(Rule(int(threshold), steps=first + then), *pair) for threshold in GRID]
+                assert np.allclose(terms.on_grid[0, row, component, radius], drawn, rtol=0, atol=1e-6)
+        rules = terms.at_all[0, 0].size + terms.on_grid[0, 0].size
+    seconds = (time.perf_counter() - clock) / len(pairs)
+    print(
+        f"the twin's scores of all {rules} rules on {len(pairs)} images are the same; it takes {seconds:.1f} s an image"
+    )
+
+
+def drawn_dice(rule: Rule, probability_map: np.ndarray, truth: np.ndarray) -> float:
+    mask = rule.apply(probability_map)
+    pixels = np.count_nonzero(mask) + np.count_nonzero(truth)
+    return 2 * np.count_nonzero(mask & truth) / pixels if pixels else 1.0
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()
