@@ -75,8 +75,9 @@ def ablations(arguments) -> None:
             members = zip(*(finished[row] for row in rows), strict=False)
             finished["average " + " + ".join(rows)] = [average(list(names), work) for names in members]
     print(markdown(comparison(finished, work), "row"))
-    print()
-    print(markdown(fold_table([single_folds(name, work) for name in finished.get("default", [])])))
+    if "default" in finished:
+        print()
+        print(markdown(fold_table([single_folds(name, work) for name in finished["default"]])))
 
 
 def average(names: list[str], work: Path) -> str:
@@ -156,12 +157,11 @@ def fold_table(results: list[dict]) -> pd.DataFrame:
     """Test Dice with the models of one fold (mean over folds, then seeds) and of all folds, and the difference."""
     single = np.array([np.mean(result["single"]) for result in results])
     everything = np.array([result["all"] for result in results])
-    cells = {
-        "one fold's model": single,
-        "all folds' average": everything,
-        "difference": everything - single,
+    row = {
+        "one fold's model": f"{single.mean():.4f}" + spread(single),
+        "all folds' average": f"{everything.mean():.4f}" + spread(everything),
+        "difference": f"{(everything - single).mean():+.4f}" + spread(everything - single),
     }
-    row = {name: f"{values.mean():.4f}" + spread(values) for name, values in cells.items() if len(values)}
     return pd.DataFrame.from_dict({"test Dice": row}, orient="index")
 
 
