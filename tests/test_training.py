@@ -142,7 +142,8 @@ def test_the_learning_rate_warms_up_and_ends_near_zero(settings, data, table, tm
 
     from lib.run import RunFolder
 
-    training = FoldTraining(0, RunFolder(tmp_path).fold(0), table, data, settings, {}, Accelerator(cpu=True), "fp32")
+    folder, accelerator = RunFolder(tmp_path).fold(0), Accelerator(cpu=True)
+    training = FoldTraining(0, folder, table, data, settings, {}, accelerator, "fp32", lambda fold, row: None)
     rates = [training.lr(step) for step in range(training.steps)]
     peak = int(np.argmax(rates))
     assert rates[peak] <= settings.train.lr

@@ -7,8 +7,11 @@ let shown = -1;
 function show(index) {
   shown = (index + buttons.length) % buttons.length;
   const button = buttons[shown];
-  zoom.querySelector("img").src = button.querySelector("img").src;
-  zoom.querySelector("img").alt = button.querySelector("img").alt;
+  const small = button.querySelector("img");
+  const large = zoom.querySelector("img");
+  large.src = small.src;
+  large.alt = small.alt;
+  zoom.style.setProperty("--shape", small.naturalWidth / small.naturalHeight || 1);
   zoom.querySelector("strong").textContent = button.dataset.id;
   zoom.querySelector("span").textContent = `${button.dataset.what} · ${button.dataset.words}`;
   if (!zoom.open) zoom.showModal();
