@@ -165,7 +165,7 @@ def search_morphology(
         for known, terms in zip(families, measured, strict=True):
             known.update(terms.families())
     outcomes = [
-        _outcome(ClassSearch(table, known, folds, thresholds.rule))
+        choose_steps(ClassSearch(table, known, folds, thresholds.rule))
         for table, known in zip(tables, families, strict=True)
     ]
     terms = np.stack([outcome.terms for outcome in outcomes], axis=2)
@@ -198,7 +198,7 @@ def _measure(
         raise UserError(f"there is no map of image {min(missing)}; run 03_oof_threshold.py again")
 
 
-def _outcome(search: ClassSearch) -> ClassOutcome:
+def choose_steps(search: ClassSearch) -> ClassOutcome:
     alone, procedure, tuned = search.nested(()), search.procedure(), search.tuned(frozenset())
     gain, error = search.gain(procedure, alone)
     adopted = search.select() if gain > error else ()

@@ -8,6 +8,7 @@ each mask. Components connect through corners and holes do not, as in lib/morpho
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -151,8 +152,9 @@ class MaskStack:
         _, height, width = self.runs.shape
         chosen = components[self.component_of_run]
         start, end = self.runs.place_in_mask
-        for mask in range(self.count):
-            here = chosen & (self.runs.mask == mask)
+        first_of_mask = np.searchsorted(self.runs.mask, np.arange(self.count + 1))
+        for first, last in pairwise(first_of_mask):
+            here = np.flatnonzero(chosen[first:last]) + first
             edges = np.zeros(height * (width + 1), dtype=np.int8)
             edges[start[here]] = 1
             edges[end[here]] = -1

@@ -32,6 +32,14 @@ def test_counts_equal_thresholding_one_by_one(data, shape):
         assert fp[threshold - 1] == (mask & (truth == 0)).sum()
 
 
+def test_counts_of_a_large_map_are_exact():
+    """OpenCV's histograms are float32, which holds no odd number of pixels as large as this."""
+    side = 4097
+    assert int(np.float32(side**2)) != side**2
+    tp, fp = count_at_thresholds(np.full((side, side), 200, np.uint8), np.ones((side, side), np.uint8))
+    assert tp.tolist() == [side**2] * 200 + [0] * 55 and not fp.any()
+
+
 def test_counts_of_many_images_and_classes():
     images = list(stream(np.random.default_rng(0), 7, classes=3))
     counts = count_images(iter(images), ["a", "b", "c"])

@@ -63,7 +63,7 @@ def test_counts_of_every_candidate_equal_applying_its_rule(seed, height, width, 
         probability_map = cv2.GaussianBlur(probability_map, (0, 0), blur)
     truth = (rng.random((height, width)) < 0.3).astype(np.uint8)
     candidates = Candidates.build(ALL_STEPS)
-    at_all, at_few = candidates.count(probability_map, truth)
+    at_all, on_grid = candidates.count(probability_map, truth)
     for number, steps in enumerate(candidates.radius):
         for threshold in (1, 100, 128, 255):
             mask = Rule(threshold, steps=steps).apply(probability_map)
@@ -71,8 +71,18 @@ def test_counts_of_every_candidate_equal_applying_its_rule(seed, height, width, 
         for component, then in enumerate(candidates.component_steps):
             for column, threshold in enumerate(GRID):
                 mask = Rule(int(threshold), steps=steps + then).apply(probability_map)
-                counted = at_few[:, component, number, column].tolist()
+                counted = on_grid[:, component, number, column].tolist()
                 assert counted == [(mask & truth).sum(), mask.sum()], (str(steps + then), threshold)
+
+
+def test_counts_do_not_depend_on_how_many_masks_are_counted_at_once(monkeypatch):
+    _, probability_map, truth = blobs(1, specks=2)[0]
+    candidates, pixels = Candidates.build(ALL_STEPS), truth.size
+    at_once = candidates.count(probability_map[..., 0], truth[..., 0])
+    for masks in (1, 7):
+        monkeypatch.setattr("lib.candidates.BATCH_PIXELS", masks * pixels)
+        in_batches = candidates.count(probability_map[..., 0], truth[..., 0])
+        assert all(np.array_equal(*both) for both in zip(at_once, in_batches, strict=True))
 
 
 def test_candidates_hold_every_combination_once():
@@ -95,10 +105,10 @@ def test_reported_scores_equal_a_naive_twin(rule):
     before, after = naive_dice(made, [thresholds.rule] * 18), naive_dice(made, [outcome.rule] * 18)
     assert outcome.after["in_sample"] == pytest.approx(after.mean(), abs=1e-6)
     assert result.image_gain == pytest.approx(after - before, abs=1e-6)
-    nested_before = naive_dice(made, [thresholds.fold_rules[fold] for fold in folds])
     nested_after = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
-    gains = nested_after - nested_before
+    gains = nested_after - naive_dice(made, [thresholds.fold_rules[fold] for fold in folds])
     assert outcome.after["nested"] == pytest.approx(nested_after.mean(), abs=1e-6)
+    assert outcome.after["gap"] == pytest.approx(after.mean() - nested_after.mean(), abs=1e-6)
     assert outcome.gain == pytest.approx(gains.mean(), abs=1e-6)
     assert outcome.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(18), abs=1e-6)
 
@@ -108,7 +118,8 @@ def test_the_best_of_each_family_equals_trying_all_its_rules():
     settings = PostprocessSettings(steps=["opening", "remove"], radii=[1, 2], areas=[4, 16])
     result = search(made, settings)
     tried = {tuple(row["steps"]): row for row in result.classes["mask"].tried}
-    assert set(tried) == {(), ("opening",), ("remove",), ("opening", "remove")}
+    rules = {(): 255, ("opening",): 2 * 255, ("remove",): 2 * len(GRID), ("opening", "remove"): 4 * len(GRID)}
+    assert {family: row["rules"] for family, row in tried.items()} == rules
     alone = naive_dice(made, [Rule(threshold_of(tried[()]))] * 9).mean()
     for steps in (
         [[("remove", 4)], [("remove", 16)]],
@@ -162,15 +173,19 @@ def test_a_fold_does_not_influence_the_rule_it_is_scored_with():
 
 
 def test_standard_errors_are_those_of_groups():
-    """Every image twice, the copies in one group: the gains stay, and so does what is known about them."""
-    once, folds = blobs(18, specks=1.5), np.arange(18) % 3
+    """Every image twice: copies in one group add no certainty, copies that pass for images of their own do."""
+    once, folds = blobs(18, specks=1.5), np.tile(np.arange(18) % 3, 2)
     twice = [(f"{copy}{image_id}", maps, truth) for copy in "ab" for image_id, maps, truth in once]
-    single = search(once, folds=folds).classes["mask"]
-    grouped = search(twice, folds=np.tile(folds, 2), groups=np.tile(np.arange(18), 2)).classes["mask"]
-    alone = search(twice, folds=np.tile(folds, 2)).classes["mask"]
-    assert grouped.gain == pytest.approx(single.gain)
-    assert grouped.standard_error == pytest.approx(single.standard_error)
-    assert alone.standard_error < 0.75 * single.standard_error
+    for groups, independent in (np.tile(np.arange(18), 2), 18), (np.arange(36), 36):
+        outcome = search(twice, folds=folds, groups=groups).classes["mask"]
+        counts = count_images(twice, ["mask"])
+        alone = choose_thresholds(counts, folds, ThresholdSettings(), groups).classes["mask"].fold_rules
+        before, after = (naive_dice(twice, [r[fold] for fold in folds]) for r in (alone, outcome.without_fold))
+        gains = (after - before).reshape(-1, independent).mean(axis=0)  # of each group
+        assert outcome.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(independent), abs=1e-6)
+    single = search(once).classes["mask"]
+    grouped = search(twice, folds=folds, groups=np.tile(np.arange(18), 2)).classes["mask"]
+    assert (grouped.rule, grouped.gain) == (single.rule, pytest.approx(single.gain))
 
 
 def test_classes_are_chosen_apart():
