@@ -15,6 +15,7 @@ from lib.cli import closing, parser, run_stage
 
 def prepare(arguments: argparse.Namespace) -> None:
     from lib.config import load_settings
+    from lib.convention import check_convention, describe
     from lib.data import inspect_all, open_training
     from lib.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.files import write_text
@@ -28,6 +29,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     run = RunFolder(Path("runs") / settings.name)
     record = StageRecord(run, "01_prepare_folds")
     data = open_training(settings.data)
+    verdict = check_convention(data)
+    print(f"{'warning' if verdict.is_wrong else 'checked'}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
 
     images = image_table(inspect_all(data, settings.train.workers), data.groups, data.classes)
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])

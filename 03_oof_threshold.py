@@ -39,7 +39,7 @@ def choose(arguments: argparse.Namespace) -> None:
     store = predict_out_of_fold(run, settings, data, table)
     if not is_first():
         return
-    counts = count_images(read_pairs(store, data, table.id), data.classes)
+    counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     result.write_curves(run.threshold.with_suffix(".csv"))

@@ -4,7 +4,9 @@ reads    runs/NAME/oof/, oof_counts.npz, threshold.json, test/ and the sample su
 writes   runs/NAME/postprocess.json, before_after.png, submission.csv, submission_unprocessed.csv, report.html
 next     upload runs/NAME/submission.csv
 
-submission_unprocessed.csv is the same without morphology: threshold only.
+submission_unprocessed.csv is the same without morphology: threshold only. With submission.rows=instance objects are
+chosen by their own score, which objects.json holds. Last the out-of-fold maps are written as a submission would be,
+read back and scored: the score must be the one told.
 """
 
 import argparse
@@ -19,9 +21,11 @@ def postprocess(arguments: argparse.Namespace) -> None:
     from lib.lock import lock_run
     from lib.maps import MapStore, read_pairs
     from lib.metrics import Counts
+    from lib.object_search import as_objects, read_objects, search_objects
     from lib.plots import plot_before_after
     from lib.postprocessing import search_morphology
     from lib.provenance import StageRecord, require_maps, require_thresholds
+    from lib.rehearsal import rehearse, require_told
     from lib.report.page import refresh_report
     from lib.rules import read_rules
     from lib.run import open_run
@@ -35,8 +39,9 @@ def postprocess(arguments: argparse.Namespace) -> None:
     table = read_folds(run.folds, training, settings.folds.count)
     oof, test_maps = (MapStore(folder, tuple(training.classes)) for folder in (run.oof, run.test))
 
+    size = settings.submission.size
     result = search_morphology(
-        read_pairs(oof, training, table.id),
+        read_pairs(oof, training, table.id, size),
         Counts.load(run.oof_counts),
         table.fold.to_numpy(),
         table.group.to_numpy(),
@@ -48,14 +53,25 @@ def postprocess(arguments: argparse.Namespace) -> None:
     write_json(run.postprocess, result.to_dict())
     result.write_gains(run.postprocess.with_suffix(".csv"))
     before, after = read_rules(run.threshold), read_rules(run.postprocess)
-    plot_before_after(result, before, after, training, oof, run.before_after)
+    plot_before_after(result, before, after, training, oof, size, run.before_after)
+    if settings.submission.rows == "instance":
+        objects = search_objects(oof, training, table, after, settings.objects)
+        write_json(run.objects, objects.to_dict())
+        result, told = f"{result}\n{objects}", objects.mean("in_sample")
+        before, after = as_objects(before), objects.rules
+        rehearsed = rehearse(read_objects(oof, training, objects.ids), after, settings)
+    else:
+        told = result.mean("after", "in_sample")
+        rehearsed = rehearse(read_pairs(oof, training, result.ids.tolist(), size), after, settings)
+    require_told(rehearsed, told)
     write_submission(run.unprocessed, test, test_maps, before, settings)
     rows = write_submission(run.submission, test, test_maps, after, settings)
     seconds = record.write(made_from)
     refresh_report(run, settings)
 
     print(f"\n{result}")
-    print(f"\n{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
+    print(f"\nrehearsal: the out-of-fold masks, written as a submission and read back, score {rehearsed:.6f} as told")
+    print(f"{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
     closing([run.postprocess, run.report, run.submission], f"upload {run.submission}", seconds)
 
 

@@ -5,11 +5,12 @@ file. An unknown key or a wrong value is a UserError that names the key and, whe
 """
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lib.errors import UserError
 from lib.files import write_text
@@ -60,7 +61,7 @@ class DataSettings(Section):
     images_without_mask: Literal["error", "empty", "skip"] = "error"
     masks_without_image: Literal["error", "skip"] = "error"
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
-    group: str | None = None  # a column, parts of the pattern such as {case}, or dicom:PatientID; default: column `group`
+    group: str | None = None  # a column (default: `group` if any), parts of the pattern as {case}, or dicom:PatientID
     group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
 
     channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as there are files (one plane each) per image
@@ -91,6 +92,12 @@ class SubmissionSettings(Section):
 
     rows: Literal["mask", "instance"] = "mask"  # one row per image (and class), or one per connected object
     size: tuple[PositiveInt, PositiveInt] | None = None  # height and width of the masks; default: each image's own
+
+    @model_validator(mode="after")
+    def _objects_keep_their_size(self) -> "SubmissionSettings":
+        if self.rows == "instance" and self.size is not None:
+            raise ValueError("size cannot be set where rows is instance")
+        return self
 
 
 class ObjectSettings(Section):
@@ -293,7 +300,14 @@ def _explain(problem: dict) -> str:
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
         return f"unknown setting '{dotted}', {hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"setting '{dotted}' = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"setting '{dotted}' = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    """A value from the file, cut short: YAML's references can make a few lines stand for gigabytes."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return short.repr(value)
 
 
 def _fields_at(sections: list[str]) -> list[str]:

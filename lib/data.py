@@ -5,6 +5,7 @@ the masks stay in memory as text. The objects can be pickled, so that loader pro
 """
 
 import hashlib
+import multiprocessing
 import re
 import signal
 from collections import defaultdict
@@ -22,12 +23,14 @@ import numpy as np
 from lib.config import DataSettings
 from lib.duplicates import perceptual_hash
 from lib.errors import UserError
-from lib.images import image_size, read_image, read_mask_image
-from lib.layout import PLACEHOLDER, clean_id, fill, find_files, make_id
+from lib.images import dicom_field, image_size, read_image, read_mask_image
+from lib.layout import PLACEHOLDER, WILDCARD, clean_id, fill, find_files, make_id
+from lib.morphology import components
 from lib.rle import decode_union
 from lib.tables import column, read_table
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")
+DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as PatientID
 SHOWN = 3  # how many ids or files an error lists
 
 Table = dict[str, list[str]]  # columns by name
@@ -60,11 +63,11 @@ class Images:
         self.settings = settings
         self.classes = settings.classes
         self.ids = sorted(files)
-        self._files = files
+        self.files = files  # by id; several are the planes of one image
 
     def image_path(self, image_id: str) -> Path:
         """The image's file; the first one where each plane has its own."""
-        return Path(self._files[image_id][0])
+        return Path(self.files[image_id][0])
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) from the file's header."""
@@ -73,7 +76,7 @@ class Images:
     def read_image(self, image_id: str) -> np.ndarray:
         """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a file that is not whole."""
         settings = self.settings
-        paths = [Path(path) for path in self._files[image_id]]
+        paths = [Path(path) for path in self.files[image_id]]
         channels = settings.channels if len(paths) == 1 else 1
         planes = [
             read_image(path, channels, settings.value_range, settings.plane, settings.max_pixels) for path in paths
@@ -94,17 +97,38 @@ class TrainingData(Images):
         self.groups = groups
         self._masks = masks
 
+    def pieces(self, image_id: str) -> list[list[str]]:
+        """For each class the run lengths, or the paths of the mask files, that make up the image's mask."""
+        return self._masks[image_id]
+
     def read_mask(self, image_id: str) -> np.ndarray:
         """Mask uint8 0/1 (height, width, classes) of the image's size.
 
         Raises UserError naming the table and the id, or the mask file, when it cannot be read or does not fit.
         """
         shape = self.image_size(image_id)
-        layers = [self._read_layer(image_id, pieces, shape) for pieces in self._masks[image_id]]
+        layers = [self._read_union(image_id, pieces, shape) for pieces in self._masks[image_id]]
         return cv2.merge(layers).reshape(*shape, len(layers))
 
-    def _read_layer(self, image_id: str, pieces: list[str], shape: tuple[int, int]) -> np.ndarray:
-        if _is_table(self.settings.train_masks):
+    def read_objects(self, image_id: str) -> np.ndarray:
+        """Objects int32 (height, width, classes), numbered from 1 in each class, 0 being background.
+
+        With data.instances each row or mask file is an object, and the later one has the pixels that two claim;
+        without, the components of the mask are the objects. Raises UserError as read_mask does.
+        """
+        shape = self.image_size(image_id)
+        labels = np.zeros((*shape, len(self.classes)), np.int32)
+        for index, pieces in enumerate(self._masks[image_id]):
+            if self.settings.instances:
+                for number, piece in enumerate(pieces, start=1):
+                    labels[self._read_union(image_id, [piece], shape) > 0, index] = number
+            else:
+                labels[:, :, index], _ = components(self._read_union(image_id, pieces, shape))
+        return labels
+
+    def _read_union(self, image_id: str, pieces: list[str], shape: tuple[int, int]) -> np.ndarray:
+        """Mask uint8 0/1 (height, width) of the pixels that any of the pieces holds."""
+        if is_table(self.settings.train_masks):
             try:
                 return decode_union(pieces, shape, self.settings.rle)
             except UserError as error:
@@ -141,16 +165,19 @@ def open_training(settings: DataSettings) -> TrainingData:
     count, and for settings that do not describe what is there.
     """
     files, parts = _list_images(settings, settings.train_images, "data.train_images")
-    if _is_table(settings.train_masks):
-        path = settings.root / settings.train_masks
-        table = read_table(path, "data.train_masks")
-        masks = _masks_from_table(table, path, settings)
-    else:
-        table = None
-        masks = _masks_from_files(settings)
-    masks = _match(masks, files, settings)
+    table = read_masks_table(settings, "data.train_masks") if is_table(settings.train_masks) else None
+    masks = _match(_masks_of(settings, table), files, settings)
     files = {image_id: files[image_id] for image_id in masks}
-    return TrainingData(settings, files, masks, _groups(settings, table, sorted(masks), parts))
+    return TrainingData(settings, files, masks, _groups(settings, table, files, parts))
+
+
+def open_compared(training: TrainingData) -> TrainingData:
+    """The same images with the masks of data.compare_masks, of those ids that it has. Raises as open_training does."""
+    settings = training.settings.model_copy(update={"train_masks": training.settings.compare_masks})
+    table = read_masks_table(settings, "data.compare_masks") if is_table(settings.train_masks) else None
+    masks = _masks_of(settings, table)
+    known = {image_id: masks[image_id] for image_id in training.ids if image_id in masks}
+    return TrainingData(settings, {image_id: training.files[image_id] for image_id in known}, known, None)
 
 
 def open_test(settings: DataSettings) -> TestData:
@@ -198,7 +225,8 @@ def _inspect_in_order(training: TrainingData, workers: int) -> Iterator[ImageFac
         yield from (_inspect(training, image_id) for image_id in training.ids)
         return
     chunk = max(1, min(32, len(training.ids) // (4 * workers)))
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(training,)) as pool:
+    fresh = multiprocessing.get_context("spawn")  # a fork of a process that used OpenCV's threads hangs in OpenCV
+    with ProcessPoolExecutor(workers, fresh, initializer=_start_worker, initargs=(training,)) as pool:
         try:
             yield from pool.map(_inspect_in_worker, training.ids, chunksize=chunk)
         except BrokenProcessPool:
@@ -251,6 +279,26 @@ def _list_images(
     if not files:
         raise UserError(f"data.exclude leaves no image of {setting} = '{pattern}'")
     return dict(files), parts_of
+
+
+def read_masks_table(settings: DataSettings, setting: str) -> Table:
+    """The csv of run lengths that data.train_masks names; one table of all files where it is a pattern."""
+    if not WILDCARD.search(settings.train_masks):
+        return read_table(settings.root / settings.train_masks, setting)
+    whole: Table = {}
+    for _, path in find_files(settings.root, settings.train_masks, setting):
+        table = read_table(Path(path), setting)
+        if whole and whole.keys() != table.keys():
+            raise UserError(f"{path} has the columns {', '.join(table)}, but the table before it {', '.join(whole)}")
+        for name, values in table.items():
+            whole.setdefault(name, []).extend(values)
+    return whole
+
+
+def _masks_of(settings: DataSettings, table: Table | None) -> Masks:
+    if table is None:
+        return _masks_from_files(settings)
+    return _masks_from_table(table, settings.root / settings.train_masks, settings)
 
 
 def _masks_from_table(table: Table, path: Path, settings: DataSettings) -> Masks:
@@ -348,10 +396,12 @@ def _match(masks: Masks, files: dict[str, list[str]], settings: DataSettings) ->
 
 
 def _groups(
-    settings: DataSettings, masks_table: Table | None, ids: list[str], parts: dict[str, dict[str, str]]
+    settings: DataSettings, masks_table: Table | None, files: dict[str, list[str]], parts: dict[str, dict[str, str]]
 ) -> dict[str, str] | None:
-    """The group of each id, from a column or from the parts of the files' names, or None when there is none."""
-    name = settings.group
+    """The group of each id, from a column, the parts of the files' names or DICOM headers; None if there is none."""
+    name, ids = settings.group, sorted(files)
+    if name and name.startswith(DICOM_GROUP):
+        return {image_id: dicom_field(Path(files[image_id][0]), name.removeprefix(DICOM_GROUP)) for image_id in ids}
     if name and PLACEHOLDER.search(name):
         return {image_id: fill(name, parts[image_id], "data.group") for image_id in ids}
     if settings.group_csv:
@@ -429,7 +479,8 @@ def _is_excluded(image_id: str, settings: DataSettings) -> bool:
     return expression is not None and expression.fullmatch(image_id) is not None
 
 
-def _is_table(masks: str) -> bool:
+def is_table(masks: str) -> bool:
+    """Whether a setting points to run lengths and not to mask images."""
     return masks.lower().endswith(".csv")
 
 

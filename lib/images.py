@@ -100,6 +100,14 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return _checked_size(height, width, max_pixels, path)
 
 
+def dicom_field(path: Path, keyword: str) -> str:
+    """An element of a DICOM file's header as text, such as PatientID. Raises UserError when there is none."""
+    value = _open_dicom(path, stop_before_pixels=True).get(keyword)
+    if value is None or not str(value).strip():
+        raise UserError(f"{path} has no element '{keyword}' in its header (data.group)")
+    return str(value).strip()
+
+
 def _read(path: Path, max_pixels: int) -> Content:
     """All of a file, after a look at its header. Raises UserError as read_image does."""
     suffix = _suffix(path)

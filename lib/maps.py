@@ -57,7 +57,30 @@ def to_map(probabilities: np.ndarray) -> np.ndarray:
     return np.rint(probabilities * 255).astype(np.uint8)
 
 
-def read_pairs(store: MapStore, data: TrainingData, ids: Iterable[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead."""
-    pairs = prefetched(lambda image_id: (store.read(image_id), data.read_mask(image_id)), ids, ahead=4 * THREADS)
-    return ((image_id, *pair) for image_id, pair in pairs)
+def read_pairs(
+    store: MapStore, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None = None
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead.
+
+    `size` (height, width) is that of the masks in the submission, if it is not each image's own: what is decided on
+    the pairs is then decided at the size at which it is scored.
+    """
+
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        maps, truth = store.read(image_id), data.read_mask(image_id)
+        if size is not None:
+            truth = (resized(255 * truth, size) > 127).view(np.uint8)
+        return resized(maps, size), truth
+
+    return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
+
+
+def resized(maps: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Maps uint8 (height, width, classes) averaged down to `size` (height, width), or as they are without one.
+
+    Probabilities are resized before the threshold: a mask of half the size keeps its borders within a pixel that way.
+    """
+    if size is None:
+        return maps
+    layers = [cv2.resize(layer, size[::-1], interpolation=cv2.INTER_AREA) for layer in np.moveaxis(maps, 2, 0)]
+    return np.stack(layers, axis=2)

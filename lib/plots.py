@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.data import TrainingData
 from lib.files import write_bytes
-from lib.maps import MapStore
+from lib.maps import MapStore, read_pairs
 from lib.metrics import THRESHOLDS, dice
 from lib.postprocessing import PostprocessResult
 from lib.rules import Rule, apply_rules
@@ -53,14 +53,17 @@ def plot_before_after(
     after: dict[str, Rule],
     data: TrainingData,
     maps: MapStore,
+    size: tuple[int, int] | None,
     path: Path,
 ) -> None:
     """Image | truth | unprocessed | processed, for the out-of-fold images that gain most and lose most."""
     order = np.argsort(result.image_gain, kind="stable")
     rows = dict.fromkeys(result.ids[np.concatenate((order[::-1][:SHOWN], order[:SHOWN]))].tolist())
     figure = Figure(figsize=(11, 2.9 * len(rows)), layout="constrained")
-    for panels, image_id in zip(figure.subplots(len(rows), 4, squeeze=False), rows, strict=True):
-        image, truth, probability_maps = data.read_image(image_id), data.read_mask(image_id), maps.read(image_id)
+    pairs = read_pairs(maps, data, rows, size)
+    for panels, pair in zip(figure.subplots(len(rows), 4, squeeze=False), pairs, strict=True):
+        image_id, probability_maps, truth = pair
+        image = data.read_image(image_id)
         panels[0].imshow(image[..., 0] if image.shape[2] not in (3, 4) else image, cmap="gray")
         panels[0].set_title(image_id[:24], fontsize="small")
         panels[1].imshow(_union(truth), cmap="gray", vmin=0, vmax=1)

@@ -87,8 +87,9 @@ def test_inputs(run: RunFolder, settings: Settings) -> dict:
 
 
 def threshold_inputs(run: RunFolder, settings: Settings) -> dict:
-    """What threshold.json is made from: the out-of-fold maps and the threshold settings."""
-    return {"maps": map_inputs(run, settings), "threshold": settings.threshold.model_dump(mode="json")}
+    """What threshold.json is made from: the out-of-fold maps, the size they are scored at, the threshold settings."""
+    sections = settings.model_dump(mode="json", include={"threshold": True, "submission": {"size"}})
+    return {"maps": map_inputs(run, settings), **sections}
 
 
 def require_thresholds(run: RunFolder, settings: Settings) -> dict:

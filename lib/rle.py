@@ -68,6 +68,26 @@ def decode_union(texts: Sequence[str], shape: tuple[int, int], convention: RleSe
     return _paint(starts, ends, shape, convention)
 
 
+def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD) -> np.ndarray:
+    """Label image int32 (height, width) of objects that may not overlap: the pixels of texts[n] hold n + 1.
+
+    Raises UserError as `decode` does, and when two runs, of one object or of two, share a pixel or one object's runs
+    are not in order.
+    """
+    runs = [parse_runs(text, shape[0] * shape[1], convention) for text in texts]
+    for number, (starts, ends) in enumerate(runs, start=1):
+        if not _in_order(starts, ends):
+            raise UserError(f"the runs of object {number} are not in order or overlap")
+    starts, ends = (np.concatenate([np.empty(0, np.int64), *column]) for column in zip(*runs, strict=True))
+    labels = np.repeat(np.arange(1, len(runs) + 1, dtype=np.int32), [len(run[0]) for run in runs])
+    order = np.argsort(starts, kind="stable")
+    starts, ends, labels = starts[order], ends[order], labels[order]
+    if (overlap := starts[1:] < ends[:-1]).any():
+        first = int(np.argmax(overlap))
+        raise UserError(f"objects {labels[first]} and {labels[first + 1]} overlap")
+    return _paint(starts, ends, shape, convention, labels)
+
+
 def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tuple[np.ndarray, np.ndarray]:
     """First pixel and one past the last pixel of each run, int64, counted from 0 in the convention's pixel order.
 
@@ -99,16 +119,22 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
     return starts, ends
 
 
-def _paint(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int], convention: RleSettings) -> np.ndarray:
-    """Mask (height, width) of runs in any order."""
-    if not _in_order(starts, ends):
+def _paint(
+    starts: np.ndarray,
+    ends: np.ndarray,
+    shape: tuple[int, int],
+    convention: RleSettings,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:
+    """Image (height, width) of runs: 1 in those of a mask, which may come in any order, or the label of each."""
+    if labels is None and not _in_order(starts, ends):
         starts, ends = _merge(starts, ends)
     height, width = shape
     counts = np.empty(2 * len(starts) + 1, np.int64)  # lengths of background and mask, in turns
     counts[0::2] = np.append(starts, height * width) - np.append(0, ends)
     counts[1::2] = ends - starts
-    values = np.zeros(len(counts), np.uint8)
-    values[1::2] = 1
+    values = np.zeros(len(counts), np.uint8 if labels is None else labels.dtype)
+    values[1::2] = 1 if labels is None else labels
     flat = np.repeat(values, counts)
     return flat.reshape(shape) if convention.order == "row" else _transpose(flat.reshape(width, height))
 

@@ -46,6 +46,10 @@ class RunFolder:
         return self.root / "postprocess.json"
 
     @property
+    def objects(self) -> Path:
+        return self.root / "objects.json"
+
+    @property
     def submission(self) -> Path:
         return self.root / "submission.csv"
 

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from lib.config import RleSettings
 from lib.errors import UserError
-from lib.rle import _decimal, decode, decode_union, encode, encode_labels, parse_runs
+from lib.rle import _decimal, decode, decode_labels, decode_union, encode, encode_labels, parse_runs
 
 CONVENTIONS = [
     RleSettings(order=order, base=base, starts=starts, empty=empty)
@@ -224,6 +224,45 @@ def test_labels_are_encoded_as_each_mask_alone(labels, convention):
     assert list(texts) == sorted(set(labels.ravel().tolist()) - {0})
     for label, text in texts.items():
         assert text == encode(labels == label, convention)
+
+
+@given(shapes.flatmap(lambda shape: arrays(np.int32, shape, elements=st.integers(0, 4))), conventions)
+def test_labels_come_back(labels, convention):
+    numbers = np.unique(labels[labels > 0])
+    decoded = decode_labels(list(encode_labels(labels, convention).values()), labels.shape, convention)
+    assert decoded.dtype == np.int32 and decoded.flags.c_contiguous
+    np.testing.assert_array_equal(decoded, np.searchsorted(numbers, labels, side="right") * (labels > 0))
+
+
+object_runs = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 3)), max_size=3)
+
+
+@settings(max_examples=FUZZ_EXAMPLES, deadline=None)
+@given(st.lists(object_runs, max_size=3), st.sampled_from(["column", "row"]))
+def test_any_objects_are_labels_or_a_clear_error(objects, order):
+    """Against pixels painted one by one: what may not be in a submission is refused, all else is right."""
+    pixels, wrong = np.zeros(12, np.int32), False
+    for number, runs in enumerate(objects, start=1):
+        position = 0
+        for start, length in runs:
+            wrong |= length == 0 or start < 1 or start - 1 < position or start - 1 + length > 12
+            wrong |= bool(pixels[max(start - 1, 0) : start - 1 + length].any())
+            pixels[max(start - 1, 0) : start - 1 + length] = number
+            position = start - 1 + length
+    texts = [" ".join(f"{start} {length}" for start, length in runs) for runs in objects]
+    if wrong:
+        with pytest.raises(UserError):
+            decode_labels(texts, (3, 4), RleSettings(order=order))
+    else:
+        expected = pixels.reshape(3, 4) if order == "row" else pixels.reshape(4, 3).T
+        np.testing.assert_array_equal(decode_labels(texts, (3, 4), RleSettings(order=order)), expected)
+
+
+def test_overlapping_objects_are_named():
+    with pytest.raises(UserError, match="objects 1 and 3 overlap"):
+        decode_labels(["1 4", "9 2", "3 1"], (3, 4))
+    with pytest.raises(UserError, match="the runs of object 2 are not in order or overlap"):
+        decode_labels(["1 4", "9 2 7 1"], (3, 4))
 
 
 def test_union_is_what_any_text_holds():

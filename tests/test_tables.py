@@ -1,6 +1,7 @@
 """Reading csv files: text stays text, and every malformed table is refused by file and line."""
 
 import csv
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from lib.errors import UserError
 from lib.tables import column, read_table
+
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 300))
 
 
 def write(path, content: str | bytes):
@@ -86,7 +89,7 @@ def test_reads_back_what_csv_writes(tmp_path, rows):
     assert table["rle"] == [row[1].strip() for row in rows]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=FUZZ_EXAMPLES)
 @given(st.one_of(st.binary(max_size=60), st.text('id,rle"\r\n\t \0é;12', max_size=40).map(str.encode)))
 def test_any_bytes_are_a_table_or_a_clear_error(tmp_path, content):
     path = write(tmp_path / "a.csv", content)

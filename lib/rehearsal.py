@@ -1,0 +1,78 @@
+"""The submission rehearsed where the truth is known: out-of-fold maps go the way of the test maps, and are scored.
+
+Each image's masks are written as rows of a csv file, read back, decoded and scored against its truth. The score must
+be the one that was told when the rules were chosen: then what is uploaded is what was scored.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+
+import numpy as np
+from tqdm import tqdm
+
+from lib.config import Settings
+from lib.data import SubmissionRow
+from lib.errors import UserError
+from lib.instances import match_objects, object_score
+from lib.metrics import Metric, pooled
+from lib.parallel import THREADS, prefetched
+from lib.rules import apply_rules
+from lib.submission import Rules, decode_rows, encode_rows, grouped_texts, table_text, with_texts
+
+COLUMNS = ["id", "class", "rle"]
+TOLERANCE = 1e-6  # the search for morphology keeps its terms in float32
+
+Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth (a mask, or objects), all classes
+
+
+def rehearse(stream: Iterable[Pair], rules: Rules, settings: Settings) -> float:
+    """The score of out-of-fold maps, from a stream of (id, map, truth), as the submission file would carry them.
+
+    The truth is a mask uint8 0/1, or for submission.rows = instance objects int32, (height, width, classes). Raises
+    UserError when a mask does not come back as it was.
+    """
+    metric = Metric(settings.threshold.metric, settings.threshold.beta)
+
+    def measure(pair: Pair) -> np.ndarray:
+        image_id, maps, truth = pair
+        found = apply_rules(rules, maps)
+        read = through_a_file(image_id, found, settings)
+        if not np.array_equal(read, found):
+            raise UserError(
+                f"the masks of training image '{image_id}' do not come back from a submission; this is a bug"
+            )
+        return np.stack([_terms(read[..., c], truth[..., c], metric, settings) for c in range(len(rules))], axis=1)
+
+    measured = prefetched(measure, stream, ahead=2 * THREADS)
+    progress = tqdm(measured, desc="rehearsal", unit="image", disable=None)
+    numerator, denominator = np.stack([terms for _, terms in progress], axis=1)
+    return float(pooled(numerator, denominator).mean())
+
+
+def require_told(rehearsed: float, told: float) -> None:
+    """Raise UserError unless the rehearsal gives the score that was told."""
+    if abs(rehearsed - told) > TOLERANCE:
+        raise UserError(
+            f"written as a submission the out-of-fold masks score {rehearsed:.6f}, but {told:.6f} was told; this is a "
+            "bug, so do not upload the submission"
+        )
+
+
+def through_a_file(image_id: str, found: np.ndarray, settings: Settings) -> np.ndarray:
+    """The masks or objects (height, width, classes) of an image, written as a csv file's rows and read back."""
+    layers = [np.ascontiguousarray(layer) for layer in np.moveaxis(found, 2, 0)]
+    names = [(image_id, name, "") for name in settings.data.classes]
+    rows = [SubmissionRow(image_id, index, values) for index, values in enumerate(names)]
+    written = table_text(COLUMNS, with_texts(rows, (encode_rows(layer, settings) for layer in layers), rle_column=2))
+    _, *read = csv.reader(io.StringIO(written))
+    masks = [decode_rows(texts, found.shape[:2], settings) for _, texts in grouped_texts(read, rle_column=2)]
+    return np.stack(masks, axis=2)
+
+
+def _terms(found: np.ndarray, truth: np.ndarray, metric: Metric, settings: Settings) -> tuple[float, float]:
+    """Numerator and denominator of one image and class, whose means or pools are the score."""
+    if settings.submission.rows == "instance":
+        return object_score(match_objects(found, truth), settings.objects), 1.0
+    both = np.count_nonzero(found & truth)
+    return metric.terms(*map(np.asarray, (both, np.count_nonzero(found) - both, np.count_nonzero(truth) - both)))
