@@ -10,7 +10,7 @@ every 16th, a grid that no image had a say in. One pass over the components give
 must be drawn for each mask and makes the search ten times slower.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
 
@@ -65,11 +65,15 @@ class Candidates:
         Two arrays of whole numbers: (2, radius, 255) without component steps, at all thresholds, and
         (2, component steps, radius, len(GRID)).
         """
-        processed = [apply_steps(steps, probability_map) for steps in self.radius]
-        at_all = [(tp, tp + fp) for tp, fp in (count_at_thresholds(image, truth) for image in processed)]
-        on_grid = [self._count_component_steps(MaskStack(masks, truth)) for masks in _masks_on_grid(processed)]
-        on_grid = np.concatenate(on_grid, axis=2)
-        return np.stack(at_all, axis=1), on_grid.reshape(2, -1, len(self.radius), len(GRID))
+        at_all = [count_at_thresholds(image, truth) for image in self._after_radius_steps(probability_map)]
+        at_all = np.stack([(tp, tp + fp) for tp, fp in at_all], axis=1)
+        batches = _masks_on_grid(self._after_radius_steps(probability_map), max(1, BATCH_PIXELS // truth.size))
+        on_grid = np.concatenate([self._count_component_steps(MaskStack(masks, truth)) for masks in batches], axis=2)
+        return at_all, on_grid.reshape(2, -1, len(self.radius), len(GRID))
+
+    def _after_radius_steps(self, probability_map: np.ndarray) -> Iterator[np.ndarray]:
+        """The map after each of `radius`, made when asked for: of a large map they are not all held."""
+        return (apply_steps(steps, probability_map) for steps in self.radius)
 
     def _count_component_steps(self, masks: MaskStack) -> np.ndarray:
         """The counts of each mask after each of `component_steps`: (2, component steps, masks)."""
@@ -97,11 +101,11 @@ class Candidates:
         return counts
 
 
-def _masks_on_grid(maps: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The masks of each map at each of GRID, uint8 (masks, height, width), about BATCH_PIXELS pixels at a time."""
-    rest = product(maps, GRID)
-    while batch := list(islice(rest, max(1, BATCH_PIXELS // maps[0].size))):
-        yield np.stack([image >= threshold for image, threshold in batch]).view(np.uint8)
+def _masks_on_grid(maps: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """The masks of each map at each of GRID, uint8 (masks, height, width), `count` at a time."""
+    masks = (probability_map >= threshold for probability_map in maps for threshold in GRID)
+    while batch := list(islice(masks, count)):
+        yield np.stack(batch).view(np.uint8)
 
 
 def _kept(regions: Regions, removal: Steps) -> np.ndarray:

@@ -44,7 +44,7 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     totals = group_sums(values - values.mean(axis=0), groups)
     count = len(totals)
     correction = count / (count - 1) if count > 1 else np.nan
-    return np.sqrt(correction * (totals**2).sum(axis=0)) / len(values)
+    return np.sqrt(correction * np.square(totals, out=totals).sum(axis=0)) / len(values)
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:
