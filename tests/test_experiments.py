@@ -19,7 +19,7 @@ import losses  # noqa: E402
 
 from lib import rle  # noqa: E402
 from lib.blue_marble import cut_tiles  # noqa: E402
-from lib.config import load_settings  # noqa: E402
+from lib.config import ThresholdSettings, load_settings  # noqa: E402
 from lib.data import open_training  # noqa: E402
 from lib.errors import UserError  # noqa: E402
 from lib.files import read_json, write_json  # noqa: E402
@@ -29,6 +29,7 @@ from lib.metrics import count_images  # noqa: E402
 from lib.run import open_run  # noqa: E402
 from lib.thresholds import choose_thresholds  # noqa: E402
 
+SETTINGS = ThresholdSettings(bootstrap=100)
 SECTIONS = ("model", "augment", "infer")
 DEMO = REPOSITORY / "configs" / "blue_marble.yaml"
 
@@ -181,3 +182,37 @@ def test_claims_come_from_where_the_stages_write_them(tmp_path):
     found = [(row[estimate], row[f"{estimate}: test"]) for estimate in calibration.ESTIMATES]
     assert found == [(0.2, 0.5), (0.1, 0.5), (0.4, 0.6), (0.3, 0.6)]
     assert read_json(tmp_path / "results" / "run" / "result.json") == content
+
+
+def test_a_rehearsal_tunes_on_some_cells_and_scores_on_the_others(tmp_path):
+    random, count = np.random.default_rng(0), 60
+    truths = random.integers(0, 2, (count, 8, 8, 1)).astype(np.uint8)
+    maps = (truths * 80 + random.integers(0, 120, truths.shape)).astype(np.uint8)
+    ids = [f"i{number:02d}" for number in range(count)]
+    counts = count_images(zip(ids, maps, truths, strict=True), ["x"])
+    groups = np.arange(count) // 3
+    table = pd.DataFrame({"id": ids, "fold": groups % 3, "group": groups, "run": "a", "class": "x"})
+    folder = experiments.result_folder("a", tmp_path)
+    folder.mkdir(parents=True)
+    table.to_csv(folder / "images.csv", index=False)
+    counts.save(folder / "oof_counts.npz")
+
+    tuned_on = calibration.drawn_groups(groups, 20, np.random.default_rng(1))
+    assert tuned_on.sum() == 21  # whole groups of three
+    assert len(set(groups[tuned_on]) & set(groups[~tuned_on])) == 0
+    result = choose_thresholds(calibration.of_images(counts, tuned_on), table.fold[tuned_on].to_numpy(), SETTINGS)
+    masks, left = maps[~tuned_on] >= result.classes["x"].rule.threshold, truths[~tuned_on].astype(bool)
+    dice = 2 * (masks & left).sum((1, 2, 3)) / (masks.sum((1, 2, 3)) + left.sum((1, 2, 3)))
+    assert calibration.score_at(calibration.of_images(counts, ~tuned_on), result) == pytest.approx(dice.mean())
+
+    draws = calibration.rehearse("a", tmp_path, repeats=3)
+    assert draws.images.value_counts().to_dict() == {20: 3, 40: 3}  # there are not more images
+    assert (draws.in_sample >= draws.nested - 0.01).all()
+
+
+def test_what_the_number_of_images_does_by_hand():
+    draws = pd.DataFrame({"images": 20, "in_sample": [0.9, 0.7], "nested": [0.8, 0.7], "left_out": [0.7, 0.8]})
+    row = calibration.by_size(draws).loc["20 images"]
+    assert (row["draws"], row["gap"]) == ("2", "+0.0500")
+    assert (row["in-sample - left out"], row["nested - left out"]) == ("+0.0500", "+0.0000")
+    assert (row["absolute, in-sample"], row["absolute, nested"]) == ("0.1500", "0.1000")
