@@ -113,10 +113,11 @@ class CandidateTerms:
     def measure(self, row: int, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Fill one image's row. Returns the true positives of the map itself at all thresholds, (255,)."""
         positives = np.count_nonzero(truth)
-        counts = self.candidates.count(probability_map, truth)
-        for kept, (tp, predicted) in zip((self.at_all, self.on_grid), counts, strict=True):
+        at_all, on_grid = self.candidates.count(probability_map, truth)
+        for kept, (tp, predicted) in (self.at_all, at_all), (self.on_grid, on_grid):
             kept[:, row] = self.metric.terms(tp, predicted - tp, positives - tp)[: len(kept)]
-        return counts[0][0, 0]
+        true_positives, _ = at_all
+        return true_positives[0]  # after no step at all
 
     def families(self) -> dict[Family, list[Block]]:
         """The blocks of each family, but for the threshold alone."""
@@ -155,14 +156,7 @@ def search_morphology(
     tables = [score_table(counts, index, metric, groups) for index in range(len(counts.classes))]
     families = [{(): [Block((), THRESHOLDS, table.numerator, table.denominator)]} for table in tables]
     if settings.steps:
-        if len(np.unique(folds)) < 3:
-            raise UserError(
-                "choosing morphology takes out-of-fold maps of at least three folds; train another fold with "
-                "02_train.py, or set postprocess.steps=[] to do without"
-            )
-        measured = [CandidateTerms(Candidates.build(settings), metric, len(folds)) for _ in tables]
-        _measure(pairs, counts, measured)
-        for known, terms in zip(families, measured, strict=True):
+        for known, terms in zip(families, _measured(pairs, counts, folds, metric, settings), strict=True):
             known.update(terms.families())
     outcomes = [
         choose_steps(ClassSearch(table, known, folds, thresholds.rule))
@@ -173,10 +167,20 @@ def search_morphology(
     return PostprocessResult(metric, dict(zip(counts.classes.tolist(), outcomes, strict=True)), interval, counts.ids)
 
 
-def _measure(
-    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], counts: Counts, measured: list[CandidateTerms]
-) -> None:
-    """Fill the terms of every class from the stream, on all cores."""
+def _measured(
+    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]],
+    counts: Counts,
+    folds: np.ndarray,
+    metric: Metric,
+    settings: PostprocessSettings,
+) -> list[CandidateTerms]:
+    """The terms of every class from the stream, measured on all cores."""
+    if len(np.unique(folds)) < 3:
+        raise UserError(
+            "choosing morphology takes out-of-fold maps of at least three folds; train another fold with "
+            "02_train.py, or set postprocess.steps=[] to do without"
+        )
+    measured = [CandidateTerms(Candidates.build(settings), metric, len(folds)) for _ in counts.classes]
     rows = {image_id: row for row, image_id in enumerate(counts.ids.tolist())}
 
     def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> str:
@@ -196,9 +200,11 @@ def _measure(
     missing = rows.keys() - {image_id for _, image_id in progress}
     if missing:
         raise UserError(f"there is no map of image {min(missing)}; run 03_oof_threshold.py again")
+    return measured
 
 
 def choose_steps(search: ClassSearch) -> ClassOutcome:
+    """What to adopt for one class: the steps selected on all folds, where selecting gains more than its error."""
     alone, procedure, tuned = search.nested(()), search.procedure(), search.tuned(frozenset())
     gain, error = search.gain(procedure, alone)
     adopted = search.select() if gain > error else ()

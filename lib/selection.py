@@ -48,7 +48,7 @@ class ClassSearch:
     table: ScoreTable  # of the threshold alone
     families: dict[Family, list[Block]]  # the blocks with those steps; () has one, the threshold alone
     folds: np.ndarray  # (images,)
-    rule: str
+    rule: str  # threshold or triplet
     _tuned: dict[frozenset, dict[Family, Tuned]] = field(default_factory=dict)
 
     def tuned(self, without: frozenset[int]) -> dict[Family, Tuned]:
