@@ -7,7 +7,8 @@ The first run is the baseline; each other run is compared with it on the out-of-
 
 reads    runs/*/folds.csv, oof/, oof_counts.npz and the training images and masks
 writes   compare.json (differences with 95 % intervals), compare.csv (the scores of every image),
-         compare_B.png (the images that differ most); into the baseline's folder unless --out says another
+         compare_B.png (the images that differ most), compare.html (all of it to look at); into the baseline's
+         folder unless --out says another
 """
 
 import argparse
@@ -29,6 +30,7 @@ from lib.metrics import Counts, dice, iou
 from lib.nested import bootstrap_interval
 from lib.parallel import THREADS, prefetched
 from lib.provenance import require_same, threshold_inputs
+from lib.report.comparison import write_comparison
 from lib.rules import Rule
 from lib.run import RunFolder, open_run
 from lib.thresholds import choose_thresholds
@@ -72,7 +74,8 @@ def compare(arguments: argparse.Namespace) -> None:
         draw(out / f"compare_{challenger.name}.png", [runs[0], challenger], np.stack([scores[0], scored]), data, table)
     write_json(out / "compare.json", content)
     write_text(out / "compare.csv", score_table(runs, scores, data, table).to_csv(index=False, float_format="%.6f"))
-    print(f"\nwrote     {out}/compare.json, compare.csv, compare_*.png")
+    write_comparison(out / "compare.html", content, runs, scores, data, table)
+    print(f"\nwrote     {out}/compare.html, compare.json, compare.csv, compare_*.png")
 
 
 def require_comparable(runs: list[RunFolder]) -> str:

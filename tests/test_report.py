@@ -65,7 +65,7 @@ def blurred(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 class FakeRun:
     """A run folder as the five stages leave it, without any training: the maps are blurred truths.
 
-    The hostile one has two classes and an image with names that would be HTML.
+    The hostile one has two classes and an image with names that would be HTML, and masks of another size.
     """
 
     def __init__(self, folder: Path, training: int = 36, test: int = 12, hostile: bool = False) -> None:
@@ -83,6 +83,7 @@ class FakeRun:
             "data": {"root": str(data), "classes": classes, "class_column": "kind" if hostile else None},
             "folds": {"count": FOLDS},
             "train": {"epochs": 4, "workers": 0},
+            "submission": {"size": (20, 40) if hostile else None},
             "postprocess": {"steps": ["opening", "remove"], "radii": [1, 2], "areas": [16, 64]},
         }
         self.settings = check_settings(content, Path("blobs.yaml"))
@@ -133,7 +134,9 @@ class FakeRun:
         for image_id in self.training.ids:
             truth = self.training.read_mask(image_id)
             store.write(image_id, np.stack([blurred(plane, self.random) for plane in np.moveaxis(truth, -1, 0)], -1))
-        self.counts = count_images(read_pairs(store, self.training, self.table.id), self.training.classes)
+        self.counts = count_images(
+            read_pairs(store, self.training, self.table.id, self.settings.submission.size), self.training.classes
+        )
         self.counts.save(self.run.oof_counts)
         result = choose_thresholds(self.counts, self.table.fold.to_numpy(), self.settings.threshold)
         result.write_curves(self.run.threshold.with_suffix(".csv"))
@@ -154,7 +157,7 @@ class FakeRun:
         record = StageRecord(self.run, "05_postprocess")
         table, maps = self.table, MapStore(self.run.oof, tuple(self.training.classes))
         result = search_morphology(
-            read_pairs(maps, self.training, table.id),
+            read_pairs(maps, self.training, table.id, self.settings.submission.size),
             self.counts,
             table.fold.to_numpy(),
             table.group.to_numpy(),
@@ -483,28 +486,34 @@ window.addEventListener("load", async () => {
   const wide = document.documentElement.scrollWidth;
   const result = { log, steps, wide, inner: innerWidth, images: images.every((image) => image.naturalWidth > 0) };
   result.dark = getComputedStyle(document.body).backgroundColor;
-  const output = document.createElement("pre");
-  output.id = "result";
-  output.textContent = JSON.stringify(result);
-  document.body.append(output);
+  parent.postMessage(JSON.stringify(result), "*");
 });
 function shownIndex() { return shown; }
 </script>
 """
 
+FRAME = """
+<pre id="result"></pre>
+<script>
+addEventListener("message", (event) => { document.getElementById("result").textContent = event.data; });
+</script>
+<iframe src="page.html" width="WIDTH" height="900" style="border:0"></iframe>
+"""  # a window is at least 500 wide, a frame may be narrower
+
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
-@pytest.mark.parametrize(("width", "scheme"), [(500, 0), (1600, 1)])
+@pytest.mark.parametrize(("width", "scheme"), [(400, 0), (1600, 1)])
 def test_the_page_works_in_a_browser(fake, tmp_path, width, scheme):
-    path = tmp_path / "page.html"
-    path.write_text(fake.page.replace("</head>", DRIVE + "</head>"))
+    path = tmp_path / "frame.html"
+    path.write_text(FRAME.replace("WIDTH", str(width)))
+    (tmp_path / "page.html").write_text(fake.page.replace("</head>", DRIVE + "</head>"))
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", "--enable-logging=stderr"]
-    command += [f"--window-size={width},900", f"--blink-settings=preferredColorScheme={scheme}", f"file://{path}"]
+    command += ["--window-size=1700,1000", f"--blink-settings=preferredColorScheme={scheme}", f"file://{path}"]
     command += ["--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     result = json.loads(html.unescape(re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
     assert result["log"] == [] and "CONSOLE" not in done.stderr
-    assert result["images"] and result["wide"] <= result["inner"]
+    assert result["images"] and result["inner"] == width and result["wide"] <= width
     assert result["dark"] == ("rgb(18, 21, 27)" if scheme == 0 else "rgb(246, 247, 249)")
     first, second = [b["data-id"] for b in Page(fake.page).all("button") if b["data-what"] == "image"][:2]
     steps = result["steps"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.data import TestData, TrainingData
-from lib.maps import MapStore
+from lib.maps import MapStore, read_pairs, resized
 from lib.metrics import dice
 from lib.report.measures import OofScores, TestLook
 from lib.report.pictures import (
@@ -57,6 +57,7 @@ class OofPainter:
 
     data: TrainingData
     maps: MapStore
+    size: tuple[int, int] | None  # of the masks in the submission
     before: dict[str, Rule]
     after: dict[str, Rule] | None  # once the morphology is chosen
 
@@ -64,12 +65,12 @@ class OofPainter:
         """Image | truth | probability | unprocessed | processed (where the class has steps), with the masks' Dice."""
         name = self.data.classes[place.layer]
         shown = shown_image(self.data.read_image(place.id))
-        truth = np.ascontiguousarray(self.data.read_mask(place.id)[..., place.layer])
-        probability_map = np.ascontiguousarray(self.maps.read(place.id)[..., place.layer])
+        _, maps, truths = next(read_pairs(self.maps, self.data, [place.id], self.size))
+        probability_map, truth = (np.ascontiguousarray(planes[..., place.layer]) for planes in (maps, truths))
         pictures = [
             ("image", shown),
             ("truth", mask_picture(shown, truth, TRUTH)),
-            ("probability", probability_picture(probability_map)),
+            ("probability", probability_picture(shown, probability_map)),
         ]
         scores = []
         processed = self.after and self.after[name].steps
@@ -79,7 +80,7 @@ class OofPainter:
                 scores.append(f"{mask_dice(mask, truth):.3f}")
                 pictures.append((what, errors_picture(shown, mask, truth)))
         words = "Dice " + " → ".join(scores)
-        return Item(place.id, _several(self.data.classes, name), words, _encoded(pictures))
+        return Item(place.id, several(self.data.classes, name), words, encoded(pictures))
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,23 @@ class TestPainter:
 
     data: TestData
     maps: MapStore
+    size: tuple[int, int] | None  # of the masks in the submission
     rules: dict[str, Rule]
 
     def paint(self, place: Place, looked: TestLook) -> Item:
         """Image | probability | mask."""
         name = self.data.classes[place.layer]
         shown = shown_image(self.data.read_image(place.id))
-        probability_map = np.ascontiguousarray(self.maps.read(place.id)[..., place.layer])
+        maps = resized(self.maps.read(place.id), self.size)
+        probability_map = np.ascontiguousarray(maps[..., place.layer])
         mask = self.rules[name].apply(probability_map)
         pictures = [
             ("image", shown),
-            ("probability", probability_picture(probability_map)),
+            ("probability", probability_picture(shown, probability_map)),
             ("mask", mask_picture(shown, mask, PREDICTION)),
         ]
         words = f"certainty {looked.certainty[place.layer]:.3f}, covers {looked.coverage[place.layer]:.1%}"
-        return Item(place.id, _several(self.data.classes, name), words, _encoded(pictures))
+        return Item(place.id, several(self.data.classes, name), words, encoded(pictures))
 
 
 def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -181,9 +184,11 @@ def _place(scores: OofScores, index: int) -> Place:
     return Place(scores.ids[row], layer)
 
 
-def _several(classes: list[str], name: str) -> str:
+def several(classes: list[str], name: str) -> str:
+    """The name of a class, or nothing where there is but one."""
     return name if len(classes) > 1 else ""
 
 
-def _encoded(pictures: list[tuple[str, np.ndarray]]) -> list[tuple[str, str]]:
+def encoded(pictures: list[tuple[str, np.ndarray]]) -> list[tuple[str, str]]:
+    """The pictures as data URIs."""
     return [(what, data_uri(picture)) for what, picture in pictures]

@@ -4,7 +4,7 @@ Counts are known of all images. Maps are read for a sample, of at most so many i
 seconds whatever the competition's size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -75,13 +75,11 @@ def sample(ids: Sequence[str], pixels: float) -> list[str]:
     return [ids[index] for index in np.linspace(0, len(ids) - 1, number).round().astype(int)] if number else []
 
 
-def look_at_oof(
-    ids: Sequence[str], rules: dict[str, Rule], read: Callable[[str], tuple[np.ndarray, np.ndarray]]
-) -> list[OofLook]:
-    """Look at the maps of some training images; `read` gives map and truth, uint8 (height, width, classes)."""
+def look_at_oof(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict[str, Rule]) -> dict[str, OofLook]:
+    """Look at a stream of (id, map, truth) of training images, both uint8 (height, width, classes)."""
 
-    def look(image_id: str) -> OofLook:
-        maps, truth = read(image_id)
+    def look(pair: tuple[str, np.ndarray, np.ndarray]) -> OofLook:
+        _, maps, truth = pair
         masks = apply_rules(rules, maps)
         layers = [np.ascontiguousarray(truth[..., layer]) for layer in range(truth.shape[2])]
         found = [objects_found(masks[..., layer], plane) for layer, plane in enumerate(layers)]
@@ -94,7 +92,7 @@ def look_at_oof(
             sum(borderless for _, borderless in errors),
         )
 
-    return [looked for _, looked in prefetched(look, ids, ahead=2 * THREADS)]
+    return {image_id: looked for (image_id, *_), looked in prefetched(look, pairs, ahead=2 * THREADS)}
 
 
 def look_at_test(ids: Sequence[str], rules: dict[str, Rule], read: Callable[[str], np.ndarray]) -> dict[str, TestLook]:

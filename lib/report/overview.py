@@ -24,6 +24,8 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
     cards = []
     if "03" in done:
         cards += out_of_fold_cards(run, "05" in done)
+        if "05" in done and settings.submission.rows == "instance":
+            cards.insert(0, objects_card(run))
     else:
         cards += training_cards(run, settings)
     if "05" in done:
@@ -58,6 +60,17 @@ def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
         notes = ("gained on folds that had no say in choosing it", "no step was found to gain on folds left out")
         cards.insert(1, (gained | {"note": notes[0]}) if adopted else (none | {"note": notes[1]}))
     return cards
+
+
+def objects_card(run: RunFolder) -> Card:
+    """The score of the objects, which is the competition's where its rows are objects."""
+    objects = read_json(run.objects)
+    low, high = objects["interval"]
+    return card(f"Objects ({objects['metric']}), out of fold", f"{objects['nested']:.4f}", "") | {
+        "detail": f"95 % interval {low:.4f} to {high:.4f}; in-sample {objects['in_sample']:.4f}",
+        "note": f"nested; connected parts without cutting score {objects['components_nested']:.4f}",
+        "tone": "main",
+    }
 
 
 def training_cards(run: RunFolder, settings: Settings) -> list[Card]:

@@ -13,7 +13,7 @@ from lib.data import open_test, open_training
 from lib.errors import UserError
 from lib.files import read_json, write_text
 from lib.folds import coverage_columns
-from lib.maps import MapStore
+from lib.maps import MapStore, read_pairs, resized
 from lib.metrics import Counts
 from lib.provenance import threshold_inputs
 from lib.report import overview
@@ -93,15 +93,13 @@ def look_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict
     oof_maps = MapStore(run.oof, tuple(training.classes))
     before = read_rules(run.threshold)
     after = read_rules(run.postprocess) if "05" in done else None
-    rules = after or before
+    rules, size = after or before, settings.submission.size
 
     scores = OofScores.of(Counts.load(run.oof_counts), before)
     pixels = float((table.height * table.width).mean())
     sampled = sample(scores.ids, pixels)
-    looks = dict(
-        zip(sampled, look_at_oof(sampled, rules, lambda i: (oof_maps.read(i), training.read_mask(i))), strict=True)
-    )
-    painter = OofPainter(training, oof_maps, before, after)
+    looks = look_at_oof(read_pairs(oof_maps, training, sampled, size), rules)
+    painter = OofPainter(training, oof_maps, size, before, after)
     parts = {"galleries": ranked_galleries(scores, painter.paint), "errors": errors_part(scores, looks)}
     if after:
         gains = read_gains(run, scores)
@@ -109,13 +107,13 @@ def look_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict
     if "04" in done:
         test = open_test(settings.data)
         test_maps = MapStore(run.test, tuple(test.classes))
-        looked = look_at_test(sample(test.ids, pixels), rules, test_maps.read)
+        looked = look_at_test(sample(test.ids, pixels), rules, lambda image_id: resized(test_maps.read(image_id), size))
         truth = table[coverage_columns(test.classes)].to_numpy()
         oof, predicted = (np.stack([look.coverage for look in part.values()]) for part in (looks, looked))
         parts["test"] = coverage_part(truth, oof, predicted, test.classes, len(test.ids))
         if chart := certainty_chart(looked):
             parts["test"]["charts"].append(chart)
-        parts["test"]["galleries"] = certainty_galleries(looked, TestPainter(test, test_maps, rules).paint)
+        parts["test"]["galleries"] = certainty_galleries(looked, TestPainter(test, test_maps, size, rules).paint)
     return parts
 
 

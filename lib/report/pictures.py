@@ -28,12 +28,15 @@ def data_uri(picture: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
 
 
-def resized(plane: np.ndarray, interpolation: int | None = None) -> np.ndarray:
-    """An image, map or mask with the longest side SIDE; masks stay 0/1 with INTER_NEAREST."""
-    factor = SIDE / max(plane.shape[:2])
-    size = tuple(max(1, round(factor * length)) for length in plane.shape[1::-1])
-    default = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return cv2.resize(plane, size, interpolation=default if interpolation is None else interpolation)
+def fitted(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An image or map resized to `shape` (height, width), smoothly."""
+    smooth = cv2.INTER_AREA if picture.shape[0] > shape[0] else cv2.INTER_CUBIC
+    return cv2.resize(picture, shape[::-1], interpolation=smooth)
+
+
+def fitted_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A mask uint8 0/1 resized to `shape` (height, width); it stays 0/1."""
+    return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def shown_image(image: np.ndarray) -> np.ndarray:
@@ -42,25 +45,27 @@ def shown_image(image: np.ndarray) -> np.ndarray:
     The half per cent at either end of the range is cut off, so that dark microscopy can be seen.
     """
     planes = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    small = resized(np.ascontiguousarray(planes)).astype(np.float32)
+    factor = SIDE / max(image.shape[:2])
+    height, width = (max(1, round(factor * length)) for length in image.shape[:2])
+    small = fitted(np.ascontiguousarray(planes), (height, width)).astype(np.float32)
     low, high = np.percentile(small, [0.5, 99.5])
     return np.clip((small - low) * (255 / max(high - low, 32)), 0, 255).astype(np.uint8)
 
 
-def probability_picture(probability_map: np.ndarray) -> np.ndarray:
-    """A map as colours from dark blue (0) to yellow (1), RGB."""
-    return cv2.applyColorMap(resized(probability_map), cv2.COLORMAP_CIVIDIS)[..., ::-1]
+def probability_picture(shown: np.ndarray, probability_map: np.ndarray) -> np.ndarray:
+    """A map as colours from dark blue (0) to yellow (1), RGB, of the size of the small image."""
+    return cv2.applyColorMap(fitted(probability_map, shown.shape[:2]), cv2.COLORMAP_CIVIDIS)[..., ::-1]
 
 
 def mask_picture(shown: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """The small image with one mask tinted and outlined."""
-    mask = resized(mask, cv2.INTER_NEAREST)
+    mask = fitted_mask(mask, shown.shape[:2])
     return outlined(tinted(shown, mask, colour, 0.3), mask, colour)
 
 
 def errors_picture(shown: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The small image, darkened and gray; false alarms and misses filled and outlined, the truth outlined white."""
-    mask, truth = resized(mask, cv2.INTER_NEAREST), resized(truth, cv2.INTER_NEAREST)
+    mask, truth = fitted_mask(mask, shown.shape[:2]), fitted_mask(truth, shown.shape[:2])
     gray = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY)
     picture = np.repeat((gray * 0.6).astype(np.uint8)[..., None], 3, axis=2)
     picture = outlined(picture, truth, OUTLINE)

@@ -1,0 +1,126 @@
+"""The page of a comparison, `compare.html`: each run against the baseline, image by image."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from lib.data import TrainingData
+from lib.report.charts import Axis, Chart, series
+from lib.report.galleries import SHOWN, Gallery, Item, Place, encoded, mask_dice, several
+from lib.report.page import write_page
+from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
+
+NAMES = {"dice": "Dice", "iou": "IoU", "boundary_iou": "Boundary IoU"}
+
+
+class Predicts(Protocol):
+    """A finished run: its name, and the out-of-fold masks uint8 0/1 (height, width, classes) of an image."""
+
+    name: str
+
+    def predict(self, image_id: str, fold: int) -> np.ndarray: ...
+
+
+def write_comparison(
+    path: Path, content: dict, runs: Sequence[Predicts], scores: np.ndarray, data: TrainingData, table: pd.DataFrame
+) -> None:
+    """Write the page. `content` is that of compare.json, `scores` (runs, images, classes, measures), Dice first;
+    `runs`, the baseline first, are in their order, and so are the images of `table` (id, fold)."""
+    fold_of = dict(zip(table.id, table.fold, strict=True))
+    parts = []
+    for number, (challenger, found) in enumerate(zip(runs[1:], content["against"].values(), strict=True), start=1):
+        pair, dice = (runs[0], challenger), scores[[0, number], ..., 0]
+        parts.append(
+            {
+                "key": f"run_{number}",
+                "name": challenger.name,
+                "measures": [{"name": NAMES.get(name, name), **values} for name, values in found.items()],
+                "charts": [_scatter(pair, dice), _gains(dice[1] - dice[0]), _folds(found["dice"])],
+                "galleries": difference_galleries(
+                    f"run_{number}",
+                    dice[1] - dice[0],
+                    table.id,
+                    lambda place, pair=pair: paint(place, pair, fold_of, data),
+                ),
+            }
+        )
+    write_page(
+        path,
+        "compare.html",
+        title=f"{runs[0].name} compared",
+        baseline=runs[0].name,
+        parts=parts,
+        **{
+            "images": content["images"],
+            "folds": sorted(set(table.fold)),
+            "refresh": False,
+        },
+    )
+
+
+def difference_galleries(
+    key: str, gains: np.ndarray, ids: Sequence[str], painted: Callable[[Place], Item]
+) -> list[Gallery]:
+    """The images and classes whose Dice rises and falls most; `gains` (images, classes)."""
+    order = np.argsort(-gains, axis=None, kind="stable")
+    flat = gains.ravel()
+    rises = [index for index in order[:SHOWN] if flat[index] > 0]
+    falls = [index for index in order[::-1][:SHOWN] if flat[index] < 0]
+    galleries = []
+    for name, title, indices in (("better", "Rises most", rises), ("worse", "Falls most", falls)):
+        places = [Place(ids[index // gains.shape[1]], int(index % gains.shape[1])) for index in indices]
+        if places:
+            galleries.append(Gallery(f"{key}_{name}", title, f"Dice {title.lower()} here.", list(map(painted, places))))
+    return galleries
+
+
+def paint(place: Place, runs: Sequence[Predicts], fold_of: dict[str, int], data: TrainingData) -> Item:
+    """Image | truth | the mask of each run, with their Dice."""
+    shown = shown_image(data.read_image(place.id))
+    truth = np.ascontiguousarray(data.read_mask(place.id)[..., place.layer])
+    pictures, scores = [("image", shown), ("truth", mask_picture(shown, truth, TRUTH))], []
+    for run in runs:
+        mask = np.ascontiguousarray(run.predict(place.id, fold_of[place.id])[..., place.layer])
+        pictures.append((run.name, errors_picture(shown, mask, truth)))
+        scores.append(f"{mask_dice(mask, truth):.3f}")
+    name = several(data.classes, data.classes[place.layer])
+    return Item(place.id, name, "Dice " + " → ".join(scores), encoded(pictures))
+
+
+def _scatter(runs: Sequence[Predicts], dice: np.ndarray) -> Chart:
+    """Dice of the one against Dice of the other, a dot an image and class."""
+    low = np.floor(10 * dice.min()) / 10
+    axes = [Axis(f"Dice of {run.name}", max(low - 0.02, 0), 1.01) for run in runs]
+    chart = Chart("Image by image", *axes, caption="Above the line the second run is better.")
+    chart.line([low, 1], [low, 1], "faint", "4 3")
+    chart.cloud(dice[0].ravel(), dice[1].ravel(), "s0")
+    return chart
+
+
+def _gains(gains: np.ndarray) -> Chart:
+    """The differences of Dice, smallest first."""
+    ordered = np.sort(gains.ravel())
+    chart = Chart(
+        "Differences in order", Axis("% of the images", 0, 100), Axis.around("difference of Dice", [*ordered, 0])
+    )
+    chart.line([0, 100], [0, 0], "s3", "4 3")
+    chart.line(np.linspace(0, 100, len(ordered)), ordered, "s0", width=2.4)
+    return chart
+
+
+def _folds(dice: dict) -> Chart:
+    """The mean difference in each fold."""
+    folds = list(dice["by_fold"].items())
+    low, high = dice["interval"]
+    values = [value for _, value in folds]
+    y = Axis.around("difference of Dice", [*values, low, high, 0])
+    chart = Chart("Fold by fold", Axis("fold", 0, len(folds)), y, x_names=[str(fold) for fold, _ in folds])
+    chart.line([0, len(folds)], [0, 0], "s3", "4 3")
+    chart.line([0, len(folds)], [dice["difference"]] * 2, "s0")
+    for place, (fold, value) in enumerate(folds):
+        chart.dot(place + 0.5, value, series(place)[0], f"fold {fold}: {value:+.4f}")
+    chart.legend = [("mean of all images", "line", "s0")]
+    return chart
