@@ -84,7 +84,10 @@ def keep_largest(mask: np.ndarray) -> np.ndarray:
 
 
 def convex_hulls(mask: np.ndarray) -> np.ndarray:
-    """Replace each component by the convex hull of its pixels' centres; hulls may touch or overlap."""
+    """Replace each component by the convex hull of its pixels' centres; hulls may touch or overlap.
+
+    An edge of the hull is a line of pixels, whose centres may lie less than half a pixel outside.
+    """
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     filled = mask.copy()
     for contour in contours:

@@ -155,7 +155,7 @@ class MaskStack:
         first_of_mask = np.searchsorted(self.runs.mask, np.arange(self.count + 1))
         for first, last in pairwise(first_of_mask):
             here = np.flatnonzero(chosen[first:last]) + first
-            edges = np.zeros(height * (width + 1), dtype=np.int8)
-            edges[start[here]] = 1
-            edges[end[here]] = -1
-            yield edges.cumsum(dtype=np.int8).view(np.uint8).reshape(height, width + 1)[:, :width].copy()
+            edges = np.stack([start[here], end[here]], axis=1).ravel()
+            lengths = np.diff(edges, prepend=0, append=height * (width + 1))  # of background and mask, in turns
+            values = (np.arange(len(lengths)) % 2).astype(np.uint8)
+            yield np.repeat(values, lengths).reshape(height, width + 1)[:, :width].copy()

@@ -19,6 +19,8 @@ from lib.metrics import THRESHOLDS, Counts, Metric, pooled, ratio
 from lib.nested import best_threshold, bootstrap_interval, group_numbers, plateau, run_around, splits, sums_by_number
 from lib.rules import Gate, Rule
 
+HALF = 128  # the threshold that is p >= .5
+
 
 @dataclass(frozen=True)
 class ScoreTable:
@@ -63,7 +65,7 @@ class ClassChoice:
     fold_curves: dict[int, np.ndarray]  # the same of each fold's images
     in_sample: float
     nested: float
-    at_half: float  # threshold 128, p >= .5: what no tuning gives
+    at_half: float  # what no tuning gives
     all_empty: float
     numerator: np.ndarray  # (images,) nested terms
     denominator: np.ndarray  # (images,)
@@ -165,10 +167,13 @@ def score_table(counts: Counts, index: int, metric: Metric, groups: np.ndarray) 
 def tune(table: ScoreTable, rule: str) -> Rule:
     """The best rule for the table's images: a threshold, or for `triplet` a threshold behind a gate."""
     gate = best_gate(table) if rule == "triplet" else None
-    numerator, denominator = table.gated(gate)
-    bottoms = gate.top if gate else len(THRESHOLDS)
-    column = best_threshold(numerator[:, :bottoms], denominator[:, :bottoms], table.groups)
+    column = best_threshold(*_bottoms(gate, table.gated(gate)), table.groups)
     return Rule(int(THRESHOLDS[column]), gate)
+
+
+def _bottoms(gate: Gate | None, terms: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
+    """The terms (images, thresholds) at the thresholds that may stand behind the gate: up to its top."""
+    return [term[:, : gate.top] if gate else term for term in terms]
 
 
 def best_gate(table: ScoreTable) -> Gate | None:
@@ -205,17 +210,15 @@ def _gated_scores(table: ScoreTable, area: int) -> np.ndarray:
 
 def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoice:
     chosen = tune(table, rule)
-    numerator, denominator = table.gated(chosen.gate)
+    terms, column = table.gated(chosen.gate), chosen.threshold - 1
+    curve = pooled(*terms)
+    low, high = plateau(*_bottoms(chosen.gate, terms), table.groups, column)
     nested = np.empty((2, len(folds)))
     fold_rules, fold_curves = {}, {}
     for fold, others, left_out in splits(folds):
-        fold_rules[fold] = tune(table.of(others), rule)
-        terms = table.of(left_out).gated(fold_rules[fold].gate)
-        nested[:, left_out] = [term[:, fold_rules[fold].threshold - 1] for term in terms]
-        fold_curves[fold] = pooled(numerator[left_out], denominator[left_out])
-    column, curve = chosen.threshold - 1, pooled(numerator, denominator)
-    bottoms = chosen.gate.top if chosen.gate else len(THRESHOLDS)
-    low, high = plateau(numerator[:, :bottoms], denominator[:, :bottoms], table.groups, column)
+        fold_curves[fold] = pooled(*(term[left_out] for term in terms))
+        tuned = fold_rules[fold] = tune(table.of(others), rule)
+        nested[:, left_out] = [term[:, tuned.threshold - 1] for term in table.of(left_out).gated(tuned.gate)]
     return ClassChoice(
         rule=chosen,
         plateau=(int(THRESHOLDS[low]), int(THRESHOLDS[high])),
@@ -224,7 +227,7 @@ def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoic
         fold_curves=fold_curves,
         in_sample=float(curve[column]),
         nested=float(pooled(*nested)),
-        at_half=float(pooled(table.numerator[:, 127], table.denominator[:, 127])),
+        at_half=float(pooled(table.numerator[:, HALF - 1], table.denominator[:, HALF - 1])),
         all_empty=float(pooled(table.empty_numerator, table.empty_denominator)),
         numerator=nested[0],
         denominator=nested[1],
