@@ -3,14 +3,17 @@
 Competition pages have been wrong about the order of the pixels, and a mask read in the wrong order still looks like
 one to a program. So some masks are read in every convention. Where the same masks exist as images
 (data.compare_masks), the right convention agrees with them pixel by pixel. Elsewhere it gives the fewest connected
-components: read in the wrong order, a mask falls into stripes. Components are counted on the runs, without an image,
-and cannot tell the order of a square image, where the wrong one gives the mirrored mask.
+components: read in the wrong order, a mask falls into stripes. Components are counted on the runs, without an image.
+They cannot tell the order of square images, where the wrong one gives the mirrored mask; there the border of the right
+mask lies where the image changes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from lib.config import RleSettings
@@ -24,7 +27,19 @@ CLEARLY_MORE = 1.5  # times the components; a shift by one pixel gives a few mor
 SAME = 0.005  # of IoU
 AGREEING = 0.9  # IoU of the same masks; a few files may differ
 
-Reading = tuple[list[str], tuple[int, int]]  # run lengths of a mask and its image's height and width
+CLEARLY = 3  # standard errors
+MAX_PIXELS = 50_000_000  # of an image that is decoded for its edges
+
+
+class Reading(NamedTuple):
+    """A mask as it is written."""
+
+    id: str
+    texts: list[str]
+    shape: tuple[int, int]  # height and width of the image
+
+    def decoded(self, convention: RleSettings) -> np.ndarray:
+        return decode_union(self.texts, self.shape, convention)
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ def check_convention(training: TrainingData) -> Verdict:
         return Verdict(False, "not checked: no training mask with pixels has run lengths")
     if truths:
         return _judge_by_images(readings, truths, training.settings.rle, compared)
-    return _judge_by_components(readings, training.settings.rle)
+    return _judge_by_components(readings, training)
 
 
 def candidates(declared: RleSettings) -> list[RleSettings]:
@@ -86,15 +101,26 @@ def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Read
     blanks = ([], table.settings.rle.empty.split())
     readings, truths = [], []
     for image_id in spread([image_id for image_id in table.ids if images is None or image_id in images.files]):
-        for index, pieces in enumerate(table.pieces(image_id)):
-            if texts := [text for text in pieces if text.split() not in blanks]:
-                readings.append((texts, table.image_size(image_id)))
-                if images is not None:
-                    truths.append(images.read_mask(image_id)[:, :, index])
-                break
+        index, texts = _first_texts(table.pieces(image_id), blanks)
+        if not texts:
+            continue
+        shape = _or_none(table.image_size, image_id)
+        truth = _or_none(images.read_mask, image_id) if images else None
+        if shape and (images is None or truth is not None):  # broken files are reported when all are checked
+            readings.append(Reading(image_id, texts, shape))
+            if images:
+                truths.append(truth[:, :, index])
         if len(readings) == SAMPLE:
             break
     return readings, truths
+
+
+def _first_texts(pieces: list[list[str]], blanks: tuple[list[str], list[str]]) -> tuple[int, list[str]]:
+    """The first class with pixels and its run lengths, the blanks left out."""
+    for index, texts in enumerate(pieces):
+        if kept := [text for text in texts if text.split() not in blanks]:
+            return index, kept
+    return 0, []
 
 
 def spread(ids: list[str]) -> list[str]:
@@ -119,10 +145,10 @@ def _judge_by_images(
     return Verdict(False, told)
 
 
-def _judge_by_components(readings: list[Reading], declared: RleSettings) -> Verdict:
-    counts = {}
+def _judge_by_components(readings: list[Reading], training: TrainingData) -> Verdict:
+    declared, counts = training.settings.rle, {}
     for convention in candidates(declared):
-        found = [_or_none(count_components, *reading, convention) for reading in readings]
+        found = [_or_none(count_components, reading.texts, reading.shape, convention) for reading in readings]
         if None not in found:
             counts[convention] = sum(found)
     best = min(counts, key=counts.get, default=None)
@@ -133,14 +159,44 @@ def _judge_by_components(readings: list[Reading], declared: RleSettings) -> Verd
     if counts[declared] > CLEARLY_MORE * counts[best]:
         return Verdict(True, f"looks wrong: {told}; as {describe(best)} there are {counts[best]}")
     turned = declared.model_copy(update={"order": "row" if declared.order == "column" else "column"})
-    if turned in counts and counts[turned] <= CLEARLY_MORE * counts[declared]:
-        return Verdict(False, f"{told}, which does not tell columns from rows; look at before_after.png")
-    return Verdict(False, f"{told}; in the other order {counts.get(turned, 'not all can be read')}")
+    if turned not in counts or counts[turned] > CLEARLY_MORE * counts[declared]:
+        return Verdict(False, f"{told}; in the other order {counts.get(turned, 'not all can be read')}")
+    return _judge_by_edges(readings, training, turned)
+
+
+def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: RleSettings) -> Verdict:
+    seen = [reading for reading in readings if reading.shape[0] * reading.shape[1] <= MAX_PIXELS]
+    found = [_or_none(_edge_strengths, reading, training, turned) for reading in seen]
+    strengths = np.array([pair for pair in found if pair and min(pair) > 0])
+    if len(strengths) < 2:
+        return Verdict(False, "the order cannot be told: components are the same in both; look at before_after.png")
+    gains = np.log(strengths[:, 0] / strengths[:, 1])
+    error = gains.std(ddof=1) / len(gains) ** 0.5
+    declared, other = strengths.mean(axis=0)
+    told = (
+        f"edges under the borders of {len(gains)} masks are {declared:.2f} of the mean, in the other order {other:.2f}"
+    )
+    if gains.mean() < -CLEARLY * error:
+        return Verdict(True, f"looks wrong: {told}")
+    if gains.mean() > CLEARLY * error:
+        return Verdict(False, told)
+    return Verdict(False, f"the order cannot be told from these masks: {told}; look at before_after.png")
+
+
+def _edge_strengths(reading: Reading, training: TrainingData, turned: RleSettings) -> list[float]:
+    """Mean change of the image under the mask's border over that of the whole image, as declared and turned."""
+    gray = training.read_image(reading.id).mean(axis=2, dtype=np.float32)
+    change = cv2.magnitude(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    strengths = []
+    for convention in (training.settings.rle, turned):
+        border = cv2.morphologyEx(reading.decoded(convention), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        strengths.append(float(change[border].mean() / max(change.mean(), 1e-6)) if border.any() else 0.0)
+    return strengths
 
 
 def _iou(reading: Reading, truth: np.ndarray, convention: RleSettings) -> float:
     """0 where the run lengths cannot be read in the convention."""
-    mask = _or_none(decode_union, *reading, convention)
+    mask = _or_none(reading.decoded, convention)
     return 0 if mask is None else np.count_nonzero(mask & truth) / max(np.count_nonzero(mask | truth), 1)
 
 

@@ -74,11 +74,13 @@ def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleS
     Raises UserError as `decode` does, and when two runs, of one object or of two, share a pixel or one object's runs
     are not in order.
     """
+    if not texts:
+        return np.zeros(shape, np.int32)
     runs = [parse_runs(text, shape[0] * shape[1], convention) for text in texts]
     for number, (starts, ends) in enumerate(runs, start=1):
         if not _in_order(starts, ends):
             raise UserError(f"the runs of object {number} are not in order or overlap")
-    starts, ends = (np.concatenate([np.empty(0, np.int64), *column]) for column in zip(*runs, strict=True))
+    starts, ends = (np.concatenate(column) for column in zip(*runs, strict=True))
     labels = np.repeat(np.arange(1, len(runs) + 1, dtype=np.int32), [len(run[0]) for run in runs])
     order = np.argsort(starts, kind="stable")
     starts, ends, labels = starts[order], ends[order], labels[order]

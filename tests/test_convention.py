@@ -67,10 +67,20 @@ def test_components_tell_the_order(tmp_path, order):
     assert ("as rows, from 1, absolute starts there are 24" in verdict.text) == verdict.is_wrong
 
 
-def test_square_images_do_not_tell_the_order(tmp_path):
+@pytest.mark.parametrize("order", ["column", "row"])
+def test_edges_tell_the_order_of_square_images(tmp_path, order):
+    layout = write(tmp_path, (40, 40), RleSettings(order=order))
+    for path in (tmp_path / "masks").iterdir():
+        noise = np.random.default_rng(0).integers(0, 40, (40, 40, 3))
+        np.save(tmp_path / "train_images" / path.name, (noise + 200 * np.load(path)[:, :, None]).astype(np.uint8))
+    verdict = check_convention(open_training(layout))
+    assert verdict.is_wrong == (order == "row") and "edges under the borders of 24 masks are" in verdict.text
+
+
+def test_square_images_of_noise_do_not_tell_the_order(tmp_path):
     layout = write(tmp_path, (30, 30), RleSettings(order="row"))
     verdict = check_convention(open_training(layout))
-    assert not verdict.is_wrong and "does not tell columns from rows" in verdict.text
+    assert not verdict.is_wrong and verdict.text.startswith("the order cannot be told from these masks")
 
 
 def test_relative_starts_read_as_absolute(tmp_path):
