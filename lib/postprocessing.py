@@ -36,7 +36,7 @@ class ClassOutcome:
     gain: float  # nested, of selecting steps by this procedure
     standard_error: float
     without_fold: dict[int, Rule]  # what is selected without each fold
-    tried: list[dict]  # each family: its best rule, in-sample gain, nested gain, standard error
+    tried: list[dict]  # each family: how many rules, the best of them, in-sample and nested gain, standard error
     terms: np.ndarray  # (2, images) nested terms of the rule
     image_gain: np.ndarray  # (images,) score of the rule minus that of the threshold alone, both tuned on all images
 
@@ -77,6 +77,7 @@ class PostprocessResult:
             "metric": vars(self.metric),
             **{when: {score: self.mean(when, score) for score in SCORES} for when in ("before", "after")},
             "interval": list(self.interval),
+            "thresholds_of_component_steps": GRID.tolist(),  # of the other steps: all
             "classes": {name: outcome.to_dict() for name, outcome in self.classes.items()},
         }
 
@@ -95,7 +96,8 @@ class PostprocessResult:
         ]
         for name, outcome in self.classes.items():
             adopted = "" if outcome.rule.steps else ", no step adopted"
-            gain = f"nested gain of the search {outcome.gain:+.4f} ± {outcome.standard_error:.4f}"
+            tried = sum(row["rules"] for row in outcome.tried)
+            gain = f"nested gain of searching {tried} rules {outcome.gain:+.4f} ± {outcome.standard_error:.4f}"
             lines.append(f"  {name}: {outcome.rule}; {gain}{adopted}")
         return "\n".join(lines)
 
