@@ -142,9 +142,9 @@ def predict_by_folds(root: Path) -> list[float]:
     scores = []
     for fold in range(settings.folds.count):
         network = load_weights(run.fold(fold).weights, settings.model, len(rules), settings.data.channels)
-        predictor = Predictor([network], settings.infer.tta, settings.infer.batch_size, device, precision)
+        predictor = Predictor([network], settings.infer, device, precision)
         of_fold = []
-        for image_id, probability_map in predictor.predict(data.read_image, data.ids):
+        for image_id, probability_map in predictor.predict(data, data.ids):
             mask = apply_rules(rules, probability_map)[..., 0]
             truth = decode(truths[image_id], mask.shape)
             both = np.count_nonzero(mask & truth)

@@ -194,8 +194,11 @@ class ThresholdSettings(Section):
 class InferSettings(Section):
     """How maps are predicted, out-of-fold and for the test images alike."""
 
-    tta: Literal["none", "flips"] = "flips"
+    tta: Literal["none", "hflip", "flips", "d4"] = "flips"  # 1, 2, 4 or 8 views, averaged; each costs a pass
+    average: Literal["probabilities", "logits"] = "probabilities"  # of views and folds; logits favour the certain
     batch_size: PositiveInt = 16
+    window: Annotated[int, Field(ge=256, multiple_of=256)] = 1024  # pixels; larger images go window by window
+    overlap: Annotated[float, Field(ge=0.1, le=0.5)] = 0.25  # of the window, shared by neighbours and blended
 
 
 class PostprocessSettings(Section):

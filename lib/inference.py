@@ -83,6 +83,6 @@ def _predict(
         for fold in folds
     ]
     precision = resolve_precision(settings.train.precision, device)
-    predictor = Predictor(networks, settings.infer.tta, settings.infer.batch_size, device, precision)
-    for _ in predict_to_store(predictor, data.read_image, ids, store):
+    predictor = Predictor(networks, settings.infer, device, precision)
+    for _ in predict_to_store(predictor, data, ids, store):
         bar.update()

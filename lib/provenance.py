@@ -76,9 +76,9 @@ def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
 
 
 def map_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
-    """Fingerprint of what each fold's maps are made from: its weights and the test-time augmentation."""
-    weights = require_trained(run, settings)
-    return {fold: sha256_of_json([digest, settings.infer.tta]) for fold, digest in weights.items()}
+    """Fingerprint of what each fold's maps are made from: its weights and the way of predicting."""
+    way = settings.infer.model_dump(exclude={"batch_size"})
+    return {fold: sha256_of_json([digest, way]) for fold, digest in require_trained(run, settings).items()}
 
 
 def test_inputs(run: RunFolder, settings: Settings) -> dict:

@@ -187,17 +187,12 @@ class FoldTraining:
         if self.accelerator.num_processes > 1:
             for statistics in self.average.module.buffers():  # of each process's own batches; the first one's are saved
                 torch.distributed.broadcast(statistics, src=0)
-        predictor = Predictor(
-            [self.average.module],
-            "none",
-            self.settings.infer.batch_size,
-            self.accelerator.device,
-            self.precision,
-        )
+        one_view = self.settings.infer.model_copy(update={"tta": "none"})
+        predictor = Predictor([self.average.module], one_view, self.accelerator.device, self.precision)
         mine = self.validation_ids[self.accelerator.process_index :: self.accelerator.num_processes]
         stream = (
             (image_id, probability_map, self.data.read_mask(image_id))
-            for image_id, probability_map in predictor.predict(self.data.read_image, mine)
+            for image_id, probability_map in predictor.predict(self.data, mine)
         )
         parts = gather_object([count_images(stream, self.data.classes)] if mine else [])
         counts = ([getattr(part, name) for part in parts] for name in ("tp", "fp", "fn"))
@@ -312,6 +307,7 @@ def train_folds(
     tracker = settings.train.tracker
     require_tracker(tracker)
     accelerator = Accelerator(
+        cpu=device.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if tracker == "none" else tracker,
         project_dir=run.root / "tracker",

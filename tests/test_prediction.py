@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.config import InferSettings
 from lib.errors import UserError
 from lib.maps import MapStore, to_map
 from lib.prediction import Predictor, batches_of_equal_size, predict_to_store
@@ -33,19 +34,30 @@ def ramp_by_hand(image: np.ndarray, slope: float) -> np.ndarray:
     return sigmoid(image[:, :, 0] / 64 - 2 + slope * np.arange(width) - 0.1 * np.arange(height)[:, None])
 
 
-def predictor(slopes: list[float], tta: str = "none", batch_size: int = 3) -> Predictor:
-    return Predictor([Ramp(slope) for slope in slopes], tta, batch_size, CPU, "fp32")
+def predictor(slopes: list[float], **settings) -> Predictor:
+    settings = InferSettings(**({"tta": "none", "batch_size": 3} | settings))
+    return Predictor([Ramp(slope) for slope in slopes], settings, CPU, "fp32")
+
+
+class InMemory(dict):
+    """Images by id, read as those on disk are."""
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        return self[image_id].shape[:2]
+
+    def read_image(self, image_id: str) -> np.ndarray:
+        return self[image_id]
 
 
 @pytest.fixture
-def images() -> dict[str, np.ndarray]:
+def images() -> InMemory:
     random = np.random.default_rng(0)
     sizes = [(5, 7), (5, 7), (6, 4), (5, 7), (5, 7), (6, 4), (3, 3), (5, 7)]
-    return {f"i{n}": random.integers(0, 256, (*size, 3), dtype=np.uint8) for n, size in enumerate(sizes)}
+    return InMemory({f"i{n}": random.integers(0, 256, (*size, 3), dtype=np.uint8) for n, size in enumerate(sizes)})
 
 
 def test_every_image_once_at_its_own_size_averaged_over_networks(images):
-    maps = list(predictor([0.1, -0.2]).predict(images.__getitem__, images))
+    maps = list(predictor([0.1, -0.2]).predict(images, images))
     assert sorted(image_id for image_id, _ in maps) == sorted(images)
     for image_id, found in maps:
         expected = (ramp_by_hand(images[image_id], 0.1) + ramp_by_hand(images[image_id], -0.2)) / 2
@@ -53,16 +65,32 @@ def test_every_image_once_at_its_own_size_averaged_over_networks(images):
         assert np.abs(found[..., 0] - 255 * expected).max() <= 0.51  # rounding to uint8
 
 
-def test_flips_average_the_four_views_turned_back(images):
-    image = images["i0"]
-    views = [
-        ramp_by_hand(image, 0.3),
-        ramp_by_hand(image[:, ::-1], 0.3)[:, ::-1],
-        ramp_by_hand(image[::-1], 0.3)[::-1],
-        ramp_by_hand(image[::-1, ::-1], 0.3)[::-1, ::-1],
-    ]
-    found = predictor([0.3], tta="flips").predict_batch(image[None])[0, ..., 0]
-    assert np.abs(found - 255 * np.mean(views, axis=0)).max() <= 0.51
+VIEWS = {  # a view, and how it is turned back
+    "none": [(lambda a: a, lambda a: a)],
+    "hflip": [(np.fliplr, np.fliplr)],
+    "flips": [(np.flipud, np.flipud), (lambda a: np.rot90(a, 2), lambda a: np.rot90(a, 2))],
+    "d4": [
+        (lambda a: np.rot90(a, 1), lambda a: np.rot90(a, -1)),
+        (lambda a: np.rot90(a, -1), lambda a: np.rot90(a, 1)),
+        (lambda a: np.swapaxes(a, 0, 1), lambda a: np.swapaxes(a, 0, 1)),
+        (lambda a: np.swapaxes(np.rot90(a, 2), 0, 1), lambda a: np.rot90(np.swapaxes(a, 0, 1), 2)),
+    ],
+}
+
+
+@pytest.mark.parametrize("tta", VIEWS)
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_the_views_of_all_networks_are_averaged_turned_back(images, tta, average):
+    image, names = images["i0"], list(VIEWS)
+    views = [view for name in names[: names.index(tta) + 1] for view in VIEWS[name]]  # each kind holds the one before
+    probabilities = np.stack([back(ramp_by_hand(turn(image), slope)) for turn, back in views for slope in (0.3, -0.1)])
+    if average == "probabilities":
+        expected = probabilities.mean(axis=0)
+    else:
+        expected = sigmoid(np.log(probabilities / (1 - probabilities)).mean(axis=0))
+    found = predictor([0.3, -0.1], tta=tta, average=average).predict_batch(image[None])[0, ..., 0]
+    assert len(views) == {"none": 1, "hflip": 2, "flips": 4, "d4": 8}[tta]
+    assert np.abs(found - expected).max() < 1e-5
 
 
 def test_batches_hold_one_shape_and_lose_nothing(images):
@@ -89,9 +117,9 @@ def test_few_images_wait_however_many_sizes_there_are():
 
 def test_maps_on_disk_are_those_predicted(images, tmp_path):
     store = MapStore(tmp_path, ("a",))
-    ids = list(predict_to_store(predictor([0.1]), images.__getitem__, list(images), store))
+    ids = list(predict_to_store(predictor([0.1]), images, list(images), store))
     assert sorted(ids) == sorted(images)
-    for image_id, found in predictor([0.1]).predict(images.__getitem__, images):
+    for image_id, found in predictor([0.1]).predict(images, images):
         assert np.array_equal(store.read(image_id), found)
 
 
