@@ -25,7 +25,8 @@ def run_parser(doc: str) -> argparse.ArgumentParser:
 
 def run_stage(stage: Callable[[argparse.Namespace], None], command: argparse.ArgumentParser) -> None:
     """Parse, run, and leave with 0, with 2 after one clear sentence, or with 130 when interrupted."""
-    arguments = command.parse_intermixed_args()
+    settings_first = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
+    arguments = command.parse_intermixed_args(settings_first)  # else `--folds 0 train.lr=1` takes a setting for a fold
     try:
         stage(arguments)
     except UserError as error:

@@ -21,6 +21,8 @@ def own_share(ids: list[str]) -> list[str]:
 def wait_for_all() -> None:
     """Return once all processes are here."""
     if COUNT > 1:
+        import torch
         from accelerate import PartialState
 
-        PartialState(timeout=PATIENCE).wait_for_everyone()
+        # without cpu=True accelerate takes processes that have no GPU for strangers to each other
+        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE).wait_for_everyone()

@@ -1,13 +1,20 @@
 """A small competition on disk, made anew for the tests that need one: bright blobs on a textured ground."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are so small that threads only wait for each other
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from lib import rle
+
+settings.register_profile("busy machines", deadline=None)
+settings.load_profile("busy machines")
 
 HEIGHT, WIDTH = 48, 64
 

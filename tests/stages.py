@@ -11,13 +11,14 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
 HEAVY = ["lib.training", "lib.inference", "lib.plots", "lib.postprocessing", "lib.submission", "lib.selection"]
+TOO_LONG = 120  # seconds
 SETTINGS = """
 data: {root: data/blobs, classes: [blob]}
 folds: {count: 3}
@@ -51,10 +52,16 @@ class Started:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process and to all that it started."""
-        os.killpg(self.process.pid, number)
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:  # it has only just begun, or it has ended
+            self.process.kill()
 
     def end(self) -> Ended:
-        self.process.join()
+        self.process.join(TOO_LONG)
+        if self.process.is_alive():
+            self.kill()
+            self.process.join()
         out, err = (path.read_text(errors="replace") if path.is_file() else "" for path in self.files)
         for path in self.files:
             path.unlink(missing_ok=True)
@@ -88,3 +95,58 @@ def _run(folder: Path, words: list[str], files: list[Path], plant: Callable[[], 
 def limit_file_size(size: int) -> None:
     """No file may grow beyond `size` bytes from here on: the nearest to a full disk that needs no other disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def run_all(folder: Path) -> dict[str, float]:
+    """Run the five stages undisturbed; the seconds of each."""
+    seconds = {}
+    for stage in STAGES:
+        started = time.monotonic()
+        ended = script(folder, *stage_words(stage))
+        assert ended.code == 0, ended.err
+        seconds[stage] = time.monotonic() - started
+    return seconds
+
+
+def kill_at_random(folder: Path, stage: str, moments: Iterable[float]) -> int:
+    """Start a stage again and again and kill it after so many seconds; how often it was not done before."""
+    killed = 0
+    for moment in moments:
+        started = Started(folder, stage_words(stage))
+        started.process.join(moment)
+        started.kill()
+        ended = started.end()
+        assert ended.code in (0, -signal.SIGKILL), ended.err
+        killed += ended.code != 0
+    return killed
+
+
+def kill_at_rename(number: int, after: bool) -> None:
+    """Let this process be killed just before or after it puts its file of that number (from 0) in place."""
+    replace, count = os.replace, 0
+
+    def changed(source: Path, target: Path) -> None:
+        nonlocal count
+        if count == number and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if count == number and after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    os.replace = changed
+
+
+def final_files(folder: Path) -> dict[str, bytes]:
+    """The files of a finished run by their names, all but those that hold times; of history.csv all other columns."""
+    root = folder / "runs" / "blobs"
+    with_times = {".lock", "report.html", *(f"{stage}.json" for stage in STAGES)}
+    files = {}
+    for path in root.rglob("*"):
+        if path.name == "history.csv":
+            lines = [line.split(",") for line in path.read_text().splitlines()]
+            timed = lines[0].index("images_per_second")
+            files[str(path.relative_to(root))] = str([line[:timed] + line[timed + 1 :] for line in lines]).encode()
+        elif path.is_file() and path.name not in with_times:
+            files[str(path.relative_to(root))] = path.read_bytes()
+    return files
