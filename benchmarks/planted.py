@@ -33,5 +33,5 @@ def plant(root: Path, count: int, side: int) -> tuple[DataSettings, MapStore]:
         probability_map, truth = planted_pair(random, side)
         cv2.imwrite(str(root / "masks" / f"{number:05d}.png"), 255 * truth)
         store.write(f"{number:05d}", probability_map[..., None])
-    files = "masks/{id}.png"
-    return DataSettings(root=root, train_images=files, train_masks=files, test_images=files, channels=1), store
+    files = {"train_images": "masks/{id}.png", "train_masks": "masks/{id}.png", "test_images": "masks/{id}.png"}
+    return DataSettings(root=root, **files, sample_submission=None, channels=1), store

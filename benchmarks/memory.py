@@ -1,0 +1,87 @@
+"""Peak memory of stages 03 and 05 once the maps are there, each in a process of its own, on planted maps.
+
+    python benchmarks/memory.py [--images 10000] [--side 256]
+
+Stage 03: count, choose, write, by itself and after importing what it imports to predict (torch is most of it). Stage
+05: search the morphology, write both submissions; it takes about a tenth of a second of one core for each map.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+from planted import FOLDS, plant  # noqa: E402
+
+from lib.config import Settings  # noqa: E402
+from lib.data import open_test, open_training  # noqa: E402
+from lib.files import write_json  # noqa: E402
+from lib.maps import MapStore, read_pairs  # noqa: E402
+from lib.metrics import Counts, count_images  # noqa: E402
+from lib.run import RunFolder  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000, help="planted maps")
+    parser.add_argument("--side", type=int, default=256, help="side of a map in pixels")
+    arguments = parser.parse_args()
+    print(f"{arguments.images} maps of {arguments.side} px")
+    with tempfile.TemporaryDirectory() as folder:
+        data, store = plant(Path(folder), arguments.images, arguments.side)
+        inputs = RunFolder(Path(folder)), Settings(name="planted", data=data), store
+        for stage in (stage_03, stage_03_after_imports, stage_05):
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a process of its own
+                megabytes, seconds = pool.submit(measured, stage, *inputs).result()
+            print(f"{stage.__name__:24} {megabytes:6.0f} MB {seconds:7.1f} s", flush=True)
+
+
+def measured(stage, *inputs) -> tuple[float, float]:
+    """Peak megabytes of this process and seconds of the stage."""
+    start = time.perf_counter()
+    stage(*inputs)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, time.perf_counter() - start
+
+
+def stage_03(run: RunFolder, settings: Settings, store: MapStore) -> None:
+    from lib.plots import plot_thresholds
+    from lib.thresholds import choose_thresholds
+
+    data = open_training(settings.data)
+    counts = count_images(read_pairs(store, data, data.ids), data.classes)
+    counts.save(run.oof_counts)
+    result = choose_thresholds(counts, np.arange(len(data.ids)) % FOLDS, settings.threshold)
+    result.write_curves(run.threshold.with_suffix(".csv"))
+    plot_thresholds(result, run.threshold.with_suffix(".png"))
+    write_json(run.threshold, result.to_dict())
+
+
+def stage_03_after_imports(*inputs) -> None:
+    import lib.inference  # noqa: F401
+
+    stage_03(*inputs)
+
+
+def stage_05(run: RunFolder, settings: Settings, store: MapStore) -> None:
+    from lib.postprocessing import search_morphology
+    from lib.rules import read_rules
+    from lib.submission import write_submission
+
+    training, test = open_training(settings.data), open_test(settings.data)
+    images = np.arange(len(training.ids))
+    pairs, counts = read_pairs(store, training, training.ids), Counts.load(run.oof_counts)
+    result = search_morphology(pairs, counts, images % FOLDS, images, settings.threshold, settings.postprocess)
+    write_json(run.postprocess, result.to_dict())
+    write_submission(run.unprocessed, test, store, read_rules(run.threshold), settings)
+    write_submission(run.submission, test, store, read_rules(run.postprocess), settings)
+
+
+if __name__ == "__main__":
+    main()
