@@ -340,8 +340,9 @@ def train_folds(
             with tracked(accelerator, settings, training.fold):
                 scores.append(training.run(bar))
             name = training.score_name
-            bar.write(
-                f"fold {training.fold}   {name} {scores[-1][name]:.4f} at epoch {scores[-1]['epoch']} of "
-                f"{settings.train.epochs}   encoder weights: {scores[-1]['weights_source']}"
-            )
+            if accelerator.is_main_process:
+                bar.write(
+                    f"fold {training.fold}   {name} {scores[-1][name]:.4f} at epoch {scores[-1]['epoch']} of "
+                    f"{settings.train.epochs}   encoder weights: {scores[-1]['weights_source']}"
+                )
     return scores
