@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib.config import DataSettings, RleSettings
-from lib.data import inspect_all, open_test, open_training
+from lib.data import inspect_all, open_compared, open_test, open_training
 from lib.errors import UserError
 from lib.rle import encode
 
@@ -382,6 +382,47 @@ def test_a_folder_of_masks_for_each_class(tmp_path):
         open_training(layout)
     masks["b"][:, :, 0] = 0
     assert_masks(open_training(layout.model_copy(update={"images_without_mask": "empty"})), masks)
+
+
+def test_objects_are_numbered_by_rows_or_are_components(tmp_path):
+    simple(tmp_path, ["a", "b"])
+    write_csv(tmp_path / "train.csv", "id,rle", "a,1 3", "a,3 2 12 1", "b,")
+    training = open_training(DataSettings(root=tmp_path, instances=True))
+    expected = np.zeros(SHAPE[::-1], np.int32)
+    expected.ravel()[:2], expected.ravel()[[2, 3, 11]] = 1, 2  # the later row has the pixel that both claim
+    np.testing.assert_array_equal(training.read_objects("a")[:, :, 0], expected.T)
+    assert training.read_objects("b").shape == (*SHAPE, 1) and not training.read_objects("b").any()
+    write_csv(tmp_path / "train.csv", "id,rle", "a,1 3 20 2", "b,")
+    objects = open_training(DataSettings(root=tmp_path)).read_objects("a")
+    assert objects.dtype == np.int32 and objects.max() == 2 and np.count_nonzero(objects) == 5
+
+
+def test_masks_in_the_other_form(tmp_path):
+    masks = simple(tmp_path)
+    for id in ("a", "b"):
+        save(tmp_path / "masks" / f"{id}.png", masks[id] * 255)
+        write_csv(tmp_path / "runs" / id / "rle.csv", "Id,Predicted", f"{id},{encode(masks[id])}")
+    for compared in ("masks", "runs/{id}/rle.csv"):
+        training = open_training(DataSettings(root=tmp_path, compare_masks=compared))
+        assert_masks(open_compared(training), {id: masks[id] for id in ("a", "b")})
+    write_csv(tmp_path / "runs/b/rle.csv", "Id,EncodedPixels", "b,")
+    with pytest.raises(
+        UserError, match="b/rle.csv has the columns Id, EncodedPixels, but the table before it Id, Pred"
+    ):
+        open_compared(training)
+
+
+def test_groups_from_dicom_headers(tmp_path):
+    pytest.importorskip("pydicom")
+    from competitions import write_dicom
+
+    for number, patient in enumerate(("p1", "p2", "p1")):
+        write_dicom(tmp_path / "train_images" / f"{number}.dcm", draw() * 255, f"1.2.{number}", patient)
+    write_csv(tmp_path / "train.csv", "id,rle", "0,", "1,", "2,")
+    layout = DataSettings(root=tmp_path, channels=1, group="dicom:PatientID")
+    assert open_training(layout).groups == {"0": "p1", "1": "p2", "2": "p1"}
+    with pytest.raises(UserError, match="0.dcm has no element 'PatientAge' in its header .data.group"):
+        open_training(layout.model_copy(update={"group": "dicom:PatientAge"}))
 
 
 # ---- what does not belong together ----------------------------------------------------------------------------------
