@@ -1,4 +1,4 @@
-"""Random changes to a training image and its mask: crops, flips, small rotations, scale, contrast, sharpening."""
+"""Random changes to a training image and its mask: crops, and what the presets of `augment` name."""
 
 import os
 
@@ -6,36 +6,54 @@ import cv2
 import numpy as np
 
 from lib.config import AugmentSettings
+from lib.errors import UserError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the network for a newer version
-import albumentations  # noqa: E402
+import albumentations as A  # noqa: E402
+
+MIRRORED = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": cv2.INTER_NEAREST}
 
 
-def build_augmentation(settings: AugmentSettings, square: bool) -> albumentations.Compose:
+def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 3) -> A.Compose:
     """The changes of `augment`, for uint8 images (height, width, channels) and masks (height, width, classes).
 
-    Quarter turns are left out unless the crops are `square`: a batch holds one shape.
+    Shapes change first, colours and textures then. Quarter turns are left out unless the crops are `square`: a batch
+    holds one shape. Raises UserError for augment.clahe on images of neither 1 nor 3 channels.
     """
-    quarter_turns = [albumentations.RandomRotate90(p=settings.rotate90)] if square else []
-    return albumentations.Compose(
-        [
-            albumentations.HorizontalFlip(p=settings.horizontal_flip),
-            albumentations.VerticalFlip(p=settings.vertical_flip),
-            *quarter_turns,
-            albumentations.Affine(
-                rotate=(-settings.rotate_degrees, settings.rotate_degrees),
-                scale=(1 - settings.scale, 1 + settings.scale),
-                interpolation=cv2.INTER_LINEAR,
-                mask_interpolation=cv2.INTER_NEAREST,
-                border_mode=cv2.BORDER_REFLECT_101,
-                p=settings.rotate,
+    chance = settings.strengths
+    if chance["clahe"] and channels not in (1, 3):
+        raise UserError(f"augment.clahe needs images of 1 or 3 channels, not {channels}; set augment.clahe=0")
+    degrees, scale, contrast = chance["rotate_degrees"], chance["scale"], chance["contrast_range"]
+    patches = {"num_holes_range": (1, 6), "hole_height_range": (0.05, 0.2), "hole_width_range": (0.05, 0.2)}
+    changes = [
+        (A.HorizontalFlip(p=1), chance["horizontal_flip"]),
+        (A.VerticalFlip(p=1), chance["vertical_flip"]),
+        (A.RandomRotate90(p=1), chance["rotate90"] if square else 0),
+        (A.Affine(rotate=(-degrees, degrees), scale=(1 - scale, 1 + scale), **MIRRORED, p=1), chance["rotate"]),
+        (
+            A.OneOf(
+                [
+                    A.ElasticTransform(alpha=60, sigma=8, approximate=True, **MIRRORED, p=1),
+                    A.GridDistortion(num_steps=5, distort_limit=0.3, **MIRRORED, p=1),
+                ],
+                p=1,
             ),
-            albumentations.RandomBrightnessContrast(
-                brightness_limit=settings.contrast_range, contrast_limit=settings.contrast_range, p=settings.contrast
-            ),
-            albumentations.Sharpen(p=settings.sharpen),
-        ]
-    )
+            chance["distort"],
+        ),
+        (A.RandomBrightnessContrast(brightness_limit=contrast, contrast_limit=contrast, p=1), chance["contrast"]),
+        (A.RandomGamma(gamma_limit=(70, 140), p=1), chance["gamma"]),
+        (A.CLAHE(clip_limit=(1, 3), p=1), chance["clahe"]),
+        (A.Sharpen(p=1), chance["sharpen"]),
+        (
+            A.OneOf([A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.5), p=1), A.MotionBlur(7, p=1)], p=1),
+            chance["blur"],
+        ),
+        (A.GaussNoise(std_range=(0.02, 0.08), p=1), chance["noise"]),
+        (A.CoarseDropout(**patches, fill=0, p=1), chance["dropout"]),
+    ]
+    for change, p in changes:
+        change.p = p
+    return A.Compose([change for change, p in changes if p])
 
 
 def random_crop(

@@ -129,18 +129,68 @@ class ModelSettings(Section):
     dropout: Probability = 0.0
 
 
-class AugmentSettings(Section):
-    """Chances (0 to 1) and strengths of the random changes made to a training image."""
+AUGMENT_PRESETS = {
+    "none": {},
+    "light": {"horizontal_flip": 0.5, "vertical_flip": 0.5},
+    "medium": {
+        "horizontal_flip": 0.5,
+        "vertical_flip": 0.5,
+        "rotate90": 0.5,
+        "rotate": 0.5,
+        "rotate_degrees": 15,
+        "scale": 0.1,
+        "contrast": 0.5,
+        "contrast_range": 0.2,
+        "sharpen": 0.2,
+    },
+    "heavy": {
+        "horizontal_flip": 0.5,
+        "vertical_flip": 0.5,
+        "rotate90": 0.5,
+        "rotate": 0.8,
+        "rotate_degrees": 45,
+        "scale": 0.25,
+        "distort": 0.3,
+        "contrast": 0.7,
+        "contrast_range": 0.3,
+        "gamma": 0.3,
+        "clahe": 0.2,
+        "sharpen": 0.2,
+        "blur": 0.2,
+        "noise": 0.2,
+        "dropout": 0.3,
+    },
+}
 
-    horizontal_flip: Probability = 0.5
-    vertical_flip: Probability = 0.5
-    rotate90: Probability = 0.5
-    rotate: Probability = 0.5
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 15
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    contrast: Probability = 0.5
-    contrast_range: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    sharpen: Probability = 0.2
+
+class AugmentSettings(Section):
+    """Chances (0 to 1) and strengths of the random changes made to a training image.
+
+    What is not set is the preset's, and 0 where AUGMENT_PRESETS does not name it: `augment.strengths` has the sum.
+    """
+
+    preset: Literal["none", "light", "medium", "heavy"] = "medium"
+    horizontal_flip: Probability | None = None
+    vertical_flip: Probability | None = None
+    rotate90: Probability | None = None  # quarter turns, where the crops are square
+    rotate: Probability | None = None  # by up to rotate_degrees, with a change of scale
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    scale: Annotated[float, Field(ge=0, lt=1)] | None = None  # .1: from 90 % to 110 % of the size
+    distort: Probability | None = None  # elastic or a bent grid; 6 ms for 256 x 256 pixels, all others under 1 to 3
+    contrast: Probability | None = None  # contrast and brightness, each by up to contrast_range
+    contrast_range: Annotated[float, Field(ge=0, lt=1)] | None = None
+    gamma: Probability | None = None  # exponents from .7 to 1.4
+    clahe: Probability | None = None  # local histogram equalisation, of images of 1 or 3 channels; 10 ms in colour
+    sharpen: Probability | None = None
+    blur: Probability | None = None  # of a camera out of focus, or moving by up to 7 pixels
+    noise: Probability | None = None  # Gaussian, of 2 % to 8 % of the range
+    dropout: Probability | None = None  # 1 to 6 black patches of 5 % to 20 % of a side; the mask keeps what they hide
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Every chance and strength: those set, then the preset's."""
+        absent = {name: 0.0 for name in AugmentSettings.model_fields if name != "preset"}
+        return absent | AUGMENT_PRESETS[self.preset] | self.model_dump(exclude={"preset"}, exclude_none=True)
 
 
 class LossSettings(Section):

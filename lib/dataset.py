@@ -31,7 +31,7 @@ class CropDataset(Dataset):
         self.with_distances = with_distances
         self.foreground_share = settings.train.foreground_share
         self.seed = settings.train.seed
-        self.augmentation = build_augmentation(settings.augment, square=crop[0] == crop[1])
+        self.augmentation = build_augmentation(settings.augment, crop[0] == crop[1], settings.data.channels)
 
     def __len__(self) -> int:
         return len(self.ids)

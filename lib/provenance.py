@@ -54,10 +54,11 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
     """What a fold's model is made from: the folds (and by them the images) and the settings that shape the weights."""
     sections = settings.model_dump(
         mode="json",
-        include={"data": READING, "model": True, "augment": True, "loss": True, "train": True},
+        include={"data": READING, "model": True, "loss": True, "train": True},
         exclude={"train": {"workers", "tracker"}},
     )
-    return {"folds.csv": fingerprint(run.folds, "run 01_prepare_folds.py"), **sections}
+    folds = fingerprint(run.folds, "run 01_prepare_folds.py")
+    return {"folds.csv": folds, **sections, "augment": settings.augment.strengths}
 
 
 def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
