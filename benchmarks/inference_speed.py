@@ -1,0 +1,68 @@
+"""Images per second of 04, all folds and flips, against the bare forward passes of the same networks.
+
+    python benchmarks/inference_speed.py runs/blue_marble [--rounds 3]
+
+pipeline   read the training images, predict with all folds and views, write the maps
+bare       the same forward passes on a batch that lies in memory
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+from ratios import print_ratios  # noqa: E402
+
+from lib.cli import run_stage  # noqa: E402
+from lib.data import open_training  # noqa: E402
+from lib.device import best_device, resolve_precision  # noqa: E402
+from lib.maps import MapStore  # noqa: E402
+from lib.models import load_weights  # noqa: E402
+from lib.prediction import Predictor, predict_to_store  # noqa: E402
+from lib.run import open_run  # noqa: E402
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    run, settings = open_run(arguments.run)
+    data = open_training(settings.data)
+    device = best_device()
+    precision = resolve_precision(settings.train.precision, device)
+    networks = [
+        load_weights(run.fold(fold).weights, settings.model, len(data.classes), settings.data.channels)
+        for fold in range(settings.folds.count)
+    ]
+    predictor = Predictor(networks, settings.infer, device, precision)
+    size = data.image_size(data.ids[0])
+    ids = [image_id for image_id in data.ids if data.image_size(image_id) == size]
+    batch = np.stack([data.read_image(image_id) for image_id in ids[: settings.infer.batch_size]])
+    batches = len(ids) // len(batch)
+    ids = ids[: batches * len(batch)]
+    speeds = {"pipeline": [], "bare": []}
+    for number in range(-1, arguments.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            for _ in predict_to_store(predictor, data, ids, MapStore(Path(folder), tuple(data.classes))):
+                pass
+            pipeline = time.perf_counter() - started
+        started = time.perf_counter()
+        for _ in range(batches):
+            predictor.predict_batch(batch)
+        bare = time.perf_counter() - started
+        if number >= 0:  # the first round warms up
+            speeds["pipeline"].append(len(ids) / pipeline)
+            speeds["bare"].append(len(ids) / bare)
+    views = f"{len(networks)} folds, tta {settings.infer.tta}"
+    print(f"inference, {device.type}, {precision}, {size[0]} x {size[1]} px, {views}, batch {len(batch)}")
+    print_ratios(speeds, "img/s", [("pipeline", "bare")])
+
+
+if __name__ == "__main__":
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 02_train.py finished")
+    command.add_argument("--rounds", type=int, default=3)
+    command.set_defaults(overrides=[])
+    run_stage(measure, command)

@@ -1,0 +1,40 @@
+"""Seconds until `--help` and a settings error of every stage, against a bare `import argparse, yaml`.
+
+python benchmarks/startup.py [--rounds 7]
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ratios import print_ratios
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    commands = {"bare": ["-c", "import argparse, yaml"]}
+    for script in sorted(REPOSITORY.glob("0*.py")):
+        commands[f"{script.name[:2]} --help"] = [str(script), "--help"]
+        source = ["--config", "no/such.yaml"] if script.name.startswith("01") else ["--run", "no/such"]
+        commands[f"{script.name[:2]} error"] = [str(script), *source]
+    config = str(REPOSITORY / "configs" / "blue_marble.yaml")
+    commands["01 setting"] = [str(REPOSITORY / "01_prepare_folds.py"), "--config", config, "train.epoch=3"]
+    seconds = {name: [] for name in commands}
+    for number in range(-1, arguments.rounds):
+        for name, command in commands.items():
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *command], capture_output=True)
+            if number >= 0:  # the first round fills the disk's cache
+                seconds[name].append(time.perf_counter() - started)
+    print("start-up")
+    print_ratios(seconds, "s", [(name, "bare") for name in commands if name != "bare"])
+
+
+if __name__ == "__main__":
+    main()
