@@ -34,6 +34,10 @@ def run_stage(stage: Callable[[argparse.Namespace], None], command: argparse.Arg
     except KeyboardInterrupt:
         again = shlex.join(word for word in sys.argv if word != "--restart")
         leave(f"\nstopped; to go on, type: python {again}", 130)
+    except RuntimeError as error:
+        if "Connection closed by peer" not in str(error):
+            raise
+        leave("error: another process has ended; see what it said", 2)
     except MemoryError as error:
         leave(f"error: not enough memory: {str(error) or 'close other programs, or lower train.workers'}", 2)
     except OSError as error:
