@@ -67,7 +67,7 @@ class Runs:
         touching = np.where(at_bottom, 0, last - first)
         offsets = np.concatenate([[0], np.cumsum(touching)])
         neighbours = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], touching)
-        edges = csr_array((np.ones(len(neighbours), np.int8), neighbours, offsets), shape=(len(first), len(first)))
+        edges = csr_array((np.ones(len(neighbours), bool), neighbours, offsets), shape=(len(first), len(first)))
         return connected_components(edges, directed=False)[1]
 
     def enclosed(self) -> tuple["Runs", np.ndarray]:
@@ -143,7 +143,7 @@ class MaskStack:
         components = len(self.components.area)
         nodes = components + len(holes.area)
         edges = (components + np.tile(hole_of_run, 2), beside)
-        graph = coo_array((np.ones(len(beside), dtype=np.int8), edges), shape=(nodes, nodes))
+        graph = coo_array((np.ones(len(beside), bool), edges), shape=(nodes, nodes))
         labels = connected_components(graph, directed=False)[1]
         return holes, self.components.joined(holes).merged(labels), labels[:components]
 

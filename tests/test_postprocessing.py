@@ -11,6 +11,7 @@ from lib.config import PostprocessSettings, ThresholdSettings
 from lib.errors import UserError
 from lib.metrics import count_images, dice
 from lib.postprocessing import search_morphology
+from lib.regions import MaskStack
 from lib.rules import Rule, Step
 from lib.thresholds import choose_thresholds
 
@@ -83,6 +84,14 @@ def test_counts_do_not_depend_on_how_many_masks_are_counted_at_once(monkeypatch)
         monkeypatch.setattr("lib.candidates.BATCH_PIXELS", masks * pixels)
         in_batches = candidates.count(probability_map[..., 0], truth[..., 0])
         assert all(np.array_equal(*both) for both in zip(at_once, in_batches, strict=True))
+
+
+@pytest.mark.parametrize("rows", [1, 128, 256])
+def test_a_hole_joins_the_component_that_it_touches_in_many_rows(rows):
+    ring = np.ones((1, rows + 2, 6), np.uint8)
+    ring[0, 1:-1, 1:5] = 0
+    holes, filled, part_of = MaskStack(ring, ring[0]).filled()
+    assert (holes.area.tolist(), filled.area.tolist(), part_of.tolist()) == ([4 * rows], [ring.size], [0])
 
 
 def test_candidates_hold_every_combination_once():
