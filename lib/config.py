@@ -227,6 +227,7 @@ class TrainSettings(Section):
     clip_norm: PositiveFloat = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False  # the network, by torch.compile: each fold then begins with a minute or more of compiling
     workers: NonNegativeInt = 2
     seed: NonNegativeInt = 0
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # gets each epoch's numbers
@@ -267,6 +268,21 @@ class PostprocessSettings(Section):
     areas: list[PositiveInt] = [16, 64, 256, 1024, 4096]  # pixels; so do these: 40 % of a side of 100, .4 % of 1000
 
 
+class EnsembleSettings(Section):
+    """For a run that averages the maps of other runs instead of training; its data and folds are theirs."""
+
+    members: list[Path] = []  # run folders on the same folds, such as [runs/a, runs/b]
+    weights: Literal["equal", "search"] | list[PositiveFloat] = "equal"  # search: what scores best out of fold
+
+    @model_validator(mode="after")
+    def _members_and_weights_agree(self) -> "EnsembleSettings":
+        if len(set(self.members)) != len(self.members) or len(self.members) == 1:
+            raise ValueError("members must be two runs or more, none of them twice")
+        if isinstance(self.weights, list) and len(self.weights) != len(self.members):
+            raise ValueError(f"weights has {len(self.weights)} numbers for {len(self.members)} members")
+        return self
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -277,6 +293,7 @@ class Settings(Section):
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
+    ensemble: EnsembleSettings = EnsembleSettings()
     threshold: ThresholdSettings = ThresholdSettings()
     infer: InferSettings = InferSettings()
     postprocess: PostprocessSettings = PostprocessSettings()

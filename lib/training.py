@@ -88,6 +88,8 @@ class FoldTraining:
         self.average = ModelEmaV3(
             built.network.to(self.accelerator.device), decay=self.settings.train.ema_decay, use_warmup=True
         )
+        if self.settings.train.compile:
+            built.network.compile()  # in place, so that the tensors keep their names
         optimizer = build_optimizer(built.network, self.settings)
         self.network, self.optimizer = self.accelerator.prepare(built.network, optimizer)
         if self.folder.resume.is_file():
