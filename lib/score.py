@@ -3,7 +3,9 @@
     python -m lib.score runs/NAME/submission.csv data/NAME/solution.csv --config configs/NAME.yaml
 
 The last column of the submission holds the run lengths, the others say which mask a row is about. The solution has
-the same columns; it may have more. Several rows of one mask are its objects.
+the same columns; it may have more. Several rows of one mask are its objects. The settings say how run lengths are
+written (data.rle) and what is scored (threshold.metric, or objects.metric where submission.rows is instance); without
+them it is Dice.
 """
 
 import argparse
@@ -14,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from lib.cli import run_stage
-from lib.config import RleSettings, load_settings
+from lib.config import RleSettings, Settings, load_settings
 from lib.errors import UserError
 from lib.images import MAX_PIXELS
-from lib.metrics import dice
-from lib.rle import decode_union, parse_runs
+from lib.instances import describe_score, match_objects, object_score
+from lib.metrics import Metric, pooled
+from lib.rle import decode_labels, decode_union, parse_runs
 from lib.tables import column, read_table
 
 Masks = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the values of the other columns
@@ -26,20 +29,22 @@ Masks = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the val
 
 @dataclass(frozen=True)
 class SubmissionScore:
-    """Mean Dice over the masks, that of an all-empty submission, and the number of masks."""
+    """The score, that of an all-empty submission, and the number of masks."""
 
-    dice: float
+    metric: str
+    score: float
     all_empty: float
     masks: int
 
     def __str__(self) -> str:
-        return f"Dice {self.dice:.4f} over {self.masks} masks (an all-empty submission: {self.all_empty:.4f})"
+        name = "Dice" if self.metric == "dice" else self.metric
+        return f"{name} {self.score:.4f} over {self.masks} masks (an all-empty submission: {self.all_empty:.4f})"
 
 
-def score_submission(submission: Path, solution: Path, convention: RleSettings) -> SubmissionScore:
-    """Compare two tables of run lengths, mask by mask.
+def score_submission(submission: Path, solution: Path, settings: Settings) -> SubmissionScore:
+    """Compare two tables of run lengths, mask by mask; for dice_global the pixels of all masks are pooled.
 
-    Images are not opened: Dice asks which pixels are common, and run lengths number them. Raises UserError when the
+    Images are not opened: scores ask which pixels are common, and run lengths number them. Raises UserError when the
     tables are not about the same masks or hold something else than run lengths.
     """
     columns = list(read_table(submission, "the submission"))
@@ -48,14 +53,23 @@ def score_submission(submission: Path, solution: Path, convention: RleSettings) 
         key = min(truth.keys() ^ predicted.keys())
         lacking, having = (submission, solution) if key in truth else (solution, submission)
         raise UserError(f"{lacking} has no row of the mask {', '.join(key)}, which {having} has")
-    scores, empty = [], []
+    terms_of = _object_terms if settings.submission.rows == "instance" else _mask_terms
+    terms, empty = [], []
     for key, texts in truth.items():
         try:
-            scores.append(_dice(predicted[key], texts, convention))
-            empty.append(_dice([], texts, convention))
+            terms.append(terms_of(predicted[key], texts, settings))
+            empty.append(terms_of([], texts, settings))
         except UserError as error:
             raise UserError(f"{submission} or {solution}, mask of {', '.join(key)}: {error}") from None
-    return SubmissionScore(float(np.mean(scores)), float(np.mean(empty)), len(scores))
+    scores = [float(pooled(*np.array(pairs, float).T)) for pairs in (terms, empty)]
+    return SubmissionScore(metric_name(settings), *scores, len(terms))
+
+
+def metric_name(settings: Settings) -> str:
+    """What the settings score a submission by."""
+    if settings.submission.rows == "instance":
+        return describe_score(settings.objects)
+    return str(Metric(settings.threshold.metric, settings.threshold.beta))
 
 
 def _masks(path: Path, columns: list[str]) -> Masks:
@@ -70,23 +84,36 @@ def _masks(path: Path, columns: list[str]) -> Masks:
     return masks
 
 
-def _dice(predicted: list[str], truth: list[str], convention: RleSettings) -> float:
-    """Dice of two masks given by the run lengths of their objects."""
-    ends = [parse_runs(text, MAX_PIXELS, convention)[1].max(initial=0) for text in predicted + truth]
-    line = (1, int(max(ends)))  # all pixels in one row, as far as any run reaches
-    first, second = decode_union(predicted, line, convention), decode_union(truth, line, convention)
+def _mask_terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:
+    """Numerator and denominator (see Metric.terms) of two masks given by the run lengths of their objects."""
+    line = _line(predicted + truth, settings.data.rle)
+    first, second = (decode_union(texts, line, settings.data.rle) for texts in (predicted, truth))
     both = np.count_nonzero(first & second)
-    return float(dice(both, np.count_nonzero(first) - both, np.count_nonzero(second) - both))
+    counts = both, np.count_nonzero(first) - both, np.count_nonzero(second) - both
+    return Metric(settings.threshold.metric, settings.threshold.beta).terms(*map(np.asarray, counts))
+
+
+def _object_terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:
+    """The same of two sets of objects, which may not overlap within a set."""
+    line = _line(predicted + truth, settings.data.rle)
+    labels = [decode_labels(texts, line, settings.data.rle) for texts in (predicted, truth)]
+    return object_score(match_objects(*labels), settings.objects), 1.0
+
+
+def _line(texts: list[str], convention: RleSettings) -> tuple[int, int]:
+    """The shape of an image with all pixels in one row, as far as any run reaches."""
+    ends = [parse_runs(text, MAX_PIXELS, convention)[1].max(initial=0) for text in texts]
+    return 1, int(max(ends))
 
 
 def score(arguments: argparse.Namespace) -> None:
-    convention = load_settings(arguments.config).data.rle if arguments.config else RleSettings()
-    print(score_submission(arguments.submission, arguments.solution, convention))
+    settings = load_settings(arguments.config) if arguments.config else Settings(name="default")
+    print(score_submission(arguments.submission, arguments.solution, settings))
 
 
 if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("submission", type=Path)
     command.add_argument("solution", type=Path)
-    command.add_argument("--config", type=Path, help="settings that say how run lengths are written (data.rle)")
+    command.add_argument("--config", type=Path, help="the settings of the competition")
     run_stage(score, command)

@@ -23,7 +23,7 @@ def summarise(arguments: argparse.Namespace) -> None:
     lines += oof_lines(threshold, postprocess)
     if arguments.solution:
         for name, path in (("threshold only", run.unprocessed), ("submission.csv", run.submission)):
-            lines.append((f"test, {name}", str(score_submission(path, arguments.solution, settings.data.rle))))
+            lines.append((f"test, {name}", str(score_submission(path, arguments.solution, settings))))
     lines += [("seconds", seconds_per_stage(run)), ("look at", f"{run.report}, {run.before_after}")]
     width = max(len(name) for name, _ in lines)
     print("\n".join(["", *(f"{name.ljust(width)}   {text}" for name, text in lines)]))

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.config import RleSettings
+from lib.config import DataSettings, ObjectSettings, RleSettings, Settings, SubmissionSettings, ThresholdSettings
 from lib.errors import UserError
 from lib.rle import encode
 from lib.score import score_submission
 
-STANDARD = RleSettings()
+STANDARD = Settings(name="x")
 
 
 def write(path: Path, rows: list[tuple], columns: tuple = ("id", "rle")) -> Path:
@@ -21,11 +21,11 @@ def test_dice_by_hand(tmp_path):
     truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", ""), ("c", ""), ("d", "10 2")])
     predicted = write(tmp_path / "submission.csv", [("d", ""), ("c", "5 1"), ("b", ""), ("a", "3 4 9 2")])
     score = score_submission(predicted, truth, STANDARD)
-    assert score.dice == pytest.approx((2 * 2 / (4 + 6) + 1 + 0 + 0) / 4)
+    assert score.score == pytest.approx((2 * 2 / (4 + 6) + 1 + 0 + 0) / 4)
     assert score.all_empty == 0.5 and score.masks == 4
 
 
-@pytest.mark.parametrize("convention", [STANDARD, RleSettings(order="row", base=0, starts="relative", empty="-1")])
+@pytest.mark.parametrize("convention", [RleSettings(), RleSettings(order="row", base=0, starts="relative", empty="-1")])
 def test_equals_dice_of_the_arrays(tmp_path, convention):
     rng = np.random.default_rng(0)
     masks = rng.random((2, 20, 13, 17)) < rng.choice([0, 0.1, 0.6], (2, 20, 1, 1))
@@ -36,7 +36,9 @@ def test_equals_dice_of_the_arrays(tmp_path, convention):
     predicted, truth = masks
     total = predicted.sum((1, 2)) + truth.sum((1, 2))
     expected = np.where(total == 0, 1, 2 * (predicted & truth).sum((1, 2)) / np.maximum(total, 1))
-    assert score_submission(*paths, convention).dice == pytest.approx(expected.mean())
+    assert score_submission(*paths, Settings(name="x", data=DataSettings(rle=convention))).score == pytest.approx(
+        expected.mean()
+    )
 
 
 def test_classes_objects_and_further_columns(tmp_path):
@@ -48,7 +50,7 @@ def test_classes_objects_and_further_columns(tmp_path):
     columns = ("image", "class", "rle")
     predicted = write(tmp_path / "submission.csv", [("a", "2", "1 1"), ("a", "1", "2 1"), ("a", "1", "7 1")], columns)
     score = score_submission(predicted, truth, STANDARD)
-    assert score.masks == 2 and score.dice == pytest.approx((2 * 2 / (4 + 2) + 1) / 2)
+    assert score.masks == 2 and score.score == pytest.approx((2 * 2 / (4 + 2) + 1) / 2)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,25 @@ def test_solution_without_the_columns(tmp_path):
     truth = write(tmp_path / "solution.csv", [("a", "1 4")], ("id", "mask"))
     with pytest.raises(UserError, match="no column 'rle'"):
         score_submission(write(tmp_path / "submission.csv", [("a", "")]), truth, STANDARD)
+
+
+def test_the_metric_is_that_of_the_settings(tmp_path):
+    truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", "1 10")])
+    predicted = write(tmp_path / "submission.csv", [("a", "1 2"), ("b", "1 10")])
+    for metric, expected in (("dice_global", 24 / 26), ("iou", 0.75), ("iou_sweep", 0.5)):
+        settings = Settings(name="x", threshold=ThresholdSettings(metric=metric))
+        score = score_submission(predicted, truth, settings)
+        assert score.score == pytest.approx(expected) and str(score).startswith(metric) and score.all_empty == 0
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("ap", (0.5 * 1 / 3 + 1) / 2), ("f_beta", (0.5 * 5 / 10 + 1) / 2)])
+def test_objects_are_scored_as_objects(tmp_path, metric, expected):
+    """Of two ships one is found with IoU .75, which exceeds five of ten limits; a false alarm; an empty image."""
+    settings = Settings(name="x", submission=SubmissionSettings(rows="instance"), objects=ObjectSettings(metric=metric))
+    truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("a", "10 4"), ("b", "")])
+    predicted = write(tmp_path / "submission.csv", [("a", "1 3"), ("a", "20 4"), ("b", "")])
+    score = score_submission(predicted, truth, settings)
+    assert score.score == pytest.approx(expected) and score.all_empty == 0.5 and score.masks == 2
+    overlapping = write(tmp_path / "submission.csv", [("a", "1 3"), ("a", "3 4"), ("b", "")])
+    with pytest.raises(UserError, match="mask of a: objects 1 and 2 overlap"):
+        score_submission(overlapping, truth, settings)
