@@ -236,7 +236,7 @@ class FoldTraining:
         """Go on where `keep` stopped. Raises UserError when the state is of other folds or settings, or damaged."""
         remedy = "add --restart to train the fold from the beginning"
         try:
-            state = torch.load(self.folder.resume, map_location=self.accelerator.device, weights_only=True)
+            state = torch.load(self.folder.resume, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
             raise UserError(f"{self.folder.resume} cannot be read ({type(error).__name__}); {remedy}") from None
         changed = differences(state["made_from"], self.made_from)
