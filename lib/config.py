@@ -218,14 +218,17 @@ class TrainSettings(Section):
 
     epochs: PositiveInt = 30
     batch_size: PositiveInt = 16
+    accumulate: PositiveInt = 1  # batches whose gradients make one step: large batches in the memory of small ones
     crop_size: PositiveInt = 256
-    foreground_share: Probability = 0.33
+    foreground_share: Probability = 0.33  # of crops lie around a mask pixel
+    empty_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # at most, of an epoch's images; null: all of them
     lr: PositiveFloat = 1e-3
     encoder_lr_factor: PositiveFloat = 1.0
+    freeze_epochs: NonNegativeInt = 0  # first ones, in which the encoder's weights stay as they are
     weight_decay: NonNegativeFloat = 0.01
     warmup_share: Probability = 0.1
     clip_norm: PositiveFloat = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99  # of the averaged weights, which are kept, as SWA's would be
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # the network, by torch.compile: each fold then begins with a minute or more of compiling
     workers: NonNegativeInt = 2

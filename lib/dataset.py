@@ -23,10 +23,17 @@ class CropDataset(Dataset):
     """Augmented crops of some training images. An item depends on seed, epoch and index alone, not on the worker."""
 
     def __init__(
-        self, data: TrainingData, ids: list[str], settings: Settings, crop: tuple[int, int], with_distances: bool
+        self,
+        data: TrainingData,
+        ids: list[str],
+        settings: Settings,
+        crop: tuple[int, int],
+        with_distances: bool,
+        empty: np.ndarray | None = None,
     ) -> None:
         self.data = data
         self.ids = ids
+        self.empty = empty  # which images have an empty mask, bool (ids,); asked for by train.empty_share
         self.crop = crop
         self.with_distances = with_distances
         self.foreground_share = settings.train.foreground_share
@@ -58,27 +65,42 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Shuffled (epoch, index) keys, the same on every process; each process takes its own slice of them."""
+    """Shuffled (epoch, index) keys, the same on every process; each process takes its own slice of them.
 
-    def __init__(self, length: int, seed: int, process: int, processes: int) -> None:
+    `left_out` images of those in `empty` (indices) have no turn in an epoch, others in each.
+    """
+
+    def __init__(
+        self, length: int, seed: int, process: int, processes: int, empty: np.ndarray = (), left_out: int = 0
+    ) -> None:
         self.length = length
         self.seed = seed
         self.process = process
         self.processes = processes
+        self.empty = empty
+        self.left_out = left_out
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.length // self.processes
+        return (self.length - self.left_out) // self.processes
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(self.length)
+        order = order[~np.isin(order, random.permutation(self.empty)[: self.left_out])]
         share = order[: len(self) * self.processes]
         return iter([(self.epoch, int(index)) for index in share[self.process :: self.processes]])
 
 
 def build_loader(dataset: CropDataset, settings: Settings, process: int, processes: int, pin: bool) -> DataLoader:
     """Batches of one epoch after another; set `loader.sampler.epoch` before each."""
-    sampler = EpochSampler(len(dataset), settings.train.seed, process, processes)
+    empty, left_out = np.empty(0, int), 0
+    if settings.train.empty_share is not None:
+        empty, share = np.flatnonzero(dataset.empty), settings.train.empty_share
+        left_out = max(0, len(empty) - round((len(dataset) - len(empty)) * share / (1 - share)))
+    if left_out == len(dataset):
+        raise UserError("all masks are empty, and train.empty_share leaves none of them to train on")
+    sampler = EpochSampler(len(dataset), settings.train.seed, process, processes, empty, left_out)
     batch_size = min(settings.train.batch_size, len(sampler))
     return DataLoader(
         dataset,

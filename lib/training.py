@@ -24,6 +24,7 @@ from lib.losses import SegmentationLoss
 from lib.metrics import Metric, count_images
 from lib.models import SegmentationNet, build_pretrained, save_weights
 from lib.prediction import Predictor
+from lib.progress import progress
 from lib.provenance import differences
 from lib.report.page import refresh_report
 from lib.run import FoldFolder, RunFolder
@@ -61,7 +62,8 @@ class FoldTraining:
         self.made_from, self.accelerator, self.precision = made_from, accelerator, precision
         self.after_epoch = after_epoch
         self.validation_ids = table.id[table.fold == fold].tolist()
-        training_ids = table.id[table.fold != fold].tolist()
+        others = table[table.fold != fold]
+        empty = (others[[name for name in table if name.startswith("coverage_")]] == 0).all(axis=1).to_numpy()
         self.metric = Metric(settings.threshold.metric, settings.threshold.beta)
         self.score_name = f"val_{self.metric.name}"
         self.loss = SegmentationLoss(settings.loss).to(accelerator.device)
@@ -69,7 +71,7 @@ class FoldTraining:
             min(settings.train.crop_size, int(table.height.max())),
             min(settings.train.crop_size, int(table.width.max())),
         )
-        dataset = CropDataset(data, training_ids, settings, crop, self.loss.needs_distance)
+        dataset = CropDataset(data, others.id.tolist(), settings, crop, self.loss.needs_distance, empty)
         self.loader = build_loader(
             dataset,
             settings,
@@ -159,19 +161,28 @@ class FoldTraining:
             )
 
     def train_step(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
-        """One optimizer step; the loss and its terms, still on the device."""
+        """One batch, and an optimizer step after each train.accumulate; the loss and its terms, still on the device."""
         batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step) * group["lr_factor"]
+            is_frozen = group["is_encoder"] and step < self.settings.train.freeze_epochs * len(self.loader)
+            group["lr"] = 0.0 if is_frozen else self.lr(step) * group["lr_factor"]
         total, terms = self.loss(
             self.network(batch["images"]), batch["masks"], batch.get("distances"), step / self.steps
         )
-        self.accelerator.backward(total)
-        self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.train.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update(self.accelerator.unwrap_model(self.network), step)
+        number, whole = step % len(self.loader) + 1, self.settings.train.accumulate
+        self.accelerator.backward(total / self.batches_in_step(number))
+        if number % whole == 0 or number == len(self.loader):
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.train.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.average.update(self.accelerator.unwrap_model(self.network), step)
         return {"loss": total.detach()} | {f"loss_{name}": term for name, term in terms.items()}
+
+    def batches_in_step(self, number: int) -> int:
+        """How many batches make the optimizer step that batch `number` (from 1) of an epoch belongs to."""
+        whole = self.settings.train.accumulate
+        before = (number - 1) // whole * whole
+        return min(whole, len(self.loader) - before)
 
     def lr(self, step: int) -> float:
         """The learning rate of a step: a linear warm-up, then half a cosine down to zero."""
@@ -288,6 +299,7 @@ def build_optimizer(network: SegmentationNet, settings: Settings) -> torch.optim
             groups.append(
                 {
                     "params": parameters,
+                    "is_encoder": in_encoder,
                     "lr_factor": settings.train.encoder_lr_factor if in_encoder else 1.0,
                     "weight_decay": settings.train.weight_decay if decays else 0.0,
                 }
@@ -333,11 +345,7 @@ def train_folds(
         for fold in folds
     ]
     scores = []
-    with tqdm(
-        total=sum(training.steps for training in trainings),
-        unit="step",
-        disable=None if accelerator.is_main_process else True,  # None: on a terminal only
-    ) as bar:
+    with progress("training", total=sum(training.steps for training in trainings), unit="step") as bar:
         for training in trainings:
             with tracked(accelerator, settings, training.fold):
                 scores.append(training.run(bar))

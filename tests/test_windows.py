@@ -1,5 +1,6 @@
 """Large images by windows: every pixel's weights add up to 1, seams are within tolerance, memory is the window's."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from lib.models import SegmentationNet, build_untrained
 from lib.prediction import Predictor
 from lib.windows import blended_map, windows_along
 
-TOLERANCE = 3  # of 255, largest difference of a pixel's map by windows from the map at once; 2 on the networks here
+TOLERANCE = 4  # of 255, the largest difference from the map at once with an overlap of 256 pixels, the default's
 
 
 @given(
@@ -37,8 +38,8 @@ def test_weights_add_up_to_one_and_neighbours_share_the_overlap(length, window, 
 def test_weights_fall_smoothly_to_nothing_at_inner_borders_only():
     first, *_, last = windows_along(500, 128, 32, stride=32)
     assert first.weights[0] == last.weights[-1] == 1
-    assert first.weights[-1] < 0.001 and last.weights[0] < 0.001
-    assert np.abs(np.diff(first.weights)).max() < 0.05
+    assert not first.weights[-12:].any() and not last.weights[:12].any()
+    assert np.abs(np.diff(first.weights)).max() < 0.2
 
 
 def test_a_prediction_of_each_pixel_alone_is_blended_to_itself():
@@ -57,10 +58,8 @@ def test_a_prediction_of_each_pixel_alone_is_blended_to_itself():
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    """Blobs of several sizes, 900 x 700 pixels."""
-    import cv2
-
-    noise = np.random.default_rng(0).standard_normal((900, 700)).astype(np.float32)
+    """Blobs of several sizes, 640 x 400 pixels."""
+    noise = np.random.default_rng(0).standard_normal((640, 400)).astype(np.float32)
     layers = [cv2.GaussianBlur(noise, (0, 0), sigma) * sigma for sigma in (2, 8, 20)]
     return np.clip(128 + 60 * np.stack(layers, axis=2), 0, 255).astype(np.uint8)
 
@@ -78,8 +77,8 @@ def trained(image: np.ndarray) -> SegmentationNet:
     network = untrained().train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     pixels = torch.from_numpy(image).permute(2, 0, 1)
-    for step in range(30):
-        crops = [pixels[:, top : top + 128, 96 * (step % 6) :][..., :128] for top in range(0, 768, 192)]
+    for step in range(15):
+        crops = [pixels[:, top : top + 96, 48 * (step % 6) :][..., :96] for top in (0, 200, 500)]
         crops = torch.stack(crops)
         optimizer.zero_grad()
         truth = (crops[:, 2:] > 150).float()
@@ -95,11 +94,15 @@ def test_the_map_by_windows_is_the_map_at_once_within_the_tolerance(image, kind)
     def predicted(window: int, overlap: float) -> np.ndarray:
         settings = InferSettings(tta="none", window=window, overlap=overlap)
         predictor = Predictor([network], settings, torch.device("cpu"), "fp32")
+        predict_batch, sides = predictor.predict_batch, []
+        predictor.predict_batch = lambda crops: sides.append(max(crops.shape[1:3])) or predict_batch(crops)
         ((_, found),) = predictor.predict(InMemory(image=image), ["image"])
+        assert max(sides) <= window
         return found.astype(int)
 
-    at_once, by_windows = predicted(1024, 0.25), predicted(512, 0.25)
+    at_once, by_windows = predicted(1024, 0.25), predicted(512, 0.5)
     assert at_once.std() > 20  # a map worth comparing
     difference = np.abs(by_windows - at_once)
     assert difference.max() <= TOLERANCE, (difference.max(), difference.mean())
-    assert 0 < difference.mean() < 0.1
+    assert difference.mean() < 0.02
+    assert difference[:160].max() <= 1  # far from the windows' borders

@@ -1,0 +1,121 @@
+"""What strengthens training at a price: accumulated gradients, a frozen encoder, fewer empty images."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate import Accelerator
+
+from lib.config import Settings, check_settings
+from lib.data import inspect_all, open_training
+from lib.dataset import CropDataset, EpochSampler, batches, build_loader
+from lib.errors import UserError
+from lib.run import RunFolder
+from lib.training import FoldTraining
+
+
+def settings_of(competition, **train) -> Settings:
+    content = {
+        "name": "test",
+        "data": {"root": str(competition)},
+        "folds": {"count": 2},
+        "model": {"encoder": "resnet10t", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]},
+        "train": {"epochs": 2, "batch_size": 4, "workers": 0, "crop_size": 32} | train,
+    }
+    return check_settings(content, source=competition)
+
+
+def training_of(settings: Settings, folder) -> FoldTraining:
+    data = open_training(settings.data)
+    table = pd.DataFrame(fact._asdict() for fact in inspect_all(data, workers=1))
+    table = table.assign(fold=np.arange(len(table)) % 2, coverage_mask=[row[0] for row in table.coverage])
+    fold, accelerator = RunFolder(folder).fold(0), Accelerator(cpu=True)
+    training = FoldTraining(0, fold, table, data, settings, {}, accelerator, "fp32", lambda fold, row: None)
+    training.build()
+    return training
+
+
+def parameters(training: FoldTraining) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in training.network.named_parameters()}
+
+
+def test_gradients_add_up_to_the_mean_of_the_batches_before_a_step(competition, tmp_path):
+    training = training_of(settings_of(competition, accumulate=2), tmp_path)
+    assert len(training.loader) == 3
+    training.network.train()
+    before, twin = parameters(training), copy.deepcopy(training.network)
+    first, second, third = batches(training.loader)
+    for batch in (first, second):
+        total, _ = training.loss(twin(batch["images"]), batch["masks"], batch.get("distances"), 0.0)
+        (total / 2).backward()
+    norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), float("inf"))
+
+    training.train_step(first, 0)
+    assert all(torch.equal(before[name], now) for name, now in parameters(training).items())
+    found = []
+    clip = training.accelerator.clip_grad_norm_
+    training.accelerator.clip_grad_norm_ = lambda *of: found.append(clip(*of))
+    training.train_step(second, 1)
+    assert torch.allclose(found[0], norm, rtol=0.02)  # the share of the boundary term grows a little with the step
+    after = parameters(training)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    training.train_step(third, 2)  # alone at the end of the epoch: a step, of the whole gradient
+    assert any(not torch.equal(after[name], now) for name, now in parameters(training).items())
+    assert [training.batches_in_step(number) for number in (1, 2, 3)] == [2, 2, 1]
+
+
+def test_the_encoder_stays_as_it_is_in_the_frozen_epochs(competition, tmp_path):
+    from tqdm import tqdm
+
+    training = training_of(settings_of(competition, freeze_epochs=1), tmp_path)
+    states = [parameters(training)]
+    for epoch in range(2):
+        training.progress.epoch = epoch
+        training.train_epoch(tqdm(disable=True))
+        states.append(parameters(training))
+
+    def changed(before: dict, after: dict) -> set[bool]:
+        return {name.startswith("network.encoder.") for name in before if not torch.equal(before[name], after[name])}
+
+    assert changed(states[0], states[1]) == {False}
+    assert changed(states[1], states[2]) == {False, True}
+
+
+def test_an_epoch_leaves_out_empty_images_others_each_time():
+    empty = np.array([1, 4, 5, 8, 9, 10, 11, 15, 16, 19])
+    turns = []
+    for epoch in range(30):
+        shares = []
+        for process in range(2):
+            sampler = EpochSampler(20, seed=3, process=process, processes=2, empty=empty, left_out=6)
+            sampler.epoch = epoch
+            assert len(list(sampler)) == len(sampler) == 7
+            shares += [index for _, index in sampler]
+        assert len(set(shares)) == 14 and set(range(20)) - set(empty) <= set(shares)
+        turns += set(shares) & set(empty)
+    assert set(np.unique(turns, return_counts=True)[1]) <= set(range(4, 22))  # 12 of 30 epochs each, on average
+    assert set(turns) == set(empty)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(None, 12), (0.5, 12), (0.1, 11), (0.0, 10)])
+def test_empty_images_are_at_most_the_share_asked_for(competition, share, expected):
+    settings = settings_of(competition, empty_share=share)
+    data = open_training(settings.data)
+    ids = data.ids[:12]
+    empty = np.array([not data.read_mask(image_id).any() for image_id in ids])
+    empty[[0, 7]], kept = True, empty.sum()
+    assert kept <= 2 and empty.sum() == 2
+    dataset = CropDataset(data, ids, settings, (32, 32), False, empty)
+    sampler = build_loader(dataset, settings, 0, 1, pin=False).sampler
+    drawn = [index for _, index in sampler]
+    assert len(drawn) == expected
+    assert sum(empty[drawn]) == expected - 10
+
+
+def test_nothing_but_empty_images_is_refused(competition):
+    settings = settings_of(competition, empty_share=0.0)
+    dataset = CropDataset(None, ["a", "b"], settings, (32, 32), False, np.array([True, True]))
+    with pytest.raises(UserError, match=r"train\.empty_share leaves none"):
+        build_loader(dataset, settings, 0, 1, pin=False)
