@@ -10,10 +10,10 @@ Images of one group, and duplicates of one image, share a fold. Folds that are t
 import argparse
 from pathlib import Path
 
-from lib.cli import closing, parser, run_stage
+from lib.cli import Closing, parser, run_stage
 
 
-def prepare(arguments: argparse.Namespace) -> None:
+def prepare(arguments: argparse.Namespace) -> Closing:
     from lib.config import load_settings
     from lib.convention import check_convention, describe
     from lib.data import inspect_all, open_training
@@ -50,7 +50,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     print(f"\n{fold_table(table)}\n")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
-    closing([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)
+    return Closing([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)
 
 
 if __name__ == "__main__":

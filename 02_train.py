@@ -9,10 +9,10 @@ A fold that is done is left alone; an interrupted one goes on where it stopped. 
 
 import argparse
 
-from lib.cli import closing, run_parser, run_stage
+from lib.cli import Closing, run_parser, run_stage
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace) -> Closing | None:
     from lib.data import open_training
     from lib.folds import read_folds
     from lib.lock import lock_run
@@ -43,10 +43,10 @@ def train(arguments: argparse.Namespace) -> None:
 
     train_folds([fold for fold in folds if fold not in done], run, table, data, settings, made_from)
     if not is_first():
-        return
+        return None
     seconds = record.write(made_from)
     refresh_report(run, settings)
-    closing([run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
+    return Closing([run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
 
 
 def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:

@@ -9,10 +9,10 @@ Maps already there are kept as long as the model that made them is the same.
 
 import argparse
 
-from lib.cli import closing, run_parser, run_stage
+from lib.cli import Closing, run_parser, run_stage
 
 
-def choose(arguments: argparse.Namespace) -> None:
+def choose(arguments: argparse.Namespace) -> Closing | None:
     from lib.data import open_training
     from lib.files import write_json
     from lib.folds import read_folds
@@ -38,7 +38,7 @@ def choose(arguments: argparse.Namespace) -> None:
 
     store = predict_out_of_fold(run, settings, data, table)
     if not is_first():
-        return
+        return None
     counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
@@ -48,7 +48,7 @@ def choose(arguments: argparse.Namespace) -> None:
     seconds = record.write(made_from)
     refresh_report(run, settings)
     print(result)
-    closing([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds)
+    return Closing([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds, result.to_dict())
 
 
 if __name__ == "__main__":

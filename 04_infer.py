@@ -9,10 +9,10 @@ Maps already there are kept as long as the models that made them are the same.
 
 import argparse
 
-from lib.cli import closing, run_parser, run_stage
+from lib.cli import Closing, run_parser, run_stage
 
 
-def infer(arguments: argparse.Namespace) -> None:
+def infer(arguments: argparse.Namespace) -> Closing | None:
     from lib.data import open_test
     from lib.lock import lock_run
     from lib.processes import is_first
@@ -31,11 +31,11 @@ def infer(arguments: argparse.Namespace) -> None:
 
     predict_test(run, settings, data)
     if not is_first():
-        return
+        return None
     seconds = record.write(made_from)
     refresh_report(run, settings)
     print(f"{len(data.ids)} test images, each the average of {settings.folds.count} models")
-    closing([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
+    return Closing([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
 
 
 if __name__ == "__main__":

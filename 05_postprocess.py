@@ -11,12 +11,12 @@ read back and scored: the score must be the one told.
 
 import argparse
 
-from lib.cli import closing, run_parser, run_stage
+from lib.cli import Closing, run_parser, run_stage
 
 
-def postprocess(arguments: argparse.Namespace) -> None:
+def postprocess(arguments: argparse.Namespace) -> Closing:
     from lib.data import open_test, open_training
-    from lib.files import write_json
+    from lib.files import read_json, write_json
     from lib.folds import read_folds
     from lib.lock import lock_run
     from lib.maps import MapStore, read_pairs
@@ -72,7 +72,8 @@ def postprocess(arguments: argparse.Namespace) -> None:
     print(f"\n{result}")
     print(f"\nrehearsal: the out-of-fold masks, written as a submission and read back, score {rehearsed:.6f} as told")
     print(f"{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
-    closing([run.postprocess, run.report, run.submission], f"upload {run.submission}", seconds)
+    written = [run.postprocess, run.report, run.submission]
+    return Closing(written, f"upload {run.submission}", seconds, read_json(run.postprocess))
 
 
 if __name__ == "__main__":

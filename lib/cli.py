@@ -1,9 +1,13 @@
 """The command line of the five scripts: arguments, exit codes, and what to type next."""
 
 import argparse
+import json
+import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.errors import UserError
@@ -13,6 +17,8 @@ def parser(doc: str) -> argparse.ArgumentParser:
     """An argument parser whose help is the script's docstring, with `section.key=value` overrides."""
     command = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    command.add_argument("--json", action="store_true", help="print what was written, and scores, as one line of JSON")
     return command
 
 
@@ -23,12 +29,36 @@ def run_parser(doc: str) -> argparse.ArgumentParser:
     return command
 
 
-def run_stage(stage: Callable[[argparse.Namespace], None], command: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Closing:
+    """What a stage says last: what it wrote, what to type next, and for --json also what it found."""
+
+    written: list[Path]
+    next_command: str
+    seconds: float
+    found: dict = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        written = ", ".join(map(str, self.written)) or "nothing"
+        return f"\nwrote     {written}   ({self.seconds:.1f} s)\nnext      {self.next_command}"
+
+    def to_json(self) -> str:
+        written = list(map(str, self.written))
+        content = {"wrote": written, "next": self.next_command, "seconds": round(self.seconds, 2), **self.found}
+        return json.dumps(content)
+
+
+def run_stage(stage: Callable[[argparse.Namespace], Closing | None], command: argparse.ArgumentParser) -> None:
     """Parse, run, and leave with 0, with 2 after one clear sentence, or with 130 when interrupted."""
     settings_first = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
     arguments = command.parse_intermixed_args(settings_first)  # else `--folds 0 train.lr=1` takes a setting for a fold
+    as_json = getattr(arguments, "json", False)
+    silent = as_json or getattr(arguments, "quiet", False)
     try:
-        stage(arguments)
+        with silence() if silent else nullcontext():
+            closing = stage(arguments)
+        if closing and (as_json or not silent):
+            print(closing.to_json() if as_json else closing)
     except UserError as error:
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
@@ -52,8 +82,8 @@ def leave(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def closing(written: list[Path], next_command: str | None, seconds: float) -> None:
-    """Print what a stage wrote and what to type next."""
-    print(f"\nwrote     {', '.join(str(path) for path in written)}   ({seconds:.1f} s)")
-    if next_command:
-        print(f"next      {next_command}")
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing that is printed meanwhile is seen; bars, too, find that they are not on a terminal."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield

@@ -208,10 +208,10 @@ def inspect_all(training: TrainingData, workers: int) -> list[ImageFacts]:
 
     Raises one UserError with the number of unusable images and what is wrong with the first few.
     """
-    from tqdm import tqdm
+    from lib.progress import progress
 
     facts, problems = [], []
-    for result in tqdm(_inspect_in_order(training, workers), total=len(training.ids), desc="checking", unit="img"):
+    for result in progress("checking", _inspect_in_order(training, workers), len(training.ids)):
         (facts if isinstance(result, ImageFacts) else problems).append(result)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""

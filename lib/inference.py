@@ -11,6 +11,7 @@ from lib.maps import MapStore
 from lib.models import load_weights
 from lib.prediction import Predictor, predict_to_store
 from lib.processes import is_first, own_share, wait_for_all
+from lib.progress import progress
 from lib.provenance import map_inputs, test_inputs
 from lib.run import RunFolder
 
@@ -43,9 +44,7 @@ def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     store = MapStore(run.oof, tuple(data.classes))
     makers = {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in range(settings.folds.count)}
     missing = missing_maps(store, makers, fingerprints)
-    with tqdm(
-        total=sum(map(len, missing.values())), unit="image", desc="out-of-fold maps", disable=not is_first()
-    ) as bar:
+    with progress("out-of-fold maps", total=sum(map(len, missing.values()))) as bar:
         for fold, ids in enumerate(missing.values()):
             if ids:
                 _predict(run, settings, data, [fold], ids, store, bar)
@@ -61,7 +60,7 @@ def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
     fingerprint = sha256_of_json(test_inputs(run, settings))
     store = MapStore(run.test, tuple(data.classes))
     missing = missing_maps(store, {"ensemble": data.ids}, {"ensemble": fingerprint})["ensemble"]
-    with tqdm(total=len(missing), unit="image", desc="test maps", disable=not is_first()) as bar:
+    with progress("test maps", total=len(missing)) as bar:
         if missing:
             _predict(run, settings, data, list(range(settings.folds.count)), missing, store, bar)
     wait_for_all()

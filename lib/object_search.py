@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lib.config import ObjectSettings
 from lib.data import TrainingData
@@ -19,6 +18,7 @@ from lib.instances import ObjectRule, Split, describe_score, match_objects, obje
 from lib.maps import MapStore
 from lib.nested import bootstrap_interval, group_numbers, splits, standard_error
 from lib.parallel import THREADS, prefetched
+from lib.progress import progress
 from lib.rules import Rule
 
 GRID = range(32, 256, 32)
@@ -162,8 +162,7 @@ def search_objects(
     table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
     folds, groups = table.fold.to_numpy(), group_numbers(table.group.to_numpy())
     measured = prefetched(measure, read_objects(store, data, table.id), ahead=2 * THREADS)
-    progress = tqdm(measured, total=len(table), desc="objects", unit="image", disable=None)
-    scores = np.stack([of_image for _, of_image in progress], axis=1)
+    scores = np.stack([of_image for _, of_image in progress("objects", measured, len(table))], axis=1)
     choices = [_choose(trial, of_class, folds, groups) for trial, of_class in zip(trials, scores, strict=True)]
     nested = np.stack([choice.nested_scores for choice in choices], axis=1)
     interval = bootstrap_interval(nested, np.ones_like(nested), groups, REPEATS)

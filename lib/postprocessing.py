@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lib.candidates import GRID, Candidates, Steps
 from lib.config import PostprocessSettings, ThresholdSettings
@@ -19,6 +18,7 @@ from lib.files import write_text
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
 from lib.nested import bootstrap_interval, group_numbers, influence
 from lib.parallel import THREADS, prefetched
+from lib.progress import progress
 from lib.rules import Rule
 from lib.selection import Block, ClassSearch, Family
 from lib.thresholds import score_table
@@ -198,8 +198,7 @@ def _measured(
         return image_id
 
     measuring = prefetched(measure, pairs, ahead=2 * THREADS)
-    progress = tqdm(measuring, total=len(rows), desc="morphology", unit="image", disable=None)
-    missing = rows.keys() - {image_id for _, image_id in progress}
+    missing = rows.keys() - {image_id for _, image_id in progress("morphology", measuring, len(rows))}
     if missing:
         raise UserError(f"there is no map of image {min(missing)}; run 03_oof_threshold.py again")
     return measured

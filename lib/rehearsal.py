@@ -9,7 +9,6 @@ import io
 from collections.abc import Iterable
 
 import numpy as np
-from tqdm import tqdm
 
 from lib.config import Settings
 from lib.data import SubmissionRow
@@ -17,6 +16,7 @@ from lib.errors import UserError
 from lib.instances import match_objects, object_score
 from lib.metrics import Metric, pooled
 from lib.parallel import THREADS, prefetched
+from lib.progress import progress
 from lib.rules import apply_rules
 from lib.submission import Rules, decode_rows, encode_rows, grouped_texts, table_text, with_texts
 
@@ -45,8 +45,7 @@ def rehearse(stream: Iterable[Pair], rules: Rules, settings: Settings) -> float:
         return np.stack([_terms(read[..., c], truth[..., c], metric, settings) for c in range(len(rules))], axis=1)
 
     measured = prefetched(measure, stream, ahead=2 * THREADS)
-    progress = tqdm(measured, desc="rehearsal", unit="image", disable=None)
-    numerator, denominator = np.stack([terms for _, terms in progress], axis=1)
+    numerator, denominator = np.stack([terms for _, terms in progress("rehearsal", measured)], axis=1)
     return float(pooled(numerator, denominator).mean())
 
 

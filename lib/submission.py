@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lib.config import Settings
 from lib.data import SubmissionRow, TestData
@@ -18,6 +17,7 @@ from lib.files import atomic_path
 from lib.instances import ObjectRule
 from lib.maps import MapStore, resized
 from lib.parallel import THREADS, prefetched
+from lib.progress import progress
 from lib.rle import decode, decode_labels, encode, encode_labels
 from lib.rules import Rule, apply_rules
 
@@ -40,9 +40,7 @@ def write_submission(path: Path, data: TestData, store: MapStore, rules: Rules, 
     def found_in(image_id: str) -> np.ndarray:
         return apply_rules(rules, resized(store.read(image_id), settings.submission.size))
 
-    for image_id, found in tqdm(
-        prefetched(found_in, class_rows, ahead=4 * THREADS), total=len(class_rows), desc="submission", unit="image"
-    ):
+    for image_id, found in progress("submission", prefetched(found_in, class_rows, ahead=4 * THREADS), len(class_rows)):
         for number, class_index in class_rows[image_id]:
             layer = np.ascontiguousarray(found[..., class_index])
             texts[number] = encode_rows(layer, settings)

@@ -171,6 +171,6 @@ def test_the_bar_counts_every_step(settings, data, table, tmp_path, monkeypatch)
     from lib.run import RunFolder
 
     bars = []
-    monkeypatch.setattr("lib.training.tqdm", lambda **options: bars.append(tqdm(**options)) or bars[-1])
+    monkeypatch.setattr("lib.training.progress", lambda what, **options: bars.append(tqdm(**options)) or bars[-1])
     train_folds([0, 1], RunFolder(tmp_path / "run"), table, data, settings, {})
     assert bars[0].n == bars[0].total == 2 * 3 * 3
