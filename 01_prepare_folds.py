@@ -5,6 +5,7 @@ writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, cover
 next     python 02_train.py --run runs/NAME
 
 Images of one group, and duplicates of one image, share a fold. Folds that are there are never replaced by others.
+An ensemble (ensemble.members) takes over its members' folds, and goes on with 03.
 """
 
 import argparse
@@ -28,6 +29,8 @@ def prepare(arguments: argparse.Namespace) -> Closing:
     settings = load_settings(arguments.config, arguments.overrides)
     run = RunFolder(Path("runs") / settings.name)
     record = StageRecord(run, "01_prepare_folds")
+    if settings.ensemble.members:
+        return prepare_ensemble(run, settings, record)
     data = open_training(settings.data)
     verdict = check_convention(data)
     print(f"{'warning' if verdict.is_wrong else 'checked'}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
@@ -51,6 +54,21 @@ def prepare(arguments: argparse.Namespace) -> Closing:
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
     return Closing([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)
+
+
+def prepare_ensemble(run, settings, record) -> Closing:
+    """Take over the members' folds, data and classes."""
+    from lib.lock import lock_run
+    from lib.members import adopt_folds
+    from lib.report.page import refresh_report
+
+    run.root.mkdir(parents=True, exist_ok=True)
+    lock_run(run)
+    settings = adopt_folds(run, settings)
+    record.begin(settings)
+    seconds = record.write(settings.model_dump(mode="json", include={"data", "folds", "ensemble"}))
+    refresh_report(run, settings)
+    return Closing([run.folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ def train(arguments: argparse.Namespace) -> Closing | None:
 
     run, settings = open_run(arguments.run, arguments.overrides)
     record = StageRecord(run, "02_train")
+    if settings.ensemble.members:
+        print(f"an ensemble has nothing to train; its members are {', '.join(map(str, settings.ensemble.members))}")
+        return Closing([], f"python 03_oof_threshold.py --run {run.root}", 0)
     made_from = training_inputs(run, settings)
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)

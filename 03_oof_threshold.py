@@ -4,7 +4,8 @@ reads    runs/NAME/fold_K/ and the training images and masks
 writes   runs/NAME/oof/ID.png (probability maps), oof_counts.npz, threshold.json, threshold.csv, threshold.png
 next     python 04_infer.py --run runs/NAME
 
-Maps already there are kept as long as the model that made them is the same.
+Maps already there are kept as long as the model that made them is the same. Those of an ensemble (ensemble.members) are
+the average of its members', whose weights and worth ensemble.json holds.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from lib.cli import Closing, run_parser, run_stage
 
 def choose(arguments: argparse.Namespace) -> Closing | None:
     from lib.data import open_training
-    from lib.files import write_json
+    from lib.files import read_json, write_json
     from lib.folds import read_folds
     from lib.lock import lock_run
     from lib.maps import read_pairs
@@ -33,10 +34,12 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
     table = read_folds(run.folds, data, settings.folds.count)
     record.begin(settings)
 
+    from lib.ensemble import average_out_of_fold, describe
     from lib.inference import predict_out_of_fold
     from lib.plots import plot_thresholds
 
-    store = predict_out_of_fold(run, settings, data, table)
+    make_maps = average_out_of_fold if settings.ensemble.members else predict_out_of_fold
+    store = make_maps(run, settings, data, table)
     if not is_first():
         return None
     counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
@@ -47,6 +50,8 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
     write_json(run.threshold, result.to_dict())
     seconds = record.write(made_from)
     refresh_report(run, settings)
+    if settings.ensemble.members:
+        print(describe(read_json(run.ensemble)))
     print(result)
     return Closing([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds, result.to_dict())
 

@@ -16,25 +16,31 @@ def infer(arguments: argparse.Namespace) -> Closing | None:
     from lib.data import open_test
     from lib.lock import lock_run
     from lib.processes import is_first
-    from lib.provenance import StageRecord, test_inputs
+    from lib.provenance import StageRecord, require_thresholds, test_inputs
     from lib.report.page import refresh_report
     from lib.run import open_run
 
     run, settings = open_run(arguments.run, arguments.overrides)
     lock_run(run)
     record = StageRecord(run, "04_infer")
+    members = settings.ensemble.members
+    if members:
+        require_thresholds(run, settings)  # 03 finds the weights
     made_from = test_inputs(run, settings)
     data = open_test(settings.data)
     record.begin(settings)
 
+    from lib.ensemble import average_test
     from lib.inference import predict_test
 
-    predict_test(run, settings, data)
+    make_maps = average_test if members else predict_test
+    make_maps(run, settings, data)
     if not is_first():
         return None
     seconds = record.write(made_from)
     refresh_report(run, settings)
-    print(f"{len(data.ids)} test images, each the average of {settings.folds.count} models")
+    averaged = f"{len(members)} runs" if members else f"{settings.folds.count} models"
+    print(f"{len(data.ids)} test images, each the average of {averaged}")
     return Closing([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
 
 

@@ -50,8 +50,11 @@ class Closing:
 
 def run_stage(stage: Callable[[argparse.Namespace], Closing | None], command: argparse.ArgumentParser) -> None:
     """Parse, run, and leave with 0, with 2 after one clear sentence, or with 130 when interrupted."""
-    settings_first = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
-    arguments = command.parse_intermixed_args(settings_first)  # else `--folds 0 train.lr=1` takes a setting for a fold
+    words = sys.argv[1:]
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    arguments = command.parse_intermixed_args([word for word in words if word not in settings])
+    # parsed apart, for `--folds 0 train.lr=1` would take the setting for a fold
+    arguments.overrides = [*getattr(arguments, "overrides", []), *settings]
     as_json = getattr(arguments, "json", False)
     silent = as_json or getattr(arguments, "quiet", False)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from lib.config import Settings, save_settings
 from lib.errors import UserError
 from lib.files import read_json, sha256_of_file, sha256_of_json, write_json
+from lib.members import open_members
 from lib.processes import is_first
 from lib.run import RunFolder
 
@@ -77,9 +78,26 @@ def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
 
 
 def map_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
-    """Fingerprint of what each fold's maps are made from: its weights and the way of predicting."""
+    """Fingerprint of what each fold's maps are made from: its weights and the way of predicting, or the members."""
+    if settings.ensemble.members:
+        return ensemble_inputs(run, settings)
     way = settings.infer.model_dump(exclude={"batch_size"})
     return {fold: sha256_of_json([digest, way]) for fold, digest in require_trained(run, settings).items()}
+
+
+def ensemble_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
+    """Fingerprint of what an ensemble's maps are made from, the same for all folds: the members' maps and the weights.
+
+    Raises UserError when a member is not trained, or its folds are no longer the ensemble's.
+    """
+    own, members = fingerprint(run.folds, "run 01_prepare_folds.py"), {}
+    for member, member_settings in open_members(settings):
+        if fingerprint(member.folds, "run 01_prepare_folds.py") != own:
+            raise UserError(f"{member.root} now has other folds than {run.root}; make the ensemble anew with 01")
+        members[str(member.root)] = map_inputs(member, member_settings)
+    score = settings.threshold.model_dump(include={"metric", "beta"}) | {"size": settings.submission.size}
+    everything = sha256_of_json([members, settings.ensemble.weights, score])
+    return {f"fold_{fold}": everything for fold in range(settings.folds.count)}
 
 
 def test_inputs(run: RunFolder, settings: Settings) -> dict:

@@ -34,6 +34,10 @@ class RunFolder:
         return self.root / "oof_counts.npz"
 
     @property
+    def ensemble(self) -> Path:
+        return self.root / "ensemble.json"
+
+    @property
     def threshold(self) -> Path:
         return self.root / "threshold.json"
 
