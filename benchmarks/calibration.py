@@ -5,12 +5,8 @@
 One test set cannot answer: whether its cells are easy or hard shifts every run alike. So the world's cells are held
 out in five parts, each once; each part is the test set of runs with several fold seeds. Stopped, it goes on when typed
 again. Needs the demo data (python -m lib.blue_marble data/blue_marble).
-
-A rehearsal on the same runs then says what the number of images does: the threshold is tuned on some cells' images
-alone and scored on all others, many times, from the stored counts of the out-of-fold maps.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +16,7 @@ from experiments import Run, data_folder, finish, finished_variants, markdown, p
 from lib.blue_marble import CELL
 from lib.blue_marble import TEST_SHARE as PARTS
 from lib.cli import run_stage
-from lib.config import ThresholdSettings
 from lib.files import read_json
-from lib.metrics import Counts
-from lib.nested import group_numbers
-from lib.thresholds import ThresholdResult, choose_thresholds
-
-SIZES = (20, 40, 80, 160)  # images to tune on
-SETTINGS = ThresholdSettings(bootstrap=100)  # its interval is not used
 
 ESTIMATES = {  # what a run claims: where its result has it, and the test score that it speaks of
     "threshold, in-sample": ("in_sample", "test_before"),
@@ -53,9 +42,6 @@ def calibration(arguments) -> None:
     print(markdown(errors(claims), "claim"))
     print()
     print(markdown(by_part(claims), "held-out part"))
-    draws = pd.concat([rehearse(name, work, arguments.draws) for name in claims.run])
-    print()
-    print(markdown(by_size(draws), "tuned on"))
 
 
 def hold_out(source: Path, part: int, folder: Path) -> Path:
@@ -151,69 +137,8 @@ def by_part(claims: pd.DataFrame) -> pd.DataFrame:
     return means.map(lambda value: value if isinstance(value, str) else f"{value:.4f}")
 
 
-def rehearse(name: str, work: Path, repeats: int, seed: int = 0) -> pd.DataFrame:
-    """Thresholds tuned on the images of random cells, SIZES at least, and scored on all other images.
-
-    One row per draw: images, in_sample and nested (what the run would claim) and left_out (what it would then reach).
-    Draws with images of a single fold, or with all images, are left out.
-    """
-    folder = result_folder(name, work)
-    counts, images = Counts.load(folder / "oof_counts.npz"), pd.read_csv(folder / "images.csv", dtype={"id": str})
-    images = images.drop_duplicates("id").set_index("id").loc[counts.ids]
-    folds, groups = images.fold.to_numpy(), group_numbers(images.group.to_numpy())
-    rng, rows = np.random.default_rng(seed), []
-    for size in SIZES:
-        for _ in range(repeats):
-            tuned_on = drawn_groups(groups, size, rng)
-            if len(np.unique(folds[tuned_on])) < 2 or tuned_on.all():
-                continue
-            result = choose_thresholds(of_images(counts, tuned_on), folds[tuned_on], SETTINGS, groups[tuned_on])
-            rows.append(
-                {
-                    "images": size,
-                    "in_sample": result.mean("in_sample"),
-                    "nested": result.mean("nested"),
-                    "left_out": score_at(of_images(counts, ~tuned_on), result),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def drawn_groups(groups: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The images (bool) of as many groups, in random order, as it takes to have `size` images."""
-    order = rng.permutation(groups.max() + 1)
-    reached = np.cumsum(np.bincount(groups)[order])
-    return np.isin(groups, order[: np.searchsorted(reached, size) + 1])
-
-
-def of_images(counts: Counts, chosen: np.ndarray) -> Counts:
-    """The counts of some images, a bool array."""
-    per_image = ("ids", "tp", "fp", "positives", "pixels")
-    return replace(counts, **{name: getattr(counts, name)[chosen] for name in per_image})
-
-
-def score_at(counts: Counts, result: ThresholdResult) -> float:
-    """Mean score over the classes of other images at the thresholds that were chosen."""
-    scores = result.metric.score(counts.tp, counts.fp, counts.fn)
-    chosen = [choice.rule.threshold - 1 for choice in result.classes.values()]
-    return float(scores[np.arange(len(chosen)), chosen].mean())
-
-
-def by_size(draws: pd.DataFrame) -> pd.DataFrame:
-    """Means over the draws, as text: both claims less the score on the images left out, and the size of the errors."""
-    rows = {}
-    for size, drawn in draws.groupby("images"):
-        claims = {"in-sample": drawn.in_sample - drawn.left_out, "nested": drawn.nested - drawn.left_out}
-        row = {"draws": str(len(drawn)), "gap": f"{(drawn.in_sample - drawn.nested).mean():+.4f}"}
-        row |= {f"{name} - left out": f"{error.mean():+.4f}" for name, error in claims.items()}
-        row |= {f"absolute, {name}": f"{error.abs().mean():.4f}" for name, error in claims.items()}
-        rows[f"{size} images"] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
 if __name__ == "__main__":
     command = parser(__doc__)
     command.add_argument("--parts", type=int, nargs="+", default=list(range(PARTS)), metavar="K")
-    command.add_argument("--draws", type=int, default=40, metavar="N", help="of the rehearsal, per run and size")
     command.set_defaults(seeds=list(range(5)))
     run_stage(calibration, command)

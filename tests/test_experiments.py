@@ -15,7 +15,9 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import ablations  # noqa: E402
 import calibration  # noqa: E402
 import experiments  # noqa: E402
+import loss_gradients  # noqa: E402
 import losses  # noqa: E402
+import rehearsal  # noqa: E402
 
 from lib import rle  # noqa: E402
 from lib.blue_marble import cut_tiles  # noqa: E402
@@ -165,7 +167,7 @@ def test_the_errors_of_a_claim_by_hand():
     claims = pd.DataFrame({"part": ["p", "p", "q"], "run": ["0", "1", "2"]})
     for estimate in calibration.ESTIMATES:
         claims[estimate], claims[f"{estimate}: test"] = [0.8, 0.7, 0.9], [0.7, 0.75, 0.8]
-    row = calibration.errors(claims, repeats=200).loc["threshold, nested"]
+    row = calibration.errors(claims, repeats=20).loc["threshold, nested"]
     assert row["claim - test"].startswith("+0.0500 [")
     assert row["absolute difference"].startswith("0.0833 [")
     assert row["correlation"].startswith("+0.5000 [")
@@ -184,35 +186,48 @@ def test_claims_come_from_where_the_stages_write_them(tmp_path):
     assert read_json(tmp_path / "results" / "run" / "result.json") == content
 
 
-def test_a_rehearsal_tunes_on_some_cells_and_scores_on_the_others(tmp_path):
+def test_a_rehearsal_tunes_on_some_cells_and_scores_on_the_others():
     random, count = np.random.default_rng(0), 60
     truths = random.integers(0, 2, (count, 8, 8, 1)).astype(np.uint8)
     maps = (truths * 80 + random.integers(0, 120, truths.shape)).astype(np.uint8)
-    ids = [f"i{number:02d}" for number in range(count)]
-    counts = count_images(zip(ids, maps, truths, strict=True), ["x"])
+    counts = count_images(((str(i), maps[i], truths[i]) for i in range(count)), ["x"])
     groups = np.arange(count) // 3
-    table = pd.DataFrame({"id": ids, "fold": groups % 3, "group": groups, "run": "a", "class": "x"})
-    folder = experiments.result_folder("a", tmp_path)
-    folder.mkdir(parents=True)
-    table.to_csv(folder / "images.csv", index=False)
-    counts.save(folder / "oof_counts.npz")
+    table = pd.DataFrame({"fold": groups % 3, "group": groups})
 
-    tuned_on = calibration.drawn_groups(groups, 20, np.random.default_rng(1))
-    assert tuned_on.sum() == 21  # whole groups of three
-    assert len(set(groups[tuned_on]) & set(groups[~tuned_on])) == 0
-    result = choose_thresholds(calibration.of_images(counts, tuned_on), table.fold[tuned_on].to_numpy(), SETTINGS)
-    masks, left = maps[~tuned_on] >= result.classes["x"].rule.threshold, truths[~tuned_on].astype(bool)
+    drawn = rehearsal.drawn_groups(groups, 20, np.random.default_rng(1))
+    assert drawn.sum() == 21  # whole groups of three
+    assert len(set(groups[drawn]) & set(groups[~drawn])) == 0
+    result = choose_thresholds(rehearsal.of_images(counts, drawn), table.fold[drawn].to_numpy(), SETTINGS)
+    masks, left = maps[~drawn] >= result.classes["x"].rule.threshold, truths[~drawn].astype(bool)
     dice = 2 * (masks & left).sum((1, 2, 3)) / (masks.sum((1, 2, 3)) + left.sum((1, 2, 3)))
-    assert calibration.score_at(calibration.of_images(counts, ~tuned_on), result) == pytest.approx(dice.mean())
+    assert rehearsal.score_at(rehearsal.of_images(counts, ~drawn), result) == pytest.approx(dice.mean())
 
-    draws = calibration.rehearse("a", tmp_path, repeats=3)
+    draws = rehearsal.draw_all(counts, table, SETTINGS, repeats=3)
     assert draws.images.value_counts().to_dict() == {20: 3, 40: 3}  # there are not more images
     assert (draws.in_sample >= draws.nested - 0.01).all()
 
 
 def test_what_the_number_of_images_does_by_hand():
     draws = pd.DataFrame({"images": 20, "in_sample": [0.9, 0.7], "nested": [0.8, 0.7], "left_out": [0.7, 0.8]})
-    row = calibration.by_size(draws).loc["20 images"]
+    row = rehearsal.by_size(draws).loc["20 images"]
     assert (row["draws"], row["gap"]) == ("2", "+0.0500")
     assert (row["in-sample - left out"], row["nested - left out"]) == ("+0.0500", "+0.0000")
     assert (row["absolute, in-sample"], row["absolute, nested"]) == ("0.1500", "0.1000")
+
+
+def test_where_a_loss_pulls_is_where_its_gradient_is():
+    truth = np.zeros((16, 16, 1), np.uint8)
+    truth[:, 8:] = 1
+    maps = np.where(truth == 1, 200, 50).astype(np.uint8)
+    maps[0, 0] = 255  # one pixel confidently wrong, far from the border
+    rows = {row["term"]: row for row in loss_gradients.gradients(maps, truth)}
+    # bce's slope by the logit is the probability less the truth, over the number of pixels
+    slopes = np.abs(maps[..., 0] / 255 - truth[..., 0])
+    slopes[0, 0] = 1 - loss_gradients.LEAST
+    assert rows["bce"]["size"] == pytest.approx(slopes.mean(), rel=1e-4)
+    assert rows["bce"]["on wrong"] == pytest.approx(slopes[0, 0] / slopes.sum(), rel=1e-4)
+    assert rows["bce"]["near border"] == pytest.approx(slopes[:, 5:11].sum() / slopes.sum(), rel=1e-4)
+    # boundary's is distance times p(1 - p): hardly anything where the model is sure
+    assert rows["boundary"]["on wrong"] < 0.01
+    assert rows["focal"]["on wrong"] > rows["bce"]["on wrong"]
+    assert rows["border_bce"]["near border"] > rows["bce"]["near border"]

@@ -1,0 +1,73 @@
+"""What each loss term pulls on, once a model is trained: its gradient on the out-of-fold maps of a finished run.
+
+    python benchmarks/loss_gradients.py runs/NAME
+
+For each term alone: the size of its gradient by the logits (sum of absolute values over an image's pixels, mean over
+images) as a multiple of bce's, and which part of it lies within 3 px of the true border and on pixels that are wrong
+at probability one half. Size matters only relative to the other terms of a sum: AdamW rescales the whole.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+
+from lib.cli import run_stage  # noqa: E402
+from lib.config import LossSettings  # noqa: E402
+from lib.data import open_training  # noqa: E402
+from lib.folds import read_folds  # noqa: E402
+from lib.losses import SegmentationLoss, signed_distances  # noqa: E402
+from lib.maps import MapStore, read_pairs  # noqa: E402
+from lib.run import open_run  # noqa: E402
+
+TERMS = ("bce", "border_bce", "dice", "focal", "lovasz", "boundary")
+NEAR = 3.0  # pixels
+LEAST = 0.25 / 255  # probability that stands for the map values 0 and, from 1, 255
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    run, settings = open_run(arguments.run)
+    data = open_training(settings.data)
+    ids = read_folds(run.folds, data, settings.folds.count).id
+    pairs = read_pairs(MapStore(run.oof, tuple(data.classes)), data, ids)
+    rows = [row for _, maps, truth in pairs for row in gradients(maps, truth)]
+    table = pd.DataFrame(rows).groupby("term", sort=False).mean()
+    table["size"] /= table["size"]["bce"]
+    print(f"{len(ids)} images")
+    print(table.to_string(float_format="%.3f"))
+
+
+def gradients(maps: np.ndarray, truth: np.ndarray) -> list[dict]:
+    """One row per term: size of its gradient, and its shares near the border and on wrong pixels.
+
+    `maps` uint8 and `truth` uint8 0/1, both (height, width, classes).
+    """
+    distances = torch.from_numpy(signed_distances(truth))[None]
+    truths = torch.from_numpy(truth).movedim(-1, 0)[None]
+    probabilities = (torch.from_numpy(maps).movedim(-1, 0)[None].float() / 255).clamp(LEAST, 1 - LEAST)
+    near = (distances.abs() * float(np.hypot(*truth.shape[:2])) <= NEAR) & (distances != 0)
+    wrong = (probabilities >= 0.5) != truths.bool()
+    rows = []
+    for term in TERMS:
+        logits = probabilities.logit().requires_grad_()
+        loss = SegmentationLoss(LossSettings(terms=term, boundary_schedule="constant"))
+        loss(logits, truths, distances, progress=1.0)[0].backward()
+        pull = logits.grad.abs()
+        size = float(pull.sum())
+        shares = {"near border": near, "on wrong": wrong}
+        rows.append(
+            {"term": term, "size": size}
+            | {name: float(pull[chosen].sum()) / size if size else np.nan for name, chosen in shares.items()}
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("run", type=Path, metavar="runs/NAME")
+    run_stage(measure, command)
