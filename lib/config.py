@@ -122,11 +122,13 @@ class FoldSettings(Section):
 class ModelSettings(Section):
     """The network: an smp architecture on a timm encoder."""
 
-    architecture: str = "unet"
-    encoder: str = "tf_efficientnet_lite0"
+    architecture: str = "unet"  # unet++, manet, linknet, fpn, pspnet, deeplabv3+, pan, upernet, segformer, ...
+    encoder: str = "tf_efficientnet_lite0"  # timm's name
     weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file
-    decoder_channels: list[PositiveInt] | None = None
-    dropout: Probability = 0.0
+    decoder_channels: list[PositiveInt] | PositiveInt | None = (
+        None  # deep to shallow (unet, unet++, manet), or one width
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the decoder's last feature maps, whole maps at a time
 
 
 AUGMENT_PRESETS = {

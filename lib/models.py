@@ -22,6 +22,15 @@ logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
 STRIDE = 32  # what five halvings need; smp refuses other sizes
 STRIDES = {"pan": 128}  # its attention pyramid halves three times more
+WIDTHS = {  # what smp calls the decoder's channels, where it is not decoder_channels; None: they cannot be chosen
+    "fpn": "decoder_pyramid_channels",
+    "pspnet": "psp_out_channels",
+    "segformer": "decoder_segmentation_channels",
+    "dpt": "decoder_fusion_channels",
+    "linknet": None,
+}
+LEVELS = ("unet", "unetplusplus", "manet")  # whose decoders have a width for each level
+MISFIT = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
 class SegmentationNet(nn.Module):
@@ -63,7 +72,9 @@ def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 
     Raises UserError where the weights cannot be had or do not fit: it never falls back to random ones.
     """
     if settings.weights == "random":
-        return BuiltModel(build_untrained(settings, class_count, channels), "random, as model.weights says")
+        network = build_untrained(settings, class_count, channels)
+        require_any_size(network, settings, channels)
+        return BuiltModel(network, "random, as model.weights says")
     if settings.weights == "imagenet":
         tensors, source = imagenet_weights(settings.encoder)
     else:
@@ -73,7 +84,9 @@ def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 
         _require_known_encoder(settings.encoder)
         require_fit(tensors, settings.encoder, source)
         overlay = {"pretrained_cfg_overlay": {"state_dict": tensors}}
-    return BuiltModel(_build(settings, class_count, channels, encoder_weights=True, **overlay), source)
+    network = _build(settings, class_count, channels, encoder_weights=True, **overlay)
+    require_any_size(network, settings, channels)
+    return BuiltModel(network, source)
 
 
 def save_weights(network: SegmentationNet, path: Path) -> None:
@@ -98,7 +111,7 @@ def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: 
             f"unknown model.architecture '{settings.architecture}'; known: {', '.join(smp.MODEL_ARCHITECTURES_MAPPING)}"
         )
     _require_known_encoder(settings.encoder)
-    decoder = {"decoder_channels": settings.decoder_channels} if settings.decoder_channels else {}
+    decoder = _decoder(settings.decoder_channels, architecture)
     try:
         network = smp.create_model(
             architecture,
@@ -116,16 +129,45 @@ def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: 
             "network, set model.weights to a local file, or choose model.encoder=tf_efficientnet_lite0, whose weights "
             "come with requirements.txt"
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        raise UserError(
-            f"model.architecture={settings.architecture} does not go with model.encoder={settings.encoder}: "
-            f"{_first_line(error)}"
-        ) from None
+    except MISFIT as error:
+        raise _misfit(settings, error) from None
+    if settings.dropout:
+        network.segmentation_head = nn.Sequential(nn.Dropout2d(settings.dropout), network.segmentation_head)
     mean, std = normalisation(settings.encoder)
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     stride = STRIDES.get(architecture, STRIDE)
     return SegmentationNet(network, mean, std, stride).to(memory_format=torch.channels_last)
+
+
+def _decoder(channels: list[int] | int | None, architecture: str) -> dict[str, object]:
+    """smp's argument for the decoder's channels, if they are set."""
+    name = WIDTHS.get(architecture, "decoder_channels")
+    if channels is None:
+        return {}
+    if name is None:
+        raise UserError(f"the decoder of {architecture} has no channels to choose; set model.decoder_channels=null")
+    if isinstance(channels, list) != (architecture in LEVELS):
+        wanted = "a list, one number a level" if architecture in LEVELS else "one number"
+        raise UserError(f"model.decoder_channels of {architecture} must be {wanted}, not {channels}")
+    return {name: channels}
+
+
+@torch.inference_mode()
+def require_any_size(network: SegmentationNet, settings: ModelSettings, channels: int) -> None:
+    """Predict a small image that is not square. Raises UserError where the encoder takes one size of images only."""
+    try:
+        network.eval()(torch.zeros(1, channels, 2 * network.stride, 3 * network.stride, dtype=torch.uint8))
+    except (*MISFIT, RuntimeError) as error:
+        raise _misfit(settings, error) from None
+    network.train()
+
+
+def _misfit(settings: ModelSettings, error: Exception) -> UserError:
+    return UserError(
+        f"model.architecture={settings.architecture} does not go with model.encoder={settings.encoder}: "
+        f"{_first_line(error)}"
+    )
 
 
 def _require_known_encoder(encoder: str) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from lib.config import ModelSettings
 from lib.errors import UserError
-from lib.models import build_untrained, load_weights, save_weights
+from lib.models import build_pretrained, build_untrained, load_weights, save_weights
 
 ARCHITECTURES = ["unet", "unet++", "linknet", "fpn", "pspnet", "deeplabv3+", "manet", "pan", "upernet", "segformer"]
 
@@ -49,9 +49,43 @@ def test_padding_does_not_touch_sizes_that_fit_and_is_cropped_back():
     [
         (ModelSettings(architecture="unett"), "unknown model.architecture 'unett'"),
         (ModelSettings(encoder="tf_efficientnet_lite00"), "nearest names: tf_efficientnet_lite0"),
-        (ModelSettings(decoder_channels=[8, 8]), "does not go with"),
+        (ModelSettings(decoder_channels=[8, 8], weights="random"), "does not go with"),
+        (ModelSettings(decoder_channels=64, weights="random"), "must be a list, one number a level, not 64"),
+        (ModelSettings(architecture="fpn", decoder_channels=[64, 32], weights="random"), "must be one number"),
+        (ModelSettings(architecture="linknet", decoder_channels=64, weights="random"), "decoder_channels=null"),
+        (ModelSettings(encoder="vit_tiny_patch16_224", weights="random"), "does not go with"),
+        (ModelSettings(encoder="swin_tiny_patch4_window7_224", weights="random"), "does not go with.*doesn't match"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_sentence(settings, sentence):
-    with pytest.raises(UserError, match=sentence.replace("+", r"\+")):
-        build_untrained(settings, class_count=1)
+def test_what_does_not_fit_is_one_clear_sentence_before_training(settings, sentence):
+    with pytest.raises(UserError, match=sentence.replace("+", r"\+")) as caught:
+        build_pretrained(settings, class_count=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_encoder_may_be_of_another_kind_than_a_cnn_with_five_stages():
+    built = build_pretrained(ModelSettings(encoder="pvt_v2_b0", weights="random", decoder_channels=[8] * 5), 1)
+    assert built.network.training
+    with torch.inference_mode():
+        assert built.network.eval()(torch.zeros(1, 3, 50, 70, dtype=torch.uint8)).shape == (1, 1, 50, 70)
+
+
+def test_the_width_of_every_decoder_can_be_set():
+    for architecture in ("fpn", "pspnet", "deeplabv3+", "pan", "upernet", "segformer", "unet", "unet++", "manet"):
+        sizes = []
+        for width in (16, 32):
+            channels = [width] * 5 if architecture in ("unet", "unet++", "manet") else width
+            settings = tiny(architecture).model_copy(update={"decoder_channels": channels})
+            sizes.append(sum(parameter.numel() for parameter in build_untrained(settings, 1).parameters()))
+        assert sizes[0] < sizes[1], architecture
+
+
+def test_dropout_acts_in_training_and_not_in_prediction():
+    torch.manual_seed(0)
+    network = build_untrained(tiny("unet").model_copy(update={"dropout": 0.5}), class_count=1)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        network.train()
+        assert not torch.equal(network(images), network(images))
+        network.eval()
+        assert torch.equal(network(images), network(images))
