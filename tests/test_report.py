@@ -9,6 +9,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import cv2
@@ -20,9 +21,11 @@ from conftest import write_competition
 from scipy import ndimage
 from scipy.stats import ks_2samp, kstwobign
 
+from lib.compare import describe, mask_scores
 from lib.config import Settings, check_settings, load_settings, save_settings
 from lib.data import inspect_all, open_test, open_training
 from lib.duplicates import duplicates_table
+from lib.errors import UserError
 from lib.files import read_json, write_json, write_text
 from lib.folds import assign_folds, image_table, write_folds
 from lib.maps import MapStore, read_pairs
@@ -31,14 +34,17 @@ from lib.postprocessing import search_morphology
 from lib.provenance import StageRecord, test_inputs, threshold_inputs, training_inputs
 from lib.report import measures, overview
 from lib.report.charts import Axis, Chart
+from lib.report.comparison import write_comparison
 from lib.report.findings import shift_in_words
 from lib.report.galleries import SHOWN, ranked_galleries
 from lib.report.page import refresh_report, stages_done, write_report
 from lib.report.pictures import SIDE, data_uri, errors_picture, shown_image
+from lib.report.stages import ensemble_part
 from lib.rules import Gate, Rule, Step, read_rules
 from lib.run import RunFolder
 from lib.submission import write_submission
 from lib.thresholds import choose_thresholds
+from lib.tracking import require_tracker
 
 FOLDS = 3
 HOSTILE_ID = "a\"><img src=q onerror=alert(1)>&amp;'{{ 7*7 }}"
@@ -460,6 +466,57 @@ def test_a_page_that_fails_stops_nothing(tmp_path, capsys):
 def test_a_page_of_curves_needs_neither_torch_nor_matplotlib():
     code = "import sys, lib.report.page; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'smp')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+
+
+def test_an_ensemble_says_what_its_members_are_worth(fake, tmp_path):
+    run = RunFolder(tmp_path / "runs" / "both")
+    settings = check_settings({"name": "both", "ensemble": {"members": ["runs/a", "runs/b"]}}, Path("both.yaml"))
+    weights, alone, without = ({"a": one, "b": other} for one, other in ((0.75, 0.25), (0.8, 0.7), (0.71, 0.83)))
+    content = {"weights": weights, "metric": "dice", "nested": 0.82, "alone": alone, "without": without}
+    write_json(run.ensemble, content)
+    assert [row["adds"] for row in ensemble_part(run)["rows"]] == pytest.approx([0.11, -0.01])
+    assert overview.score_cards(run, settings, frozenset()) == []
+    assert not any("02_train" in command for command in overview.commands(settings))
+    path = tmp_path / "both.yaml"
+    adopted = settings.model_copy(update={"data": fake.settings.data})  # what 01 keeps, and refuses in a settings file
+    path.write_text(overview.differing_settings(adopted))
+    assert load_settings(path) == settings
+
+
+def test_a_comparison_shows_where_runs_differ(fake, tmp_path):
+    before, maps = read_rules(fake.run.threshold)["blob"], MapStore(fake.run.oof, ("blob",))
+
+    class Run(NamedTuple):
+        name: str
+        rule: Rule
+
+        def predict(self, image_id: str, fold: int) -> np.ndarray:
+            return self.rule.apply(np.ascontiguousarray(maps.read(image_id)[..., 0]))[..., None]
+
+    runs = [Run("good", before), Run(HOSTILE_CLASS, Rule(230))]
+    table = fake.table
+    truths = [fake.training.read_mask(image_id) for image_id in table.id]
+    scores = np.array(
+        [[mask_scores(run.predict(i, 0), t) for i, t in zip(table.id, truths, strict=True)] for run in runs]
+    )
+    content = {"images": len(table), "against": {HOSTILE_CLASS: describe(scores[0], scores[1], table, 100)}}
+    write_comparison(tmp_path / "compare.html", content, runs, scores, fake.training, table)
+    page = Page((tmp_path / "compare.html").read_text())
+    assert not page.all("b") and f"{HOSTILE_CLASS} is worse" in page.text
+    shown = [button["data-id"] for button in page.all("button") if button["data-what"] == "image"]
+    differences = (scores[1] - scores[0])[:, 0, 0]
+    worst = table.id.iloc[np.argsort(differences, kind="stable")[:SHOWN]].tolist()
+    rises = int((differences > 0).sum())
+    assert shown[min(rises, SHOWN) :] == worst
+    for measure in content["against"][HOSTILE_CLASS].values():
+        assert f"{measure['difference']:+.4f}" in page.text
+
+
+def test_a_tracker_that_is_not_installed_is_an_error(monkeypatch):
+    monkeypatch.setattr("lib.tracking.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="train.tracker=wandb needs the package wandb"):
+        require_tracker("wandb")
+    require_tracker("none")
 
 
 DRIVE = """

@@ -47,8 +47,8 @@ def errors_in_words(scores: OofScores, found: np.ndarray, border: np.ndarray) ->
     if border.sum():
         near, missed = border[:, :2].sum() / border.sum(), border[1].sum() / border.sum()
         words.append(
-            f"{near:.0%} of the wrong pixels lie within 2 px of a true border; "
-            f"{missed:.0%} of them are misses, {1 - missed:.0%} false alarms."
+            f"{near:.0%} of the wrong pixels lie within 2 px of a true border. "
+            f"{missed:.0%} of all wrong pixels are misses, {1 - missed:.0%} false alarms."
         )
     if len(found):
         limit = np.quantile(found[:, 0], 0.25)

@@ -26,7 +26,7 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
         cards += out_of_fold_cards(run, "05" in done)
         if "05" in done and settings.submission.rows == "instance":
             cards.insert(0, objects_card(run))
-    else:
+    elif not settings.ensemble.members:
         cards += training_cards(run, settings)
     if "05" in done:
         with run.submission.open() as file:
@@ -102,8 +102,9 @@ def metric_name(metric: dict) -> str:
 def differing_settings(settings: Settings) -> str:
     """What differs from the defaults, as YAML that `01_prepare_folds.py --config` reads; defaults as comments."""
     lines = []
+    from_members = {"data", "folds"} if settings.ensemble.members else set()
     for name, value in settings:
-        if not isinstance(value, Section):
+        if not isinstance(value, Section) or name in from_members:
             continue
         changed = _changed(value, indent=1)
         lines += [f"{name}:", *changed] if changed else []
@@ -133,7 +134,8 @@ def _inline(value: object) -> str:
 
 def commands(settings: Settings) -> list[str]:
     """What to type to make the run again, from the settings above saved as a file."""
-    later = [f"python {stage}.py --run runs/{settings.name}" for stage in list(STAGES)[1:]]
+    stages = list(STAGES)[2 if settings.ensemble.members else 1 :]  # an ensemble trains nothing
+    later = [f"python {stage}.py --run runs/{settings.name}" for stage in stages]
     return [f"python 01_prepare_folds.py --config configs/{settings.name}.yaml", *later]
 
 

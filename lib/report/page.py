@@ -26,7 +26,7 @@ from lib.report.galleries import (
     ranked_galleries,
 )
 from lib.report.measures import OofScores, look_at_oof, look_at_test, sample
-from lib.report.stages import folds_part, morphology_part, threshold_part, training_part
+from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.rules import read_rules
 from lib.run import RunFolder
 
@@ -46,6 +46,8 @@ def write_report(run: RunFolder, settings: Settings) -> None:
     done = stages_done(run, settings)
     parts = {"folds": folds_part(run, settings.data.classes), "training": training_part(run, settings)}
     if "03" in done:
+        if settings.ensemble.members:
+            parts["ensemble"] = ensemble_part(run)
         parts["threshold"] = threshold_part(run)
         parts |= look_parts(run, settings, done)
     if "05" in done:

@@ -139,6 +139,21 @@ def _mark_best(chart: Chart, histories: dict[int, pd.DataFrame], score: str) -> 
     chart.caption = "The dot is the best epoch, whose averaged weights are kept."
 
 
+def ensemble_part(run: RunFolder) -> dict:
+    """Each member's weight, its own score, and what it adds to the others."""
+    content = read_json(run.ensemble)
+    rows = [
+        {
+            "name": name,
+            "weight": weight,
+            "alone": content["alone"][name],
+            "adds": content["nested"] - content["without"][name],
+        }
+        for name, weight in content["weights"].items()
+    ]
+    return {"metric": content["metric"], "nested": content["nested"], "rows": rows}
+
+
 def threshold_part(run: RunFolder) -> dict:
     """Score against threshold of each class, the rule chosen, and what each fold's absence would have chosen."""
     content = read_json(run.threshold)
