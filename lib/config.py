@@ -224,6 +224,8 @@ class TrainSettings(Section):
     crop_size: PositiveInt = 256
     foreground_share: Probability = 0.33  # of crops lie around a mask pixel
     empty_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # at most, of an epoch's images; null: all of them
+    pseudo_labels: Path | None = None  # a run after 04, whose sure test masks are learned from too; never validated on
+    pseudo_agreement: Probability = 0.95  # Dice of a test image's masks at thresholds .2 below and above; less: unsure
     lr: PositiveFloat = 1e-3
     encoder_lr_factor: PositiveFloat = 1.0
     freeze_epochs: NonNegativeInt = 0  # first ones, in which the encoder's weights stay as they are

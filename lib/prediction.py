@@ -60,7 +60,8 @@ class Predictor:
         """uint8 image (height, width, channels) to its uint8 map, by windows that overlap."""
         stride, window = max(network.stride for network in self.networks), self.settings.window
         overlap = math.ceil(window * self.settings.overlap / stride) * stride
-        batch_size = max(1, min(self.batch_size, MAX_BATCH_PIXELS // window**2))
+        on_gpu = self.device.type != "cpu"  # a CPU gains nothing by several large windows at once
+        batch_size = max(1, min(self.batch_size, MAX_BATCH_PIXELS // window**2)) if on_gpu else 1
         return blended_map(image, self.predict_batch, window, overlap, stride, batch_size)
 
     def predict_batch(self, images: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from lib.errors import UserError
 from lib.files import read_json, sha256_of_file, sha256_of_json, write_json
 from lib.members import open_members
 from lib.processes import is_first
-from lib.run import RunFolder
+from lib.run import RunFolder, open_run
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
 READING = {"train_masks", "classes", "rle_column", "rle", "instances", "channels", "plane", "value_range"}  # of data
@@ -59,7 +59,16 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
         exclude={"train": {"workers", "tracker"}},
     )
     folds = fingerprint(run.folds, "run 01_prepare_folds.py")
-    return {"folds.csv": folds, **sections, "augment": settings.augment.strengths}
+    pseudo = pseudo_inputs(settings.train.pseudo_labels) if settings.train.pseudo_labels else None
+    return {"folds.csv": folds, **sections, "augment": settings.augment.strengths, "pseudo_labels": pseudo}
+
+
+def pseudo_inputs(root: Path) -> str:
+    """Fingerprint of a run's test maps and thresholds. Raises UserError unless the run has gone through 04."""
+    run, settings = open_run(root)
+    if settings.train.pseudo_labels:
+        raise UserError(f"{root} has learned from pseudo-labels itself; name a run without (train.pseudo_labels)")
+    return sha256_of_json([require_maps(run, settings), require_thresholds(run, settings)])
 
 
 def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:

@@ -26,6 +26,7 @@ from lib.models import SegmentationNet, build_pretrained, save_weights
 from lib.prediction import Predictor
 from lib.progress import progress
 from lib.provenance import differences
+from lib.pseudo_labels import WithPseudoLabels, read_pseudo_labels
 from lib.report.page import refresh_report
 from lib.run import FoldFolder, RunFolder
 from lib.tracking import require_tracker, tracked
@@ -71,7 +72,12 @@ class FoldTraining:
             min(settings.train.crop_size, int(table.height.max())),
             min(settings.train.crop_size, int(table.width.max())),
         )
-        dataset = CropDataset(data, others.id.tolist(), settings, crop, self.loss.needs_distance, empty)
+        training_ids, source = others.id.tolist(), data
+        if settings.train.pseudo_labels:
+            pseudo = read_pseudo_labels(settings.train.pseudo_labels, settings.train.pseudo_agreement)
+            training_ids, source = training_ids + pseudo.ids, WithPseudoLabels(data, pseudo)
+            empty = np.append(empty, list(pseudo.empty.values()))
+        dataset = CropDataset(source, training_ids, settings, crop, self.loss.needs_distance, empty)
         self.loader = build_loader(
             dataset,
             settings,

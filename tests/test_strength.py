@@ -1,4 +1,4 @@
-"""What strengthens training at a price: accumulated gradients, a frozen encoder, fewer empty images."""
+"""What strengthens training at a price: accumulated gradients, a frozen encoder, pseudo-labels."""
 
 import copy
 
@@ -8,10 +8,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from lib.config import Settings, check_settings
-from lib.data import inspect_all, open_training
+from lib.config import Settings, check_settings, save_settings
+from lib.data import inspect_all, open_test, open_training
 from lib.dataset import CropDataset, EpochSampler, batches, build_loader
 from lib.errors import UserError
+from lib.files import write_json
+from lib.maps import MapStore
+from lib.pseudo_labels import judge, read_pseudo_labels
+from lib.rules import Gate, Rule
 from lib.run import RunFolder
 from lib.training import FoldTraining
 
@@ -119,3 +123,51 @@ def test_nothing_but_empty_images_is_refused(competition):
     dataset = CropDataset(None, ["a", "b"], settings, (32, 32), False, np.array([True, True]))
     with pytest.raises(UserError, match=r"train\.empty_share leaves none"):
         build_loader(dataset, settings, 0, 1, pin=False)
+
+
+def test_a_mask_that_moves_with_the_threshold_is_not_sure():
+    steep = np.where(np.arange(100) < 40, 250, 3).astype(np.uint8).reshape(10, 10, 1)
+    assert judge(steep, {"a": Rule(128)}) == (1.0, False)
+    flat = np.arange(0, 250, 2.5).astype(np.uint8).reshape(10, 10, 1)
+    wide, narrow = (np.count_nonzero(flat >= threshold) for threshold in (128 - 51, 128 + 51))
+    assert judge(flat, {"a": Rule(128)})[0] == pytest.approx(2 * narrow / (wide + narrow))
+    assert judge(np.zeros_like(flat), {"a": Rule(128)}) == (1.0, True)
+    assert judge(flat, {"a": Rule(128, Gate(top=255, area=1))}) == (1.0, True)
+    both = np.concatenate([steep, flat], axis=2)
+    assert judge(both, {"a": Rule(128), "b": Rule(128)})[0] == judge(flat, {"b": Rule(128)})[0]
+
+
+def planted_run(settings: Settings, folder, sure: set[int]) -> RunFolder:
+    """A run after 04: a bright square in each test map, whose borders are steep in the images of `sure` only."""
+    run, data = RunFolder(folder), open_test(settings.data)
+    save_settings(settings, run.config)
+    write_json(run.threshold, {"classes": {"mask": {"rule": Rule(100).to_dict()}}})
+    store = MapStore(run.test, tuple(data.classes))
+    for number, image_id in enumerate(data.ids):
+        height, width = data.image_size(image_id)
+        maps = np.zeros((height, width, 1), np.uint8)
+        maps[10:20, 10:30] = 255 if number in sure else 120
+        store.write(image_id, maps)
+    return run
+
+
+def test_sure_test_images_are_learned_from_and_never_validated_on(competition, tmp_path):
+    other = planted_run(settings_of(competition), tmp_path / "other", sure={1, 4})
+    plain = training_of(settings_of(competition), tmp_path / "a")
+    training = training_of(settings_of(competition, pseudo_labels=str(other.root)), tmp_path / "b")
+    dataset = training.loader.dataset
+    assert dataset.ids == [*plain.loader.dataset.ids, "pseudo:test_001", "pseudo:test_004"]
+    assert training.validation_ids == plain.validation_ids
+    expected = np.zeros_like(dataset.data.read_mask("pseudo:test_001"))
+    expected[10:20, 10:30] = 1
+    assert np.array_equal(dataset.data.read_mask("pseudo:test_001"), expected)
+    test = open_test(training.settings.data)
+    assert np.array_equal(dataset.data.read_image("pseudo:test_004"), test.read_image("test_004"))
+    assert np.array_equal(dataset.data.read_mask("train_000"), training.data.read_mask("train_000"))
+    assert dataset.empty.tolist()[-2:] == [False, False] and len(dataset.empty) == len(dataset.ids)
+
+
+def test_a_run_that_is_sure_of_nothing_is_refused(competition, tmp_path):
+    other = planted_run(settings_of(competition), tmp_path / "other", sure=set())
+    with pytest.raises(UserError, match=r"sure of none of its 6 test images; lower train\.pseudo_agreement = 0\.95"):
+        read_pseudo_labels(other.root, 0.95)
