@@ -53,7 +53,7 @@ def postprocess(arguments: argparse.Namespace) -> Closing:
     write_json(run.postprocess, result.to_dict())
     result.write_gains(run.postprocess.with_suffix(".csv"))
     before, after = read_rules(run.threshold), read_rules(run.postprocess)
-    plot_before_after(result, before, after, training, oof, size, run.before_after)
+    plot_before_after(result, before, training, oof, size, run.before_after)
     if settings.submission.rows == "instance":
         objects = search_objects(oof, training, table, after, settings.objects)
         write_json(run.objects, objects.to_dict())

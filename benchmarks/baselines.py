@@ -7,22 +7,25 @@ random forest    per pixel, from the gray value, blurs, edges and local contrast
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pandas as pd
-from sklearn.ensemble import RandomForestClassifier
-from tqdm import tqdm
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import run_stage
-from lib.data import TrainingData, open_training
-from lib.folds import read_folds
-from lib.maps import to_map
-from lib.metrics import count_images
-from lib.run import open_run
-from lib.thresholds import choose_thresholds
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+from sklearn.ensemble import RandomForestClassifier  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from lib.cli import run_stage  # noqa: E402
+from lib.data import TrainingData, open_training  # noqa: E402
+from lib.folds import read_folds  # noqa: E402
+from lib.maps import to_map  # noqa: E402
+from lib.metrics import count_images  # noqa: E402
+from lib.run import open_run  # noqa: E402
+from lib.thresholds import choose_thresholds  # noqa: E402
 
 BLURS = (1, 2, 4, 8, 16)  # standard deviations in pixels
 PIXELS_PER_IMAGE = 500
@@ -88,5 +91,4 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 01_prepare_folds.py made")
-    command.set_defaults(overrides=[])
     run_stage(measure, command)

@@ -115,5 +115,4 @@ if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 01_prepare_folds.py made")
     command.add_argument("--rounds", type=int, default=3)
-    command.set_defaults(overrides=[])
     run_stage(measure, command)

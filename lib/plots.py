@@ -50,14 +50,17 @@ def _threshold_panel(axes: Axes, name: str, choice: ClassChoice, metric: str) ->
 def plot_before_after(
     result: PostprocessResult,
     before: dict[str, Rule],
-    after: dict[str, Rule],
     data: TrainingData,
     maps: MapStore,
     size: tuple[int, int] | None,
     path: Path,
 ) -> None:
-    """Image | truth | unprocessed | processed, for the out-of-fold images that gain most and lose most."""
-    order = np.argsort(result.image_gain, kind="stable")
+    """Image | truth | unprocessed | processed, for the out-of-fold images that gain most and lose most.
+
+    Where no step was adopted, the best that was tried is shown, and said to be no more than that.
+    """
+    order = np.argsort(result.shown_gain, kind="stable")
+    shown = {name: outcome.shown for name, outcome in result.classes.items()}
     rows = dict.fromkeys(result.ids[np.concatenate((order[::-1][:SHOWN], order[:SHOWN]))].tolist())
     figure = Figure(figsize=(11, 2.9 * len(rows)), layout="constrained")
     pairs = read_pairs(maps, data, rows, size)
@@ -68,14 +71,23 @@ def plot_before_after(
         panels[0].set_title(image_id[:24], fontsize="small")
         panels[1].imshow(_union(truth), cmap="gray", vmin=0, vmax=1)
         panels[1].set_title("truth", fontsize="small")
-        for axes, title, rules in zip(panels[2:], ("unprocessed", "processed"), (before, after), strict=True):
+        for axes, title, rules in zip(panels[2:], ("unprocessed", "processed"), (before, shown), strict=True):
             masks = apply_rules(rules, probability_maps)
             axes.imshow(_errors(_union(masks), _union(truth)))
             axes.set_title(f"{title}: Dice {_mean_dice(masks, truth):.3f}", fontsize="small")
         for axes in panels:
             axes.set_axis_off()
-    figure.suptitle("right in white, missed in orange, false alarms in blue", fontsize="small")
+    figure.suptitle(f"{_processing(result)}\nright in white, missed in orange, false alarms in blue", fontsize="small")
     save_figure(figure, path)
+
+
+def _processing(result: PostprocessResult) -> str:
+    """What the processed masks went through, each class in turn."""
+    words = (
+        f"{name}: {outcome.shown}{'' if outcome.rule.steps else ' (the best tried, not adopted)'}"
+        for name, outcome in result.classes.items()
+    )
+    return "processed by " + "; ".join(words)
 
 
 def _union(masks: np.ndarray) -> np.ndarray:

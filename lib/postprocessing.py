@@ -39,6 +39,8 @@ class ClassOutcome:
     tried: list[dict]  # each family: how many rules, the best of them, in-sample and nested gain, standard error
     terms: np.ndarray  # (2, images) nested terms of the rule
     image_gain: np.ndarray  # (images,) score of the rule minus that of the threshold alone, both tuned on all images
+    shown: Rule  # what pictures show: the rule or, where no step is adopted, the best that was tried
+    shown_gain: np.ndarray  # (images,) as image_gain
 
     def to_dict(self) -> dict:
         return {
@@ -63,9 +65,9 @@ class PostprocessResult:
     ids: np.ndarray  # (images,)
 
     @property
-    def image_gain(self) -> np.ndarray:
-        """What each image gains by the rules over the thresholds alone, mean over the classes, (images,)."""
-        return np.mean([outcome.image_gain for outcome in self.classes.values()], axis=0)
+    def shown_gain(self) -> np.ndarray:
+        """What each image gains by the shown rules over the thresholds alone, mean over the classes, (images,)."""
+        return np.mean([outcome.shown_gain for outcome in self.classes.values()], axis=0)
 
     def mean(self, when: str, score: str) -> float:
         """Mean over the classes; `when` is before or after, `score` nested, in_sample or gap."""
@@ -208,7 +210,9 @@ def choose_steps(search: ClassSearch) -> ClassOutcome:
     """What to adopt for one class: the steps selected on all folds, where selecting gains more than its error."""
     alone, procedure, tuned = search.nested(()), search.procedure(), search.tuned(frozenset())
     gain, error = search.gain(procedure, alone)
+    tried = sorted(_tried(search), key=lambda row: -row["nested_gain"])
     adopted = search.select() if gain > error else ()
+    shown = adopted or next((tuple(row["steps"]) for row in tried if row["steps"]), ())
     nested = procedure if adopted else alone
     in_sample_before, in_sample_after = search.terms(tuned[()]), search.terms(tuned[adopted])
     return ClassOutcome(
@@ -218,9 +222,11 @@ def choose_steps(search: ClassSearch) -> ClassOutcome:
         gain=gain,
         standard_error=error,
         without_fold={fold: search.selected_without(fold).rule for fold in np.unique(search.folds).tolist()},
-        tried=sorted(_tried(search), key=lambda row: -row["nested_gain"]),
+        tried=tried,
         terms=nested,
         image_gain=influence(*in_sample_after) - influence(*in_sample_before),
+        shown=tuned[shown].rule,
+        shown_gain=influence(*search.terms(tuned[shown])) - influence(*in_sample_before),
     )
 
 

@@ -55,5 +55,4 @@ if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("run", type=Path, metavar="runs/NAME")
     command.add_argument("--solution", type=Path, help="the true masks of the test images, if they are known")
-    command.set_defaults(overrides=[])
     run_stage(summarise, command)

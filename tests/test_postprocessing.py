@@ -113,7 +113,8 @@ def test_reported_scores_equal_a_naive_twin(rule):
     assert outcome.before == pytest.approx({"nested": nested, "in_sample": in_sample, "gap": in_sample - nested})
     before, after = naive_dice(made, [thresholds.rule] * 18), naive_dice(made, [outcome.rule] * 18)
     assert outcome.after["in_sample"] == pytest.approx(after.mean(), abs=1e-6)
-    assert result.image_gain == pytest.approx(after - before, abs=1e-6)
+    assert outcome.image_gain == pytest.approx(after - before, abs=1e-6)
+    assert outcome.shown == outcome.rule and result.shown_gain == pytest.approx(after - before, abs=1e-6)
     nested_after = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
     gains = nested_after - naive_dice(made, [thresholds.fold_rules[fold] for fold in folds])
     assert outcome.after["nested"] == pytest.approx(nested_after.mean(), abs=1e-6)
@@ -167,8 +168,11 @@ def test_nothing_is_adopted_where_steps_do_not_help():
     result = search(made)
     outcome = result.classes["mask"]
     assert outcome.rule == choose_thresholds(*threshold_inputs(made)).classes["mask"].rule
-    assert outcome.after == outcome.before and not result.image_gain.any()
+    assert outcome.after == outcome.before and not outcome.image_gain.any()
     assert "no step adopted" in str(result)
+    assert outcome.shown.steps and str(outcome.shown) == next(row["rule"] for row in outcome.tried if row["steps"])
+    worse = naive_dice(made, [outcome.shown] * 18) - naive_dice(made, [outcome.rule] * 18)
+    assert result.shown_gain == pytest.approx(worse, abs=1e-6)
 
 
 def test_a_fold_does_not_influence_the_rule_it_is_scored_with():
