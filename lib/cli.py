@@ -12,6 +12,8 @@ from pathlib import Path
 
 from lib.errors import UserError
 
+LOST_PROCESS = ("gloo/transport", "remote process exited")  # what torch's errors say then, on CPUs and on GPUs
+
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """An argument parser whose help is the script's docstring, with `section.key=value` overrides."""
@@ -68,7 +70,7 @@ def run_stage(stage: Callable[[argparse.Namespace], Closing | None], command: ar
         again = shlex.join(word for word in sys.argv if word != "--restart")
         leave(f"\nstopped; to go on, type: python {again}", 130)
     except RuntimeError as error:
-        if "Connection closed by peer" not in str(error):
+        if not any(words in str(error) for words in LOST_PROCESS):
             raise
         leave("error: another process has ended; see what it said", 2)
     except MemoryError as error:
