@@ -222,6 +222,10 @@ class TrainSettings(Section):
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1  # batches whose gradients make one step: large batches in the memory of small ones
     crop_size: PositiveInt = 256
+    crops_per_image: PositiveInt = 1  # in an epoch; more for few and large images
+    cache_mb: NonNegativeInt = (
+        0  # decoded images kept by each loader process; pays where they fit, most of all if large
+    )
     foreground_share: Probability = 0.33  # of crops lie around a mask pixel
     empty_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # at most, of an epoch's images; null: all of them
     pseudo_labels: Path | None = None  # a run after 04, whose sure test masks are learned from too; never validated on

@@ -1,7 +1,8 @@
 """What a training batch is: augmented crops, their masks, and signed distances where the loss asks for them."""
 
 import random
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -17,6 +18,27 @@ from lib.losses import signed_distances
 cv2.setNumThreads(0)  # OpenCV's threads would fight the loader's processes
 
 Batch = dict[str, torch.Tensor]
+
+
+class ImageCache:
+    """The images and masks read last, of some megabytes at most; each process has its own."""
+
+    def __init__(self, megabytes: int) -> None:
+        self.room = megabytes * 1_000_000
+        self.kept: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+
+    def get(self, image_id: str, read: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """The image and mask kept under an id, or what `read` gives, which is kept if there is room for it."""
+        if image_id in self.kept:
+            self.kept.move_to_end(image_id)
+            return self.kept[image_id]
+        both = read()
+        size = sum(array.nbytes for array in both)
+        if size <= self.room:
+            self.kept[image_id] = both
+            while sum(array.nbytes for kept in self.kept.values() for array in kept) > self.room:
+                self.kept.popitem(last=False)
+        return both
 
 
 class CropDataset(Dataset):
@@ -36,19 +58,21 @@ class CropDataset(Dataset):
         self.empty = empty  # which images have an empty mask, bool (ids,); asked for by train.empty_share
         self.crop = crop
         self.with_distances = with_distances
+        self.crops_per_image = settings.train.crops_per_image
+        self.cache = ImageCache(settings.train.cache_mb)
         self.foreground_share = settings.train.foreground_share
         self.seed = settings.train.seed
         self.augmentation = build_augmentation(settings.augment, crop[0] == crop[1], settings.data.channels)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.ids) * self.crops_per_image
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """One item: uint8 image (channels, H, W), uint8 mask (classes, H, W), float32 distances (classes, H, W)."""
         epoch, index = key
         generator = np.random.default_rng((self.seed, epoch, index))
-        image_id = self.ids[index]
-        image, mask = self.data.read_image(image_id), self.data.read_mask(image_id)
+        image_id = self.ids[index % len(self.ids)]
+        image, mask = self.cache.get(image_id, lambda: (self.data.read_image(image_id), self.data.read_mask(image_id)))
         image, mask = random_crop(image, mask, self.crop, self.foreground_share, generator)
         # the state and not a seed, to which albumentations would add the worker's own
         self.augmentation.set_random_state(generator, random.Random(int(generator.integers(2**63))))
@@ -96,7 +120,7 @@ def build_loader(dataset: CropDataset, settings: Settings, process: int, process
     """Batches of one epoch after another; set `loader.sampler.epoch` before each."""
     empty, left_out = np.empty(0, int), 0
     if settings.train.empty_share is not None:
-        empty, share = np.flatnonzero(dataset.empty), settings.train.empty_share
+        empty, share = np.flatnonzero(np.tile(dataset.empty, dataset.crops_per_image)), settings.train.empty_share
         left_out = max(0, len(empty) - round((len(dataset) - len(empty)) * share / (1 - share)))
     if left_out == len(dataset):
         raise UserError("all masks are empty, and train.empty_share leaves none of them to train on")

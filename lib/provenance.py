@@ -56,7 +56,7 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
     sections = settings.model_dump(
         mode="json",
         include={"data": READING, "model": True, "loss": True, "train": True},
-        exclude={"train": {"workers", "tracker"}},
+        exclude={"train": {"workers", "tracker", "cache_mb"}},
     )
     folds = fingerprint(run.folds, "run 01_prepare_folds.py")
     pseudo = pseudo_inputs(settings.train.pseudo_labels) if settings.train.pseudo_labels else None

@@ -8,9 +8,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from lib.config import Settings, check_settings, save_settings
+from lib.config import AugmentSettings, Settings, check_settings, save_settings
 from lib.data import inspect_all, open_test, open_training
-from lib.dataset import CropDataset, EpochSampler, batches, build_loader
+from lib.dataset import CropDataset, EpochSampler, ImageCache, batches, build_loader
 from lib.errors import UserError
 from lib.files import write_json
 from lib.maps import MapStore
@@ -171,3 +171,33 @@ def test_a_run_that_is_sure_of_nothing_is_refused(competition, tmp_path):
     other = planted_run(settings_of(competition), tmp_path / "other", sure=set())
     with pytest.raises(UserError, match=r"sure of none of its 6 test images; lower train\.pseudo_agreement = 0\.95"):
         read_pseudo_labels(other.root, 0.95)
+
+
+def test_several_crops_of_an_image_differ_and_the_cache_changes_none_of_them(competition):
+    data = open_training(settings_of(competition).data)
+    ids = data.ids[:5]
+
+    def items(**train) -> list[torch.Tensor]:
+        settings = settings_of(competition, **train).model_copy(update={"augment": AugmentSettings(preset="heavy")})
+        dataset = CropDataset(data, ids, settings, (48, 64), False)
+        return [dataset[(0, index)]["images"] for index in range(len(dataset))]
+
+    once, thrice, cached = items(), items(crops_per_image=3), items(crops_per_image=3, cache_mb=1)
+    assert (len(once), len(thrice)) == (5, 15)
+    assert all(torch.equal(a, b) for a, b in zip(once, thrice, strict=False))
+    assert all(torch.equal(a, b) for a, b in zip(thrice, cached, strict=True))
+    assert not torch.equal(thrice[0], thrice[5]) and not torch.equal(thrice[5], thrice[10])
+
+
+def test_the_cache_keeps_what_was_asked_for_last_within_its_room():
+    cache, read = ImageCache(1), []
+
+    def get(name: str, size: int) -> None:
+        cache.get(name, lambda: read.append(name) or (np.zeros(size, np.uint8), np.zeros(100_000, np.uint8)))
+
+    for name in "abcaabd":  # 300 KB each: three fit
+        get(name, 200_000)
+    assert read == ["a", "b", "c", "d"] and list(cache.kept) == ["a", "b", "d"]
+    get("large", 2_000_000)
+    assert "large" not in cache.kept and len(cache.kept) == 3
+    assert sum(array.nbytes for both in cache.kept.values() for array in both) <= 1_000_000
