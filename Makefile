@@ -21,6 +21,13 @@ lint: $(VENV)/ready-for-tests  ## style
 	$(PY) -m ruff check --no-cache .
 	$(PY) -m ruff format --no-cache --check .
 
+bench: $(VENV)/ready-for-tests $(DEMO)/submission.csv  ## what the stages cost, against what they cannot beat
+	for name in startup checking_speed loss_overhead thresholds morphology rle_speed; do $(PY) benchmarks/$$name.py || exit; done
+	for name in training_speed inference_speed; do $(PY) benchmarks/$$name.py $(DEMO) || exit; done
+
+$(DEMO)/submission.csv:
+	$(MAKE) demo
+
 data/blue_marble: | $(VENV)/ready
 	$(PY) -m lib.blue_marble $@
 
@@ -36,4 +43,4 @@ $(VENV)/ready-for-tests: tests/requirements.txt $(VENV)/ready
 clean:  ## remove the demo's data and run; the environment stays
 	rm -rf data/blue_marble $(DEMO)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
