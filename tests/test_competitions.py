@@ -118,7 +118,8 @@ def read_submission(path: Path) -> tuple[list[str], dict]:
 def made(request, tmp_path, monkeypatch) -> tuple[str, competitions.Competition]:
     """A competition in data/ of the working folder, and the name of its preset."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lib.report.page.refresh_report", lambda *arguments: None)  # has its own tests
+    for picture in ("lib.report.page.refresh_report", "lib.plots.plot_before_after"):  # slow, and tested elsewhere
+        monkeypatch.setattr(picture, lambda *arguments: None)
     name = request.param.removesuffix("_first_generation")
     return name, competitions.MAKERS[request.param](tmp_path / "data")
 
