@@ -24,7 +24,7 @@ import yaml  # noqa: E402
 TILE, PATCH = 256, 2048
 SETTINGS = {
     "data": {"root": "data", "train_masks": "train_masks", "sample_submission": None},
-    "folds": {"count": 2, "near_duplicates": False},
+    "folds": {"count": 3, "near_duplicates": False},
     "model": {"encoder": "resnet10t", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]},
     "train": {"epochs": 2, "batch_size": 4, "lr": 0.003, "workers": 0},
     "infer": {"tta": "none"},

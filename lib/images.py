@@ -158,8 +158,8 @@ def _decode(path: Path, format: str) -> np.ndarray:
         raise UserError(f"{path} is cut short, damaged, or of a kind that OpenCV does not read")
     if decoded.ndim == 2:
         return decoded[:, :, None]
-    if decoded.shape[2] in (3, 4):
-        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB if decoded.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    if decoded.shape[2] in (3, 4):  # in place: a slide is not held twice
+        cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB if decoded.shape[2] == 3 else cv2.COLOR_BGRA2RGBA, dst=decoded)
     return decoded
 
 
