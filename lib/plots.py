@@ -77,7 +77,7 @@ def plot_before_after(
             axes.set_title(f"{title}: Dice {_mean_dice(masks, truth):.3f}", fontsize="small")
         for axes in panels:
             axes.set_axis_off()
-    figure.suptitle(f"{_processing(result)}\nright in white, missed in orange, false alarms in blue", fontsize="small")
+    figure.suptitle(f"{_processing(result)}\nright in white, missed in blue, false alarms in orange", fontsize="small")
     save_figure(figure, path)
 
 
@@ -95,11 +95,11 @@ def _union(masks: np.ndarray) -> np.ndarray:
 
 
 def _errors(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """RGB picture: white where both are mask, orange where only the truth is, blue where only the prediction is."""
+    """RGB picture: white where both are mask, blue where only the truth is, orange where only the prediction is."""
     picture = np.zeros((*mask.shape, 3))
     picture[mask & truth] = 1
-    picture[~mask & truth] = [0.90, 0.62, 0.0]
-    picture[mask & ~truth] = [0.0, 0.45, 0.70]
+    picture[~mask & truth] = [0.0, 0.45, 0.70]
+    picture[mask & ~truth] = [0.84, 0.37, 0.0]
     return picture
 
 

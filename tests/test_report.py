@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from accelerate import Accelerator
 from conftest import write_competition
 from scipy import ndimage
 from scipy.stats import ks_2samp, kstwobign
@@ -44,7 +45,7 @@ from lib.rules import Gate, Rule, Step, read_rules
 from lib.run import RunFolder
 from lib.submission import write_submission
 from lib.thresholds import choose_thresholds
-from lib.tracking import require_tracker
+from lib.tracking import require_tracker, tracked
 
 FOLDS = 3
 HOSTILE_ID = "a\"><img src=q onerror=alert(1)>&amp;'{{ 7*7 }}"
@@ -517,6 +518,37 @@ def test_a_tracker_that_is_not_installed_is_an_error(monkeypatch):
     with pytest.raises(UserError, match="train.tracker=wandb needs the package wandb"):
         require_tracker("wandb")
     require_tracker("none")
+
+
+def test_each_fold_is_a_run_of_the_tracker(monkeypatch):
+    heard = []
+
+    class Stub:
+        name, requires_logging_directory = "tensorboard", True
+
+        def __init__(self, name: str, folder: str) -> None:
+            heard.append(("begins", name, Path(folder).name))
+
+        def start(self) -> None: ...
+
+        def store_init_configuration(self, values: dict) -> None:
+            heard.append(("settings", values["train.epochs"], values["data.rle.order"]))
+
+        def log(self, values: dict, step: int) -> None:
+            heard.append((step, values))
+
+        def finish(self) -> None:
+            heard.append("ends")
+
+    monkeypatch.setattr("accelerate.accelerator.LOGGER_TYPE_TO_CLASS", {"tensorboard": Stub})
+    accelerator = Accelerator(cpu=True, project_dir="tracker")
+    accelerator.log_with = ["tensorboard"]  # accelerate itself drops what is not installed
+    settings = check_settings({"name": "x", "train": {"tracker": "tensorboard"}}, Path("x.yaml"))
+    with tracked(accelerator, settings, 2):
+        accelerator.log({"loss": 0.5}, step=7)
+    accelerator.log({"loss": 0.4}, step=8)  # of no fold
+    settings_told = ("settings", str(settings.train.epochs), "column")
+    assert heard == [("begins", "fold_2", "tracker"), settings_told, (7, {"loss": 0.5}), "ends"]
 
 
 DRIVE = """
