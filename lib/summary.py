@@ -19,7 +19,11 @@ STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_po
 def summarise(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
     threshold, postprocess = read_json(run.threshold), read_json(run.postprocess)
-    lines = [("encoder", f"{settings.model.encoder}, weights: {read_json(run.fold(0).metrics)['weights_source']}")]
+    if settings.ensemble.members:
+        weights = read_json(run.ensemble)["weights"]
+        lines = [("average of", ", ".join(f"{name} ({weight:.2f})" for name, weight in weights.items()))]
+    else:
+        lines = [("encoder", f"{settings.model.encoder}, weights: {read_json(run.fold(0).metrics)['weights_source']}")]
     lines += oof_lines(threshold, postprocess)
     if arguments.solution:
         for name, path in (("threshold only", run.unprocessed), ("submission.csv", run.submission)):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from lib.config import load_settings
 from lib.data import TrainingData, open_training
 from lib.ensemble import average, find_weights, trials
 from lib.maps import MapStore
+from lib.summary import summarise
 
 NAMES = ["runs/first", "runs/second"]
 BOTH = f"ensemble: {{members: [{', '.join(NAMES)}]}}\ninfer: {{tta: none}}\npostprocess: {{steps: [fill]}}\n"
@@ -64,6 +66,13 @@ def test_maps_are_the_members_maps_averaged_with_the_weights_told(user):
         expected = sum(weight * read(user / name / "test" / path.name).astype(float) for name, weight in used.items())
         assert np.abs(read(path) - expected).max() <= 0.51
     assert len(pd.read_csv(run / "submission.csv")) == 3
+
+
+def test_the_summary_names_the_members(user, monkeypatch, capsys):
+    monkeypatch.chdir(user)
+    summarise(Namespace(run=Path("runs/both"), solution=user / "data" / "blobs" / "solution.csv"))
+    said = capsys.readouterr().out
+    assert all(name in said for name in NAMES) and "submission.csv" in said
 
 
 def test_a_member_with_other_weights_makes_the_later_stages_refuse(user, tmp_path):

@@ -74,7 +74,9 @@ def objects_card(run: RunFolder) -> Card:
 
 
 def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
-    """How many folds are trained, and the mean of their own best scores."""
+    """How many folds are trained, and the mean of their own best scores; of an ensemble, its members."""
+    if members := settings.ensemble.members:
+        return [card("Average of", f"{len(members)} runs", ", ".join(map(str, members)))]
     folders = [run.fold(fold) for fold in range(settings.folds.count)]
     trained = [read_json(folder.metrics) for folder in folders if folder.metrics.is_file()]
     cards = [card("Folds trained", f"{len(trained)} of {len(folders)}", "one model per fold")]
