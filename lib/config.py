@@ -125,9 +125,7 @@ class ModelSettings(Section):
     architecture: str = "unet"  # unet++, manet, linknet, fpn, pspnet, deeplabv3+, pan, upernet, segformer, ...
     encoder: str = "tf_efficientnet_lite0"  # timm's name
     weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file
-    decoder_channels: list[PositiveInt] | PositiveInt | None = (
-        None  # deep to shallow (unet, unet++, manet), or one width
-    )
+    decoder_channels: list[PositiveInt] | PositiveInt | None = None  # deep to shallow (unet, manet), or one width
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the decoder's last feature maps, whole maps at a time
 
 
@@ -223,9 +221,7 @@ class TrainSettings(Section):
     accumulate: PositiveInt = 1  # batches whose gradients make one step: large batches in the memory of small ones
     crop_size: PositiveInt = 256
     crops_per_image: PositiveInt = 1  # in an epoch; more for few and large images
-    cache_mb: NonNegativeInt = (
-        0  # decoded images kept by each loader process; pays where they fit, most of all if large
-    )
+    cache_mb: NonNegativeInt = 0  # decoded images kept by each loader process; pays where they fit
     foreground_share: Probability = 0.33  # of crops lie around a mask pixel
     empty_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # at most, of an epoch's images; null: all of them
     pseudo_labels: Path | None = None  # a run after 04, whose sure test masks are learned from too; never validated on
@@ -258,6 +254,7 @@ class InferSettings(Section):
 
     tta: Literal["none", "hflip", "flips", "d4"] = "flips"  # 1, 2, 4 or 8 views, averaged; each costs a pass
     average: Literal["probabilities", "logits"] = "probabilities"  # of views and folds; logits favour the certain
+    margin: NonNegativeInt = 16  # pixels mirrored around an image, whose border a network knows less; then cut off
     batch_size: PositiveInt = 16
     window: Annotated[int, Field(ge=256, multiple_of=256)] = 1024  # pixels; larger images go window by window
     overlap: Annotated[float, Field(ge=0.1, le=0.5)] = 0.25  # of the window, shared by neighbours and blended

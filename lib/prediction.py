@@ -88,6 +88,9 @@ class Predictor:
     @torch.inference_mode()
     def _predict_at_once(self, images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, non_blocking=True)
+        height, width = pixels.shape[2:]
+        margin = self.settings.margin
+        pixels = pixels[:, :, mirrored(height, margin, self.device)][..., mirrored(width, margin, self.device)]
         is_logits = self.settings.average == "logits"
         total, views = 0, 0
         for turned in (False, True) if self.settings.tta == "d4" else (False,):
@@ -99,8 +102,14 @@ class Predictor:
                     values = logits.float() if is_logits else logits.float().sigmoid()
                     total = total + _turned(values.flip(axes), turned)
                     views += 1
-        mean = total / views
+        mean = total[..., margin : margin + height, margin : margin + width] / views
         return (mean.sigmoid() if is_logits else mean).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:
+    """Indices 0 ... length - 1 with `margin` more on each side, mirrored at the ends, as often as it takes."""
+    places = torch.arange(-margin, length + margin, device=device).remainder(2 * length)
+    return torch.minimum(places, 2 * length - 1 - places)
 
 
 def _turned(tensor: torch.Tensor, turned: bool) -> torch.Tensor:

@@ -35,7 +35,7 @@ def ramp_by_hand(image: np.ndarray, slope: float) -> np.ndarray:
 
 
 def predictor(slopes: list[float], **settings) -> Predictor:
-    settings = InferSettings(**({"tta": "none", "batch_size": 3} | settings))
+    settings = InferSettings(**({"tta": "none", "margin": 0, "batch_size": 3} | settings))
     return Predictor([Ramp(slope) for slope in slopes], settings, CPU, "fp32")
 
 
@@ -91,6 +91,16 @@ def test_the_views_of_all_networks_are_averaged_turned_back(images, tta, average
     found = predictor([0.3, -0.1], tta=tta, average=average).predict_batch(image[None])[0, ..., 0]
     assert len(views) == {"none": 1, "hflip": 2, "flips": 4, "d4": 8}[tta]
     assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("tta", ["none", "d4"])
+@pytest.mark.parametrize("margin", [1, 3, 40])  # the last mirrors the image several times over
+def test_the_margin_is_mirrored_and_cut_off(images, tta, margin):
+    image = images["i2"]
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    wanted = predictor([0.3, -0.1], tta=tta).predict_batch(padded[None])[0, margin:-margin, margin:-margin]
+    found = predictor([0.3, -0.1], tta=tta, margin=margin).predict_batch(image[None])[0]
+    assert found.shape == (6, 4, 1) and found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_batches_hold_one_shape_and_lose_nothing(images):
