@@ -1,6 +1,8 @@
 """A small competition on disk, made anew for the tests that need one: bright blobs on a textured ground."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are so small that threads only wait for each other
@@ -12,11 +14,22 @@ import pytest
 from hypothesis import settings
 
 from lib import rle
+from lib.lock import HELD
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 
 HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_new_process() -> Iterator[None]:
+    """Give back what stages that run in this process hold until it ends: their locks, and accelerate's one state."""
+    yield
+    while HELD:
+        HELD.pop().close()
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def blob_image(random: np.random.Generator, empty: bool) -> tuple[np.ndarray, np.ndarray]:

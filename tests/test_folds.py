@@ -24,6 +24,7 @@ from lib.folds import (
     read_folds,
     write_folds,
 )
+from lib.lock import HELD
 from lib.partition import partition
 
 ROOT = Path(__file__).parent.parent
@@ -288,9 +289,12 @@ def test_printed_table():
     assert describe_groups(table.assign(group=list("abcde"))) == "none, each of the 5 images is on its own"
 
 
-def prepare(*overrides: str) -> None:
+def prepare(*overrides: str) -> str:
+    """Run the stage in the present folder and return what it says is to be typed next."""
     stage = runpy.run_path(str(ROOT / "01_prepare_folds.py"))
-    stage["prepare"](argparse.Namespace(config=Path("demo.yaml"), overrides=["train.workers=1", *overrides]))
+    closing = stage["prepare"](argparse.Namespace(config=Path("demo.yaml"), overrides=["train.workers=1", *overrides]))
+    HELD.pop().close()  # the lock, for the next process
+    return closing.next_command
 
 
 def test_stage_from_images_to_folds(tmp_path, competition, monkeypatch, capsys):
@@ -306,10 +310,9 @@ def test_stage_from_images_to_folds(tmp_path, competition, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
 
-    prepare()
+    assert prepare() == "python 02_train.py --run runs/demo"
     printed = capsys.readouterr().out
     assert "1 exact and 1 near duplicates" in printed and "warning   1 exact" in printed
-    assert "next      python 02_train.py --run runs/demo" in printed
     run = tmp_path / "runs" / "demo"
     folds = pd.read_csv(run / "folds.csv").set_index("id")
     assert len(folds) == 26 and sorted(folds.fold.unique()) == [0, 1, 2, 3]

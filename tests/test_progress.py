@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 import warnings
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_quiet_is_quiet_but_for_errors(monkeypatch, capsys):
 def test_on_a_terminal_the_first_process_shows_a_bar(rank, shown):
     code = "from lib.progress import progress; [None for _ in progress('counting', range(3), 3)]"
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     environment = os.environ | {"RANK": rank}
     environment.pop("TQDM_DISABLE", None)
     done = subprocess.run([sys.executable, "-c", code], stderr=theirs, cwd=REPOSITORY, env=environment)
