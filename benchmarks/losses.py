@@ -21,6 +21,7 @@ VARIANTS = {
     "dice_focal_boundary": ("dice + focal + boundary", "ramp"),
     "dice_focal_10boundary_constant": ("dice + focal + 10*boundary", "constant"),
     "dice_focal_10boundary": ("dice + focal + 10*boundary", "ramp"),
+    "3dice_focal_10boundary": ("3*dice + focal + 10*boundary", "ramp"),
     "bce_dice_boundary": ("bce + dice + boundary", "ramp"),
     "border_bce": ("border_bce",),
     "lovasz": ("lovasz",),

@@ -196,7 +196,7 @@ class AugmentSettings(Section):
 class LossSettings(Section):
     """What is minimised: a weighted sum of terms, such as `dice + focal + 0.1*boundary`, or `bce`."""
 
-    terms: str = "bce + dice"  # the steadiest of those compared in docs/losses.md
+    terms: str = "3*dice + focal + 10*boundary"  # docs/losses.md has the comparison
     region: Literal["image", "batch"] = "image"  # dice and tversky: per image, as scored, or pixels of a batch pooled
     tversky_beta: Probability = 0.7  # weight of missed truth; false alarms have the rest
     focal_gamma: Annotated[float, Field(ge=1, le=5)] = 2.0  # how little the easy pixels count

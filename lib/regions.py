@@ -90,13 +90,13 @@ class Regions:
     area: np.ndarray  # (regions,) pixels
     hits: np.ndarray  # (regions,) pixels of the truth
     mask: np.ndarray  # (regions,) number of the mask
-    first: np.ndarray  # (regions,) order in reading
+    first: np.ndarray  # (regions,) place of the first pixel
 
     @classmethod
     def of_runs(cls, runs: Runs, truth_before: np.ndarray) -> "Regions":
         """Each run a region. `truth_before` counts the truth's pixels left of each place of a mask."""
         start, end = runs.place_in_mask
-        return cls(end - start, truth_before[end] - truth_before[start], runs.mask, np.arange(len(start)))
+        return cls(end - start, truth_before[end] - truth_before[start], runs.mask, runs.start)
 
     def merged(self, labels: np.ndarray) -> "Regions":
         """The regions of equal label, which lie in one mask, as one; labels are numbers from 0."""

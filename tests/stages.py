@@ -80,6 +80,7 @@ def stage_words(stage: str) -> list[str]:
 
 def _run(folder: Path, words: list[str], files: list[Path], plant: Callable[[], None] | None) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in what a shell starts with &
     multiprocessing.set_start_method("fork", force=True)  # as in a process that is typed, not as in this one's parent
     for number, path in zip((1, 2), files, strict=True):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
