@@ -19,23 +19,16 @@ from ratios import print_ratios  # noqa: E402
 
 from lib.cli import run_stage  # noqa: E402
 from lib.data import open_training  # noqa: E402
-from lib.device import best_device, resolve_precision  # noqa: E402
+from lib.inference import build_predictor  # noqa: E402
 from lib.maps import MapStore  # noqa: E402
-from lib.models import load_weights  # noqa: E402
-from lib.prediction import Predictor, predict_to_store  # noqa: E402
+from lib.prediction import predict_to_store  # noqa: E402
 from lib.run import open_run  # noqa: E402
 
 
 def measure(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
     data = open_training(settings.data)
-    device = best_device()
-    precision = resolve_precision(settings.train.precision, device)
-    networks = [
-        load_weights(run.fold(fold).weights, settings.model, len(data.classes), settings.data.channels)
-        for fold in range(settings.folds.count)
-    ]
-    predictor = Predictor(networks, settings.infer, device, precision)
+    predictor = build_predictor(run, settings, data.classes, range(settings.folds.count))
     size = data.image_size(data.ids[0])
     ids = [image_id for image_id in data.ids if data.image_size(image_id) == size]
     batch = np.stack([data.read_image(image_id) for image_id in ids[: settings.infer.batch_size]])
@@ -55,8 +48,10 @@ def measure(arguments: argparse.Namespace) -> None:
         if number >= 0:  # the first round warms up
             speeds["pipeline"].append(len(ids) / pipeline)
             speeds["bare"].append(len(ids) / bare)
-    views = f"{len(networks)} folds, tta {settings.infer.tta}"
-    print(f"inference, {device.type}, {precision}, {size[0]} x {size[1]} px, {views}, batch {len(batch)}")
+    views = f"{len(predictor.networks)} folds, tta {settings.infer.tta}"
+    print(
+        f"inference, {predictor.device}, {predictor.precision}, {size[0]} x {size[1]} px, {views}, batch {len(batch)}"
+    )
     print_ratios(speeds, "img/s", [("pipeline", "bare")])
 
 

@@ -1,5 +1,7 @@
 """Stages 03 and 04: which maps are missing or made by older models, and predicting just those."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 from tqdm import tqdm
 
@@ -76,12 +78,14 @@ def _predict(
     store: MapStore,
     bar: tqdm,
 ) -> None:
+    for _ in predict_to_store(build_predictor(run, settings, data.classes, folds), data, ids, store):
+        bar.update()
+
+
+def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> Predictor:
+    """The average of some folds' models, on the best device there is."""
     device = best_device()
     networks = [
-        load_weights(run.fold(fold).weights, settings.model, len(data.classes), settings.data.channels)
-        for fold in folds
+        load_weights(run.fold(fold).weights, settings.model, len(classes), settings.data.channels) for fold in folds
     ]
-    precision = resolve_precision(settings.train.precision, device)
-    predictor = Predictor(networks, settings.infer, device, precision)
-    for _ in predict_to_store(predictor, data, ids, store):
-        bar.update()
+    return Predictor(networks, settings.infer, device, resolve_precision(settings.train.precision, device))

@@ -94,6 +94,12 @@ def pooled(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return ratio(numerator.sum(axis=0, dtype=float), denominator.sum(axis=0, dtype=float))
 
 
+def count_mask(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """True positives, false positives and false negatives of a mask, int64 (3,); both are 0/1 of one shape."""
+    both, predicted, positives = (np.count_nonzero(plane) for plane in (mask & truth, mask, truth))
+    return np.array([both, predicted - both, positives - both])
+
+
 def count_at_thresholds(probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True and false positives at every threshold 1 ... 255, two int32 arrays of shape (255,).
 

@@ -14,7 +14,7 @@ from lib.config import Settings
 from lib.data import SubmissionRow
 from lib.errors import UserError
 from lib.instances import match_objects, object_score
-from lib.metrics import Metric, pooled
+from lib.metrics import Metric, count_mask, pooled
 from lib.parallel import THREADS, prefetched
 from lib.progress import progress
 from lib.rules import apply_rules
@@ -73,5 +73,4 @@ def _terms(found: np.ndarray, truth: np.ndarray, metric: Metric, settings: Setti
     """Numerator and denominator of one image and class, whose means or pools are the score."""
     if settings.submission.rows == "instance":
         return object_score(match_objects(found, truth), settings.objects), 1.0
-    both = np.count_nonzero(found & truth)
-    return metric.terms(*map(np.asarray, (both, np.count_nonzero(found) - both, np.count_nonzero(truth) - both)))
+    return metric.terms(*count_mask(found, truth))

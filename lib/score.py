@@ -20,7 +20,7 @@ from lib.config import RleSettings, Settings, load_settings
 from lib.errors import UserError
 from lib.images import MAX_PIXELS
 from lib.instances import describe_score, match_objects, object_score
-from lib.metrics import Metric, pooled
+from lib.metrics import Metric, count_mask, pooled
 from lib.rle import decode_labels, decode_union, parse_runs
 from lib.tables import column, read_table
 
@@ -88,9 +88,7 @@ def _mask_terms(predicted: list[str], truth: list[str], settings: Settings) -> t
     """Numerator and denominator (see Metric.terms) of two masks given by the run lengths of their objects."""
     line = _line(predicted + truth, settings.data.rle)
     first, second = (decode_union(texts, line, settings.data.rle) for texts in (predicted, truth))
-    both = np.count_nonzero(first & second)
-    counts = both, np.count_nonzero(first) - both, np.count_nonzero(second) - both
-    return Metric(settings.threshold.metric, settings.threshold.beta).terms(*map(np.asarray, counts))
+    return Metric(settings.threshold.metric, settings.threshold.beta).terms(*count_mask(first, second))
 
 
 def _object_terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:

@@ -53,11 +53,9 @@ def write_comparison(
         title=f"{runs[0].name} compared",
         baseline=runs[0].name,
         parts=parts,
-        **{
-            "images": content["images"],
-            "folds": sorted(set(table.fold)),
-            "refresh": False,
-        },
+        images=content["images"],
+        folds=sorted(set(table.fold)),
+        refresh=False,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from lib.data import TestData, TrainingData
 from lib.maps import MapStore, read_pairs, resized
-from lib.metrics import dice
+from lib.metrics import count_mask, dice
 from lib.report.measures import OofScores, TestLook
 from lib.report.pictures import (
     PREDICTION,
@@ -112,8 +112,7 @@ class TestPainter:
 
 def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:
     """Dice of two masks, uint8 0/1 (height, width)."""
-    both, predicted, positives = (np.count_nonzero(plane) for plane in (mask & truth, mask, truth))
-    return float(dice(both, predicted - both, positives - both))
+    return float(dice(*count_mask(mask, truth)))
 
 
 def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[Gallery]:
