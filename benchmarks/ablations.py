@@ -27,7 +27,6 @@ from lib.cli import run_stage
 from lib.files import read_json, write_json, write_text
 
 OTHER_DECODER = "model.decoder_channels=null"  # the demo's narrow decoder is a setting of unet alone
-FEWER_CHANGES = ("augment.rotate90=0.0", "augment.rotate=0.0", "augment.contrast=0.0", "augment.sharpen=0.0")
 VARIANTS = {
     "default": (),
     "unet_wide": (OTHER_DECODER,),
@@ -36,19 +35,13 @@ VARIANTS = {
     "pspnet": ("model.architecture=pspnet", OTHER_DECODER),
     "lite1": ("model.encoder=tf_efficientnet_lite1",),
     "lite2": ("model.encoder=tf_efficientnet_lite2",),
-    "augment_none": ("augment.horizontal_flip=0.0", "augment.vertical_flip=0.0", *FEWER_CHANGES),
-    "augment_light": FEWER_CHANGES,
-    "augment_heavy": (
-        "augment.rotate=0.8",
-        "augment.rotate_degrees=45",
-        "augment.scale=0.25",
-        "augment.contrast=0.8",
-        "augment.contrast_range=0.4",
-        "augment.sharpen=0.4",
-    ),
+    "augment_none": ("augment.preset=none",),
+    "augment_light": ("augment.preset=light",),
+    "augment_heavy": ("augment.preset=heavy",),
     "tta_none": ("infer.tta=none",),
+    "tta_d4": ("infer.tta=d4",),
 }
-SAME_MODELS = {"tta_none"}  # rows that predict with the models of `default`
+SAME_MODELS = {"tta_none", "tta_d4"}  # rows that predict with the models of `default`
 AVERAGES = (("default", "linknet"), ("default", "fpn"), ("default", "linknet", "fpn"))
 
 

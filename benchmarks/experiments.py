@@ -148,7 +148,7 @@ def keep(run: Run, root: Path, work: Path) -> bool:
         solution = run.data / "solution.csv"
         result["postprocess"] = read_json(opened.postprocess)
         for name, path in (("test_before", opened.unprocessed), ("test_after", opened.submission)):
-            result[name] = score_submission(path, solution, settings.data.rle).dice
+            result[name] = score_submission(path, solution, settings).score
     write_json(folder / "result.json", result)
     return True
 
