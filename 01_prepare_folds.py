@@ -16,6 +16,9 @@ from lib.cli import Closing, parser, run_stage
 
 def prepare(arguments: argparse.Namespace) -> Closing:
     from lib.config import load_settings
+
+    settings = load_settings(arguments.config, arguments.overrides)
+
     from lib.convention import check_convention, describe
     from lib.data import inspect_all, open_training
     from lib.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
@@ -26,7 +29,6 @@ def prepare(arguments: argparse.Namespace) -> Closing:
     from lib.report.page import refresh_report
     from lib.run import RunFolder
 
-    settings = load_settings(arguments.config, arguments.overrides)
     run = RunFolder(Path("runs") / settings.name)
     record = StageRecord(run, "01_prepare_folds")
     if settings.ensemble.members:

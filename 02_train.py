@@ -13,15 +13,17 @@ from lib.cli import Closing, run_parser, run_stage
 
 
 def train(arguments: argparse.Namespace) -> Closing | None:
+    from lib.run import open_run
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+
     from lib.data import open_training
     from lib.folds import read_folds
     from lib.lock import lock_run
     from lib.processes import is_first, wait_for_all
     from lib.provenance import StageRecord, require_same, training_inputs
     from lib.report.page import refresh_report
-    from lib.run import open_run
 
-    run, settings = open_run(arguments.run, arguments.overrides)
     record = StageRecord(run, "02_train")
     if settings.ensemble.members:
         print(f"an ensemble has nothing to train; its members are {', '.join(map(str, settings.ensemble.members))}")

@@ -14,6 +14,10 @@ from lib.cli import Closing, run_parser, run_stage
 
 
 def choose(arguments: argparse.Namespace) -> Closing | None:
+    from lib.run import open_run
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+
     from lib.data import open_training
     from lib.files import read_json, write_json
     from lib.folds import read_folds
@@ -23,10 +27,8 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
     from lib.processes import is_first
     from lib.provenance import StageRecord, threshold_inputs
     from lib.report.page import refresh_report
-    from lib.run import open_run
     from lib.thresholds import choose_thresholds
 
-    run, settings = open_run(arguments.run, arguments.overrides)
     lock_run(run)
     record = StageRecord(run, "03_oof_threshold")
     made_from = threshold_inputs(run, settings)

@@ -13,14 +13,16 @@ from lib.cli import Closing, run_parser, run_stage
 
 
 def infer(arguments: argparse.Namespace) -> Closing | None:
+    from lib.run import open_run
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+
     from lib.data import open_test
     from lib.lock import lock_run
     from lib.processes import is_first
     from lib.provenance import StageRecord, require_thresholds, test_inputs
     from lib.report.page import refresh_report
-    from lib.run import open_run
 
-    run, settings = open_run(arguments.run, arguments.overrides)
     lock_run(run)
     record = StageRecord(run, "04_infer")
     members = settings.ensemble.members

@@ -15,6 +15,10 @@ from lib.cli import Closing, run_parser, run_stage
 
 
 def postprocess(arguments: argparse.Namespace) -> Closing:
+    from lib.run import open_run
+
+    run, settings = open_run(arguments.run, arguments.overrides)
+
     from lib.data import open_test, open_training
     from lib.files import read_json, write_json
     from lib.folds import read_folds
@@ -28,10 +32,8 @@ def postprocess(arguments: argparse.Namespace) -> Closing:
     from lib.rehearsal import rehearse, require_told
     from lib.report.page import refresh_report
     from lib.rules import read_rules
-    from lib.run import open_run
     from lib.submission import write_submission
 
-    run, settings = open_run(arguments.run, arguments.overrides)
     lock_run(run)
     record = StageRecord(run, "05_postprocess")
     training, test = open_training(settings.data), open_test(settings.data)

@@ -25,7 +25,7 @@ Word = Annotated[str, Field(coerce_numbers_to_str=True)]  # classes and ids are 
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 class RleSettings(Section):
@@ -55,7 +55,7 @@ class DataSettings(Section):
     id_column: str | None = None  # default: the first column
     rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
     class_column: str | None = None  # default for several classes: the id column holds <id>_<class>
-    rle: RleSettings = RleSettings()
+    rle: RleSettings = Field(default_factory=RleSettings)
     compare_masks: str | None = None  # the same masks in the other form, csv or images, to check `rle` by
     instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
     images_without_mask: Literal["error", "empty", "skip"] = "error"
@@ -295,18 +295,18 @@ class Settings(Section):
     """All settings of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run's folder below runs/")
-    data: DataSettings = DataSettings()
-    folds: FoldSettings = FoldSettings()
-    model: ModelSettings = ModelSettings()
-    augment: AugmentSettings = AugmentSettings()
-    loss: LossSettings = LossSettings()
-    train: TrainSettings = TrainSettings()
-    ensemble: EnsembleSettings = EnsembleSettings()
-    threshold: ThresholdSettings = ThresholdSettings()
-    infer: InferSettings = InferSettings()
-    postprocess: PostprocessSettings = PostprocessSettings()
-    objects: ObjectSettings = ObjectSettings()
-    submission: SubmissionSettings = SubmissionSettings()
+    data: DataSettings = Field(default_factory=DataSettings)
+    folds: FoldSettings = Field(default_factory=FoldSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    augment: AugmentSettings = Field(default_factory=AugmentSettings)
+    loss: LossSettings = Field(default_factory=LossSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    ensemble: EnsembleSettings = Field(default_factory=EnsembleSettings)
+    threshold: ThresholdSettings = Field(default_factory=ThresholdSettings)
+    infer: InferSettings = Field(default_factory=InferSettings)
+    postprocess: PostprocessSettings = Field(default_factory=PostprocessSettings)
+    objects: ObjectSettings = Field(default_factory=ObjectSettings)
+    submission: SubmissionSettings = Field(default_factory=SubmissionSettings)
 
 
 def load_settings(path: Path, overrides: list[str] = ()) -> Settings:
