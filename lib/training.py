@@ -310,7 +310,7 @@ def build_optimizer(network: SegmentationNet, settings: Settings) -> torch.optim
                     "weight_decay": settings.train.weight_decay if decays else 0.0,
                 }
             )
-    return torch.optim.AdamW(groups, lr=settings.train.lr)
+    return torch.optim.AdamW(groups, lr=settings.train.lr, fused=True)
 
 
 def seed_all(*seed: int) -> None:
