@@ -120,7 +120,7 @@ def predict_by_folds(root: Path) -> list[float]:
     """Mean test Dice of each fold's model, every image at the run's threshold; needs solution.csv."""
     from lib.data import open_test
     from lib.device import best_device, resolve_precision
-    from lib.metrics import dice
+    from lib.metrics import count_mask, dice
     from lib.models import load_weights
     from lib.prediction import Predictor
     from lib.rle import decode
@@ -140,8 +140,7 @@ def predict_by_folds(root: Path) -> list[float]:
         for image_id, probability_map in predictor.predict(data, data.ids):
             mask = apply_rules(rules, probability_map)[..., 0]
             truth = decode(truths[image_id], mask.shape)
-            both = np.count_nonzero(mask & truth)
-            of_fold.append(dice(both, np.count_nonzero(mask) - both, np.count_nonzero(truth) - both))
+            of_fold.append(dice(*count_mask(mask, truth)))
         scores.append(float(np.mean(of_fold)))
     return scores
 

@@ -1,6 +1,6 @@
 """Images per second of 04, all folds and flips, against the bare forward passes of the same networks.
 
-    python benchmarks/inference_speed.py runs/blue_marble [--rounds 3]
+    python benchmarks/inference_speed.py runs/blue_marble [--rounds 3] [--images 64]
 
 pipeline   read the training images, predict with all folds and views, write the maps
 bare       the same forward passes on a batch that lies in memory
@@ -32,7 +32,7 @@ def measure(arguments: argparse.Namespace) -> None:
     size = data.image_size(data.ids[0])
     ids = [image_id for image_id in data.ids if data.image_size(image_id) == size]
     batch = np.stack([data.read_image(image_id) for image_id in ids[: settings.infer.batch_size]])
-    batches = len(ids) // len(batch)
+    batches = min(len(ids), max(arguments.images, len(batch))) // len(batch)
     ids = ids[: batches * len(batch)]
     speeds = {"pipeline": [], "bare": []}
     for number in range(-1, arguments.rounds):
@@ -59,4 +59,5 @@ if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 02_train.py finished")
     command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--images", type=int, default=64, help="of one size, in each round; whole batches")
     run_stage(measure, command)

@@ -114,7 +114,7 @@ def find_weights(stores: list[MapStore], settings: Settings, data: TrainingData,
     return {
         "weights": dict(zip(names, best(np.ones(len(scores.folds), bool)), strict=True)),
         "of_fold": {f"fold_{fold}": best(others) for fold, others, _ in splits(scores.folds)},
-        "metric": str(Metric(settings.threshold.metric, settings.threshold.beta)),
+        "metric": str(Metric.of(settings.threshold)),
         "nested": scores.nested(among(together)),
         "alone": {name: scores.nested(among([row])) for name, row in zip(names, alone, strict=True)},
         "without": {name: scores.nested(among(rows)) for name, rows in zip(names, without, strict=True)},
@@ -138,7 +138,7 @@ def count_weightings(
     stores: list[MapStore], weightings: np.ndarray, settings: Settings, data: TrainingData, table: pd.DataFrame
 ) -> Scores:
     """Score every weighting's average at all thresholds in one pass over the members' maps."""
-    metric = Metric(settings.threshold.metric, settings.threshold.beta)
+    metric = Metric.of(settings.threshold)
     folds, fold_of = np.unique(table.fold), dict(zip(table.id, table.fold, strict=True))
     sums = np.zeros((len(weightings), len(folds), len(data.classes), 2, 255))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lib.config import ThresholdSettings
 from lib.errors import UserError
 from lib.files import atomic_path
 
@@ -66,6 +67,11 @@ class Metric:
 
     name: str = "dice"  # dice | dice_global | iou | iou_sweep | f_beta
     beta: float = 1.0  # used by f_beta
+
+    @classmethod
+    def of(cls, settings: ThresholdSettings) -> "Metric":
+        """The metric that the settings name."""
+        return cls(settings.metric, settings.beta)
 
     def __str__(self) -> str:
         return f"f_beta({self.beta:g})" if self.name == "f_beta" else self.name

@@ -156,7 +156,7 @@ def search_morphology(
     nothing is read and no step adopted. Raises UserError for fewer than three folds (selecting steps without one fold
     takes two others) and for maps that are not the ones counted.
     """
-    metric, groups = Metric(thresholds.metric, thresholds.beta), group_numbers(groups)
+    metric, groups = Metric.of(thresholds), group_numbers(groups)
     tables = [score_table(counts, index, metric, groups) for index in range(len(counts.classes))]
     families = [{(): [Block((), THRESHOLDS, table.numerator, table.denominator)]} for table in tables]
     if settings.steps:

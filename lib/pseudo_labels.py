@@ -14,7 +14,7 @@ import numpy as np
 from lib.data import TestData, TrainingData, open_test
 from lib.errors import UserError
 from lib.maps import MapStore
-from lib.metrics import dice
+from lib.metrics import count_mask, dice
 from lib.parallel import THREADS, prefetched
 from lib.rules import Rule, apply_rules, read_rules
 from lib.run import open_run
@@ -85,7 +85,5 @@ def judge(maps: np.ndarray, rules: dict[str, Rule]) -> tuple[float, bool]:
         layer = np.ascontiguousarray(maps[..., index])
         shifted = [min(max(rule.threshold + shift, 1), 255) for shift in (-SHIFT, SHIFT)]
         wide, narrow = (replace(rule, threshold=threshold).apply(layer) for threshold in shifted)
-        both = np.count_nonzero(wide & narrow)
-        score = dice(np.array(both), np.count_nonzero(wide) - both, np.count_nonzero(narrow) - both)
-        agreed = min(agreed, float(score))
+        agreed = min(agreed, float(dice(*count_mask(wide, narrow))))
     return agreed, not apply_rules(rules, maps).any()

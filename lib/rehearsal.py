@@ -32,7 +32,7 @@ def rehearse(stream: Iterable[Pair], rules: Rules, settings: Settings) -> float:
     The truth is a mask uint8 0/1, or for submission.rows = instance objects int32, (height, width, classes). Raises
     UserError when a mask does not come back as it was.
     """
-    metric = Metric(settings.threshold.metric, settings.threshold.beta)
+    metric = Metric.of(settings.threshold)
 
     def measure(pair: Pair) -> np.ndarray:
         image_id, maps, truth = pair

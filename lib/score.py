@@ -69,7 +69,7 @@ def metric_name(settings: Settings) -> str:
     """What the settings score a submission by."""
     if settings.submission.rows == "instance":
         return describe_score(settings.objects)
-    return str(Metric(settings.threshold.metric, settings.threshold.beta))
+    return str(Metric.of(settings.threshold))
 
 
 def _masks(path: Path, columns: list[str]) -> Masks:
@@ -88,7 +88,7 @@ def _mask_terms(predicted: list[str], truth: list[str], settings: Settings) -> t
     """Numerator and denominator (see Metric.terms) of two masks given by the run lengths of their objects."""
     line = _line(predicted + truth, settings.data.rle)
     first, second = (decode_union(texts, line, settings.data.rle) for texts in (predicted, truth))
-    return Metric(settings.threshold.metric, settings.threshold.beta).terms(*count_mask(first, second))
+    return Metric.of(settings.threshold).terms(*count_mask(first, second))
 
 
 def _object_terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:

@@ -143,7 +143,7 @@ def choose_thresholds(
     `folds` and `groups` are (images,), in the order of `counts.ids`; without groups every image is its own.
     Raises UserError when fewer than two folds have images.
     """
-    metric = Metric(settings.metric, settings.beta)
+    metric = Metric.of(settings)
     groups = np.arange(len(counts.ids)) if groups is None else group_numbers(groups)
     classes = {
         str(name): _choose_class(score_table(counts, index, metric, groups), folds, settings.rule)

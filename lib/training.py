@@ -65,7 +65,7 @@ class FoldTraining:
         self.validation_ids = table.id[table.fold == fold].tolist()
         others = table[table.fold != fold]
         empty = (others[[name for name in table if name.startswith("coverage_")]] == 0).all(axis=1).to_numpy()
-        self.metric = Metric(settings.threshold.metric, settings.threshold.beta)
+        self.metric = Metric.of(settings.threshold)
         self.score_name = f"val_{self.metric.name}"
         self.loss = SegmentationLoss(settings.loss).to(accelerator.device)
         crop = (
