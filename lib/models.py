@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,18 @@ def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 
     network = _build(settings, class_count, channels, encoder_weights=True, **overlay)
     require_any_size(network, settings, channels)
     return BuiltModel(network, source)
+
+
+def start_at_shares(network: SegmentationNet, shares: Sequence[float]) -> None:
+    """Set the last layer's biases so that the first probabilities are each class's share of the pixels, 0 to 1.
+
+    From probabilities of one half a network may learn to call rare objects undecided and all else background, and
+    keep to it for epochs (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4.1). Shares count as at
+    least, and at most, a hundredth from 0 and 1.
+    """
+    last = [layer for layer in network.network.segmentation_head.modules() if isinstance(layer, nn.Conv2d)][-1]
+    with torch.no_grad():
+        last.bias.copy_(torch.logit(torch.tensor(shares), eps=0.01))
 
 
 def save_weights(network: SegmentationNet, path: Path) -> None:

@@ -20,6 +20,7 @@ from lib.nested import best_threshold, bootstrap_interval, group_numbers, platea
 from lib.rules import Gate, Rule
 
 HALF = 128  # the threshold that is p >= .5
+FOREIGN = 0.1  # a fold that loses more than this at the others' threshold has a model unlike theirs
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ class ClassChoice:
     all_empty: float
     numerator: np.ndarray  # (images,) nested terms
     denominator: np.ndarray  # (images,)
+
+    def foreign_folds(self) -> dict[int, tuple[int, float, float]]:
+        """Folds that the others' threshold does not suit: their own best one, its score, and theirs at the others'."""
+        found = {}
+        for fold, curve in self.fold_curves.items():
+            best, told = int(curve.argmax()), float(curve[self.fold_rules[fold].threshold - 1])
+            if curve[best] - told > FOREIGN:
+                found[fold] = int(THRESHOLDS[best]), float(curve[best]), told
+        return found
 
     def to_dict(self) -> dict:
         return {
@@ -120,6 +130,12 @@ class ThresholdResult:
             without = "; ".join(str(rule) for rule in choice.fold_rules.values())
             first, last = choice.plateau
             lines.append(f"  {name}: {choice.rule} (plateau {first} to {last}); without each fold {without}")
+            for fold, (threshold, best, told) in choice.foreign_folds().items():
+                lines.append(
+                    f"  warning: fold {fold} scores {told:.4f} at {choice.fold_rules[fold]}, which is chosen on the "
+                    f"other folds, and {best:.4f} at t={threshold}: its images or its model's probabilities are unlike "
+                    "theirs. Look at its maps; train longer or with another train.seed"
+                )
         return "\n".join(lines)
 
     def write_curves(self, path: Path) -> None:

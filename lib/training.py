@@ -20,9 +20,10 @@ from lib.dataset import Batch, CropDataset, batches, build_loader
 from lib.device import best_device, is_out_of_memory, resolve_precision
 from lib.errors import UserError
 from lib.files import atomic_path, write_json, write_text
+from lib.folds import coverage_columns
 from lib.losses import SegmentationLoss
 from lib.metrics import Metric, count_images
-from lib.models import SegmentationNet, build_pretrained, save_weights
+from lib.models import SegmentationNet, build_pretrained, save_weights, start_at_shares
 from lib.prediction import Predictor
 from lib.progress import progress
 from lib.provenance import differences
@@ -64,7 +65,8 @@ class FoldTraining:
         self.after_epoch = after_epoch
         self.validation_ids = table.id[table.fold == fold].tolist()
         others = table[table.fold != fold]
-        empty = (others[[name for name in table if name.startswith("coverage_")]] == 0).all(axis=1).to_numpy()
+        coverage = others[coverage_columns(data.classes)].to_numpy()
+        self.shares, empty = coverage.mean(axis=0).tolist(), (coverage == 0).all(axis=1)
         self.metric = Metric.of(settings.threshold)
         self.score_name = f"val_{self.metric.name}"
         self.loss = SegmentationLoss(settings.loss).to(accelerator.device)
@@ -93,6 +95,7 @@ class FoldTraining:
         seed_all(self.settings.train.seed, self.fold)
         built = build_pretrained(self.settings.model, len(self.data.classes), self.settings.data.channels)
         self.weights_source = built.weights_source
+        start_at_shares(built.network, self.shares)
         self.average = ModelEmaV3(
             built.network.to(self.accelerator.device), decay=self.settings.train.ema_decay, use_warmup=True
         )

@@ -5,7 +5,7 @@ import torch
 
 from lib.config import ModelSettings
 from lib.errors import UserError
-from lib.models import build_pretrained, build_untrained, load_weights, save_weights
+from lib.models import build_pretrained, build_untrained, load_weights, save_weights, start_at_shares
 
 ARCHITECTURES = ["unet", "unet++", "linknet", "fpn", "pspnet", "deeplabv3+", "manet", "pan", "upernet", "segformer"]
 
@@ -27,6 +27,18 @@ def test_odd_sizes_gradients_and_round_trip(architecture, tmp_path):
     again = load_weights(tmp_path / "model.safetensors", tiny(architecture), class_count=2)
     with torch.inference_mode():
         assert torch.equal(network.eval()(images), again.eval()(images))
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "deeplabv3"])
+@torch.no_grad()
+def test_a_network_that_sees_nothing_predicts_the_share_of_each_class(architecture):
+    network = build_untrained(tiny(architecture), class_count=3).eval()
+    start_at_shares(network, [0.2, 0.9, 0.0])
+    for name, parameter in network.named_parameters():
+        if not name.endswith("segmentation_head.0.bias"):
+            parameter.zero_()
+    probabilities = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).sigmoid().mean(dim=(0, 2, 3))
+    assert probabilities.tolist() == pytest.approx([0.2, 0.9, 0.01])
 
 
 def test_the_unet_decoder_has_five_levels():

@@ -119,6 +119,19 @@ def test_classes_are_tuned_apart_and_averaged():
     assert both.interval[0] <= both.mean("nested") <= both.interval[1]
 
 
+def test_a_fold_whose_probabilities_are_unlike_the_others_is_named():
+    truth = np.zeros((10, 10, 1), np.uint8)
+    truth[2:7, 3:8] = 1
+    tops = [240] * 4 + [200] * 4 + [100] * 4  # of the maps of three folds; a sixth of it outside the truth
+    made = [(str(n), np.where(truth, top, top // 6).astype(np.uint8), truth) for n, top in enumerate(tops)]
+    result = choose_thresholds(count_images(made, ["a"]), np.repeat([0, 1, 2], 4), ThresholdSettings())
+    # without fold 2 the thresholds 41 to 200 are perfect; their middle empties its masks, which 17 to 100 make perfect
+    assert result.classes["a"].foreign_folds() == {2: (17, 1.0, 0.0)}
+    assert "fold 2 scores 0.0000 at t=120" in str(result)
+    alike = choose_thresholds(count_images(made[:8], ["a"]), np.repeat([0, 1], 4), ThresholdSettings())
+    assert "warning" not in str(alike)
+
+
 def test_one_fold_has_no_nested_score():
     with pytest.raises(UserError, match="at least two folds"):
         choose_thresholds(count_images(images(4), ["a"]), np.zeros(4, int), ThresholdSettings())
