@@ -1,0 +1,165 @@
+"""Time and memory of stages 01, 03, 04 and 05 against the number of images, each stage a process of its own.
+
+    python benchmarks/scaling.py WORK [--images 1000 10000 50000] [--side 64] [--figure docs/scaling.png]
+
+The images are planted below WORK, and so are all probability maps, as if the networks had predicted them: 03 begins
+with reading the maps and masks, 04 finds all maps there, 05 runs up to the written submission. There are as many test
+images as training images. Memory is the peak of a stage's largest process; 01 has worker processes beside it.
+WORK/costs.csv keeps what is measured, and those numbers of images are not measured again.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import yaml  # noqa: E402
+from planted import planted_pair  # noqa: E402
+
+from lib.files import sha256_of_json, write_json, write_text  # noqa: E402
+from lib.maps import MapStore  # noqa: E402
+from lib.provenance import map_inputs, test_inputs, training_inputs  # noqa: E402
+from lib.rle import encode  # noqa: E402
+from lib.run import RunFolder, open_run  # noqa: E402
+
+STAGES = {"01": "01_prepare_folds", "03": "03_oof_threshold", "04": "04_infer", "05": "05_postprocess"}
+NAME = "planted"
+
+
+class Cost(NamedTuple):
+    """What one stage took for so many images."""
+
+    images: int
+    stage: str
+    processor: float  # seconds, of the stage's process and its workers
+    wall: float  # seconds
+    megabytes: float  # peak of the largest process
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, metavar="WORK", help="folder for the planted images, removed as it goes")
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 50_000])
+    parser.add_argument("--side", type=int, default=64, help="side of an image in pixels")
+    parser.add_argument("--most-05", type=int, help="run 05 for at most so many images (default: all)")
+    parser.add_argument("--figure", type=Path, help="where to draw seconds and memory against images")
+    arguments = parser.parse_args()
+    kept = arguments.work / "costs.csv"
+    costs = read_costs(kept)
+    print("| images | stage | processor s | wall s | processor s per 1000 | peak MB |\n|---|---|---|---|---|---|")
+    for cost in costs:
+        print_row(cost)
+    for count in sorted(set(arguments.images) - {cost.images for cost in costs}):
+        for cost in run_stages(arguments.work / str(count), count, arguments):
+            print_row(cost)
+            costs.append(cost)
+        write_text(kept, "".join(",".join(map(str, cost)) + "\n" for cost in costs))
+    if arguments.figure:
+        draw(costs, arguments.side, arguments.figure)
+
+
+def read_costs(path: Path) -> list[Cost]:
+    """What an earlier call measured."""
+    rows = [line.split(",") for line in path.read_text().split()] if path.is_file() else []
+    return [Cost(int(images), stage, *map(float, numbers)) for images, stage, *numbers in rows]
+
+
+def print_row(cost: Cost) -> None:
+    """One row of the table."""
+    print(
+        f"| {cost.images:,} | {cost.stage} | {cost.processor:.1f} | {cost.wall:.1f} "
+        f"| {1000 * cost.processor / cost.images:.2f} | {cost.megabytes:.0f} |",
+        flush=True,
+    )
+
+
+def run_stages(folder: Path, count: int, arguments: argparse.Namespace) -> Iterator[Cost]:
+    """Yield the cost of each stage on `count` planted images; the folder is removed at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    run = RunFolder(folder / "runs" / NAME)
+    plant(folder, run, count, arguments.side)
+    for stage, script in STAGES.items():
+        if stage == "03":
+            plant_models(folder, run)
+        if stage != "05" or count <= (arguments.most_05 or count):
+            target = ["--config", f"{NAME}.yaml"] if stage == "01" else ["--run", f"runs/{NAME}"]
+            yield Cost(count, stage, *measured([sys.executable, str(ROOT / f"{script}.py"), *target], folder))
+    shutil.rmtree(folder)
+
+
+def plant(folder: Path, run: RunFolder, count: int, side: int) -> None:
+    """Write images with their masks and maps, and the settings; the test images and maps are the same files."""
+    random = np.random.default_rng(0)
+    (folder / "train_images").mkdir(parents=True)
+    run.test.mkdir(parents=True)
+    maps = MapStore(run.oof, ("mask",))
+    rows = ["id,rle\n"]
+    for number in range(count):
+        image_id = f"{number:06d}"
+        probability_map, truth = planted_pair(random, side)
+        image = cv2.add(probability_map // 2, random.integers(0, 64, truth.shape, np.uint8))
+        cv2.imwrite(str(folder / "train_images" / f"{image_id}.png"), image)
+        maps.write(image_id, probability_map[..., None])
+        os.link(maps.path(image_id, "mask"), run.test / f"{image_id}.png")
+        rows.append(f"{image_id},{encode(truth)}\n")
+    write_text(folder / "train.csv", "".join(rows))
+    data = {"root": ".", "test_images": "train_images", "sample_submission": None}
+    write_text(folder / f"{NAME}.yaml", yaml.safe_dump({"data": data}))
+
+
+def plant_models(folder: Path, run: RunFolder) -> None:
+    """What training leaves of each fold, without a network, and the record that it made the planted maps."""
+    _, settings = open_run(run.root)
+    for fold in range(settings.folds.count):
+        write_text(run.fold(fold).weights, f"planted {fold}")
+        write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
+    write_json(run.oof / "made_from.json", map_inputs(run, settings))
+    write_json(run.test / "made_from.json", {"ensemble": sha256_of_json(test_inputs(run, settings))})
+
+
+def measured(command: list[str], folder: Path) -> tuple[float, float, float]:
+    """Processor seconds, seconds and peak megabytes of a command, its output in stage.log."""
+    started = time.perf_counter()
+    with (folder / "stage.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed; see {folder / 'stage.log'}")
+    return usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss * 1024 / 1e6
+
+
+def draw(costs: list[Cost], side: int, path: Path) -> None:
+    """Processor seconds beside proportional growth, and peak memory, both against images."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for stage in STAGES:
+        own = [cost for cost in costs if cost.stage == stage]
+        images = np.array([cost.images for cost in own])
+        (line,) = left.loglog(images, [cost.processor for cost in own], "o-", label=stage)
+        proportional = own[-1].processor * images / images[-1]
+        left.loglog(images, proportional, ":", color=line.get_color(), label="proportional" if stage == "05" else None)
+        right.semilogx(images, [cost.megabytes for cost in own], "o-", label=stage)
+    left.set(xlabel=f"images of {side} px", ylabel="processor seconds")
+    right.set(xlabel=f"images of {side} px", ylabel="peak memory, MB", ylim=(0, None))
+    left.legend()
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
