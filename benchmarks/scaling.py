@@ -145,6 +145,7 @@ def draw(costs: list[Cost], side: int, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for stage in STAGES:
@@ -154,6 +155,8 @@ def draw(costs: list[Cost], side: int, path: Path) -> None:
         proportional = own[-1].processor * images / images[-1]
         left.loglog(images, proportional, ":", color=line.get_color(), label="proportional" if stage == "05" else None)
         right.semilogx(images, [cost.megabytes for cost in own], "o-", label=stage)
+    for panel in (left, right):
+        panel.xaxis.set_minor_formatter(NullFormatter())
     left.set(xlabel=f"images of {side} px", ylabel="processor seconds")
     right.set(xlabel=f"images of {side} px", ylabel="peak memory, MB", ylim=(0, None))
     left.legend()
