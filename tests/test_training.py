@@ -12,6 +12,7 @@ from lib.config import Settings, check_settings
 from lib.data import inspect_all, open_training
 from lib.dataset import CropDataset, EpochSampler, batches, build_loader
 from lib.errors import UserError
+from lib.folds import image_table
 from lib.losses import signed_distances
 from lib.training import FoldTraining, train_folds
 
@@ -37,8 +38,8 @@ def data(settings):
 
 @pytest.fixture
 def table(data) -> pd.DataFrame:
-    facts = pd.DataFrame(fact._asdict() for fact in inspect_all(data, workers=1))
-    return facts.assign(fold=np.arange(len(facts)) % 2, group=facts.id)
+    images = image_table(inspect_all(data, workers=1), data.groups, data.classes)
+    return images.assign(fold=np.arange(len(images)) % 2, group=images.id)
 
 
 def test_a_batch_depends_on_seed_and_epoch_but_not_on_workers(settings, data):
