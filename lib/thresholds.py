@@ -64,6 +64,7 @@ class ClassChoice:
     fold_rules: dict[int, Rule]  # tuned on all folds but this one
     curve: np.ndarray  # (255,) score of all images at each threshold, with the rule's gate
     fold_curves: dict[int, np.ndarray]  # the same of each fold's images
+    fold_nested: dict[int, float]  # each fold's score by the rule tuned without it
     in_sample: float
     nested: float
     at_half: float  # what no tuning gives
@@ -75,9 +76,9 @@ class ClassChoice:
         """Folds that the others' threshold does not suit: their own best one, its score, and theirs at the others'."""
         found = {}
         for fold, curve in self.fold_curves.items():
-            best, told = int(curve.argmax()), float(curve[self.fold_rules[fold].threshold - 1])
-            if curve[best] - told > FOREIGN:
-                found[fold] = int(THRESHOLDS[best]), float(curve[best]), told
+            best = int(curve.argmax())
+            if curve[best] - self.fold_nested[fold] > FOREIGN:
+                found[fold] = int(THRESHOLDS[best]), float(curve[best]), self.fold_nested[fold]
         return found
 
     def to_dict(self) -> dict:
@@ -230,17 +231,19 @@ def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoic
     curve = pooled(*terms)
     low, high = plateau(*_bottoms(chosen.gate, terms), table.groups, column)
     nested = np.empty((2, len(folds)))
-    fold_rules, fold_curves = {}, {}
+    fold_rules, fold_curves, fold_nested = {}, {}, {}
     for fold, others, left_out in splits(folds):
         fold_curves[fold] = pooled(*(term[left_out] for term in terms))
         tuned = fold_rules[fold] = tune(table.of(others), rule)
         nested[:, left_out] = [term[:, tuned.threshold - 1] for term in table.of(left_out).gated(tuned.gate)]
+        fold_nested[fold] = float(pooled(*nested[:, left_out]))
     return ClassChoice(
         rule=chosen,
         plateau=(int(THRESHOLDS[low]), int(THRESHOLDS[high])),
         fold_rules=fold_rules,
         curve=curve,
         fold_curves=fold_curves,
+        fold_nested=fold_nested,
         in_sample=float(curve[column]),
         nested=float(pooled(*nested)),
         at_half=float(pooled(table.numerator[:, HALF - 1], table.denominator[:, HALF - 1])),
