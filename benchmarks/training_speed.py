@@ -37,7 +37,7 @@ from tqdm import tqdm  # noqa: E402
 
 from lib.cli import run_stage  # noqa: E402
 from lib.data import open_training  # noqa: E402
-from lib.device import best_device, resolve_precision  # noqa: E402
+from lib.device import best_device, keep_freed_memory, resolve_precision  # noqa: E402
 from lib.folds import read_folds  # noqa: E402
 from lib.run import FoldFolder, open_run  # noqa: E402
 from lib.training import FoldTraining  # noqa: E402
@@ -48,6 +48,7 @@ def measure(arguments: argparse.Namespace) -> None:
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
     device = best_device()
+    keep_freed_memory(device)
     precision = resolve_precision(settings.train.precision, device)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +105,7 @@ def others(training: FoldTraining, precision: str) -> dict[str, other_loops.Epoc
     found, absent = {}, []
     for build in (other_loops.notebook, other_loops.lightning, other_loops.fastai):
         loader = other_loops.TimedLoader(
-            dataset, training.loader.batch_size, len(training.loader), training.settings.train.workers, clock
+            dataset, training.loader.batch_size, len(training.loader), training.loader.num_workers, clock
         )
         try:
             found[build.__name__] = build(training.settings.model, loader, training.accelerator.device, precision)

@@ -221,7 +221,7 @@ class TrainSettings(Section):
     accumulate: PositiveInt = 1  # batches whose gradients make one step: large batches in the memory of small ones
     crop_size: PositiveInt = 256
     crops_per_image: PositiveInt = 1  # in an epoch; more for few and large images
-    cache_mb: NonNegativeInt = 0  # decoded images kept by each loader process; pays where they fit
+    cache_mb: NonNegativeInt = 256  # decoded images kept by each loader process
     foreground_share: Probability = 0.33  # of crops lie around a mask pixel
     empty_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # at most, of an epoch's images; null: all of them
     pseudo_labels: Path | None = None  # a run after 04, whose sure test masks are learned from too; never validated on
@@ -235,7 +235,7 @@ class TrainSettings(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99  # of the averaged weights, which are kept, as SWA's would be
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # the network, by torch.compile: each fold then begins with a minute or more of compiling
-    workers: NonNegativeInt = 2
+    workers: NonNegativeInt | None = None  # loader processes; null: one a core beside a GPU, none without
     seed: NonNegativeInt = 0
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # gets each epoch's numbers
 

@@ -26,6 +26,7 @@ from lib.errors import UserError
 from lib.images import dicom_field, image_size, read_image, read_mask_image
 from lib.layout import PLACEHOLDER, WILDCARD, clean_id, fill, find_files, make_id
 from lib.morphology import components
+from lib.parallel import THREADS
 from lib.rle import decode_union
 from lib.tables import column, read_table
 
@@ -203,15 +204,18 @@ def open_test(settings: DataSettings) -> TestData:
     return TestData(settings, files, columns, rows)
 
 
-def inspect_all(training: TrainingData, workers: int) -> list[ImageFacts]:
-    """Decode every training image and mask once, over `workers` processes, and return their facts in the order of ids.
+def inspect_all(training: TrainingData, workers: int | None) -> list[ImageFacts]:
+    """Decode every training image and mask once, over `workers` processes (None: as many as cores).
+
+    Returns their facts in the order of ids.
 
     Raises one UserError with the number of unusable images and what is wrong with the first few.
     """
     from lib.progress import progress
 
     facts, problems = [], []
-    for result in progress("checking", _inspect_in_order(training, workers), len(training.ids)):
+    in_order = _inspect_in_order(training, THREADS if workers is None else workers)
+    for result in progress("checking", in_order, len(training.ids)):
         (facts if isinstance(result, ImageFacts) else problems).append(result)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""

@@ -14,8 +14,11 @@ from lib.config import Settings
 from lib.data import TrainingData
 from lib.errors import UserError
 from lib.losses import signed_distances
+from lib.parallel import THREADS
 
 cv2.setNumThreads(0)  # OpenCV's threads would fight the loader's processes
+
+MOST_WORKERS = 8
 
 Batch = dict[str, torch.Tensor]
 
@@ -24,7 +27,7 @@ class ImageCache:
     """The images and masks read last, of some megabytes at most; each process has its own."""
 
     def __init__(self, megabytes: int) -> None:
-        self.room = megabytes * 1_000_000
+        self.room, self.used = megabytes * 1_000_000, 0
         self.kept: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
     def get(self, image_id: str, read: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -33,12 +36,17 @@ class ImageCache:
             self.kept.move_to_end(image_id)
             return self.kept[image_id]
         both = read()
-        size = sum(array.nbytes for array in both)
-        if size <= self.room:
+        if _bytes(both) <= self.room:
             self.kept[image_id] = both
-            while sum(array.nbytes for kept in self.kept.values() for array in kept) > self.room:
-                self.kept.popitem(last=False)
+            self.used += _bytes(both)
+        while self.used > self.room:
+            _, dropped = self.kept.popitem(last=False)
+            self.used -= _bytes(dropped)
         return both
+
+
+def _bytes(arrays: tuple[np.ndarray, np.ndarray]) -> int:
+    return sum(array.nbytes for array in arrays)
 
 
 class CropDataset(Dataset):
@@ -116,8 +124,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in share[self.process :: self.processes]])
 
 
-def build_loader(dataset: CropDataset, settings: Settings, process: int, processes: int, pin: bool) -> DataLoader:
-    """Batches of one epoch after another; set `loader.sampler.epoch` before each."""
+def build_loader(
+    dataset: CropDataset, settings: Settings, process: int, processes: int, device: torch.device
+) -> DataLoader:
+    """Batches of one epoch after another, for one of several processes; set `loader.sampler.epoch` before each."""
     empty, left_out = np.empty(0, int), 0
     if settings.train.empty_share is not None:
         empty, share = np.flatnonzero(np.tile(dataset.empty, dataset.crops_per_image)), settings.train.empty_share
@@ -126,14 +136,17 @@ def build_loader(dataset: CropDataset, settings: Settings, process: int, process
         raise UserError("all masks are empty, and train.empty_share leaves none of them to train on")
     sampler = EpochSampler(len(dataset), settings.train.seed, process, processes, empty, left_out)
     batch_size = min(settings.train.batch_size, len(sampler))
+    workers = settings.train.workers
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(max(THREADS // processes, 1), MOST_WORKERS)
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         drop_last=True,  # a last batch of one image breaks batch normalisation
-        num_workers=settings.train.workers,
-        persistent_workers=settings.train.workers > 0,
-        pin_memory=pin,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
     )
 
 

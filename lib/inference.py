@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from lib.config import Settings
 from lib.data import TestData, TrainingData
-from lib.device import best_device, resolve_precision
+from lib.device import best_device, keep_freed_memory, resolve_precision
 from lib.files import read_json, sha256_of_json, write_json
 from lib.maps import MapStore
 from lib.models import load_weights
@@ -85,6 +85,7 @@ def _predict(
 def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> Predictor:
     """The average of some folds' models, on the best device there is."""
     device = best_device()
+    keep_freed_memory(device)
     networks = [
         load_weights(run.fold(fold).weights, settings.model, len(classes), settings.data.channels) for fold in folds
     ]

@@ -12,12 +12,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from timm.utils import ModelEmaV3
+from torch import nn
 from tqdm import tqdm
 
 from lib.config import Settings, save_settings
 from lib.data import TrainingData
 from lib.dataset import Batch, CropDataset, batches, build_loader
-from lib.device import best_device, is_out_of_memory, resolve_precision
+from lib.device import (
+    best_device,
+    compute_slow_gradients_in_float32,
+    is_out_of_memory,
+    keep_freed_memory,
+    resolve_precision,
+)
 from lib.errors import UserError
 from lib.files import atomic_path, write_json, write_text
 from lib.folds import coverage_columns
@@ -63,13 +70,15 @@ class FoldTraining:
         self.fold, self.folder, self.data, self.settings = fold, folder, data, settings
         self.made_from, self.accelerator, self.precision = made_from, accelerator, precision
         self.after_epoch = after_epoch
+        on_cpu = accelerator.device.type == "cpu"  # cpu:0 of several processes, where torch copies what is on a cpu
+        self.device = torch.device("cpu") if on_cpu else accelerator.device
         self.validation_ids = table.id[table.fold == fold].tolist()
         others = table[table.fold != fold]
         coverage = others[coverage_columns(data.classes)].to_numpy()
         self.shares, empty = coverage.mean(axis=0).tolist(), (coverage == 0).all(axis=1)
         self.metric = Metric.of(settings.threshold)
         self.score_name = f"val_{self.metric.name}"
-        self.loss = SegmentationLoss(settings.loss).to(accelerator.device)
+        self.loss = SegmentationLoss(settings.loss).to(self.device)
         crop = (
             min(settings.train.crop_size, int(table.height.max())),
             min(settings.train.crop_size, int(table.width.max())),
@@ -80,13 +89,7 @@ class FoldTraining:
             training_ids, source = training_ids + pseudo.ids, WithPseudoLabels(data, pseudo)
             empty = np.append(empty, list(pseudo.empty.values()))
         dataset = CropDataset(source, training_ids, settings, crop, self.loss.needs_distance, empty)
-        self.loader = build_loader(
-            dataset,
-            settings,
-            accelerator.process_index,
-            accelerator.num_processes,
-            pin=accelerator.device.type == "cuda",
-        )
+        self.loader = build_loader(dataset, settings, accelerator.process_index, accelerator.num_processes, self.device)
         self.steps = len(self.loader) * settings.train.epochs
         self.progress = Progress()
 
@@ -96,13 +99,16 @@ class FoldTraining:
         built = build_pretrained(self.settings.model, len(self.data.classes), self.settings.data.channels)
         self.weights_source = built.weights_source
         start_at_shares(built.network, self.shares)
-        self.average = ModelEmaV3(
-            built.network.to(self.accelerator.device), decay=self.settings.train.ema_decay, use_warmup=True
-        )
+        self.average = ModelEmaV3(built.network.to(self.device), decay=self.settings.train.ema_decay, use_warmup=True)
+        if self.device.type == "cpu" and self.precision == "bf16":
+            compute_slow_gradients_in_float32(built.network)
         if self.settings.train.compile:
             built.network.compile()  # in place, so that the tensors keep their names
         optimizer = build_optimizer(built.network, self.settings)
         self.network, self.optimizer = self.accelerator.prepare(built.network, optimizer)
+        # listed once: walking through the modules in each step costs as much as averaging them does
+        self.parameters = list(built.network.parameters())
+        self.learned, self.averaged = floats(built.network), floats(self.average.module)
         if self.folder.resume.is_file():
             self.load_state()
 
@@ -171,7 +177,7 @@ class FoldTraining:
 
     def train_step(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         """One batch, and an optimizer step after each train.accumulate; the loss and its terms, still on the device."""
-        batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         for group in self.optimizer.param_groups:
             is_frozen = group["is_encoder"] and step < self.settings.train.freeze_epochs * len(self.loader)
             group["lr"] = 0.0 if is_frozen else self.lr(step) * group["lr_factor"]
@@ -181,10 +187,10 @@ class FoldTraining:
         number, whole = step % len(self.loader) + 1, self.settings.train.accumulate
         self.accelerator.backward(total / self.batches_in_step(number))
         if number % whole == 0 or number == len(self.loader):
-            self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.train.clip_norm)
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.train.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.average.update(self.accelerator.unwrap_model(self.network), step)
+            torch._foreach_lerp_(self.averaged, self.learned, 1 - self.average.get_decay(step))
         return {"loss": total.detach()} | {f"loss_{name}": term for name, term in terms.items()}
 
     def batches_in_step(self, number: int) -> int:
@@ -210,7 +216,7 @@ class FoldTraining:
             for statistics in self.average.module.buffers():  # of each process's own batches; the first one's are saved
                 torch.distributed.broadcast(statistics, src=0)
         one_view = self.settings.infer.model_copy(update={"tta": "none"})
-        predictor = Predictor([self.average.module], one_view, self.accelerator.device, self.precision)
+        predictor = Predictor([self.average.module], one_view, self.device, self.precision)
         mine = self.validation_ids[self.accelerator.process_index :: self.accelerator.num_processes]
         stream = (
             (image_id, probability_map, self.data.read_mask(image_id))
@@ -316,6 +322,11 @@ def build_optimizer(network: SegmentationNet, settings: Settings) -> torch.optim
     return torch.optim.AdamW(groups, lr=settings.train.lr, fused=True)
 
 
+def floats(network: nn.Module) -> list[torch.Tensor]:
+    """The network's parameters and statistics, which share their memory with it."""
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+
+
 def seed_all(*seed: int) -> None:
     """Seed python, numpy and torch from a tuple of integers, such as (seed, fold, epoch)."""
     set_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -326,6 +337,7 @@ def train_folds(
 ) -> list[dict]:
     """Train the folds one after another under one progress bar; what each fold's `metrics.json` says."""
     device = best_device()
+    keep_freed_memory(device)
     precision = resolve_precision(settings.train.precision, device)
     tracker = settings.train.tracker
     require_tracker(tracker)

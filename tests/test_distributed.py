@@ -102,8 +102,8 @@ def fixed_statistics() -> None:
 
 def test_two_processes_train_as_one_with_twice_the_batch(prepared, tmp_path):
     one, both = copies(prepared, tmp_path, 2)
-    assert script(one, *TRAIN, "train.batch_size=8", plant=fixed_statistics).code == 0
-    ended = two(both, *TRAIN, "train.batch_size=4", plant=fixed_statistics)
+    assert script(one, *TRAIN, "train.batch_size=8", "train.precision=fp32", plant=fixed_statistics).code == 0
+    ended = two(both, *TRAIN, "train.batch_size=4", "train.precision=fp32", plant=fixed_statistics)
     assert [process.code for process in ended] == [0, 0], ended
     assert ended[1].out == ""
     expected, found = histories(one, both)

@@ -112,7 +112,7 @@ def test_empty_images_are_at_most_the_share_asked_for(competition, share, expect
     empty[[0, 7]], kept = True, empty.sum()
     assert kept <= 2 and empty.sum() == 2
     dataset = CropDataset(data, ids, settings, (32, 32), False, empty)
-    sampler = build_loader(dataset, settings, 0, 1, pin=False).sampler
+    sampler = build_loader(dataset, settings, 0, 1, torch.device("cpu")).sampler
     drawn = [index for _, index in sampler]
     assert len(drawn) == expected
     assert sum(empty[drawn]) == expected - 10
@@ -122,7 +122,7 @@ def test_nothing_but_empty_images_is_refused(competition):
     settings = settings_of(competition, empty_share=0.0)
     dataset = CropDataset(None, ["a", "b"], settings, (32, 32), False, np.array([True, True]))
     with pytest.raises(UserError, match=r"train\.empty_share leaves none"):
-        build_loader(dataset, settings, 0, 1, pin=False)
+        build_loader(dataset, settings, 0, 1, torch.device("cpu"))
 
 
 def test_a_mask_that_moves_with_the_threshold_is_not_sure():

@@ -46,7 +46,7 @@ def test_a_batch_depends_on_seed_and_epoch_but_not_on_workers(settings, data):
     def epoch_of(workers: int, epoch: int) -> list[torch.Tensor]:
         changed = settings.model_copy(update={"train": settings.train.model_copy(update={"workers": workers})})
         dataset = CropDataset(data, data.ids, changed, (48, 64), with_distances=True)
-        loader = build_loader(dataset, changed, process=0, processes=1, pin=False)
+        loader = build_loader(dataset, changed, process=0, processes=1, device=torch.device("cpu"))
         loader.sampler.epoch = epoch
         return [batch[name] for batch in batches(loader) for name in ("images", "masks", "distances")]
 
@@ -68,7 +68,7 @@ def test_processes_share_out_the_images_of_an_epoch():
 def test_a_worker_error_keeps_its_one_sentence(settings, data, competition):
     changed = settings.model_copy(update={"train": settings.train.model_copy(update={"workers": 1})})
     dataset = CropDataset(data, data.ids, changed, (48, 64), with_distances=False)
-    loader = build_loader(dataset, changed, process=0, processes=1, pin=False)
+    loader = build_loader(dataset, changed, process=0, processes=1, device=torch.device("cpu"))
     for path in (competition / "train_images").iterdir():
         path.unlink()
     with pytest.raises(UserError) as caught:
