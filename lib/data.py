@@ -28,6 +28,7 @@ from lib.layout import PLACEHOLDER, WILDCARD, clean_id, fill, find_files, make_i
 from lib.morphology import components
 from lib.parallel import THREADS
 from lib.rle import decode_union
+from lib.slides import Slide, open_slide
 from lib.tables import column, read_table
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")
@@ -86,6 +87,13 @@ class Images:
             if plane.shape != planes[0].shape:
                 raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")
         return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+
+    def open_image(self, image_id: str) -> np.ndarray | Slide:
+        """What `[top:bottom, left:right]` reads regions of, as of read_image's array, decoding no more where it can."""
+        settings, paths = self.settings, self.files[image_id]
+        limits = settings.value_range, settings.plane, settings.max_pixels
+        slide = open_slide(Path(paths[0]), settings.channels, *limits) if len(paths) == 1 else None
+        return self.read_image(image_id) if slide is None else slide
 
 
 class TrainingData(Images):

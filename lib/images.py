@@ -18,6 +18,7 @@ from lib.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 OPENCV_MAX_PIXELS = 1 << 30
+PHOTOMETRIC, EXTRA_SAMPLES, UNASSOCIATED_ALPHA = 262, 338, 2  # two tags' numbers and a value of the second
 PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB")  # Pillow's modes that numpy holds as they are
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse slides that max_pixels admits
@@ -39,6 +40,7 @@ class Header(NamedTuple):
     width: int
     pages: int
     format: str
+    is_plain_tiff: bool  # values stand for gray, RGB or YCbCr, and no alpha that OpenCV multiplies them by
 
 
 def read_image(
@@ -60,7 +62,13 @@ def read_image(
 
     Raises UserError naming the file when it is missing, unreadable, cut short, or larger than `max_pixels`.
     """
-    content = _read(path, max_pixels)
+    return to_pixels(_read(path, max_pixels), path, channels, value_range, plane)
+
+
+def to_pixels(
+    content: Content, path: Path, channels: int, value_range: tuple[float, float] | str | None, plane: int | None
+) -> np.ndarray:
+    """What a file holds, or a region of it, as uint8 (height, width, channels): as read_image says."""
     values = content.values
     if plane is not None:
         if plane >= values.shape[2]:
@@ -96,8 +104,8 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     elif suffix == ".dcm":
         height, width = _dicom_size(_open_dicom(path, stop_before_pixels=True), path)
     else:
-        height, width, *_ = _pillow_header(path)
-    return _checked_size(height, width, max_pixels, path)
+        height, width, *_ = read_header(path)
+    return checked_size(height, width, max_pixels, path)
 
 
 def dicom_field(path: Path, keyword: str) -> str:
@@ -116,25 +124,33 @@ def _read(path: Path, max_pixels: int) -> Content:
     if suffix == ".npy":
         format = "npy"
         values = _as_planes(_map_npy(path), path)
-        _checked_size(*values.shape[:2], max_pixels, path)
+        checked_size(*values.shape[:2], max_pixels, path)
         values = np.array(values)
     else:
-        height, width, pages, format = _pillow_header(path)
-        _checked_size(height, width, max_pixels, path)
+        height, width, pages, format, _ = read_header(path)
+        checked_size(height, width, max_pixels, path)
         use_pillow = format == "GIF" or pages > 1 or height * width > OPENCV_MAX_PIXELS
         values = _decode_with_pillow(path, pages) if use_pillow else _decode(path, format)
         if values.shape[:2] != (height, width):
             raise UserError(f"{path} is {height} x {width} by its header and {values.shape[:2]} when decoded")
-    largest = {"b": 1, "u": 2 ** (8 * values.dtype.itemsize) - 1}.get(values.dtype.kind)
-    return Content(values, None if largest is None else (0, largest), format)
+    return Content(values, full_range(values.dtype), format)
 
 
-def _pillow_header(path: Path) -> Header:
+def full_range(dtype: np.dtype) -> tuple[float, float] | None:
+    """The least and largest value of an unsigned type; None for signed values and floats."""
+    largest = {"b": 1, "u": 2 ** (8 * dtype.itemsize) - 1}.get(dtype.kind)
+    return None if largest is None else (0, largest)
+
+
+def read_header(path: Path) -> Header:
+    """Size, pages and format by the header, of what Pillow knows. Raises UserError as read_image does."""
     try:
         with Image.open(path) as image:
             pages = image.n_frames if image.format == "TIFF" else 1
             format = "JPEG" if image.format == "MPO" else image.format  # a JPEG that other pictures follow
-            return Header(image.height, image.width, pages, format)
+            tags = image.tag_v2 if image.format == "TIFF" else {}
+            is_plain = tags.get(PHOTOMETRIC) in (1, 2, 6) and UNASSOCIATED_ALPHA not in tags.get(EXTRA_SAMPLES, ())
+            return Header(image.height, image.width, pages, format, is_plain)
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except UnidentifiedImageError:
@@ -231,7 +247,7 @@ def _dicom_size(dicom, path: Path) -> tuple[int, int]:
 def _read_dicom(path: Path, max_pixels: int) -> Content:
     """Stored values (no rescale slope), low shown dark also where low means white."""
     dicom = _open_dicom(path)
-    _checked_size(*_dicom_size(dicom, path), max_pixels, path)
+    checked_size(*_dicom_size(dicom, path), max_pixels, path)
     try:
         pixels = dicom.pixel_array
         largest = 2 ** int(dicom.BitsStored) - 1
@@ -242,7 +258,8 @@ def _read_dicom(path: Path, max_pixels: int) -> Content:
     return Content(values, (0, largest) if values.dtype.kind == "u" else None, "dicom")
 
 
-def _checked_size(height: int, width: int, max_pixels: int, path: Path) -> tuple[int, int]:
+def checked_size(height: int, width: int, max_pixels: int, path: Path) -> tuple[int, int]:
+    """The size. Raises UserError where it is more than `max_pixels`."""
     if height * width > max_pixels:
         raise UserError(f"{path} has {height} x {width} pixels, more than data.max_pixels = {max_pixels:,} allows")
     return height, width

@@ -15,7 +15,7 @@ from lib.errors import UserError
 from lib.maps import MapStore, to_map
 from lib.models import SegmentationNet
 from lib.parallel import THREADS, prefetched
-from lib.windows import blended_map
+from lib.windows import LargeImage, blended_map
 
 FLIPS = {"none": [()], "hflip": [(), (3,)], "flips": [(), (3,), (2,), (2, 3)], "d4": [(), (3,), (2,), (2, 3)]}
 MAX_BATCH_PIXELS = 1 << 22  # a batch of larger images is smaller, so that memory is bounded by this and not by the data
@@ -26,6 +26,7 @@ class ImageSource(Protocol):
 
     def image_size(self, image_id: str) -> tuple[int, int]: ...
     def read_image(self, image_id: str) -> np.ndarray: ...
+    def open_image(self, image_id: str) -> LargeImage: ...
 
 
 class Predictor:
@@ -54,9 +55,9 @@ class Predictor:
             maps = to_map(self.predict_batch(np.stack([image for _, image in batch])))
             yield from ((image_id, one) for (image_id, _), one in zip(batch, maps, strict=True))
         for image_id in large:
-            yield image_id, self.predict_windows(images.read_image(image_id))
+            yield image_id, self.predict_windows(images.open_image(image_id))
 
-    def predict_windows(self, image: np.ndarray) -> np.ndarray:
+    def predict_windows(self, image: LargeImage) -> np.ndarray:
         """uint8 image (height, width, channels) to its uint8 map, by windows that overlap."""
         stride, window = max(network.stride for network in self.networks), self.settings.window
         overlap = math.ceil(window * self.settings.overlap / stride) * stride

@@ -9,11 +9,20 @@ falls along half a cosine while that of the next one rises, so that no seam show
 import math
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from lib.maps import to_map
+
+
+class LargeImage(Protocol):
+    """What is cut into windows: an array uint8 (height, width, channels), or a file of which `[...]` reads a region."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray: ...
+
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 (batch, height, width, channels) to probabilities (..., classes)
 
@@ -55,7 +64,7 @@ def windows_along(length: int, window: int, overlap: int, stride: int) -> list[W
 
 
 def blended_map(
-    image: np.ndarray, predict: Predict, window: int, overlap: int, stride: int, batch_size: int
+    image: LargeImage, predict: Predict, window: int, overlap: int, stride: int, batch_size: int
 ) -> np.ndarray:
     """The map uint8 (height, width, classes) of an image uint8 (height, width, channels), window by window.
 

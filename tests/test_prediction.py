@@ -48,6 +48,8 @@ class InMemory(dict):
     def read_image(self, image_id: str) -> np.ndarray:
         return self[image_id]
 
+    open_image = read_image
+
 
 @pytest.fixture
 def images() -> InMemory:

@@ -1,0 +1,69 @@
+"""Slides: large tif files read region by region, so that none is ever decoded whole."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from lib.errors import UserError
+from lib.images import SUFFIXES, Content, checked_size, full_range, read_header, to_pixels
+
+TIF = tuple(suffix for suffix in SUFFIXES if suffix.startswith(".tif"))
+MAX_BLOCK_PIXELS = 1 << 22  # of a tile or strip, which is decoded as a whole
+CACHE_MB = 128  # decoded tiles that the next windows share; GDAL's own limit is a share of the machine's memory
+
+
+class Slide:
+    """An image uint8 (height, width, channels) of which `slide[top:bottom, left:right]` reads just that region."""
+
+    def __init__(self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None) -> None:
+        import rasterio
+
+        self.path = path
+        self._asked = (path, channels, value_range, plane)
+        self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_MB)
+        self._damaged = rasterio.errors.RasterioError
+        no_place = rasterio.errors.NotGeoreferencedWarning
+        with self._environment, warnings.catch_warnings(category=no_place, action="ignore"):
+            self._file = rasterio.open(path)
+        self.shape = (self._file.height, self._file.width, channels)
+
+    @property
+    def block_pixels(self) -> int:
+        """Pixels of a tile or strip."""
+        return max(height * width for height, width in self._file.block_shapes)
+
+    def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
+        """A region. Raises UserError where the file is cut short or damaged there."""
+        window = tuple(axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
+        try:
+            with self._environment:
+                values = np.moveaxis(self._file.read(window=window), 0, 2)
+        except self._damaged as error:
+            raise UserError(f"{self.path} is cut short or damaged: {' '.join(str(error).split())}") from None
+        return to_pixels(Content(values, full_range(values.dtype), "TIFF"), *self._asked)
+
+
+def open_slide(
+    path: Path,
+    channels: int,
+    value_range: tuple[float, float] | str | None,
+    plane: int | None,
+    max_pixels: int,
+) -> Slide | None:
+    """The file by regions, or None where it must be decoded as a whole.
+
+    That is where rasterio is not installed, and for other formats than tif, several pages, strips as high as the image,
+    colour maps, alpha, and value_range "image", which needs all values. Raises UserError for more than `max_pixels`.
+    """
+    if path.suffix.lower() not in TIF or value_range == "image":
+        return None
+    header = read_header(path)
+    checked_size(header.height, header.width, max_pixels, path)
+    if header.pages > 1 or not header.is_plain_tiff:
+        return None
+    try:
+        slide = Slide(path, channels, value_range, plane)
+    except ModuleNotFoundError:
+        return None
+    return slide if slide.block_pixels <= MAX_BLOCK_PIXELS else None

@@ -1,0 +1,93 @@
+"""Slides by region: the pixels that reading the whole file gives, and whole files where regions cannot be had."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from test_images import COLOUR, COLOUR16, GRAY, GRAY16, save
+from test_windows import untrained
+
+import lib.slides
+from lib.config import DataSettings, InferSettings
+from lib.data import Images
+from lib.errors import UserError
+from lib.images import MAX_PIXELS, read_image
+from lib.prediction import Predictor
+from lib.slides import open_slide
+
+pytest.importorskip("rasterio")
+TILED = {"tile": (16, 16), "compression": "deflate"}
+
+
+@pytest.mark.parametrize(
+    ("array", "asked", "options"),
+    [
+        (COLOUR, {}, {"photometric": "rgb"}),
+        (COLOUR, {}, {"photometric": "rgb", **TILED}),
+        (COLOUR, {"channels": 1}, {"photometric": "rgb", "rowsperstrip": 3}),
+        (COLOUR, {"channels": 1, "plane": 2}, {"photometric": "rgb", "bigtiff": True}),
+        (np.moveaxis(COLOUR, 2, 0), {}, {"photometric": "rgb", "planarconfig": "separate", **TILED}),
+        (np.dstack([COLOUR, GRAY]), {"channels": 4}, {"photometric": "rgb", "extrasamples": ["unspecified"], **TILED}),
+        (GRAY, {}, {"photometric": "minisblack", **TILED}),
+        (GRAY16, {"channels": 1}, {"photometric": "minisblack", **TILED}),
+        (COLOUR16, {"value_range": (100, 40_000)}, {"photometric": "rgb", **TILED}),
+        (GRAY.astype(np.float32), {"value_range": (0, 300)}, {"photometric": "minisblack", **TILED}),
+    ],
+)
+def test_regions_are_those_of_the_whole_image(tmp_path, array, asked, options):
+    path = save(tmp_path / "a.tif", array, **options)
+    asked = {"channels": 3, "value_range": None, "plane": None, "max_pixels": MAX_PIXELS} | asked
+    slide, whole = open_slide(path, **asked), read_image(path, **asked)
+    assert slide.shape == whole.shape
+    for region in (np.s_[:, :], np.s_[3:17, 5:31], np.s_[15:17, 16:17], np.s_[0:20, 30:31]):
+        np.testing.assert_array_equal(slide[region], whole[region])
+        assert slide[region].dtype == np.uint8
+
+
+def test_what_has_no_regions_is_left_to_be_decoded_whole(tmp_path, monkeypatch):
+    def opened(path: Path, value_range=None):
+        return open_slide(path, 3, value_range, None, MAX_PIXELS)
+
+    tiled = save(tmp_path / "tiled.tif", COLOUR, photometric="rgb", **TILED)
+    assert opened(tiled) is not None
+    assert opened(tiled, "image") is None
+    assert opened(save(tmp_path / "white.tif", GRAY, photometric="miniswhite")) is None
+    assert opened(save(tmp_path / "pages.tif", np.moveaxis(COLOUR, 2, 0), photometric="minisblack")) is None
+    assert opened(save(tmp_path / "a.png", COLOUR)) is None
+    transparent = np.dstack([COLOUR, GRAY])
+    assert opened(save(tmp_path / "b.tif", transparent, photometric="rgb", extrasamples=["unassalpha"])) is None
+    palette = np.zeros((3, 256), np.uint16)
+    assert opened(save(tmp_path / "palette.tif", GRAY, photometric="palette", colormap=palette)) is None
+    monkeypatch.setattr(lib.slides, "MAX_BLOCK_PIXELS", 600)
+    assert opened(tiled) is not None
+    assert opened(save(tmp_path / "strip.tif", COLOUR, photometric="rgb", rowsperstrip=20)) is None
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert opened(tiled) is None
+
+
+def test_a_slide_that_is_too_large_or_cut_short_is_an_error_with_its_name(tmp_path):
+    path = save(tmp_path / "a.tif", COLOUR, photometric="rgb", rowsperstrip=2)
+    with pytest.raises(UserError, match=r"a\.tif has 20 x 31 pixels, more than data\.max_pixels"):
+        open_slide(path, 3, None, None, max_pixels=600)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        path_end = file.pages[0].dataoffsets[-1]
+    path.write_bytes(whole[:path_end])
+    slide = open_slide(path, 3, None, None, MAX_PIXELS)
+    np.testing.assert_array_equal(slide[:4, :], COLOUR[:4])
+    with pytest.raises(UserError, match=r"a\.tif is cut short or damaged"):
+        slide[:, :]
+
+
+def test_a_slide_is_predicted_without_being_decoded_whole(tmp_path, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (300, 640, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64))
+    images = Images(DataSettings(root=tmp_path), {"a": [str(path)]})
+    predictor = Predictor([untrained()], InferSettings(tta="none", window=256), torch.device("cpu"), "fp32")
+    expected = predictor.predict_windows(image)
+    monkeypatch.setattr(Images, "read_image", None)
+    ((_, found),) = predictor.predict(images, ["a"])
+    np.testing.assert_array_equal(found, expected)
