@@ -46,15 +46,16 @@ AVERAGES = (("default", "linknet"), ("default", "fpn"), ("default", "linknet", "
 
 
 def ablations(arguments) -> None:
-    config, work = arguments.config.resolve(), arguments.work.resolve()
+    config, work, data = arguments.config.resolve(), arguments.work.resolve(), data_folder(arguments)
+    has_solution = (data / "solution.csv").is_file()
     runs = [
         Run(
             variant,
             seed,
             config,
-            data_folder(arguments),
+            data,
             (*arguments.overrides, *VARIANTS[variant], f"train.seed={seed}"),
-            test=variant == "default",
+            test=variant == "default" and has_solution,
             models_of=f"{config.stem}-default-{seed}" if variant in SAME_MODELS else None,
         )
         for seed in arguments.seeds
@@ -68,7 +69,7 @@ def ablations(arguments) -> None:
             members = zip(*(finished[row] for row in rows), strict=False)
             finished["average " + " + ".join(rows)] = [average(list(names), work) for names in members]
     print(markdown(comparison(finished, work), "row"))
-    if "default" in finished:
+    if "default" in finished and has_solution:
         print()
         print(markdown(fold_table([single_folds(name, work) for name in finished["default"]])))
 
