@@ -15,7 +15,7 @@ from lib.cli import Closing, parser, run_stage
 
 
 def prepare(arguments: argparse.Namespace) -> Closing:
-    from lib.config import load_settings
+    from lib.settings import load_settings
 
     settings = load_settings(arguments.config, arguments.overrides)
 

@@ -28,13 +28,13 @@ import pandas as pd  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from lib.compare import MEASURES, describe, finished_run, score_images, score_table  # noqa: E402
-from lib.config import load_settings  # noqa: E402
 from lib.data import open_training  # noqa: E402
 from lib.errors import UserError  # noqa: E402
 from lib.files import read_json, write_json, write_text  # noqa: E402
 from lib.folds import read_folds  # noqa: E402
 from lib.run import open_run  # noqa: E402
 from lib.score import score_submission  # noqa: E402
+from lib.settings import load_settings  # noqa: E402
 
 MEASURE_NAMES = {"dice": "Dice", "iou": "IoU", "boundary_iou": "boundary IoU"}
 REPEATS = 2000  # of the bootstrap

@@ -11,9 +11,10 @@ import numpy as np
 
 from lib.augment import build_augmentation, random_crop
 from lib.cli import parser, run_stage
-from lib.config import AUGMENT_PRESETS, AugmentSettings, Settings, load_settings
+from lib.config import AUGMENT_PRESETS, AugmentSettings, Settings
 from lib.data import TrainingData, open_training
 from lib.files import write_bytes
+from lib.settings import load_settings
 
 IMAGES = 4  # rows
 DRAWS = 2  # of each preset

@@ -1,21 +1,22 @@
 """Stages 03 and 04: which maps are missing or made by older models, and predicting just those."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from tqdm import tqdm
 
 from lib.config import Settings
 from lib.data import TestData, TrainingData
-from lib.device import best_device, keep_freed_memory, resolve_precision
 from lib.files import read_json, sha256_of_json, write_json
 from lib.maps import MapStore
-from lib.models import load_weights
-from lib.prediction import Predictor, predict_to_store
 from lib.processes import is_first, own_share, wait_for_all
 from lib.progress import progress
 from lib.provenance import map_inputs, test_inputs
 from lib.run import RunFolder
+
+if TYPE_CHECKING:  # torch comes with it, which a stage that has nothing to predict does without
+    from lib.prediction import Predictor
 
 
 def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: dict[str, str]) -> dict[str, list[str]]:
@@ -78,12 +79,18 @@ def _predict(
     store: MapStore,
     bar: tqdm,
 ) -> None:
+    from lib.prediction import predict_to_store
+
     for _ in predict_to_store(build_predictor(run, settings, data.classes, folds), data, ids, store):
         bar.update()
 
 
-def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> Predictor:
+def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> "Predictor":
     """The average of some folds' models, on the best device there is."""
+    from lib.device import best_device, keep_freed_memory, resolve_precision
+    from lib.models import load_weights
+    from lib.prediction import Predictor
+
     device = best_device()
     keep_freed_memory(device)
     networks = [

@@ -3,9 +3,13 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lib.config import Settings, check_settings, read_yaml, with_overrides
 from lib.errors import UserError
+from lib.settings import load_settings
+
+if TYPE_CHECKING:
+    from lib.config import Settings
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class FoldFolder:
             shutil.rmtree(self.root)
 
 
-def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, Settings]:
+def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Settings"]:
     """Open a run that 01 made, with its settings and any `section.key=value` on top.
 
     Raises UserError when the folder holds no run.
@@ -114,5 +118,4 @@ def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, Settings
     run = RunFolder(root)
     if not run.config.is_file():
         raise UserError(f"{root} is not a run folder (no config.yaml); make one with 01_prepare_folds.py")
-    content = read_yaml(run.config)
-    return run, check_settings(with_overrides(content, overrides), source=run.config)
+    return run, load_settings(run.config, overrides)

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from lib.cli import run_stage
-from lib.config import RleSettings, Settings, load_settings
+from lib.config import RleSettings, Settings
 from lib.errors import UserError
 from lib.images import MAX_PIXELS
 from lib.instances import describe_score, match_objects, object_score
 from lib.metrics import Metric, count_mask, pooled
 from lib.rle import decode_labels, decode_union, parse_runs
+from lib.settings import load_settings
 from lib.tables import column, read_table
 
 Masks = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the values of the other columns

@@ -13,10 +13,10 @@ import pytest
 from conftest import write_competition
 from stages import SETTINGS, STAGES, Ended, script
 
-from lib.config import load_settings
 from lib.data import TrainingData, open_training
 from lib.ensemble import average, find_weights, trials
 from lib.maps import MapStore
+from lib.settings import load_settings
 from lib.summary import summarise
 
 NAMES = ["runs/first", "runs/second"]

@@ -21,7 +21,7 @@ import rehearsal  # noqa: E402
 
 from lib import rle  # noqa: E402
 from lib.blue_marble import cut_tiles  # noqa: E402
-from lib.config import ThresholdSettings, load_settings  # noqa: E402
+from lib.config import ThresholdSettings  # noqa: E402
 from lib.data import open_training  # noqa: E402
 from lib.errors import UserError  # noqa: E402
 from lib.files import read_json, write_json  # noqa: E402
@@ -29,6 +29,7 @@ from lib.folds import read_folds  # noqa: E402
 from lib.maps import MapStore, read_pairs  # noqa: E402
 from lib.metrics import count_images  # noqa: E402
 from lib.run import open_run  # noqa: E402
+from lib.settings import load_settings  # noqa: E402
 from lib.thresholds import choose_thresholds  # noqa: E402
 
 SETTINGS = ThresholdSettings(bootstrap=100)

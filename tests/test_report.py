@@ -23,7 +23,7 @@ from scipy import ndimage
 from scipy.stats import ks_2samp, kstwobign
 
 from lib.compare import describe, mask_scores
-from lib.config import Settings, check_settings, load_settings, save_settings
+from lib.config import Settings, check_settings, save_settings
 from lib.data import inspect_all, open_test, open_training
 from lib.duplicates import duplicates_table
 from lib.errors import UserError
@@ -43,6 +43,7 @@ from lib.report.pictures import SIDE, data_uri, errors_picture, shown_image
 from lib.report.stages import ensemble_part
 from lib.rules import Gate, Rule, Step, read_rules
 from lib.run import RunFolder
+from lib.settings import load_settings
 from lib.submission import write_submission
 from lib.thresholds import choose_thresholds
 from lib.tracking import require_tracker, tracked
