@@ -66,6 +66,7 @@ class Images:
         self.classes = settings.classes
         self.ids = sorted(files)
         self.files = files  # by id; several are the planes of one image
+        self._sizes: dict[str, tuple[int, int]] = {}  # of the images asked for, so that a file's header is read once
 
     def image_path(self, image_id: str) -> Path:
         """The image's file; the first one where each plane has its own."""
@@ -73,7 +74,9 @@ class Images:
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) from the file's header."""
-        return image_size(self.image_path(image_id), self.settings.max_pixels)
+        if image_id not in self._sizes:
+            self._sizes[image_id] = image_size(self.image_path(image_id), self.settings.max_pixels)
+        return self._sizes[image_id]
 
     def read_image(self, image_id: str) -> np.ndarray:
         """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a file that is not whole."""
@@ -86,6 +89,7 @@ class Images:
         for path, plane in zip(paths, planes, strict=True):
             if plane.shape != planes[0].shape:
                 raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")
+        self._sizes[image_id] = planes[0].shape[:2]
         return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
     def open_image(self, image_id: str) -> np.ndarray | Slide:

@@ -121,7 +121,10 @@ def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     end = np.concatenate([group_nodes, pixel_nodes, links[:, 1]])
     graph = coo_matrix((np.ones(len(start), bool), (start, end)), shape=(3 * count, 3 * count))
     component = connected_components(graph, directed=False)[1][:count]
-    return names.groupby(component).transform("min").to_numpy()
+    unique, rank = np.unique(names.to_numpy(), return_inverse=True)
+    first = np.full(count, len(unique))
+    np.minimum.at(first, component, rank)
+    return unique[first[component]]
 
 
 def _mask_dice(one: np.ndarray, other: np.ndarray) -> float:
