@@ -12,7 +12,8 @@ from torch import nn
 from lib.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+IS_GLIBC = platform.libc_ver()[0] == "glibc"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of its mallopt
 
 
 def best_device() -> torch.device:
@@ -28,10 +29,16 @@ def keep_freed_memory(device: torch.device) -> None:
     By itself glibc gives back each block of more than 32 MB, and the kernel clears every page of the next one: a third
     of the time of a training step of 16 crops of 256 pixels. The peak is that of one step and grows by a few percent.
     """
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+    if device.type == "cpu" and IS_GLIBC:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 28)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_back_memory() -> None:
+    """Return what `keep_freed_memory` has kept."""
+    if IS_GLIBC:
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

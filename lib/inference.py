@@ -79,10 +79,12 @@ def _predict(
     store: MapStore,
     bar: tqdm,
 ) -> None:
+    from lib.device import give_back_memory
     from lib.prediction import predict_to_store
 
     for _ in predict_to_store(build_predictor(run, settings, data.classes, folds), data, ids, store):
         bar.update()
+    give_back_memory()  # to the report, which may read a large image
 
 
 def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> "Predictor":

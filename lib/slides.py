@@ -36,9 +36,18 @@ class Slide:
     def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
         """A region. Raises UserError where the file is cut short or damaged there."""
         window = tuple(axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
+        return self._read(window=window)
+
+    def shrunk(self, height: int, width: int) -> np.ndarray:
+        """The whole image, averaged down to a size. Raises UserError as a region does."""
+        from rasterio.enums import Resampling
+
+        return self._read(out_shape=(self._file.count, height, width), resampling=Resampling.average)
+
+    def _read(self, **how: object) -> np.ndarray:
         try:
             with self._environment:
-                values = np.moveaxis(self._file.read(window=window), 0, 2)
+                values = np.moveaxis(self._file.read(**how), 0, 2)
         except self._damaged as error:
             raise UserError(f"{self.path} is cut short or damaged: {' '.join(str(error).split())}") from None
         return to_pixels(Content(values, full_range(values.dtype), "TIFF"), *self._asked)

@@ -16,6 +16,7 @@ from lib.data import Images
 from lib.errors import UserError
 from lib.images import MAX_PIXELS, read_image
 from lib.prediction import Predictor
+from lib.report.pictures import SIDE, shown_image
 from lib.slides import open_slide
 
 pytest.importorskip("rasterio")
@@ -91,3 +92,15 @@ def test_a_slide_is_predicted_without_being_decoded_whole(tmp_path, monkeypatch)
     monkeypatch.setattr(Images, "read_image", None)
     ((_, found),) = predictor.predict(images, ["a"])
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_picture_of_a_slide_is_that_of_its_image(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (3 * SIDE, 2 * SIDE, 3), dtype=np.uint8)
+    image[: SIDE * 2, :SIDE] //= 4
+    path = save(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64))
+    slide = open_slide(path, 3, None, None, MAX_PIXELS)
+    difference = np.abs(shown_image(slide).astype(int) - shown_image(image))
+    assert shown_image(slide).shape == (SIDE, 2 * SIDE // 3, 3)
+    assert difference.max() <= 3  # of rounding, spread by the stretched contrast
+    small = save(tmp_path / "small.tif", COLOUR, photometric="rgb", **TILED)
+    assert np.array_equal(shown_image(open_slide(small, 3, None, None, MAX_PIXELS)), shown_image(COLOUR))

@@ -77,7 +77,7 @@ def difference_galleries(
 
 def paint(place: Place, runs: Sequence[Predicts], fold_of: dict[str, int], data: TrainingData) -> Item:
     """Image | truth | the mask of each run, with their Dice."""
-    shown = shown_image(data.read_image(place.id))
+    shown = shown_image(data.open_image(place.id))
     truth = np.ascontiguousarray(data.read_mask(place.id)[..., place.layer])
     pictures, scores = [("image", shown), ("truth", mask_picture(shown, truth, TRUTH))], []
     for run in runs:

@@ -64,7 +64,7 @@ class OofPainter:
     def paint(self, place: Place) -> Item:
         """Image | truth | probability | unprocessed | processed (where the class has steps), with the masks' Dice."""
         name = self.data.classes[place.layer]
-        shown = shown_image(self.data.read_image(place.id))
+        shown = shown_image(self.data.open_image(place.id))
         _, maps, truths = next(read_pairs(self.maps, self.data, [place.id], self.size))
         probability_map, truth = (np.ascontiguousarray(planes[..., place.layer]) for planes in (maps, truths))
         pictures = [
@@ -97,7 +97,7 @@ class TestPainter:
     def paint(self, place: Place, looked: TestLook) -> Item:
         """Image | probability | mask."""
         name = self.data.classes[place.layer]
-        shown = shown_image(self.data.read_image(place.id))
+        shown = shown_image(self.data.open_image(place.id))
         maps = resized(self.maps.read(place.id), self.size)
         probability_map = np.ascontiguousarray(maps[..., place.layer])
         mask = self.rules[name].apply(probability_map)

@@ -9,6 +9,8 @@ import base64
 import cv2
 import numpy as np
 
+from lib.slides import Slide
+
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
 QUALITIES = (78, 60, 40, 20)  # of JPEG; the first that is small enough
 LARGEST = 56_000  # bytes of a picture: 248 of them, in base64, are 18.5 MB
@@ -39,14 +41,16 @@ def fitted_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def shown_image(image: np.ndarray) -> np.ndarray:
+def shown_image(image: np.ndarray | Slide) -> np.ndarray:
     """An image (height, width, channels) as RGB, small; its first three channels, or the first as gray.
 
     The half per cent at either end of the range is cut off, so that dark microscopy can be seen.
     """
-    planes = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     factor = SIDE / max(image.shape[:2])
     height, width = (max(1, round(factor * length)) for length in image.shape[:2])
+    if isinstance(image, Slide):
+        image = image.shrunk(min(height, image.shape[0]), min(width, image.shape[1]))
+    planes = image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
     small = fitted(np.ascontiguousarray(planes), (height, width)).astype(np.float32)
     low, high = np.percentile(small, [0.5, 99.5])
     return np.clip((small - low) * (255 / max(high - low, 32)), 0, 255).astype(np.uint8)
