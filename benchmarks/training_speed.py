@@ -88,7 +88,7 @@ def limit(loader: DataLoader, steps: int | None) -> None:
     """Let an epoch have at most so many steps, of images drawn at random."""
     sampler = loader.sampler
     if steps is not None and steps < len(loader):
-        sampler.empty, sampler.left_out = np.arange(sampler.length), sampler.length - steps * loader.batch_size
+        sampler.empty, sampler.left_out = np.arange(sampler.length), [sampler.length - steps * loader.batch_size]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ file. An unknown key or a wrong value is a UserError that names the key and, whe
 
 import difflib
 import reprlib
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,7 @@ from lib.files import write_text
 from lib.loss_terms import parse_terms
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -126,7 +128,7 @@ class ModelSettings(Section):
     encoder: str = "tf_efficientnet_lite0"  # timm's name
     weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file
     decoder_channels: list[PositiveInt] | PositiveInt | None = None  # deep to shallow (unet, manet), or one width
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the decoder's last feature maps, whole maps at a time
+    dropout: BelowOne = 0.0  # of the decoder's last feature maps, whole maps at a time
 
 
 AUGMENT_PRESETS = {
@@ -175,7 +177,7 @@ class AugmentSettings(Section):
     rotate90: Probability | None = None  # quarter turns, where the crops are square
     rotate: Probability | None = None  # by up to rotate_degrees, with a change of scale
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
-    scale: Annotated[float, Field(ge=0, lt=1)] | None = None  # .1: from 90 % to 110 % of the size
+    scale: BelowOne | None = None  # .1: from 90 % to 110 % of the size
     distort: Probability | None = None  # elastic or a bent grid; 6 ms for 256 x 256 pixels, all others under 1 to 3
     contrast: Probability | None = None  # contrast and brightness, each by up to contrast_range
     contrast_range: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -223,7 +225,9 @@ class TrainSettings(Section):
     crops_per_image: PositiveInt = 1  # in an epoch; more for few and large images
     cache_mb: NonNegativeInt = 256  # decoded images kept by each loader process
     foreground_share: Probability = 0.33  # of crops lie around a mask pixel
-    empty_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # at most, of an epoch's images; null: all of them
+    empty_share: BelowOne | tuple[BelowOne, BelowOne] | None = (
+        None  # of an epoch, at most; [first, last] epoch's; null: all
+    )
     pseudo_labels: Path | None = None  # a run after 04, whose sure test masks are learned from too; never validated on
     pseudo_agreement: Probability = 0.95  # Dice of a test image's masks at thresholds .2 below and above; less: unsure
     lr: PositiveFloat = 1e-3
@@ -232,7 +236,7 @@ class TrainSettings(Section):
     weight_decay: NonNegativeFloat = 0.01
     warmup_share: Probability = 0.1
     clip_norm: PositiveFloat = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99  # of the averaged weights, which are kept, as SWA's would be
+    ema_decay: BelowOne = 0.99  # of the averaged weights, which are kept, as SWA's would be
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # the network, by torch.compile: each fold then begins with a minute or more of compiling
     workers: NonNegativeInt | None = None  # loader processes; null: one a core beside a GPU, none without
@@ -314,7 +318,7 @@ def check_settings(content: dict, source: Path) -> Settings:
     try:
         return Settings.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+        raise UserError(f"{source}: {_explain(error.errors(), content)}") from None
 
 
 def save_settings(settings: Settings, path: Path) -> None:
@@ -322,17 +326,34 @@ def save_settings(settings: Settings, path: Path) -> None:
     write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
 
-def _explain(problem: dict) -> str:
-    """One clause for one pydantic problem: the dotted key, what is wrong, and the nearest valid key."""
-    location = [str(part) for part in problem["loc"]]
-    dotted = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
-        nearest = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
-        return f"unknown setting '{dotted}', {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"setting '{dotted}' = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+def _explain(problems: list[dict], content: dict) -> str:
+    """A clause for each wrong setting: its dotted key, its value and what is wrong; of an unknown one the nearest key.
+
+    Where a setting may be of several kinds, pydantic says of each kind why it is not that one.
+    """
+    clauses, wrong = [], {}
+    for problem in problems:
+        location = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(location[:-1])
+            nearest = difflib.get_close_matches(location[-1], known, n=1)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+            clauses.append(f"unknown setting '{'.'.join(location)}', {hint}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            wrong.setdefault(_setting_at(location), []).append(f"{message[0].lower()}{message[1:]}")
+    for keys, said in wrong.items():
+        value = reduce(lambda place, key: place.get(key), keys, content)
+        clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(said)}")
+    return "; ".join(clauses)
+
+
+def _setting_at(location: list[str]) -> tuple[str, ...]:
+    """The keys of the setting that a place is in or below."""
+    depth = 1
+    while depth < len(location) and location[depth] in _fields_at(location[:depth]):
+        depth += 1
+    return tuple(location[:depth])
 
 
 def _shown(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -99,11 +99,12 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Shuffled (epoch, index) keys, the same on every process; each process takes its own slice of them.
 
-    `left_out` images of those in `empty` (indices) have no turn in an epoch, others in each.
+    `left_out[epoch]` images of those in `empty` (indices) have no turn in an epoch, others in each; nobody where it is
+    not given.
     """
 
     def __init__(
-        self, length: int, seed: int, process: int, processes: int, empty: np.ndarray = (), left_out: int = 0
+        self, length: int, seed: int, process: int, processes: int, empty: np.ndarray = (), left_out: Sequence[int] = ()
     ) -> None:
         self.length = length
         self.seed = seed
@@ -114,12 +115,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return (self.length - self.left_out) // self.processes
+        return (self.length - self.left_out_now) // self.processes
+
+    @property
+    def left_out_now(self) -> int:
+        return self.left_out[self.epoch] if self.left_out else 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(self.length)
-        order = order[~np.isin(order, random.permutation(self.empty)[: self.left_out])]
+        order = order[~np.isin(order, random.permutation(self.empty)[: self.left_out_now])]
         share = order[: len(self) * self.processes]
         return iter([(self.epoch, int(index)) for index in share[self.process :: self.processes]])
 
@@ -128,14 +133,17 @@ def build_loader(
     dataset: CropDataset, settings: Settings, process: int, processes: int, device: torch.device
 ) -> DataLoader:
     """Batches of one epoch after another, for one of several processes; set `loader.sampler.epoch` before each."""
-    empty, left_out = np.empty(0, int), 0
+    empty, left_out = np.empty(0, int), []
     if settings.train.empty_share is not None:
-        empty, share = np.flatnonzero(np.tile(dataset.empty, dataset.crops_per_image)), settings.train.empty_share
-        left_out = max(0, len(empty) - round((len(dataset) - len(empty)) * share / (1 - share)))
-    if left_out == len(dataset):
+        empty = np.flatnonzero(np.tile(dataset.empty, dataset.crops_per_image))
+        solid = len(dataset) - len(empty)
+        shares = np.linspace(*np.broadcast_to(settings.train.empty_share, 2), settings.train.epochs)
+        left_out = [max(0, len(empty) - round(solid * share / (1 - share))) for share in shares]
+    fewest = len(dataset) - max(left_out, default=0)
+    if fewest == 0:
         raise UserError("all masks are empty, and train.empty_share leaves none of them to train on")
     sampler = EpochSampler(len(dataset), settings.train.seed, process, processes, empty, left_out)
-    batch_size = min(settings.train.batch_size, len(sampler))
+    batch_size = min(settings.train.batch_size, fewest // processes)
     workers = settings.train.workers
     if workers is None:
         workers = 0 if device.type == "cpu" else min(max(THREADS // processes, 1), MOST_WORKERS)

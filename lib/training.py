@@ -90,8 +90,17 @@ class FoldTraining:
             empty = np.append(empty, list(pseudo.empty.values()))
         dataset = CropDataset(source, training_ids, settings, crop, self.loss.needs_distance, empty)
         self.loader = build_loader(dataset, settings, accelerator.process_index, accelerator.num_processes, self.device)
-        self.steps = len(self.loader) * settings.train.epochs
+        self.first_steps = self._first_steps()
+        self.steps = self.first_steps[-1]
         self.progress = Progress()
+
+    def _first_steps(self) -> list[int]:
+        """The first step of each epoch, and of the one after the last; epochs may differ in length."""
+        first = [0]
+        for epoch in range(self.settings.train.epochs):
+            self.loader.sampler.epoch = epoch
+            first.append(first[-1] + len(self.loader))
+        return first
 
     def build(self) -> None:
         """Make the network, its average and the optimizer, and load the state of an interrupted training."""
@@ -130,7 +139,7 @@ class FoldTraining:
 
     def _run(self, bar: tqdm) -> dict:
         self.build()
-        bar.update(self.progress.epoch * len(self.loader))
+        bar.update(self.first_steps[self.progress.epoch])
         while self.progress.epoch < self.settings.train.epochs:
             row = self.train_epoch(bar)
             row |= self.validate()
@@ -146,7 +155,7 @@ class FoldTraining:
         sums: dict[str, torch.Tensor] = {}
         started = shown = time.monotonic()
         for number, batch in enumerate(batches(self.loader)):
-            step = epoch * len(self.loader) + number
+            step = self.first_steps[epoch] + number
             for name, value in self.train_step(batch, step).items():
                 sums[name] = sums.get(name, 0) + value
             bar.update()
@@ -179,12 +188,12 @@ class FoldTraining:
         """One batch, and an optimizer step after each train.accumulate; the loss and its terms, still on the device."""
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         for group in self.optimizer.param_groups:
-            is_frozen = group["is_encoder"] and step < self.settings.train.freeze_epochs * len(self.loader)
+            is_frozen = group["is_encoder"] and self.progress.epoch < self.settings.train.freeze_epochs
             group["lr"] = 0.0 if is_frozen else self.lr(step) * group["lr_factor"]
         total, terms = self.loss(
             self.network(batch["images"]), batch["masks"], batch.get("distances"), step / self.steps
         )
-        number, whole = step % len(self.loader) + 1, self.settings.train.accumulate
+        number, whole = step - self.first_steps[self.progress.epoch] + 1, self.settings.train.accumulate
         self.accelerator.backward(total / self.batches_in_step(number))
         if number % whole == 0 or number == len(self.loader):
             self.accelerator.clip_grad_norm_(self.parameters, self.settings.train.clip_norm)

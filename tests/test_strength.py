@@ -93,7 +93,7 @@ def test_an_epoch_leaves_out_empty_images_others_each_time():
     for epoch in range(30):
         shares = []
         for process in range(2):
-            sampler = EpochSampler(20, seed=3, process=process, processes=2, empty=empty, left_out=6)
+            sampler = EpochSampler(20, seed=3, process=process, processes=2, empty=empty, left_out=[6] * 30)
             sampler.epoch = epoch
             assert len(list(sampler)) == len(sampler) == 7
             shares += [index for _, index in sampler]
@@ -116,6 +116,24 @@ def test_empty_images_are_at_most_the_share_asked_for(competition, share, expect
     drawn = [index for _, index in sampler]
     assert len(drawn) == expected
     assert sum(empty[drawn]) == expected - 10
+
+
+def test_the_share_of_empty_images_slides_from_the_first_epoch_to_the_last(competition, tmp_path):
+    from tqdm import tqdm
+
+    training = training_of(settings_of(competition, epochs=3, batch_size=2, empty_share=[0.0, 0.4]), tmp_path)
+    sampler, lengths = training.loader.sampler, []
+    empty = training.loader.dataset.empty
+    assert len(empty) == 12 and empty.sum() == 3
+    for sampler.epoch in range(3):
+        drawn = [index for _, index in sampler]
+        lengths.append(len(drawn))
+        assert sum(empty[drawn]) == len(drawn) - 9
+    assert lengths == [9, 11, 12]  # with 9 images that have a mask, 0, 2 and 6 without are 0, .2 and .4 of all
+    assert training.first_steps == [0, 4, 9, 15] and training.steps == 15
+    with tqdm(total=training.steps) as bar:
+        training.run(bar)
+    assert bar.n == 15
 
 
 def test_nothing_but_empty_images_is_refused(competition):
