@@ -34,7 +34,7 @@ from lib.cli import run_stage
 from lib.config import Settings
 from lib.data import TrainingData, open_training
 from lib.dataset import Batch, to_tensor
-from lib.device import autocast, resolve_precision
+from lib.device import autocast, keep_freed_memory, resolve_precision
 from lib.files import read_json, write_json
 from lib.folds import read_folds
 from lib.metrics import Counts, count_images
@@ -51,6 +51,7 @@ CPU = torch.device("cpu")
 
 def compare(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory(CPU)  # for all trainings
     run = prepare(arguments)
     scores = []
     for seed in arguments.seeds:

@@ -225,9 +225,7 @@ class TrainSettings(Section):
     crops_per_image: PositiveInt = 1  # in an epoch; more for few and large images
     cache_mb: NonNegativeInt = 256  # decoded images kept by each loader process
     foreground_share: Probability = 0.33  # of crops lie around a mask pixel
-    empty_share: BelowOne | tuple[BelowOne, BelowOne] | None = (
-        None  # of an epoch, at most; [first, last] epoch's; null: all
-    )
+    empty_share: BelowOne | tuple[BelowOne, BelowOne] | None = None  # of an epoch's images, at most, or [first, last]
     pseudo_labels: Path | None = None  # a run after 04, whose sure test masks are learned from too; never validated on
     pseudo_agreement: Probability = 0.95  # Dice of a test image's masks at thresholds .2 below and above; less: unsure
     lr: PositiveFloat = 1e-3
