@@ -237,7 +237,7 @@ class TrainSettings(Section):
     ema_decay: BelowOne = 0.99  # of the averaged weights, which are kept, as SWA's would be
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # the network, by torch.compile: each fold then begins with a minute or more of compiling
-    workers: NonNegativeInt | None = None  # loader processes; null: one a core beside a GPU, none without
+    workers: NonNegativeInt | None = None  # loader processes; null: one a core, or without a GPU one in four
     seed: NonNegativeInt = 0
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # gets each epoch's numbers
 

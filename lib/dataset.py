@@ -146,7 +146,8 @@ def build_loader(
     batch_size = min(settings.train.batch_size, fewest // processes)
     workers = settings.train.workers
     if workers is None:
-        workers = 0 if device.type == "cpu" else min(max(THREADS // processes, 1), MOST_WORKERS)
+        cores = THREADS // processes
+        workers = cores // 4 if device.type == "cpu" else min(max(cores, 1), MOST_WORKERS)
     return DataLoader(
         dataset,
         batch_size=batch_size,

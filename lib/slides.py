@@ -1,6 +1,8 @@
 """Slides: large tif files read region by region, so that none is ever decoded whole."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +16,17 @@ CACHE_MB = 128  # decoded tiles that the next windows share; GDAL's own limit is
 
 
 class Slide:
-    """An image uint8 (height, width, channels) of which `slide[top:bottom, left:right]` reads just that region."""
+    """An image uint8 (height, width, channels) of which `slide[top:bottom, left:right]` reads just that region.
+
+    Opening and reading raise UserError where the file is cut short or damaged.
+    """
 
     def __init__(self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None) -> None:
         import rasterio
 
         self.path = path
         self._asked = (path, channels, value_range, plane)
-        self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_MB)
-        self._damaged = rasterio.errors.RasterioError
-        no_place = rasterio.errors.NotGeoreferencedWarning
-        with self._environment, warnings.catch_warnings(category=no_place, action="ignore"):
+        with self._gdal():
             self._file = rasterio.open(path)
         self.shape = (self._file.height, self._file.width, channels)
 
@@ -34,23 +36,33 @@ class Slide:
         return max(height * width for height, width in self._file.block_shapes)
 
     def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
-        """A region. Raises UserError where the file is cut short or damaged there."""
-        window = tuple(axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
-        return self._read(window=window)
+        return self._read(
+            window=tuple(axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
+        )
 
     def shrunk(self, height: int, width: int) -> np.ndarray:
-        """The whole image, averaged down to a size. Raises UserError as a region does."""
+        """The whole image, averaged down to a size."""
         from rasterio.enums import Resampling
 
         return self._read(out_shape=(self._file.count, height, width), resampling=Resampling.average)
 
     def _read(self, **how: object) -> np.ndarray:
-        try:
-            with self._environment:
-                values = np.moveaxis(self._file.read(**how), 0, 2)
-        except self._damaged as error:
-            raise UserError(f"{self.path} is cut short or damaged: {' '.join(str(error).split())}") from None
+        with self._gdal():
+            values = np.moveaxis(self._file.read(**how), 0, 2)
         return to_pixels(Content(values, full_range(values.dtype), "TIFF"), *self._asked)
+
+    @contextmanager
+    def _gdal(self) -> Iterator[None]:
+        """GDAL with a small cache; its errors as ours, without a word on images that have no place on earth."""
+        from rasterio import Env
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+        silent = warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore")
+        try:
+            with Env(GDAL_CACHEMAX=CACHE_MB), silent:
+                yield
+        except RasterioError as error:
+            raise UserError(f"{self.path} is cut short or damaged: {' '.join(str(error).split())}") from None
 
 
 def open_slide(
