@@ -18,11 +18,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-import segmentation_models_pytorch as smp  # noqa: E402
 import torch  # noqa: E402
 
-from lib.config import LossSettings  # noqa: E402
+from lib.config import LossSettings, ModelSettings  # noqa: E402
+from lib.device import (  # noqa: E402
+    autocast,
+    best_device,
+    compute_slow_gradients_in_float32,
+    keep_freed_memory,
+    resolve_precision,
+)
 from lib.losses import SegmentationLoss, signed_distances  # noqa: E402
+from lib.models import build_untrained  # noqa: E402
 
 PLAIN, COMPOUND = "bce", "dice + focal + boundary"
 
@@ -34,12 +41,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="crops a step")
     arguments = parser.parse_args()
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
+    precision = resolve_precision("auto", device)
+    keep_freed_memory(device)
     torch.manual_seed(0)
-    model = smp.Unet("tu-tf_efficientnet_lite0", encoder_weights=None).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    network = build_untrained(ModelSettings(weights="random"), class_count=1).to(device)
+    if device.type == "cpu" and precision == "bf16":
+        compute_slow_gradients_in_float32(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     losses = {formula: SegmentationLoss(LossSettings(terms=formula)) for formula in (PLAIN, COMPOUND)}
-    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=device)
+    images = torch.randint(0, 256, (arguments.batch, 3, arguments.size, arguments.size), dtype=torch.uint8).to(device)
     masks = blobs(arguments.batch, arguments.size)
     truths = torch.from_numpy(masks.transpose(0, 3, 1, 2)).to(device)
 
@@ -48,7 +59,9 @@ def main() -> None:
     def step(formula: str, distances: Callable[[], torch.Tensor | None]) -> float:
         start = time.perf_counter()
         optimizer.zero_grad()
-        total, _ = losses[formula](model(images), truths, distances(), progress=0.5)
+        with autocast(device, precision):
+            logits = network(images)
+        total, _ = losses[formula](logits, truths, distances(), progress=0.5)
         total.backward()
         optimizer.step()
         total.item()  # waits for the device
@@ -65,7 +78,9 @@ def main() -> None:
             spent = step(*kinds[name])
             if number >= 0:  # the first two rounds warm up
                 seconds[name].append(spent)
-    print(f"{device}, {arguments.size} px, batch {arguments.batch}, median of {arguments.steps} steps")
+    print(
+        f"{device.type}, {precision}, {arguments.size} px, batch {arguments.batch}, median of {arguments.steps} steps"
+    )
     for name, times in seconds.items():
         ratio = statistics.median(mine / plain for mine, plain in zip(times, seconds[PLAIN], strict=True))
         print(f"  {name:44s} {1000 * statistics.median(times):8.1f} ms   {ratio:.3f} of {PLAIN}")

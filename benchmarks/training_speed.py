@@ -89,6 +89,7 @@ def limit(loader: DataLoader, steps: int | None) -> None:
     sampler = loader.sampler
     if steps is not None and steps < len(loader):
         sampler.empty, sampler.left_out = np.arange(sampler.length), [sampler.length - steps * loader.batch_size]
+        sampler.epoch = 0
 
 
 @contextmanager
