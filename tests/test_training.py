@@ -65,6 +65,17 @@ def test_processes_share_out_the_images_of_an_epoch():
     assert len({key for share in shares for key in share}) == 9
 
 
+@pytest.mark.parametrize(
+    ("device", "cores", "processes", "expected"),
+    [("cpu", 2, 1, 0), ("cpu", 16, 1, 4), ("cpu", 16, 4, 1), ("cuda", 16, 1, 8), ("cuda", 16, 4, 4), ("cuda", 2, 4, 1)],
+)
+def test_loader_processes_fit_the_machine(settings, data, monkeypatch, device, cores, processes, expected):
+    monkeypatch.setattr("lib.dataset.THREADS", cores)
+    changed = settings.model_copy(update={"train": settings.train.model_copy(update={"workers": None})})
+    dataset = CropDataset(data, data.ids, changed, (48, 64), with_distances=False)
+    assert build_loader(dataset, changed, 0, processes, torch.device(device)).num_workers == expected
+
+
 def test_a_worker_error_keeps_its_one_sentence(settings, data, competition):
     changed = settings.model_copy(update={"train": settings.train.model_copy(update={"workers": 1})})
     dataset = CropDataset(data, data.ids, changed, (48, 64), with_distances=False)
