@@ -65,6 +65,7 @@ def test_processes_share_out_the_images_of_an_epoch():
     assert len({key for share in shares for key in share}) == 9
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize(
     ("device", "cores", "processes", "expected"),
     [("cpu", 2, 1, 0), ("cpu", 16, 1, 4), ("cpu", 16, 4, 1), ("cuda", 16, 1, 8), ("cuda", 16, 4, 4), ("cuda", 2, 4, 1)],
