@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from lib.augment import random_crop
+from lib.augment import random_crop, random_mask_pixel
 from lib.config import Settings, check_settings
 from lib.data import inspect_all, open_training
 from lib.dataset import CropDataset, EpochSampler, batches, build_loader
@@ -97,6 +97,17 @@ def test_crops_hold_foreground_as_often_as_asked():
     for share in (0.0, 1.0):
         hits = np.mean([random_crop(image, mask, (16, 16), share, random)[1].any() for _ in range(500)])
         assert hits == 1 if share == 1 else hits < 0.1
+
+
+def test_a_random_mask_pixel_is_the_one_that_listing_them_gives():
+    random = np.random.default_rng(0)
+    for classes, share in ((1, 0.3), (3, 0.05), (1, 1.0)):
+        mask = (random.random((40, 25, classes)) < share).astype(np.uint8)
+        rows, columns = np.nonzero(mask.any(axis=2))
+        for seed in range(50):
+            number = np.random.default_rng(seed).integers(len(rows))
+            assert random_mask_pixel(mask, np.random.default_rng(seed)) == (rows[number], columns[number])
+    assert random_mask_pixel(np.zeros((4, 5, 2), np.uint8), random) is None
 
 
 def test_small_images_are_mirrored_up_to_the_crop():
