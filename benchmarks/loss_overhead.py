@@ -31,6 +31,7 @@ from lib.device import (  # noqa: E402
 from lib.losses import SegmentationLoss, signed_distances  # noqa: E402
 from lib.models import build_untrained  # noqa: E402
 
+cv2.setNumThreads(0)  # as in lib/dataset.py
 PLAIN, COMPOUND = "bce", "dice + focal + boundary"
 
 
