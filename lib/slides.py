@@ -74,8 +74,9 @@ def open_slide(
 ) -> Slide | None:
     """The file by regions, or None where it must be decoded as a whole.
 
-    That is where rasterio is not installed, and for other formats than tif, several pages, strips as high as the image,
-    colour maps, alpha, and value_range "image", which needs all values. Raises UserError for more than `max_pixels`.
+    That is where rasterio is not installed or does not open the file, and for other formats than tif, several pages,
+    strips as high as the image, colour maps, alpha, and value_range "image", which needs all values. Raises UserError
+    for more than `max_pixels`.
     """
     if path.suffix.lower() not in TIF or value_range == "image":
         return None
@@ -85,6 +86,6 @@ def open_slide(
         return None
     try:
         slide = Slide(path, channels, value_range, plane)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, UserError):
         return None
     return slide if slide.block_pixels <= MAX_BLOCK_PIXELS else None
