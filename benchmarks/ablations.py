@@ -26,6 +26,7 @@ from experiments import (
 from lib.cli import run_stage
 from lib.files import read_json, write_json, write_text
 
+BASE = ("augment.preset=medium",)  # of all rows: the demo's settings have another, for its few steps
 OTHER_DECODER = "model.decoder_channels=null"  # the demo's narrow decoder is a setting of unet alone
 VARIANTS = {
     "default": (),
@@ -54,7 +55,7 @@ def ablations(arguments) -> None:
             seed,
             config,
             data,
-            (*arguments.overrides, *VARIANTS[variant], f"train.seed={seed}"),
+            (*BASE, *arguments.overrides, *VARIANTS[variant], f"train.seed={seed}"),
             test=variant == "default" and has_solution,
             models_of=f"{config.stem}-default-{seed}" if variant in SAME_MODELS else None,
         )
