@@ -47,8 +47,7 @@ def main() -> None:
     keep_freed_memory(device)
     torch.manual_seed(0)
     network = build_untrained(ModelSettings(weights="random"), class_count=1).to(device)
-    if device.type == "cpu" and precision == "bf16":
-        compute_slow_gradients_in_float32(network)
+    compute_slow_gradients_in_float32(network, device, precision)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     losses = {formula: SegmentationLoss(LossSettings(terms=formula)) for formula in (PLAIN, COMPOUND)}
     images = torch.randint(0, 256, (arguments.batch, 3, arguments.size, arguments.size), dtype=torch.uint8).to(device)

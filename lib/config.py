@@ -180,7 +180,7 @@ class AugmentSettings(Section):
     scale: BelowOne | None = None  # .1: from 90 % to 110 % of the size
     distort: Probability | None = None  # elastic or a bent grid; 6 ms for 256 x 256 pixels, all others under 1 to 3
     contrast: Probability | None = None  # contrast and brightness, each by up to contrast_range
-    contrast_range: Annotated[float, Field(ge=0, lt=1)] | None = None
+    contrast_range: BelowOne | None = None
     gamma: Probability | None = None  # exponents from .7 to 1.4
     clahe: Probability | None = None  # local histogram equalisation, of images of 1 or 3 channels; 10 ms in colour
     sharpen: Probability | None = None

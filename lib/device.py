@@ -67,13 +67,17 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in words)
 
 
-def compute_slow_gradients_in_float32(network: nn.Module) -> None:
+def compute_slow_gradients_in_float32(network: nn.Module, device: torch.device, precision: str) -> None:
     """Let depthwise convolutions leave a CPU's bf16 autocast, in place, but for those of 3 x 3 without stride.
+
+    Does nothing on other devices and in other precisions.
 
     oneDNN has a kernel for the gradients of just these; of the others bf16 gradients take up to 25 times as long as
     float32 ones (torch 2.14), which is half of a training step of an EfficientNet. Forward passes are not slower, so
     this is for a network that is trained. Its tensors keep their names.
     """
+    if device.type != "cpu" or precision != "bf16":
+        return
     for module in network.modules():
         is_depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
         if is_depthwise and (module.kernel_size, module.stride, module.dilation) != ((3, 3), (1, 1), (1, 1)):

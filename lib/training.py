@@ -109,8 +109,7 @@ class FoldTraining:
         self.weights_source = built.weights_source
         start_at_shares(built.network, self.shares)
         self.average = ModelEmaV3(built.network.to(self.device), decay=self.settings.train.ema_decay, use_warmup=True)
-        if self.device.type == "cpu" and self.precision == "bf16":
-            compute_slow_gradients_in_float32(built.network)
+        compute_slow_gradients_in_float32(built.network, self.device, self.precision)
         if self.settings.train.compile:
             built.network.compile()  # in place, so that the tensors keep their names
         optimizer = build_optimizer(built.network, self.settings)

@@ -34,7 +34,7 @@ def test_only_depthwise_convolutions_other_than_plain_ones_leave_bf16():
         "dilated": nn.Conv2d(4, 4, 3, dilation=2, groups=4),
     }
     network = nn.ModuleDict(kinds)
-    compute_slow_gradients_in_float32(network)
+    compute_slow_gradients_in_float32(network, torch.device("cpu"), "bf16")
     with torch.autocast("cpu", torch.bfloat16):
         types = {name: layer(torch.ones(1, layer.in_channels, 16, 16)).dtype for name, layer in kinds.items()}
     assert {name for name, dtype in types.items() if dtype == torch.float32} == {"large", "strided", "dilated"}
@@ -54,7 +54,7 @@ def test_an_efficientnet_keeps_its_names_and_computes_the_same():
         return torch.cat([parameter.grad.flatten() for parameter in network.network.encoder.parameters()])
 
     expected = gradient(bf16=False)
-    compute_slow_gradients_in_float32(network)
+    compute_slow_gradients_in_float32(network, torch.device("cpu"), "bf16")
     assert list(network.state_dict()) == names
     assert torch.equal(gradient(bf16=False), expected)
     assert torch.nn.functional.cosine_similarity(gradient(bf16=True), expected, dim=0) > 0.9
