@@ -49,6 +49,7 @@ def postprocess(arguments: argparse.Namespace) -> Closing:
         table.group.to_numpy(),
         settings.threshold,
         settings.postprocess,
+        run.root,
     )
     record.begin(settings)
     run.submission.unlink(missing_ok=True)  # what is uploaded is never of another postprocess.json

@@ -77,7 +77,8 @@ def stage_05(run: RunFolder, settings: Settings, store: MapStore) -> None:
     training, test = open_training(settings.data), open_test(settings.data)
     images = np.arange(len(training.ids))
     pairs, counts = read_pairs(store, training, training.ids), Counts.load(run.oof_counts)
-    result = search_morphology(pairs, counts, images % FOLDS, images, settings.threshold, settings.postprocess)
+    chosen = settings.threshold, settings.postprocess
+    result = search_morphology(pairs, counts, images % FOLDS, images, *chosen, run.root)
     write_json(run.postprocess, result.to_dict())
     write_submission(run.unprocessed, test, store, read_rules(run.threshold), settings)
     write_submission(run.submission, test, store, read_rules(run.postprocess), settings)

@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np  # noqa: E402
 from planted import FOLDS, plant  # noqa: E402
 
-from lib.candidates import GRID, Candidates  # noqa: E402
+from lib.candidates import Candidates  # noqa: E402
 from lib.config import PostprocessSettings, ThresholdSettings  # noqa: E402
 from lib.data import open_training  # noqa: E402
 from lib.maps import read_pairs  # noqa: E402
-from lib.metrics import THRESHOLDS, Metric, count_images  # noqa: E402
+from lib.metrics import Metric, count_images  # noqa: E402
 from lib.postprocessing import CandidateTerms, ClassOutcome, search_morphology  # noqa: E402
 from lib.rules import Rule  # noqa: E402
 
@@ -44,7 +44,13 @@ def main() -> None:
         folds, groups = np.arange(len(data.ids)) % FOLDS, np.arange(len(data.ids))
         memory, clock, processor = peak_megabytes(), time.perf_counter(), time.process_time()
         result = search_morphology(
-            read_pairs(store, data, data.ids), counts, folds, groups, ThresholdSettings(), PostprocessSettings()
+            read_pairs(store, data, data.ids),
+            counts,
+            folds,
+            groups,
+            ThresholdSettings(),
+            PostprocessSettings(),
+            Path(folder),
         )
         seconds, processor = time.perf_counter() - clock, time.process_time() - processor
         pairs = [(maps[..., 0], truth[..., 0]) for _, maps, truth in read_pairs(store, data, data.ids)]
@@ -66,19 +72,18 @@ def check_chosen(outcome: ClassOutcome, folds: np.ndarray, pairs: list[Pair]) ->
 
 def check_all(candidates: Candidates, pairs: list[Pair]) -> None:
     """The score of every rule on each image equals that of its mask, drawn."""
-    terms, rules, clock = CandidateTerms(candidates, Metric(), len(pairs)), 0, time.perf_counter()
-    for row, pair in enumerate(pairs):
-        terms.measure(row, *pair)
-        for radius, first in enumerate(candidates.radius):
-            drawn = [drawn_dice(Rule(int(threshold), steps=first), *pair) for threshold in THRESHOLDS]
-            assert np.allclose(terms.at_all[0, row, radius], drawn, rtol=0, atol=1e-6)
-            for component, then in enumerate(candidates.component_steps):
-                drawn = [drawn_dice(Rule(int(threshold), steps=first + then), *pair) for threshold in GRID]
-                assert np.allclose(terms.on_grid[0, row, component, radius], drawn, rtol=0, atol=1e-6)
-        rules = terms.at_all[0, 0].size + terms.on_grid[0, 0].size
+    clock = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        terms = CandidateTerms(candidates, Metric(), Path(folder))
+    for pair in pairs:
+        row, _ = terms.measure(*pair)
+        rules = [Rule(int(threshold), steps=steps) for steps, thresholds in terms.blocks for threshold in thresholds]
+        drawn = [drawn_dice(rule, *pair) for rule in rules]
+        assert np.allclose(row, drawn, rtol=0, atol=1e-6)
     seconds = (time.perf_counter() - clock) / len(pairs)
     print(
-        f"the twin's scores of all {rules} rules on {len(pairs)} images are the same; it takes {seconds:.1f} s an image"
+        f"the twin's scores of all {terms.rules} rules on {len(pairs)} images are the same; "
+        f"it takes {seconds:.1f} s an image"
     )
 
 

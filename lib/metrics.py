@@ -164,7 +164,7 @@ def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: 
 
     One image is held at a time, whatever their sizes. Raises UserError when a map and its truth differ in shape.
     """
-    ids, tables, positives, pixels = [], [], [], []
+    ids, positives, pixels, kept = [], [], [], bytearray()  # which grows in place, a list of arrays would be copied
     for image_id, probability_map, truth in stream:
         if probability_map.shape != truth.shape or truth.shape[2] != len(classes):
             raise UserError(
@@ -172,11 +172,13 @@ def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: 
                 f"for {len(classes)} classes; predict the map again"
             )
         layers = [(probability_map[..., index], truth[..., index]) for index in range(len(classes))]
-        tables.append(np.stack([count_at_thresholds(*layer) for layer in layers], axis=1))
+        for layer in layers:
+            kept += np.stack(count_at_thresholds(*layer)).tobytes()
         ids.append(image_id)
         positives.append([cv2.countNonZero(layer_truth) for _, layer_truth in layers])
         pixels.append(truth.shape[0] * truth.shape[1])
     if not ids:
         raise UserError("there are no out-of-fold maps to score; run 02_train.py, then 03_oof_threshold.py")
-    tp, fp = np.stack(tables, axis=1)
+    tables = np.frombuffer(kept, np.int32).reshape(len(ids), len(classes), 2, len(THRESHOLDS))
+    tp, fp = tables[:, :, 0], tables[:, :, 1]
     return Counts(np.array(ids), np.array(classes), tp, fp, np.array(positives, np.int64), np.array(pixels, np.int64))

@@ -4,7 +4,8 @@ Scores are ratios of sums over images (see `Metric.terms`), so everything here t
 of one group (patient, scene, duplicates) are not independent: standard errors and bootstrap resample whole groups.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -13,6 +14,50 @@ from lib.errors import UserError
 from lib.metrics import pooled, ratio
 
 REACH = 10  # columns to either side of a threshold that make its neighbourhood
+PART = 32  # columns that are in memory at a time: 256 bytes an image
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The two terms (see `Metric.terms`) of every image in several columns, one for each threshold.
+
+    They are made or read some columns at a time, so that a few columns of many images are all that memory holds.
+    """
+
+    columns: int
+    read: Callable[[slice], tuple[np.ndarray, np.ndarray]]  # numerator and denominator, (images, columns in the slice)
+
+    @classmethod
+    def of_arrays(cls, numerator: np.ndarray, denominator: np.ndarray) -> "Terms":
+        """Terms that are in memory, two arrays (images, columns)."""
+        return cls(numerator.shape[1], lambda part: (numerator[:, part], denominator[:, part]))
+
+    def of(self, images: np.ndarray) -> "Terms":
+        """The terms of some images, a bool array."""
+        return Terms(self.columns, lambda part: tuple(term[images] for term in self.read(part)))
+
+    def parts(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """All columns, PART at a time, with their numerator and denominator."""
+        for first in range(0, self.columns, PART):
+            part = slice(first, min(first + PART, self.columns))
+            yield part, *self.read(part)
+
+    def column(self, column: int) -> np.ndarray:
+        """The terms of one column, (2, images)."""
+        return np.stack(self.read(slice(column, column + 1)))[:, :, 0]
+
+    def first(self, columns: int) -> "Terms":
+        """The first columns only."""
+        return Terms(columns, self.read)
+
+    def sums_within(self, members: csr_array) -> np.ndarray:
+        """Sums of the terms over the images of each set, (2, sets, columns); `members` is what `membership` returns."""
+        sums = [np.stack([members @ numerator, members @ denominator]) for _, numerator, denominator in self.parts()]
+        return np.concatenate(sums, axis=2)
+
+    def scores(self) -> np.ndarray:
+        """The score of all images in each column, (columns,)."""
+        return np.concatenate([pooled(numerator, denominator) for _, numerator, denominator in self.parts()])
 
 
 def splits(folds: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -56,13 +101,13 @@ def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Sum of `values` over the images of each group: images first in, groups (in any order) first out."""
     numbers = group_numbers(groups)
     count = numbers.max(initial=-1) + 1
-    return values if count == len(values) else sums_by_number(values, numbers, count)
+    return values if count == len(values) else membership(numbers, count) @ values
 
 
-def sums_by_number(values: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
-    """Sum of the rows of `values` that have each of the numbers 0 ... count - 1, (count, ...)."""
+def membership(numbers: np.ndarray, count: int) -> csr_array:
+    """A matrix that sums rows by their numbers 0 ... count - 1: `membership(...) @ values` is (count, ...)."""
     rows = np.arange(len(numbers))
-    return csr_array((np.ones(len(numbers)), (numbers, rows)), shape=(count, len(numbers))) @ values
+    return csr_array((np.ones(len(numbers)), (numbers, rows)), shape=(count, len(numbers)))
 
 
 def bootstrap_interval(
@@ -84,18 +129,15 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def best_threshold(
-    numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, reach: int = REACH, tolerance: float = 0.5
-) -> int:
-    """Column of the threshold to use, given terms (images, thresholds): the centre of a plateau before a lone peak.
+def best_threshold(terms: Terms, groups: np.ndarray, reach: int = REACH, tolerance: float = 0.5) -> int:
+    """Column of the threshold to use: the centre of a plateau before a lone peak.
 
     Candidates are the columns whose score is less than `tolerance` standard errors of the paired difference below the
     best; of these the one whose neighbourhood, `reach` columns to either side, has the best mean score; of equals the
     middle of their unbroken run. A peak that the images do tell from the rest therefore stays.
     """
-    scores = pooled(numerator, denominator)
-    peak = int(np.argmax(scores))
-    candidates = _not_worse(numerator, denominator, groups, peak, tolerance)
+    scores = terms.scores()
+    candidates = _not_worse(terms, groups, int(np.argmax(scores)), tolerance)
     window = np.ones(2 * reach + 1) / (2 * reach + 1)
     neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
     judged = np.where(candidates, neighbourhood, -np.inf)
@@ -104,22 +146,21 @@ def best_threshold(
     return (low + high) // 2
 
 
-def plateau(numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, column: int) -> tuple[int, int]:
+def plateau(terms: Terms, groups: np.ndarray, column: int) -> tuple[int, int]:
     """First and last column of the unbroken run around `column` within two standard errors of its score or above it."""
-    return run_around(column, _not_worse(numerator, denominator, groups, column, tolerance=2))
+    return run_around(column, _not_worse(terms, groups, column, tolerance=2))
 
 
-def _not_worse(
-    numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray, column: int, tolerance: float
-) -> np.ndarray:
+def _not_worse(terms: Terms, groups: np.ndarray, column: int, tolerance: float) -> np.ndarray:
     """Whether each column's score is at most `tolerance` standard errors below that of `column`, (columns,) bool.
 
     The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
     too wide.
     """
-    values = influence(numerator, denominator)
-    lost = values[:, [column]] - values
-    near = lost.mean(axis=0) <= tolerance * standard_error(lost, groups)
+    best, near = influence(*terms.column(column))[:, None], np.empty(terms.columns, bool)
+    for part, *some in terms.parts():
+        lost = best - influence(*some)
+        near[part] = lost.mean(axis=0) <= tolerance * standard_error(lost, groups)
     near[column] = True
     return near
 

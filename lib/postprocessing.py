@@ -6,17 +6,19 @@ them gains more than its standard error on folds that are left out of the select
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib.candidates import GRID, Candidates, Steps
+from lib.candidates import GRID, Candidates
 from lib.config import PostprocessSettings, ThresholdSettings
+from lib.disk_table import DiskTable
 from lib.errors import UserError
 from lib.files import write_text
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.nested import bootstrap_interval, group_numbers, influence
+from lib.nested import Terms, bootstrap_interval, group_numbers, influence
 from lib.parallel import THREADS, prefetched
 from lib.progress import progress
 from lib.rules import Rule
@@ -105,40 +107,41 @@ class PostprocessResult:
 
 
 class CandidateTerms:
-    """The terms of all candidates on all images of one class, in float32: about 40 KB an image."""
+    """The terms of all candidates on all images of one class, in float32 on disk: about 40 KB an image."""
 
-    def __init__(self, candidates: Candidates, metric: Metric, images: int):
+    def __init__(self, candidates: Candidates, metric: Metric, folder: Path):
         self.candidates, self.metric = candidates, metric
-        kept = 2 if metric.pools else 1  # the denominators of a mean are all 1
-        radius, component, grid = len(candidates.radius), len(candidates.component_steps), len(GRID)
-        self.at_all = np.empty((kept, images, radius, len(THRESHOLDS)), np.float32)
-        self.on_grid = np.empty((kept, images, component, radius, grid), np.float32)
+        _, *component_steps = candidates.component_steps  # the first is no step: counted at all thresholds already
+        self.blocks = [(first, THRESHOLDS) for first in candidates.radius]
+        self.blocks += [(first + then, GRID) for then in component_steps for first in candidates.radius]
+        self.rules = sum(len(thresholds) for _, thresholds in self.blocks)
+        self.table = DiskTable(folder, 2 * self.rules if metric.pools else self.rules)  # denominators of a mean are 1
 
-    def measure(self, row: int, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Fill one image's row. Returns the true positives of the map itself at all thresholds, (255,)."""
-        positives = np.count_nonzero(truth)
+    def measure(self, probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An image's row of the table, and the true positives of its map itself at all thresholds, (255,)."""
         at_all, on_grid = self.candidates.count(probability_map, truth)
-        for kept, (tp, predicted) in (self.at_all, at_all), (self.on_grid, on_grid):
-            kept[:, row] = self.metric.terms(tp, predicted - tp, positives - tp)[: len(kept)]
-        true_positives, _ = at_all
-        return true_positives[0]  # after no step at all
+        tp, predicted = np.concatenate([at_all.reshape(2, -1), on_grid[:, 1:].reshape(2, -1)], axis=1)
+        row = np.concatenate(self.metric.terms(tp, predicted - tp, np.count_nonzero(truth) - tp))
+        return row[: self.table.columns].astype(np.float32), at_all[0, 0]
 
     def families(self) -> dict[Family, list[Block]]:
         """The blocks of each family, but for the threshold alone."""
-        families = {}
-        for radius, first in enumerate(self.candidates.radius):
-            blocks = [self._block(first, THRESHOLDS, self.at_all[:, :, radius])] if first else []
-            for component, then in enumerate(self.candidates.component_steps):
-                if then:
-                    blocks.append(self._block(first + then, GRID, self.on_grid[:, :, component, radius]))
-            for block in blocks:
-                families.setdefault(tuple(step.name for step in block.steps), []).append(block)
+        families: dict[Family, list[Block]] = {}
+        before = 0
+        for steps, thresholds in self.blocks:
+            if steps:
+                block = Block(steps, thresholds, Terms(len(thresholds), partial(self._read, before)))
+                families.setdefault(tuple(step.name for step in steps), []).append(block)
+            before += len(thresholds)
         return families
 
-    @staticmethod
-    def _block(steps: Steps, thresholds: np.ndarray, terms: np.ndarray) -> Block:
-        denominator = terms[1] if len(terms) == 2 else np.broadcast_to(np.float32(1), terms[0].shape)
-        return Block(steps, thresholds, terms[0], denominator)
+    def _read(self, before: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """The terms of some columns of the block that has so many columns before it."""
+        first, end = before + part.start, before + part.stop
+        numerator = self.table.read(slice(first, end))
+        if not self.metric.pools:
+            return numerator, np.broadcast_to(np.float32(1), numerator.shape)
+        return numerator, self.table.read(slice(self.rules + first, self.rules + end))
 
 
 def search_morphology(
@@ -148,19 +151,21 @@ def search_morphology(
     groups: np.ndarray,
     thresholds: ThresholdSettings,
     settings: PostprocessSettings,
+    folder: Path,
 ) -> PostprocessResult:
     """Choose threshold and morphology steps of each class.
 
     `pairs` streams (id, map, truth), both uint8 (height, width, classes), of the images of `counts` in any order;
     each is read once. `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty
-    nothing is read and no step adopted. Raises UserError for fewer than three folds (selecting steps without one fold
-    takes two others) and for maps that are not the ones counted.
+    nothing is read and no step adopted. The scores of all rules, about 40 KB for each image and class, are in a file
+    in `folder` meanwhile. Raises UserError for fewer than three folds (selecting steps without one fold takes two
+    others), for maps that are not the ones counted, and where that file finds no room.
     """
     metric, groups = Metric.of(thresholds), group_numbers(groups)
     tables = [score_table(counts, index, metric, groups) for index in range(len(counts.classes))]
-    families = [{(): [Block((), THRESHOLDS, table.numerator, table.denominator)]} for table in tables]
+    families = [{(): [Block((), THRESHOLDS, table.terms)]} for table in tables]
     if settings.steps:
-        for known, terms in zip(families, _measured(pairs, counts, folds, metric, settings), strict=True):
+        for known, terms in zip(families, _measured(pairs, counts, folds, metric, settings, folder), strict=True):
             known.update(terms.families())
     outcomes = [
         choose_steps(ClassSearch(table, known, folds, thresholds.rule))
@@ -177,6 +182,7 @@ def _measured(
     folds: np.ndarray,
     metric: Metric,
     settings: PostprocessSettings,
+    folder: Path,
 ) -> list[CandidateTerms]:
     """The terms of every class from the stream, measured on all cores."""
     if len(np.unique(folds)) < 3:
@@ -184,23 +190,27 @@ def _measured(
             "choosing morphology takes out-of-fold maps of at least three folds; train another fold with "
             "02_train.py, or set postprocess.steps=[] to do without"
         )
-    measured = [CandidateTerms(Candidates.build(settings), metric, len(folds)) for _ in counts.classes]
-    rows = {image_id: row for row, image_id in enumerate(counts.ids.tolist())}
+    measured = [CandidateTerms(Candidates.build(settings), metric, folder) for _ in counts.classes]
+    numbers = {image_id: number for number, image_id in enumerate(counts.ids.tolist())}
 
-    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> str:
+    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> list[np.ndarray]:
         image_id, maps, truths = pair
-        row = rows.get(image_id)
+        number, rows = numbers.get(image_id), []
         for index, terms in enumerate(measured):
-            layers = np.ascontiguousarray(maps[..., index]), np.ascontiguousarray(truths[..., index])
-            if row is None or not np.array_equal(terms.measure(row, *layers), counts.tp[row, index]):
+            row, tp = terms.measure(np.ascontiguousarray(maps[..., index]), np.ascontiguousarray(truths[..., index]))
+            if number is None or not np.array_equal(tp, counts.tp[number, index]):
                 raise UserError(
                     f"the map or mask of image {image_id} is not the one counted in oof_counts.npz; "
                     "run 03_oof_threshold.py again"
                 )
-        return image_id
+            rows.append(row)
+        return rows
 
-    measuring = prefetched(measure, pairs, ahead=2 * THREADS)
-    missing = rows.keys() - {image_id for _, image_id in progress("morphology", measuring, len(rows))}
+    missing = set(numbers)
+    for (image_id, _, _), rows in progress("morphology", prefetched(measure, pairs, 2 * THREADS), len(numbers)):
+        for terms, row in zip(measured, rows, strict=True):
+            terms.table.write(numbers[image_id], row)
+        missing.discard(image_id)
     if missing:
         raise UserError(f"there is no map of image {min(missing)}; run 03_oof_threshold.py again")
     return measured

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lib.candidates import Steps
-from lib.metrics import THRESHOLDS, pooled
-from lib.nested import REACH, best_threshold, influence, standard_error
+from lib.metrics import THRESHOLDS, ratio
+from lib.nested import REACH, Terms, best_threshold, influence, membership, standard_error
 from lib.rules import Gate, Rule
 from lib.thresholds import ScoreTable, tune
 
@@ -28,8 +28,7 @@ class Block:
 
     steps: Steps
     thresholds: np.ndarray  # (thresholds,)
-    numerator: np.ndarray  # (images, thresholds)
-    denominator: np.ndarray  # (images, thresholds)
+    terms: Terms  # a column for each threshold
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,39 @@ class ClassSearch:
     folds: np.ndarray  # (images,)
     rule: str  # threshold or triplet
     _tuned: dict[frozenset, dict[Family, Tuned]] = field(default_factory=dict)
+    _fold_sums: dict[tuple[Steps, Gate | None], np.ndarray] = field(default_factory=dict)
 
     def tuned(self, without: frozenset[int]) -> dict[Family, Tuned]:
         """The best rule of each family for the images outside the folds `without`."""
         if without not in self._tuned:
-            self._tuned[without] = self._tune(self.outside(without))
+            alone = tune(self.table.of(self.outside(without)), self.rule)
+            best = {(): Tuned(alone, self.families[()][0], alone.threshold - 1)}
+            for family, blocks in self.families.items():
+                if family:
+                    best[family] = self._best_of(blocks, alone.gate, without)
+            self._tuned[without] = best
         return self._tuned[without]
 
-    def _tune(self, images: np.ndarray) -> dict[Family, Tuned]:
-        table = self.table.of(images)
-        alone = tune(table, self.rule)
-        best = {(): Tuned(alone, self.families[()][0], alone.threshold - 1)}
-        for family, blocks in self.families.items():
-            if family:
-                best[family] = _best_of(blocks, images, table, alone.gate)
-        return best
+    def _best_of(self, blocks: list[Block], gate: Gate | None, without: frozenset[int]) -> Tuned:
+        """The block with the best peak on the images outside `without`, and the threshold to use.
+
+        The blocks of the radius steps hold all thresholds, so that the centre of a plateau can be told from a lone
+        peak.
+        """
+        block = max(blocks, key=lambda block: self._peak(block, gate, without))
+        reach = REACH if len(block.thresholds) == len(THRESHOLDS) else 0
+        images = self.outside(without)
+        column = best_threshold(self.table.behind(gate, block.terms).of(images), self.table.groups[images], reach)
+        return Tuned(Rule(int(block.thresholds[column]), gate, block.steps), block, column)
+
+    def _peak(self, block: Block, gate: Gate | None, without: frozenset[int]) -> float:
+        """The best score of a block's thresholds; terms add up by folds, so that each block is read once for all."""
+        numbers, fold_of_image = np.unique(self.folds, return_inverse=True)
+        if (block.steps, gate) not in self._fold_sums:
+            terms = self.table.behind(gate, block.terms)
+            self._fold_sums[block.steps, gate] = terms.sums_within(membership(fold_of_image, len(numbers)))
+        kept = ~np.isin(numbers, list(without))
+        return ratio(*self._fold_sums[block.steps, gate][:, kept].sum(axis=1)).max()
 
     def outside(self, folds: frozenset[int]) -> np.ndarray:
         """The images that are in none of `folds`, (images,) bool."""
@@ -72,9 +89,7 @@ class ClassSearch:
 
     def terms(self, tuned: Tuned) -> np.ndarray:
         """The terms of a tuned rule on all images, (2, images)."""
-        column = [tuned.column]
-        terms = self.table.behind(tuned.rule.gate, tuned.block.numerator[:, column], tuned.block.denominator[:, column])
-        return np.stack(terms)[:, :, 0]
+        return self.table.behind(tuned.rule.gate, tuned.block.terms).column(tuned.column)
 
     def nested(self, family: Family, without: frozenset[int] = frozenset()) -> np.ndarray:
         """A family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""
@@ -116,18 +131,3 @@ class ClassSearch:
             if not gain > error:
                 return family
             family = best
-
-
-def _best_of(blocks: list[Block], images: np.ndarray, table: ScoreTable, gate: Gate | None) -> Tuned:
-    """The block with the best peak on the images (bool), and the threshold to use; `table` is that of the images.
-
-    The blocks of the radius steps hold all thresholds, so that the centre of a plateau can be told from a lone peak.
-    """
-
-    def terms(block: Block) -> tuple[np.ndarray, np.ndarray]:
-        return table.behind(gate, block.numerator[images], block.denominator[images])
-
-    block = max(blocks, key=lambda block: pooled(*terms(block)).max())
-    reach = REACH if len(block.thresholds) == len(THRESHOLDS) else 0
-    column = best_threshold(*terms(block), table.groups, reach)
-    return Tuned(Rule(int(block.thresholds[column]), gate, block.steps), block, column)

@@ -8,15 +8,26 @@ images' pixels are pooled, each counted at the threshold tuned without its fold.
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import vstack
 
 from lib.config import ThresholdSettings
 from lib.files import write_text
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled, ratio
-from lib.nested import best_threshold, bootstrap_interval, group_numbers, plateau, run_around, splits, sums_by_number
+from lib.nested import (
+    Terms,
+    best_threshold,
+    bootstrap_interval,
+    group_numbers,
+    membership,
+    plateau,
+    run_around,
+    splits,
+)
 from lib.rules import Gate, Rule
 
 HALF = 128  # the threshold that is p >= .5
@@ -25,34 +36,48 @@ FOREIGN = 0.1  # a fold that loses more than this at the others' threshold has a
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The terms (see `Metric.terms`) of one class's images at all thresholds."""
+    """The pixel counts of one class's images at all thresholds, and the terms (see `Metric.terms`) they make."""
 
-    numerator: np.ndarray  # (images, 255)
-    denominator: np.ndarray  # (images, 255)
-    empty_numerator: np.ndarray  # (images,) the terms of an empty mask
-    empty_denominator: np.ndarray  # (images,)
-    predicted: np.ndarray  # (images, 255) pixels where map >= threshold
+    metric: Metric
+    tp: np.ndarray  # (images, 255)
+    fp: np.ndarray  # (images, 255)
+    positives: np.ndarray  # (images,) mask pixels in the truth
     groups: np.ndarray  # (images,)
 
     def of(self, images: np.ndarray) -> "ScoreTable":
         """The table of some images, a bool array."""
-        return ScoreTable(*(column[images] for column in vars(self).values()))
+        return replace(self, **{name: getattr(self, name)[images] for name in ("tp", "fp", "positives", "groups")})
 
-    def gated(self, gate: Gate | None) -> tuple[np.ndarray, np.ndarray]:
-        """Terms (images, 255) with the masks that the gate shuts emptied."""
-        return self.behind(gate, self.numerator, self.denominator)
+    @property
+    def terms(self) -> Terms:
+        """The terms of the masks at all thresholds."""
+        return Terms(len(THRESHOLDS), self._terms_at)
 
-    def behind(
-        self, gate: Gate | None, numerator: np.ndarray, denominator: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Other terms (images, any) of the same images, an empty mask's where the gate shuts."""
+    def _terms_at(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        tp = self.tp[:, part]
+        return self.metric.terms(tp, self.fp[:, part], self.positives[:, None] - tp)
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """The terms of an empty mask, (2, images)."""
+        none = np.zeros_like(self.positives)
+        return np.stack(self.metric.terms(none, none, self.positives))
+
+    def predicted(self, part: slice | int) -> np.ndarray:
+        """Pixels of the masks at some thresholds, given by their columns."""
+        return self.tp[:, part] + self.fp[:, part]
+
+    def behind(self, gate: Gate | None, terms: Terms) -> Terms:
+        """Terms of the same images, an empty mask's where the gate shuts."""
         if gate is None:
-            return numerator, denominator
-        opens = (self.predicted[:, gate.top - 1] >= gate.area)[:, None]
-        return (
-            np.where(opens, numerator, self.empty_numerator[:, None]),
-            np.where(opens, denominator, self.empty_denominator[:, None]),
-        )
+            return terms
+        shuts = self.predicted(gate.top - 1) < gate.area
+
+        def read(part: slice) -> list[np.ndarray]:
+            columns = zip(terms.read(part), self.empty, strict=True)
+            return [np.where(shuts[:, None], empty[:, None], term) for term, empty in columns]
+
+        return Terms(terms.columns, read)
 
 
 @dataclass(frozen=True)
@@ -173,24 +198,20 @@ def choose_thresholds(
 
 
 def score_table(counts: Counts, index: int, metric: Metric, groups: np.ndarray) -> ScoreTable:
-    """The terms of class number `index`."""
-    tp, fp, positives = counts.tp[:, index], counts.fp[:, index], counts.positives[:, index]
-    none = np.zeros_like(positives)
-    return ScoreTable(
-        *metric.terms(tp, fp, positives[:, None] - tp), *metric.terms(none, none, positives), tp + fp, groups
-    )
+    """The table of class number `index`; its arrays are views of the counts."""
+    return ScoreTable(metric, counts.tp[:, index], counts.fp[:, index], counts.positives[:, index], groups)
 
 
 def tune(table: ScoreTable, rule: str) -> Rule:
     """The best rule for the table's images: a threshold, or for `triplet` a threshold behind a gate."""
     gate = best_gate(table) if rule == "triplet" else None
-    column = best_threshold(*_bottoms(gate, table.gated(gate)), table.groups)
+    column = best_threshold(_bottoms(gate, table.behind(gate, table.terms)), table.groups)
     return Rule(int(THRESHOLDS[column]), gate)
 
 
-def _bottoms(gate: Gate | None, terms: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
-    """The terms (images, thresholds) at the thresholds that may stand behind the gate: up to its top."""
-    return [term[:, : gate.top] if gate else term for term in terms]
+def _bottoms(gate: Gate | None, terms: Terms) -> Terms:
+    """The terms at the thresholds that may stand behind the gate: up to its top."""
+    return terms.first(gate.top) if gate else terms
 
 
 def best_gate(table: ScoreTable) -> Gate | None:
@@ -198,44 +219,53 @@ def best_gate(table: ScoreTable) -> Gate | None:
 
     None where no gate beats the plain threshold; of equal areas the smallest, of equal tops the middle.
     """
-    best_score, best = pooled(table.numerator, table.denominator).max(), None
+    best_score, best = table.terms.scores().max(), None
     is_triplet = np.tri(len(THRESHOLDS), dtype=bool)  # (tops, bottoms)
-    for area in 2 ** np.arange(int(table.predicted.max(initial=1)).bit_length()):
-        scores = np.where(is_triplet, _gated_scores(table, area), -np.inf)
+    areas = [2**power for power in range(int(table.predicted(0).max(initial=1)).bit_length())]
+    for area, scores in zip(areas, np.where(is_triplet, _gated_scores(table, areas), -np.inf), strict=True):
         if scores.max() > best_score + 1e-12:
             best_score = scores.max()
             top, bottom = np.unravel_index(np.argmax(scores), scores.shape)
             low, high = run_around(int(top), scores[:, bottom] >= best_score - 1e-12)
-            best = Gate(top=int(THRESHOLDS[(low + high) // 2]), area=int(area))
+            best = Gate(top=int(THRESHOLDS[(low + high) // 2]), area=area)
     return best
 
 
-def _gated_scores(table: ScoreTable, area: int) -> np.ndarray:
-    """Scores behind every gate of one area, (tops, bottoms).
+def _gated_scores(table: ScoreTable, areas: list[int]) -> np.ndarray:
+    """Scores behind every gate, (areas, tops, bottoms).
 
     The gate opens for an image up to some top, which its counts tell. So an image adds to the score of an empty mask
     what its terms gain over that, for all tops up to its own: sums by top, then added up from the highest.
     """
-    opening_tops = (table.predicted >= area).sum(axis=1)
+    images_by_top = vstack([membership(_opening_tops(table, area), len(THRESHOLDS) + 1) for area in areas])
+    gained = table.terms.sums_within(images_by_top) - (images_by_top @ table.empty.T).T[:, :, None]
+    gained = gained.reshape(2, len(areas), len(THRESHOLDS) + 1, len(THRESHOLDS))
+    sums = table.empty.sum(axis=1)[:, None, None, None] + gained[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
+    return ratio(*sums)
 
-    def sums(terms: np.ndarray, empty: np.ndarray) -> np.ndarray:
-        gained = sums_by_number(terms - empty[:, None], opening_tops, len(THRESHOLDS) + 1)
-        return empty.sum() + gained[:0:-1].cumsum(axis=0)[::-1]
 
-    return ratio(sums(table.numerator, table.empty_numerator), sums(table.denominator, table.empty_denominator))
+def _opening_tops(table: ScoreTable, area: int) -> np.ndarray:
+    """The highest top at which a gate of that area opens, (images,); 0 where none does."""
+    low, high = np.zeros(len(table.tp), int), np.full(len(table.tp), len(THRESHOLDS))
+    images = np.arange(len(table.tp))
+    while (low < high).any():  # halving, as masks shrink from top to top
+        middle = (low + high + 1) // 2
+        opens = table.tp[images, middle - 1] + table.fp[images, middle - 1] >= area
+        low, high = np.where(opens, middle, low), np.where(opens, high, middle - 1)
+    return low
 
 
 def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoice:
     chosen = tune(table, rule)
-    terms, column = table.gated(chosen.gate), chosen.threshold - 1
-    curve = pooled(*terms)
-    low, high = plateau(*_bottoms(chosen.gate, terms), table.groups, column)
+    terms, column = table.behind(chosen.gate, table.terms), chosen.threshold - 1
+    curve = terms.scores()
+    low, high = plateau(_bottoms(chosen.gate, terms), table.groups, column)
     nested = np.empty((2, len(folds)))
     fold_rules, fold_curves, fold_nested = {}, {}, {}
     for fold, others, left_out in splits(folds):
-        fold_curves[fold] = pooled(*(term[left_out] for term in terms))
+        fold_curves[fold] = terms.of(left_out).scores()
         tuned = fold_rules[fold] = tune(table.of(others), rule)
-        nested[:, left_out] = [term[:, tuned.threshold - 1] for term in table.of(left_out).gated(tuned.gate)]
+        nested[:, left_out] = table.behind(tuned.gate, table.terms).column(tuned.threshold - 1)[:, left_out]
         fold_nested[fold] = float(pooled(*nested[:, left_out]))
     return ClassChoice(
         rule=chosen,
@@ -246,8 +276,8 @@ def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoic
         fold_nested=fold_nested,
         in_sample=float(curve[column]),
         nested=float(pooled(*nested)),
-        at_half=float(pooled(table.numerator[:, HALF - 1], table.denominator[:, HALF - 1])),
-        all_empty=float(pooled(table.empty_numerator, table.empty_denominator)),
+        at_half=float(pooled(*table.terms.column(HALF - 1))),
+        all_empty=float(pooled(*table.empty)),
         numerator=nested[0],
         denominator=nested[1],
     )

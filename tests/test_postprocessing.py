@@ -1,4 +1,6 @@
 import json
+import tempfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ ALL_STEPS = PostprocessSettings(
     radii=[2],
     areas=[3, 12],
 )
+SCRATCH = Path(tempfile.gettempdir())
 FEW_STEPS = PostprocessSettings(steps=["opening", "remove", "fill"], radii=[1, 2], areas=[4, 16])
 
 
@@ -43,7 +46,8 @@ def search(made, settings=FEW_STEPS, threshold_settings=None, folds=None, groups
     folds = np.arange(len(made)) % 3 if folds is None else folds
     groups = np.arange(len(made)) if groups is None else groups
     counts = count_images(made, ["mask"])
-    return search_morphology(iter(made), counts, folds, groups, threshold_settings or ThresholdSettings(), settings)
+    thresholds = threshold_settings or ThresholdSettings()
+    return search_morphology(iter(made), counts, folds, groups, thresholds, settings, SCRATCH)
 
 
 def naive_dice(made, rules: list[Rule]) -> np.ndarray:
@@ -210,7 +214,7 @@ def test_classes_are_chosen_apart():
     ]
     folds, groups = np.arange(18) % 3, np.arange(18)
     counts = count_images(made, ["a", "b"])
-    both = search_morphology(iter(made), counts, folds, groups, ThresholdSettings(), FEW_STEPS)
+    both = search_morphology(iter(made), counts, folds, groups, ThresholdSettings(), FEW_STEPS, SCRATCH)
     for name, alone in ("a", specked), ("b", clean):
         assert both.classes[name].rule == search(alone).classes["mask"].rule
     assert both.classes["a"].rule.steps
@@ -240,7 +244,7 @@ def test_without_steps_nothing_is_read_and_two_folds_are_enough():
     made, folds = blobs(8, specks=1), np.arange(8) % 2
     settings = PostprocessSettings(steps=[])
     counts = count_images(made, ["mask"])
-    result = search_morphology(unreadable(), counts, folds, np.arange(8), ThresholdSettings(), settings)
+    result = search_morphology(unreadable(), counts, folds, np.arange(8), ThresholdSettings(), settings, SCRATCH)
     assert result.classes["mask"].rule == choose_thresholds(counts, folds, ThresholdSettings()).classes["mask"].rule
     assert result.mean("after", "nested") == result.mean("before", "nested")
 
@@ -250,7 +254,7 @@ def test_user_errors():
     with pytest.raises(UserError, match="at least three folds"):
         search(made, folds=np.arange(6) % 2)
     counts, folds = count_images(made, ["mask"]), np.arange(6) % 3
-    arguments = (counts, folds, np.arange(6), ThresholdSettings(), FEW_STEPS)
+    arguments = (counts, folds, np.arange(6), ThresholdSettings(), FEW_STEPS, SCRATCH)
     with pytest.raises(UserError, match="no map of image image5"):
         search_morphology(iter(made[:5]), *arguments)
     changed = [*made[:5], ("image5", 255 - made[5][1], made[5][2])]

@@ -171,6 +171,7 @@ class FakeRun:
             table.group.to_numpy(),
             self.settings.threshold,
             self.settings.postprocess,
+            self.run.root,
         )
         write_json(self.run.postprocess, result.to_dict())
         result.write_gains(self.run.postprocess.with_suffix(".csv"))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lib.metrics import THRESHOLDS
+from lib.metrics import THRESHOLDS, Metric
+from lib.nested import Terms
 from lib.postprocessing import choose_steps
 from lib.rules import Step
 from lib.selection import Block, ClassSearch, Family
@@ -15,12 +16,13 @@ REMOVE, FILL, BOTH = ("remove",), ("fill",), ("fill", "remove")
 
 def search_of(gains: dict[Family, np.ndarray]) -> ClassSearch:
     """Families of one rule each, whose images score .5 plus the gain; the threshold alone scores .5 throughout."""
-    half, ones, none = np.full((12, 255), 0.5), np.ones((12, 255)), np.zeros(12)
-    table = ScoreTable(half, ones, none, ones[:, 0], np.zeros((12, 255), int), np.arange(12))
-    families = {(): [Block((), THRESHOLDS, half, ones)]}
+    tp = np.full((12, 255), 30)  # as many false alarms, and as many misses: a Dice of .5
+    table = ScoreTable(Metric(), tp, tp, 2 * tp[:, 0], np.arange(12))
+    families = {(): [Block((), THRESHOLDS, table.terms)]}
     for family, gain in gains.items():
         steps = tuple(Step(name, 16) for name in family)
-        families[family] = [Block(steps, np.array([128]), 0.5 + np.asarray(gain)[:, None], ones[:, :1])]
+        terms = Terms.of_arrays(0.5 + np.asarray(gain)[:, None], np.ones((12, 1)))
+        families[family] = [Block(steps, np.array([128]), terms)]
     return ClassSearch(table, families, FOLDS, "threshold")
 
 
