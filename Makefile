@@ -22,7 +22,7 @@ lint: $(VENV)/ready-for-tests  ## style
 	$(PY) -m ruff format --no-cache --check .
 
 bench: $(VENV)/ready-for-tests $(DEMO)/submission.csv  ## what the stages cost, against what they cannot beat
-	for name in startup checking_speed loss_overhead thresholds morphology rle_speed submission_speed; do $(PY) benchmarks/$$name.py || exit; done
+	for name in startup checking_speed loss_overhead thresholds morphology morphology_speed rle_speed submission_speed; do $(PY) benchmarks/$$name.py || exit; done
 	for name in training_speed inference_speed; do $(PY) benchmarks/$$name.py $(DEMO) || exit; done
 
 $(DEMO)/submission.csv:

@@ -4,6 +4,7 @@
 
 The methods take turns, so a busy machine slows all of them; the median counts. All must agree with each other.
 pycocotools stops at its own compressed string, from which a Kaggle string takes a loop in Python: both are shown.
+With numba (benchmarks/requirements.txt) there is also a compiled loop that sees each pixel once.
 Last the objects of a label image, in one pass here and one mask after the other elsewhere.
 """
 
@@ -20,6 +21,11 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from pycocotools import mask as coco  # noqa: E402
 
+try:
+    import numba
+except ImportError:
+    numba = None
+
 from lib.morphology import components  # noqa: E402
 from lib.rle import decode, decode_labels, encode, encode_labels  # noqa: E402
 
@@ -31,11 +37,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="timed calls of each method")
     repeats = parser.parse_args().repeats
     cv2.setNumThreads(1)
+    compiled_encoders = {} if numba is None else {"one compiled pass": one_pass_encode}
+    if numba is None:
+        print("not measured: one compiled pass; pip install -r benchmarks/requirements.txt")
     print(f"{'mask':>12} {'runs':>7}   milliseconds")
     for height, width, size in SHAPES:
         mask = blobs(height, width, size)
         text = encode(mask)
-        encoders = {"ours": encode, "snippet": snippet_encode, "pycocotools": coco_encode}
+        encoders = {"ours": encode, "snippet": snippet_encode, "pycocotools": coco_encode} | compiled_encoders
         decoders = {"ours": decode, "snippet": snippet_decode, "pycocotools": coco_decode}
         assert all(method(mask) == text for method in encoders.values())
         assert all((method(text, mask.shape) == mask).all() for method in decoders.values())
@@ -85,6 +94,28 @@ def snippet_encode(mask: np.ndarray) -> str:
     runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
     runs[1::2] -= runs[::2]
     return " ".join(str(x) for x in runs)
+
+
+def one_pass_encode(mask: np.ndarray) -> str:
+    return " ".join(map(str, one_pass_runs(mask.T.ravel()).tolist()))
+
+
+def one_pass_runs(flat: np.ndarray) -> np.ndarray:
+    """Starts, from 1, and lengths in turns; compiled where numba is there."""
+    numbers, count, before = np.empty(flat.size + 1, np.int64), 0, 0
+    for place in range(flat.size):
+        value = flat[place]
+        if value and not before:
+            numbers[count], numbers[count + 1] = place + 1, 0
+            count += 2
+        if value:
+            numbers[count - 1] += 1
+        before = value
+    return numbers[:count]
+
+
+if numba is not None:
+    one_pass_runs = numba.njit(one_pass_runs)
 
 
 def snippet_decode(text: str, shape: tuple[int, int]) -> np.ndarray:
