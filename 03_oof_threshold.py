@@ -19,15 +19,12 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
     run, settings = open_run(arguments.run, arguments.overrides)
 
     from lib.data import open_training
-    from lib.files import read_json, write_json
+    from lib.files import read_json
     from lib.folds import read_folds
     from lib.lock import lock_run
-    from lib.maps import read_pairs
-    from lib.metrics import count_images
     from lib.processes import is_first
     from lib.provenance import StageRecord, threshold_inputs
     from lib.report.page import refresh_report
-    from lib.thresholds import choose_thresholds
 
     lock_run(run)
     record = StageRecord(run, "03_oof_threshold")
@@ -38,24 +35,35 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
 
     from lib.ensemble import average_out_of_fold, describe
     from lib.inference import predict_out_of_fold
-    from lib.plots import plot_thresholds
 
     make_maps = average_out_of_fold if settings.ensemble.members else predict_out_of_fold
     store = make_maps(run, settings, data, table)
     if not is_first():
         return None
-    counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
-    counts.save(run.oof_counts)
-    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
-    result.write_curves(run.threshold.with_suffix(".csv"))
-    plot_thresholds(result, run.threshold.with_suffix(".png"))
-    write_json(run.threshold, result.to_dict())
+    result = choose_on(store, run, settings, data, table)
     seconds = record.write(made_from)
     refresh_report(run, settings)
     if settings.ensemble.members:
         print(describe(read_json(run.ensemble)))
     print(result)
     return Closing([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds, result.to_dict())
+
+
+def choose_on(store, run, settings, data, table):
+    """Score the maps at every threshold, choose, and write both down; the pixel counts leave memory with this."""
+    from lib.files import write_json
+    from lib.maps import read_pairs
+    from lib.metrics import count_images
+    from lib.plots import plot_thresholds
+    from lib.thresholds import choose_thresholds
+
+    counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
+    counts.save(run.oof_counts)
+    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+    result.write_curves(run.threshold.with_suffix(".csv"))
+    plot_thresholds(result, run.threshold.with_suffix(".png"))
+    write_json(run.threshold, result.to_dict())
+    return result
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class OofScores:
         for layer, rule in enumerate(rules.values()):
             tp[:, layer], fp[:, layer] = (table[:, layer, rule.threshold - 1] for table in (counts.tp, counts.fp))
             if rule.gate:
-                reach = (counts.tp + counts.fp)[:, layer, rule.gate.top - 1]
+                at_top = layer, rule.gate.top - 1
+                reach = counts.tp[:, *at_top] + counts.fp[:, *at_top]
                 tp[reach < rule.gate.area, layer] = fp[reach < rule.gate.area, layer] = 0
         fn = counts.positives - tp
         coverage = counts.positives / counts.pixels[:, None]
