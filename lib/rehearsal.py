@@ -18,9 +18,9 @@ from lib.metrics import Metric, count_mask, pooled
 from lib.parallel import THREADS, prefetched
 from lib.progress import progress
 from lib.rules import apply_rules
-from lib.submission import Rules, decode_rows, encode_rows, grouped_texts, table_text, with_texts
+from lib.submission import Rules, decode_rows, encode_rows, grouped_texts, with_texts
 
-COLUMNS = ["id", "class", "rle"]
+RLE_COLUMN = 2  # after id and class
 TOLERANCE = 1e-6  # the search for morphology keeps its terms in float32
 
 Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth (a mask, or objects), all classes
@@ -63,10 +63,12 @@ def through_a_file(image_id: str, found: np.ndarray, settings: Settings) -> np.n
     layers = [np.ascontiguousarray(layer) for layer in np.moveaxis(found, 2, 0)]
     names = [(image_id, name, "") for name in settings.data.classes]
     rows = [SubmissionRow(image_id, index, values) for index, values in enumerate(names)]
-    written = table_text(COLUMNS, with_texts(rows, (encode_rows(layer, settings) for layer in layers), rle_column=2))
-    _, *read = csv.reader(io.StringIO(written))
-    masks = [decode_rows(texts, found.shape[:2], settings) for _, texts in grouped_texts(read, rle_column=2)]
-    return np.stack(masks, axis=2)
+    file = io.StringIO()
+    for row, layer in zip(rows, layers, strict=True):
+        csv.writer(file).writerows(with_texts(row, encode_rows(layer, settings), RLE_COLUMN))
+    file.seek(0)
+    masks = grouped_texts(csv.reader(file), RLE_COLUMN)
+    return np.stack([decode_rows(texts, found.shape[:2], settings) for _, texts in masks], axis=2)
 
 
 def _terms(found: np.ndarray, truth: np.ndarray, metric: Metric, settings: Settings) -> tuple[float, float]:

@@ -1,11 +1,10 @@
 """The file to upload: from test maps to masks or objects to run lengths, in the sample's rows and columns."""
 
 import csv
-import io
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from lib.rle import decode, decode_labels, encode, encode_labels
 from lib.rules import Rule, apply_rules
 
 Rules = dict[str, Rule] | dict[str, ObjectRule]  # of each class; objects where submission.rows is instance
+Check = tuple[int, int, int]  # height, width and checksum of a mask
 
 
 def write_submission(path: Path, data: TestData, store: MapStore, rules: Rules, settings: Settings) -> int:
@@ -31,24 +31,41 @@ def write_submission(path: Path, data: TestData, store: MapStore, rules: Rules, 
     in order, inside the image, share no pixel, and decode to what was encoded. Raises UserError when a map is absent,
     or when what was written does not come back the same.
     """
-    class_rows = defaultdict(list)
+    count, checks = 0, []
+    with atomic_path(path) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(data.columns)
+            for row, (texts, check) in zip(data.rows, _encoded_in_order(data, store, rules, settings), strict=True):
+                writer.writerows(with_texts(row, texts, data.rle_column))
+                count += len(texts)
+                checks.append(check)
+        _verify(temporary, data, checks, settings)
+    return count
+
+
+def _encoded_in_order(
+    data: TestData, store: MapStore, rules: Rules, settings: Settings
+) -> Iterator[tuple[list[str], Check]]:
+    """Run lengths and checksum of each of data.rows.
+
+    Each image is read once, so those of its rows whose turn comes later wait, as where a sample lists class by class.
+    """
+    numbers_of = defaultdict(list)
     for number, row in enumerate(data.rows):
-        class_rows[row.id].append((number, row.class_index))
-    texts = [[""]] * len(data.rows)
-    checks = [(0, 0, 0)] * len(data.rows)
+        numbers_of[row.id].append(number)
 
     def found_in(image_id: str) -> np.ndarray:
         return apply_rules(rules, resized(store.read(image_id), settings.submission.size))
 
-    for image_id, found in progress("submission", prefetched(found_in, class_rows, ahead=4 * THREADS), len(class_rows)):
-        for number, class_index in class_rows[image_id]:
-            layer = np.ascontiguousarray(found[..., class_index])
-            texts[number] = encode_rows(layer, settings)
-            checks[number] = (*layer.shape, zlib.crc32(layer))
-    with atomic_path(path) as temporary:
-        temporary.write_text(table_text(data.columns, with_texts(data.rows, texts, data.rle_column)))
-        _verify(temporary, data, checks, settings)
-    return sum(map(len, texts))
+    waiting, turn = {}, 0
+    for image_id, found in progress("submission", prefetched(found_in, numbers_of, ahead=4 * THREADS), len(numbers_of)):
+        for number in numbers_of[image_id]:
+            layer = np.ascontiguousarray(found[..., data.rows[number].class_index])
+            waiting[number] = encode_rows(layer, settings), (*layer.shape, zlib.crc32(layer))
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
 
 
 def encode_rows(layer: np.ndarray, settings: Settings) -> list[str]:
@@ -66,40 +83,37 @@ def decode_rows(texts: list[str], shape: tuple[int, int], settings: Settings) ->
     return decode_labels([text for text in texts if text != settings.data.rle.empty], shape, settings.data.rle)
 
 
-def with_texts(rows: Iterable[SubmissionRow], texts: Iterable[list[str]], rle_column: int) -> Iterator[list[str]]:
-    """The values of the file's rows: each of `rows` once for each of its texts, which stand in the column given."""
-    for row, texts_of_row in zip(rows, texts, strict=True):
-        for text in texts_of_row:
-            yield [text if column == rle_column else value for column, value in enumerate(row.values)]
-
-
-def table_text(columns: list[str], rows: Iterable[list[str]]) -> str:
-    """A csv file's content."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+def with_texts(row: SubmissionRow, texts: list[str], rle_column: int) -> Iterator[list[str]]:
+    """The values of the row once for each of its texts, which stand in the column given."""
+    for text in texts:
+        yield [text if column == rle_column else value for column, value in enumerate(row.values)]
 
 
 def grouped_texts(rows: Iterable[list[str]], rle_column: int) -> Iterator[tuple[list[str], list[str]]]:
     """The values beside the run lengths and the run lengths of each mask; rows that follow each other may be one's."""
-
-    def beside(row: list[str]) -> list[str]:
-        return row[:rle_column] + row[rle_column + 1 :]
-
-    for values, found in groupby(rows, key=beside):
+    for values, found in groupby(rows, key=lambda row: beside(row, rle_column)):
         yield values, [row[rle_column] for row in found]
 
 
-def _verify(path: Path, data: TestData, checks: list[tuple[int, int, int]], settings: Settings) -> None:
+def beside(values: Sequence[str], rle_column: int) -> list[str]:
+    """The values but for the run lengths."""
+    return [value for column, value in enumerate(values) if column != rle_column]
+
+
+def _verify(path: Path, data: TestData, checks: list[Check], settings: Settings) -> None:
     """Raise UserError unless the file holds the sample's columns and masks, in its order, with these checksums."""
-    with path.open(newline="") as file:
-        columns, *rows = csv.reader(file)
-    found = list(grouped_texts(rows, data.rle_column))
-    expected = [values for values, _ in grouped_texts(map(list, (row.values for row in data.rows)), data.rle_column)]
-    if columns != data.columns or [values for values, _ in found] != expected:
-        raise UserError("the submission does not have the sample's columns, ids and their order; this is a bug")
-    for (_, texts), row, (height, width, checksum) in zip(found, data.rows, checks, strict=True):
-        if zlib.crc32(decode_rows(texts, (height, width), settings)) != checksum:
-            raise UserError(f"the submission's row of '{row.id}' does not decode to its mask; this is a bug")
+    disorder = UserError("the submission does not have the sample's columns, ids and their order; this is a bug")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        if next(reader) != data.columns:
+            raise disorder
+        masks = grouped_texts(reader, data.rle_column)
+        for mask, row, check in zip_longest(masks, data.rows, checks):
+            if mask is None or row is None:
+                raise disorder
+            values, texts = mask
+            if values != beside(row.values, data.rle_column):
+                raise disorder
+            height, width, checksum = check
+            if zlib.crc32(decode_rows(texts, (height, width), settings)) != checksum:
+                raise UserError(f"the submission's row of '{row.id}' does not decode to its mask; this is a bug")
