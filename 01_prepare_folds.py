@@ -37,7 +37,7 @@ def prepare(arguments: argparse.Namespace) -> Closing:
     verdict = check_convention(data)
     print(f"{'warning' if verdict.is_wrong else 'checked'}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
 
-    images = image_table(inspect_all(data, settings.train.workers), data.groups, data.classes)
+    images = image_table(inspect_all(data), data.groups, data.classes)
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
     duplicates = duplicates_table(images, links, data.read_mask)
     images["group"] = merged_groups(images, links)

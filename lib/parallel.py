@@ -13,8 +13,12 @@ THREADS = min(os.cpu_count() or 1, 16)
 
 
 def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) in order, with up to `ahead` results computed before they are asked for."""
-    with ThreadPoolExecutor(THREADS) as pool:
+    """Yield (item, function(item)) in order, with up to `ahead` results computed before they are asked for.
+
+    On an error or Ctrl-C only those are waited for that are being computed.
+    """
+    pool = ThreadPoolExecutor(THREADS)
+    try:
         waiting = deque()
         for item in items:
             waiting.append((item, pool.submit(function, item)))
@@ -23,3 +27,5 @@ def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead:
                 yield done, future.result()
         for done, future in waiting:
             yield done, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

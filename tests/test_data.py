@@ -609,14 +609,13 @@ def test_without_a_sample_there_is_a_row_for_each_image_and_class(tmp_path):
 # ---- checking everything --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_inspect_all_tells_size_coverage_and_hash(tmp_path, workers):
+def test_inspect_all_tells_size_coverage_and_hash(tmp_path):
     masks = simple(tmp_path)
     copy = tmp_path / "train_images" / "b.png"
     with Image.open(tmp_path / "train_images" / "a.png") as image:
         image.save(copy, compress_level=1)
     training = open_training(DataSettings(root=tmp_path))
-    facts = inspect_all(training, workers)
+    facts = inspect_all(training)
     assert [fact.id for fact in facts] == ["a", "b", "c"]
     for fact in facts:
         image = cv2.imread(str(training.image_path(fact.id)))[:, :, ::-1]
@@ -630,12 +629,11 @@ def test_the_hash_tells_shapes_apart(tmp_path):
     for id, shape in (("a", (2, 8)), ("b", (4, 4))):
         save(tmp_path / "train_images" / f"{id}.png", np.zeros(shape, np.uint8))
     write_csv(tmp_path / "train.csv", "id,rle", "a,", "b,")
-    first, second = inspect_all(open_training(DataSettings(root=tmp_path)), 0)
+    first, second = inspect_all(open_training(DataSettings(root=tmp_path)))
     assert first.sha256 != second.sha256
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_inspect_all_lists_the_first_bad_files_and_counts_them(tmp_path, workers):
+def test_inspect_all_lists_the_first_bad_files_and_counts_them(tmp_path):
     simple(tmp_path, [f"{n}" for n in range(9)])
     for n in (1, 3, 5, 8):
         path = tmp_path / "train_images" / f"{n}.png"
@@ -644,7 +642,7 @@ def test_inspect_all_lists_the_first_bad_files_and_counts_them(tmp_path, workers
     training = open_training(DataSettings(root=tmp_path, masks_without_image="skip"))
     (tmp_path / "train_images" / "6.png").unlink()
     with pytest.raises(UserError) as caught:
-        inspect_all(training, workers)
+        inspect_all(training)
     message = str(caught.value)
     assert message.startswith("5 of 8 training images cannot be used: ") and "and 2 more" in message
     assert all(f"{n}.png" in message for n in (1, 3, 5)) and "8.png" not in message and "\n" not in message

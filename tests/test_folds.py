@@ -292,7 +292,7 @@ def test_printed_table():
 def prepare(*overrides: str) -> str:
     """Run the stage in the present folder and return what it says is to be typed next."""
     stage = runpy.run_path(str(ROOT / "01_prepare_folds.py"))
-    closing = stage["prepare"](argparse.Namespace(config=Path("demo.yaml"), overrides=["train.workers=1", *overrides]))
+    closing = stage["prepare"](argparse.Namespace(config=Path("demo.yaml"), overrides=list(overrides)))
     HELD.pop().close()  # the lock, for the next process
     return closing.next_command
 

@@ -33,7 +33,7 @@ def settings_of(competition, **train) -> Settings:
 
 def training_of(settings: Settings, folder) -> FoldTraining:
     data = open_training(settings.data)
-    table = pd.DataFrame(fact._asdict() for fact in inspect_all(data, workers=1))
+    table = pd.DataFrame(fact._asdict() for fact in inspect_all(data))
     table = table.assign(fold=np.arange(len(table)) % 2, coverage_mask=[row[0] for row in table.coverage])
     fold, accelerator = RunFolder(folder).fold(0), Accelerator(cpu=True)
     training = FoldTraining(0, fold, table, data, settings, {}, accelerator, "fp32", lambda fold, row: None)

@@ -38,7 +38,7 @@ def data(settings):
 
 @pytest.fixture
 def table(data) -> pd.DataFrame:
-    images = image_table(inspect_all(data, workers=1), data.groups, data.classes)
+    images = image_table(inspect_all(data), data.groups, data.classes)
     return images.assign(fold=np.arange(len(images)) % 2, group=images.id)
 
 
