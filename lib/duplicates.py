@@ -12,6 +12,7 @@ import pandas as pd
 from lib.metrics import dice
 
 THUMBNAIL = 64  # pixels a side
+MOST_PLANES = 4  # that OpenCV resizes at once
 BLOCK = 16  # lowest frequencies kept, each way
 BITS = BLOCK * BLOCK - 1  # all but the mean
 NEAR_BITS = 32  # at most so many of the 255 bits differ between near duplicates; about 128 do between strangers
@@ -28,12 +29,23 @@ def perceptual_hash(image: np.ndarray) -> str:
     An image too plain to tell from others, such as an empty slide, has the hash "" and is like no other.
     After Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010).
     """
-    planes = (cv2.extractChannel(image, channel) for channel in range(image.shape[2]))
-    thumbnails = [cv2.resize(plane, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA) for plane in planes]
-    frequencies = cv2.dct(np.mean(thumbnails, axis=0))[:BLOCK, :BLOCK].ravel()[1:]
-    if np.median(np.abs(frequencies)) < PLAIN:
+    parts = (image[:, :, first : first + MOST_PLANES] for first in range(0, image.shape[2], MOST_PLANES))
+    planes = [plane for part in parts for plane in cv2.split(_thumbnail(part))]
+    frequencies = cv2.dct(np.mean(planes, axis=0, dtype=np.float32))[:BLOCK, :BLOCK].ravel()[1:]
+    if np.count_nonzero(np.abs(frequencies) < PLAIN) > BITS // 2:
         return ""
     return np.packbits(frequencies > 0).tobytes().hex()
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """The image at 64 x 64 pixels, by the mean over areas.
+
+    Large ones are halved first, again and again: OpenCV has vector instructions for areas of 2 x 2, and without takes 5
+    times as long for 1918 x 1280.
+    """
+    while min(image.shape[:2]) >= 4 * THUMBNAIL:
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
 
 
 def near_links(hashes: Sequence[str], limit: int = NEAR_BITS) -> np.ndarray:
