@@ -76,7 +76,10 @@ def _swap(vectors: np.ndarray, squares: np.ndarray, parts: np.ndarray, sums: np.
             difference = sums[b] - sums[a]
             leaving = vectors[of_a] @ difference + squares[of_a]
             coming = squares[of_b] - vectors[of_b] @ difference
-            change = leaving[:, None] + coming - 2 * vectors[of_a] @ vectors[of_b].T
+            # leaving[:, None] + coming - 2 * vectors[of_a] @ vectors[of_b].T, in half the time as one product
+            left = np.column_stack([-2 * vectors[of_a], leaving, np.ones(len(of_a))])
+            right = np.column_stack([vectors[of_b], np.ones(len(of_b)), coming])
+            change = left @ right.T
             row, column = np.unravel_index(change.argmin(), change.shape)
             if change[row, column] < 0:
                 i, j = of_a[row], of_b[column]
