@@ -4,26 +4,32 @@ Every reader checks the size that the file's header declares before it decodes t
 cut short: some decoders fill the missing part with gray and go on.
 """
 
+import logging
 import os
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lib.errors import UserError
+from lib.rasters import open_raster, read_raster
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".dcm")
+TIF = (".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 OPENCV_MAX_PIXELS = 1 << 30
-PHOTOMETRIC, EXTRA_SAMPLES, UNASSOCIATED_ALPHA = 262, 338, 2  # two tags' numbers and a value of the second
-PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB")  # Pillow's modes that numpy holds as they are
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, PLANAR, EXTRA = 258, 259, 262, 277, 284, 338  # numbers of a tif's tags
+GRAY, SEPARATE, ALPHA, LOOSE_ALPHA = (0, 1), 2, (1, 2), 2  # values of PHOTOMETRIC, PLANAR and EXTRA
+OPENCV_DECODES = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)  # values of COMPRESSION: none, fax, LZW, JPEG, deflate, PackBits
+PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # Pillow's modes that numpy holds as they are
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse slides that max_pixels admits
 # The decoders' own warnings go to stderr without the file's name; the errors here carry it.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, 5
 
 
@@ -40,7 +46,8 @@ class Header(NamedTuple):
     width: int
     pages: int
     format: str
-    is_plain_tiff: bool  # values stand for gray, RGB or YCbCr, and no alpha that OpenCV multiplies them by
+    reader: Literal["opencv", "pillow", "gdal"]
+    is_plain_tiff: bool  # values stand for gray, RGB or YCbCr
 
 
 def read_image(
@@ -127,10 +134,15 @@ def _read(path: Path, max_pixels: int) -> Content:
         checked_size(*values.shape[:2], max_pixels, path)
         values = np.array(values)
     else:
-        height, width, pages, format, _ = read_header(path)
+        height, width, pages, format, reader, _ = read_header(path)
         checked_size(height, width, max_pixels, path)
-        use_pillow = format == "GIF" or pages > 1 or height * width > OPENCV_MAX_PIXELS
-        values = _decode_with_pillow(path, pages) if use_pillow else _decode(path, format)
+        match reader:
+            case "opencv":
+                values = _decode(path, format)
+            case "pillow":
+                values = _decode_with_pillow(path, pages)
+            case "gdal":
+                values = read_raster(path)
         if values.shape[:2] != (height, width):
             raise UserError(f"{path} is {height} x {width} by its header and {values.shape[:2]} when decoded")
     return Content(values, full_range(values.dtype), format)
@@ -143,20 +155,53 @@ def full_range(dtype: np.dtype) -> tuple[float, float] | None:
 
 
 def read_header(path: Path) -> Header:
-    """Size, pages and format by the header, of what Pillow knows. Raises UserError as read_image does."""
+    """Size, pages and format by the header, and what decodes it right. Raises UserError as read_image does."""
     try:
         with Image.open(path) as image:
             pages = image.n_frames if image.format == "TIFF" else 1
             format = "JPEG" if image.format == "MPO" else image.format  # a JPEG that other pictures follow
             tags = image.tag_v2 if image.format == "TIFF" else {}
-            is_plain = tags.get(PHOTOMETRIC) in (1, 2, 6) and UNASSOCIATED_ALPHA not in tags.get(EXTRA_SAMPLES, ())
-            return Header(image.height, image.width, pages, format, is_plain)
+            height, width = image.height, image.width
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except UnidentifiedImageError:
+        if _suffix(path) in TIF:
+            return _header_by_gdal(path)
         raise UserError(f"{path} is not an image of a known kind, or it is cut short") from None
     except Exception as error:  # Pillow raises whatever its parser stumbles over
         raise UserError(f"{path} cannot be read: {_one_line(error)}") from None
+    beyond_opencv = pages > 1 or format == "GIF" or height * width > OPENCV_MAX_PIXELS
+    reader = "pillow" if beyond_opencv else _reader_of_page(tags)
+    return Header(height, width, pages, format, reader, tags.get(PHOTOMETRIC) in (1, 2, 6))
+
+
+def _reader_of_page(tags: dict[int, object]) -> Literal["opencv", "pillow", "gdal"]:
+    """What decodes a page right; `tags` are those of a tif.
+
+    OpenCV multiplies colours of 8 bits by a loose alpha, drops planes of a gray tif beyond the first, and gives wrong
+    pixels for planes of more than 8 bits that lie one after another.
+    """
+    planes, extra = tags.get(PLANES, 1), tags.get(EXTRA, ())
+    is_byte = max(tags.get(BITS, (1,))) <= 8
+    is_gray_of_many = planes > 1 and tags.get(PHOTOMETRIC) in GRAY and not set(extra) & set(ALPHA)
+    is_wide_apart = planes > 1 and tags.get(PLANAR) == SEPARATE and not is_byte
+    if planes > 4 or is_gray_of_many or is_wide_apart or tags.get(COMPRESSION, 1) not in OPENCV_DECODES:
+        return "gdal"
+    return "pillow" if LOOSE_ALPHA in extra and planes == 4 and is_byte else "opencv"
+
+
+def _header_by_gdal(path: Path) -> Header:
+    """The header of a tif that Pillow does not know, such as one of more than four planes. Raises UserError."""
+    unknown = f"{path} is not an image of a known kind, or it is cut short"
+    try:
+        with open_raster(path) as file:
+            height, width, pages = file.height, file.width, len(file.subdatasets)
+    except UserError as error:
+        remedy = "; some kinds of tif need one more package: pip install rasterio" if "pip" in str(error) else ""
+        raise UserError(unknown + remedy) from None
+    if pages > 1:
+        raise UserError(f"{path} is a tif of several pages of a kind that only single pages are read of")
+    return Header(height, width, 1, "TIFF", "gdal", is_plain_tiff=True)
 
 
 def _decode(path: Path, format: str) -> np.ndarray:

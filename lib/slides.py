@@ -1,18 +1,14 @@
 """Slides: large tif files read region by region, so that none is ever decoded whole."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from lib.errors import UserError
-from lib.images import SUFFIXES, Content, checked_size, full_range, read_header, to_pixels
+from lib.images import TIF, Content, checked_size, full_range, read_header, to_pixels
+from lib.rasters import gdal, open_raster
 
-TIF = tuple(suffix for suffix in SUFFIXES if suffix.startswith(".tif"))
 MAX_BLOCK_PIXELS = 1 << 22  # of a tile or strip, which is decoded as a whole
-CACHE_MB = 128  # decoded tiles that the next windows share; GDAL's own limit is a share of the machine's memory
 
 
 class Slide:
@@ -22,12 +18,9 @@ class Slide:
     """
 
     def __init__(self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None) -> None:
-        import rasterio
-
         self.path = path
         self._asked = (path, channels, value_range, plane)
-        with self._gdal():
-            self._file = rasterio.open(path)
+        self._file = open_raster(path)
         self.shape = (self._file.height, self._file.width, channels)
 
     @property
@@ -47,22 +40,9 @@ class Slide:
         return self._read(out_shape=(self._file.count, height, width), resampling=Resampling.average)
 
     def _read(self, **how: object) -> np.ndarray:
-        with self._gdal():
+        with gdal(self.path):
             values = np.moveaxis(self._file.read(**how), 0, 2)
         return to_pixels(Content(values, full_range(values.dtype), "TIFF"), *self._asked)
-
-    @contextmanager
-    def _gdal(self) -> Iterator[None]:
-        """GDAL with a small cache; its errors as ours, without a word on images that have no place on earth."""
-        from rasterio import Env
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-        silent = warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore")
-        try:
-            with Env(GDAL_CACHEMAX=CACHE_MB), silent:
-                yield
-        except RasterioError as error:
-            raise UserError(f"{self.path} is cut short or damaged: {' '.join(str(error).split())}") from None
 
 
 def open_slide(
@@ -75,8 +55,8 @@ def open_slide(
     """The file by regions, or None where it must be decoded as a whole.
 
     That is where rasterio is not installed or does not open the file, and for other formats than tif, several pages,
-    strips as high as the image, colour maps, alpha, and value_range "image", which needs all values. Raises UserError
-    for more than `max_pixels`.
+    strips as high as the image, colour maps, and value_range "image", which needs all values. Raises UserError for more
+    than `max_pixels`.
     """
     if path.suffix.lower() not in TIF or value_range == "image":
         return None
@@ -86,6 +66,6 @@ def open_slide(
         return None
     try:
         slide = Slide(path, channels, value_range, plane)
-    except (ModuleNotFoundError, UserError):
+    except UserError:
         return None
     return slide if slide.block_pixels <= MAX_BLOCK_PIXELS else None

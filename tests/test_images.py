@@ -186,6 +186,43 @@ def test_tiff_planes_of_any_axis_order(tmp_path):
     np.testing.assert_array_equal(read_image(pages, 1, plane=2), COLOUR[:, :, 2:])
 
 
+def test_colours_are_not_multiplied_by_the_alpha_beside_them(tmp_path):
+    both = np.dstack([COLOUR, GRAY // 2])
+    path = save(tmp_path / "a.tif", both, photometric="rgb", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(read_image(path, 4), both)
+    np.testing.assert_array_equal(read_image(path, 3), COLOUR)
+
+
+LAYOUTS = [  # that OpenCV or Pillow refuses, or gives other pixels of
+    (np.moveaxis(COLOUR16, 2, 0), {"photometric": "rgb", "planarconfig": "separate"}),
+    (np.moveaxis(COLOUR.astype(np.float32), 2, 0), {"photometric": "minisblack", "planarconfig": "separate"}),
+    (COLOUR, {"photometric": "minisblack", "planarconfig": "contig"}),
+    (COLOUR[..., :2], {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unspecified"]}),
+    (np.dstack([COLOUR, COLOUR]), {"photometric": "rgb"}),
+    (np.dstack([COLOUR16] * 4), {"photometric": "minisblack", "planarconfig": "contig"}),
+]
+
+
+@pytest.mark.parametrize(("array", "options"), LAYOUTS)
+def test_tiff_layouts_that_take_gdal(tmp_path, monkeypatch, array, options):
+    path = save(tmp_path / "a.tif", array, **options)
+    planes = np.moveaxis(array, 0, 2) if options.get("planarconfig") == "separate" else array
+    expected = np.rint(planes / 257) if planes.dtype == np.uint16 else planes
+    range_of_floats = (0, 255) if planes.dtype == np.float32 else None
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "rasterio", None)
+        with pytest.raises(UserError, match=r"a\.tif.* need.* one more package: pip install rasterio"):
+            read_image(path, planes.shape[2], range_of_floats)
+    pytest.importorskip("rasterio")
+    np.testing.assert_array_equal(read_image(path, planes.shape[2], range_of_floats), expected)
+    assert image_size(path) == (20, 31)
+    with pytest.raises(UserError, match=r"more than data\.max_pixels"):
+        read_image(path, planes.shape[2], range_of_floats, max_pixels=600)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"a\.tif is cut short or damaged|a\.tif is not an image"):
+        read_image(path, planes.shape[2], range_of_floats)
+
+
 @pytest.mark.parametrize("values", [1, 255])
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".tif", ".npy"])
 def test_masks_of_any_nonzero_value(tmp_path, suffix, values):

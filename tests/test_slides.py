@@ -32,6 +32,8 @@ TILED = {"tile": (16, 16), "compression": "deflate"}
         (COLOUR, {"channels": 1, "plane": 2}, {"photometric": "rgb", "bigtiff": True}),
         (np.moveaxis(COLOUR, 2, 0), {}, {"photometric": "rgb", "planarconfig": "separate", **TILED}),
         (np.dstack([COLOUR, GRAY]), {"channels": 4}, {"photometric": "rgb", "extrasamples": ["unspecified"], **TILED}),
+        (np.dstack([COLOUR, GRAY]), {"channels": 4}, {"photometric": "rgb", "extrasamples": ["unassalpha"], **TILED}),
+        (np.dstack([COLOUR16, COLOUR16]), {"channels": 6}, {"photometric": "rgb", **TILED}),
         (GRAY, {}, {"photometric": "minisblack", **TILED}),
         (GRAY16, {"channels": 1}, {"photometric": "minisblack", **TILED}),
         (COLOUR16, {"value_range": (100, 40_000)}, {"photometric": "rgb", **TILED}),
@@ -58,8 +60,6 @@ def test_what_has_no_regions_is_left_to_be_decoded_whole(tmp_path, monkeypatch):
     assert opened(save(tmp_path / "white.tif", GRAY, photometric="miniswhite")) is None
     assert opened(save(tmp_path / "pages.tif", np.moveaxis(COLOUR, 2, 0), photometric="minisblack")) is None
     assert opened(save(tmp_path / "a.png", COLOUR)) is None
-    transparent = np.dstack([COLOUR, GRAY])
-    assert opened(save(tmp_path / "b.tif", transparent, photometric="rgb", extrasamples=["unassalpha"])) is None
     palette = np.zeros((3, 256), np.uint16)
     assert opened(save(tmp_path / "palette.tif", GRAY, photometric="palette", colormap=palette)) is None
     monkeypatch.setattr(lib.slides, "MAX_BLOCK_PIXELS", 600)
