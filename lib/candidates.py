@@ -67,9 +67,24 @@ class Candidates:
         """
         at_all = [count_at_thresholds(image, truth) for image in self._after_radius_steps(probability_map)]
         at_all = np.stack([(tp, tp + fp) for tp, fp in at_all], axis=1)
-        batches = _masks_on_grid(self._after_radius_steps(probability_map), max(1, BATCH_PIXELS // truth.size))
+        window = self._window(probability_map)
+        maps, truth = (image[window] for image in self._after_radius_steps(probability_map)), truth[window]
+        batches = _masks_on_grid(maps, max(1, BATCH_PIXELS // truth.size))
         on_grid = np.concatenate([self._count_component_steps(MaskStack(masks, truth)) for masks in batches], axis=2)
         return at_all, on_grid.reshape(2, -1, len(self.radius), len(GRID))
+
+    def _window(self, probability_map: np.ndarray) -> tuple[slice, slice]:
+        """A part that holds all masks on the grid after any radius step, and a pixel around them that none of them is.
+
+        Many maps are empty but for a corner. What a hole is does not change: the pixel around connects all that is
+        outside to the window's border, as it is to the image's.
+        """
+        reach = 1 + max((step.size for steps in self.radius for step in steps), default=0)
+        sides = [np.flatnonzero(probability_map.max(axis=axis) >= GRID[0]) for axis in (1, 0)]
+        if len(sides[0]) == 0:
+            return np.s_[:1, :1]
+        top, left = (slice(max(0, side[0] - reach), side[-1] + reach + 1) for side in sides)
+        return top, left
 
     def _after_radius_steps(self, probability_map: np.ndarray) -> Iterator[np.ndarray]:
         """The map after each of `radius`, made when asked for: of a large map they are not all held."""

@@ -30,9 +30,9 @@ class Runs:
     def of(cls, masks: np.ndarray) -> "Runs":
         """The runs of masks uint8 0/1 (masks, height, width)."""
         count, height, width = masks.shape
-        padded = np.zeros((count * height, width + 2), dtype=np.uint8)
-        padded[:, 1:-1] = masks.reshape(-1, width)
-        places = np.flatnonzero(padded[:, 1:] != padded[:, :-1]).astype(np.int32)
+        pixels = np.zeros(1 + count * height * (width + 1), np.uint8)  # background before the first and behind each row
+        pixels[1:].reshape(-1, width + 1)[:, :width] = masks.reshape(-1, width)
+        places = np.flatnonzero(pixels[1:] != pixels[:-1]).astype(np.int32)
         return cls(places[::2], places[1::2], masks.shape)
 
     def complement(self) -> "Runs":

@@ -81,6 +81,27 @@ def test_counts_of_every_candidate_equal_applying_its_rule(seed, height, width, 
                 assert counted == [(mask & truth).sum(), mask.sum()], (str(steps + then), threshold)
 
 
+@pytest.mark.parametrize("place", [np.s_[20:29, 30:44], np.s_[0:9, 0:14], np.s_[51:60, 66:80], np.s_[0:60, 70:79]])
+def test_counts_of_a_map_that_is_empty_but_for_a_part_are_those_of_the_whole(place):
+    """The part's blobs have holes, open to the image's border or to the empty rest, and grow with the radius steps."""
+    rng = np.random.default_rng(0)
+    probability_map, truth = rng.integers(0, 16, (60, 80), np.uint8), (rng.random((60, 80)) < 0.3).astype(np.uint8)
+    probability_map[place] = rng.choice([0, 60, 128, 200, 255, 255], probability_map[place].shape)
+    candidates = Candidates.build(ALL_STEPS)
+    _, on_grid = candidates.count(probability_map, truth)
+    for number, steps in enumerate(candidates.radius):
+        for component, then in enumerate(candidates.component_steps):
+            for column in (0, 7, 14):
+                mask = Rule(int(GRID[column]), steps=steps + then).apply(probability_map)
+                assert on_grid[:, component, number, column].tolist() == [(mask & truth).sum(), mask.sum()]
+
+
+def test_an_empty_map_has_no_pixels_after_any_step():
+    truth = np.ones((30, 40), np.uint8)
+    _, on_grid = Candidates.build(ALL_STEPS).count(np.full((30, 40), 15, np.uint8), truth)
+    assert not on_grid.any()
+
+
 def test_counts_do_not_depend_on_how_many_masks_are_counted_at_once(monkeypatch):
     _, probability_map, truth = blobs(1, specks=2)[0]
     candidates, pixels = Candidates.build(ALL_STEPS), truth.size
