@@ -10,8 +10,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from lib.candidates import Steps
 from lib.metrics import THRESHOLDS, ratio
@@ -76,12 +78,16 @@ class ClassSearch:
 
     def _peak(self, block: Block, gate: Gate | None, without: frozenset[int]) -> float:
         """The best score of a block's thresholds; terms add up by folds, so that each block is read once for all."""
-        numbers, fold_of_image = np.unique(self.folds, return_inverse=True)
         if (block.steps, gate) not in self._fold_sums:
             terms = self.table.behind(gate, block.terms)
-            self._fold_sums[block.steps, gate] = terms.sums_within(membership(fold_of_image, len(numbers)))
-        kept = ~np.isin(numbers, list(without))
+            self._fold_sums[block.steps, gate] = terms.sums_within(self._images_by_fold)
+        kept = [number not in without for number in range(self.folds.max() + 1)]
         return ratio(*self._fold_sums[block.steps, gate][:, kept].sum(axis=1)).max()
+
+    @cached_property
+    def _images_by_fold(self) -> csr_array:
+        """What sums over the images of each fold, of 0 up to the highest number."""
+        return membership(self.folds, self.folds.max() + 1)
 
     def outside(self, folds: frozenset[int]) -> np.ndarray:
         """The images that are in none of `folds`, (images,) bool."""

@@ -63,9 +63,9 @@ class ScoreTable:
         none = np.zeros_like(self.positives)
         return np.stack(self.metric.terms(none, none, self.positives))
 
-    def predicted(self, part: slice | int) -> np.ndarray:
-        """Pixels of the masks at some thresholds, given by their columns."""
-        return self.tp[:, part] + self.fp[:, part]
+    def predicted(self, column: int) -> np.ndarray:
+        """Pixels of the masks at the threshold of a column, (images,)."""
+        return self.tp[:, column] + self.fp[:, column]
 
     def behind(self, gate: Gate | None, terms: Terms) -> Terms:
         """Terms of the same images, an empty mask's where the gate shuts."""
