@@ -4,7 +4,7 @@
 
 The images are planted below WORK, and so are all probability maps, as if the networks had predicted them: 03 begins
 with reading the maps and masks, 04 finds all maps there, 05 runs up to the written submission. There are as many test
-images as training images. Memory is the peak of a stage's largest process; 01 has worker processes beside it.
+images as training images. Memory is a stage's peak.
 WORK/costs.csv keeps what is measured, and those numbers of images are not measured again.
 """
 
@@ -51,7 +51,6 @@ def main() -> None:
     parser.add_argument("work", type=Path, metavar="WORK", help="folder for the planted images, removed as it goes")
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 50_000])
     parser.add_argument("--side", type=int, default=64, help="side of an image in pixels")
-    parser.add_argument("--most-05", type=int, help="run 05 for at most so many images (default: all)")
     parser.add_argument("--figure", type=Path, help="where to draw seconds and memory against images")
     arguments = parser.parse_args()
     kept = arguments.work / "costs.csv"
@@ -60,7 +59,7 @@ def main() -> None:
     for cost in costs:
         print_row(cost)
     for count in sorted(set(arguments.images) - {cost.images for cost in costs}):
-        for cost in run_stages(arguments.work / str(count), count, arguments):
+        for cost in run_stages(arguments.work / str(count), count, arguments.side):
             print_row(cost)
             costs.append(cost)
         write_text(kept, "".join(",".join(map(str, cost)) + "\n" for cost in costs))
@@ -83,17 +82,16 @@ def print_row(cost: Cost) -> None:
     )
 
 
-def run_stages(folder: Path, count: int, arguments: argparse.Namespace) -> Iterator[Cost]:
+def run_stages(folder: Path, count: int, side: int) -> Iterator[Cost]:
     """Yield the cost of each stage on `count` planted images; the folder is removed at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     run = RunFolder(folder / "runs" / NAME)
-    plant(folder, run, count, arguments.side)
+    plant(folder, run, count, side)
     for stage, script in STAGES.items():
         if stage == "03":
             plant_models(folder, run)
-        if stage != "05" or count <= (arguments.most_05 or count):
-            target = ["--config", f"{NAME}.yaml"] if stage == "01" else ["--run", f"runs/{NAME}"]
-            yield Cost(count, stage, *measured([sys.executable, str(ROOT / f"{script}.py"), *target], folder))
+        target = ["--config", f"{NAME}.yaml"] if stage == "01" else ["--run", f"runs/{NAME}"]
+        yield Cost(count, stage, *measured([sys.executable, str(ROOT / f"{script}.py"), *target], folder))
     shutil.rmtree(folder)
 
 
