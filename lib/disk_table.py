@@ -37,13 +37,14 @@ class DiskTable:
         values = np.empty((sum(len(numbers) for _, numbers in self._blocks), width), np.float32, order="F")
         for offset, numbers in self._blocks:
             column_bytes = len(numbers) * values.itemsize
-            piece = os.pread(self._file.fileno(), width * column_bytes, offset + columns.start * column_bytes)
-            values[numbers] = np.frombuffer(piece, np.float32).reshape(width, -1).T
+            self._file.seek(offset + columns.start * column_bytes)
+            piece = np.frombuffer(self._file.read(width * column_bytes), np.float32)
+            values[numbers] = piece.reshape(width, -1).T
         return values
 
     def _write_block(self) -> None:
         numbers, block = np.array(list(self._waiting)), np.stack(list(self._waiting.values()), axis=1)
-        self._blocks.append((self._file.tell(), numbers))
+        self._blocks.append((self._file.seek(0, os.SEEK_END), numbers))
         self._waiting.clear()
         try:
             self._file.write(block.astype(np.float32, copy=False).tobytes())

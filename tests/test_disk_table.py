@@ -34,7 +34,7 @@ def test_no_file_is_left_in_the_folder(tmp_path):
 
 def test_a_full_disk_is_told(tmp_path):
     class Full:
-        def tell(self) -> int:
+        def seek(self, *place: int) -> int:
             return 0
 
         def write(self, content: bytes) -> None:
