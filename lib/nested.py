@@ -14,6 +14,7 @@ from lib.errors import UserError
 from lib.metrics import pooled, ratio
 
 REACH = 10  # columns to either side of a threshold that make its neighbourhood
+SURE = 2  # standard errors by which a step of processing must gain to be adopted; docs/decisions.md has 0 to 3
 PART = 32  # columns that are in memory at a time: 256 bytes an image
 
 
@@ -90,6 +91,11 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     count = len(totals)
     correction = count / (count - 1) if count > 1 else np.nan
     return np.sqrt(correction * np.square(totals, out=totals).sum(axis=0)) / len(values)
+
+
+def is_sure(gain: float, error: float) -> bool:
+    """Whether a nested gain is reason enough to adopt what gains it; never where the error is nan."""
+    return gain > SURE * error
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:

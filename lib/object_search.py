@@ -3,7 +3,7 @@
 Tried, for each class on its own: the components of the mask and every way of cutting them apart (objects.depths,
 objects.rises), at every 32nd threshold, with objects below each of objects.areas dropped. The gate and the morphology
 of the mask are those that the pixel score chose. Objects at all 255 thresholds would take hours and no image had a
-say in the grid. Cutting is adopted only where it gains more than its standard error on folds left out of the choice.
+say in the grid. Cutting is adopted only where it gains more than two standard errors on folds left out of the choice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from lib.config import ObjectSettings
 from lib.data import TrainingData
 from lib.instances import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.maps import MapStore
-from lib.nested import bootstrap_interval, group_numbers, splits, standard_error
+from lib.nested import bootstrap_interval, group_numbers, is_sure, splits, standard_error
 from lib.parallel import THREADS, prefetched
 from lib.progress import progress
 from lib.rules import Rule
@@ -184,7 +184,7 @@ def _choose(trials: Trials, scores: np.ndarray, folds: np.ndarray, groups: np.nd
     components, _ = trials.nested(scores, folds, cut=False)
     cut, _ = trials.nested(scores, folds, cut=True)
     gain, error = float((cut - components).mean()), float(standard_error(cut - components, groups))
-    adopted = gain > error
+    adopted = is_sure(gain, error)
     nested, chosen = trials.nested(scores, folds, adopted)
     column = trials.choose(scores, adopted)
     return ClassObjects(

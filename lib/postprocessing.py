@@ -1,7 +1,7 @@
 """Threshold and morphology chosen together on out-of-fold maps, each class on its own.
 
 lib/candidates.py says what is tried, lib/selection.py how it is chosen. A class adopts steps only where selecting
-them gains more than its standard error on folds that are left out of the selection too, so no class falls.
+them gains more than two standard errors on folds that are left out of the selection too, so no class falls.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from lib.disk_table import DiskTable
 from lib.errors import UserError
 from lib.files import write_text
 from lib.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.nested import Terms, bootstrap_interval, group_numbers, influence
+from lib.nested import Terms, bootstrap_interval, group_numbers, influence, is_sure
 from lib.parallel import THREADS, prefetched
 from lib.progress import progress
 from lib.rules import Rule
@@ -217,11 +217,11 @@ def _measured(
 
 
 def choose_steps(search: ClassSearch) -> ClassOutcome:
-    """What to adopt for one class: the steps selected on all folds, where selecting gains more than its error."""
+    """What to adopt for one class: the steps selected on all folds, where selecting gains enough to be sure of."""
     alone, procedure, tuned = search.nested(()), search.procedure(), search.tuned(frozenset())
     gain, error = search.gain(procedure, alone)
     tried = sorted(_tried(search), key=lambda row: -row["nested_gain"])
-    adopted = search.select() if gain > error else ()
+    adopted = search.select() if is_sure(gain, error) else ()
     shown = adopted or next((tuple(row["steps"]) for row in tried if row["steps"]), ())
     nested = procedure if adopted else alone
     in_sample_before, in_sample_after = search.terms(tuned[()]), search.terms(tuned[adopted])

@@ -3,7 +3,7 @@
 - A family is a set of steps, such as opening and removal; radius, area and threshold are tuned. Its nested score
   tunes them on the other folds, so a family gains nothing by having more to tune.
 - Steps are added one at a time, the one with the largest nested gain first, and only while the gain over the family
-  without it exceeds its standard error (paired over images, clustered by group). So ties go to fewer steps.
+  without it exceeds two standard errors (paired over images, clustered by group). So ties go to fewer steps.
 - The best of many families is a little lucky. `procedure` therefore leaves each fold out of the selection too: the
   family is selected by cross-validation within the other folds, tuned on them, and scored on the fold.
 """
@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from lib.candidates import Steps
 from lib.metrics import THRESHOLDS, ratio
-from lib.nested import REACH, Terms, best_threshold, influence, membership, standard_error
+from lib.nested import REACH, Terms, best_threshold, influence, is_sure, membership, standard_error
 from lib.rules import Gate, Rule
 from lib.thresholds import ScoreTable, tune
 
@@ -134,6 +134,6 @@ class ClassSearch:
             gains = {other: self.gain(self.nested(other, without), before, without) for other in longer}
             best = max(gains, key=lambda other: gains[other][0])
             gain, error = gains[best]
-            if not gain > error:
+            if not is_sure(gain, error):
                 return family
             family = best

@@ -32,8 +32,8 @@ def gain_of(mean: float, error: float) -> np.ndarray:
     return mean + pattern * error * np.sqrt(12) / pattern.std(ddof=1)
 
 
-@pytest.mark.parametrize(("gain", "adopted"), [(1.01, REMOVE), (0.99, ()), (0, ()), (-2, ())])
-def test_a_step_is_adopted_when_its_gain_exceeds_its_standard_error(gain, adopted):
+@pytest.mark.parametrize(("gain", "adopted"), [(2.01, REMOVE), (1.99, ()), (0, ()), (-3, ())])
+def test_a_step_is_adopted_when_its_gain_exceeds_two_standard_errors(gain, adopted):
     search = search_of({REMOVE: gain_of(0.01 * gain, 0.01)})
     assert search.gain(search.nested(REMOVE), search.nested(())) == pytest.approx((0.01 * gain, 0.01))
     assert search.select() == adopted
@@ -44,7 +44,7 @@ def test_a_second_step_must_gain_over_the_first():
     assert search_of({REMOVE: first, BOTH: first}).select() == REMOVE
     assert search_of({REMOVE: first, BOTH: first + little}).select() == REMOVE
     assert search_of({REMOVE: first, BOTH: first + 3 * little}).select() == REMOVE
-    assert search_of({REMOVE: first, BOTH: first + gain_of(0.03, 0.02)}).select() == BOTH
+    assert search_of({REMOVE: first, BOTH: first + gain_of(0.05, 0.02)}).select() == BOTH
 
 
 def test_the_step_that_gains_most_comes_first():
@@ -64,7 +64,7 @@ def test_each_fold_is_scored_with_the_family_selected_without_it():
     assert outcome.gain == pytest.approx(-0.01 * 8 / 12)
 
 
-def test_the_search_as_a_whole_must_gain_more_than_its_standard_error():
+def test_the_search_as_a_whole_must_gain_enough_too():
     """Fold 0 gains, but is scored without the step, as the noisy others do not select it; left out, they just gain."""
     search = search_of({REMOVE: np.where(FOLDS == 0, 0.4, np.tile([0.1, -0.08], 6))})
     outcome = choose_steps(search)

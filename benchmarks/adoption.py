@@ -1,0 +1,115 @@
+"""How many standard errors a morphology step should gain before it is adopted: what each limit gains on new images.
+
+    python benchmarks/adoption.py runs/NAME [--share 0.5] [--draws 40] [--limits 0 1 2 3]
+
+Again and again a share of the groups of a run's images is drawn. Stage 05's search sees their out-of-fold maps and
+adopts steps by each limit; the other images tell what the adopted rule gains over the threshold alone. The draws
+overlap, so their spread is not that of independent samples.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+from experiments import markdown  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from lib.candidates import Candidates  # noqa: E402
+from lib.cli import run_stage  # noqa: E402
+from lib.data import open_training  # noqa: E402
+from lib.folds import read_folds  # noqa: E402
+from lib.maps import MapStore, read_pairs  # noqa: E402
+from lib.metrics import THRESHOLDS, Counts, Metric, pooled  # noqa: E402
+from lib.nested import SURE, group_numbers  # noqa: E402
+from lib.postprocessing import CandidateTerms, choose_steps  # noqa: E402
+from lib.run import open_run  # noqa: E402
+from lib.selection import Block, ClassSearch  # noqa: E402
+from lib.thresholds import score_table  # noqa: E402
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        search = whole_search(arguments.run, Path(folder))
+        random, groups = np.random.default_rng(0), search.table.groups
+        rows = []
+        for draw in tqdm(range(arguments.draws), desc="draws", disable=None):
+            known = (random.random(groups.max() + 1) < arguments.share)[groups]
+            for limit in arguments.limits:
+                rows.append({"draw": draw, "limit": limit} | adopted_gain(search, known, limit))
+    print(f"{len(groups)} images, a share of {arguments.share} known in each of {arguments.draws} draws")
+    print(markdown(by_limit(pd.DataFrame(rows)), "limit"))
+
+
+def by_limit(rows: pd.DataFrame) -> pd.DataFrame:
+    """How often steps were adopted at each limit, and what that gained: mean of all draws, of those, least and most."""
+    table = rows.groupby(rows.limit.map("{:g}".format))
+    adopted = rows[rows.adopted].groupby(rows.limit.map("{:g}".format))
+    gains = {
+        "mean gain": table.gain.mean(),
+        "where adopted": adopted.gain.mean(),
+        "least": table.gain.min(),
+        "most": table.gain.max(),
+    }
+    return pd.DataFrame(
+        {"adopted": table.adopted.mean().map("{:.2f}".format)}
+        | {name: gain.map("{:+.5f}".format) for name, gain in gains.items()}
+    ).fillna("")
+
+
+def whole_search(run_folder: Path, scratch: Path) -> ClassSearch:
+    """The terms of all candidates on all images of the run's first class."""
+    run, settings = open_run(run_folder)
+    data, counts = open_training(settings.data), Counts.load(run.oof_counts)
+    table = read_folds(run.folds, data, settings.folds.count)
+    terms = CandidateTerms(Candidates.build(settings.postprocess), Metric.of(settings.threshold), scratch)
+    numbers = {image_id: number for number, image_id in enumerate(counts.ids.tolist())}
+    pairs = read_pairs(MapStore(run.oof, tuple(data.classes)), data, table.id, settings.submission.size)
+    for image_id, maps, truth in tqdm(pairs, desc="measuring", total=len(table), disable=None):
+        layers = (np.ascontiguousarray(planes[..., 0]) for planes in (maps, truth))
+        terms.table.write(numbers[image_id], terms.measure(*layers)[0])
+    alone = score_table(counts, 0, Metric.of(settings.threshold), group_numbers(table.group.to_numpy()))
+    families = {(): [Block((), THRESHOLDS, alone.terms)]} | terms.families()
+    return ClassSearch(alone, families, table.fold.to_numpy(), settings.threshold.rule)
+
+
+@dataclass(frozen=True)
+class LimitedSearch(ClassSearch):
+    """A search that adopts what gains more than `limit` standard errors."""
+
+    limit: float = 1.0
+
+    def gain(self, *terms: object) -> tuple[float, float]:
+        gain, error = super().gain(*terms)
+        return gain, self.limit / SURE * error
+
+
+def adopted_gain(whole: ClassSearch, known: np.ndarray, limit: float) -> dict[str, object]:
+    """What is adopted from the known images (bool), and what it gains on the others."""
+    families = {
+        family: [Block(block.steps, block.thresholds, block.terms.of(known)) for block in blocks]
+        for family, blocks in whole.families.items()
+    }
+    search = LimitedSearch(whole.table.of(known), families, whole.folds[known], whole.rule, limit=limit)
+    steps = choose_steps(search).rule.steps
+    tuned = search.tuned(frozenset())
+    scores = []
+    for chosen in (tuned[tuple(step.name for step in steps)], tuned[()]):
+        blocks = {block.steps: block for family in whole.families.values() for block in family}
+        terms = whole.table.behind(chosen.rule.gate, blocks[chosen.rule.steps].terms).column(chosen.column)
+        scores.append(float(pooled(*terms[:, ~known])))
+    return {"adopted": bool(steps), "gain": scores[0] - scores[1]}
+
+
+if __name__ == "__main__":
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 03_oof_threshold.py")
+    command.add_argument("--share", type=float, default=0.5, help="of the groups, known to the search")
+    command.add_argument("--draws", type=int, default=40)
+    command.add_argument("--limits", type=float, nargs="+", default=[0, 1, 2, 3], help="standard errors")
+    run_stage(compare, command)
