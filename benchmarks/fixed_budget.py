@@ -1,24 +1,29 @@
-"""Out-of-fold Dice that 02 and the recipe of smp's example notebooks reach in the same processor time of one thread.
+"""Out-of-fold Dice that 02, the recipe of smp's example notebooks and nnU-Net reach in the same processor time.
 
     python benchmarks/fixed_budget.py WORK [--folds 0 1 2] [--seeds 0] [section.key=value ...]
 
-02 trains each fold by its own code. The processor seconds that this takes, with its validations, are the budget of
-the recipes on the same fold; wall time would change with what else the machine does.
+02 trains each fold by its own code on one thread. The processor seconds that this takes, with its validations, are
+the budget of the others on the same fold; wall time would change with what else the machine does.
 
 02                02 at the run's settings, with the weights of its best epoch
 02, last epoch    the same training; 02 chooses the epoch on the images that are scored here, this row does not
-notebook          whole images (of one size), flips, Dice loss, Adam of a constant rate, no validation, last weights;
-                  the same network with the same ImageNet weights, batch size and precision
+notebook          whole images, flips, Dice loss, Adam of a constant rate, no validation, last weights; the same network
+                  with the same ImageNet weights, batch size and precision. Images of several sizes are resized to
+                  squares of train.crop_size, and their probabilities back
+nnU-Net           its 2-D configuration from random weights, see nnunet_fold.py; same precision, no validation,
+                  last weights (pip install -r benchmarks/requirements.txt)
 
 All are scored on the fold's images, in one view, at .5 and at the threshold tuned on the other folds. WORK keeps what
 is finished.
 """
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +32,7 @@ import segmentation_models_pytorch as smp
 import torch
 from accelerate import Accelerator
 from experiments import REPOSITORY, data_folder, markdown
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -37,6 +43,7 @@ from lib.dataset import Batch, to_tensor
 from lib.device import autocast, keep_freed_memory, resolve_precision
 from lib.files import read_json, write_json
 from lib.folds import read_folds
+from lib.maps import to_map
 from lib.metrics import Counts, count_images
 from lib.models import SegmentationNet, build_pretrained, load_weights
 from lib.prediction import Predictor
@@ -46,6 +53,7 @@ from lib.training import FoldTraining, seed_all
 
 RATES = {"notebook": 2e-4, "notebook, rate 0.001": 1e-3}  # the first is the notebooks' own
 KINDS = ["02", "02, last epoch", *RATES]
+NNUNET = "nnU-Net"
 CPU = torch.device("cpu")
 
 
@@ -53,11 +61,12 @@ def compare(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     keep_freed_memory(CPU)  # for all trainings
     run = prepare(arguments)
+    kinds = [*KINDS, NNUNET] if can_run_nnunet(run, arguments.overrides) else KINDS
     scores = []
     for seed in arguments.seeds:
         for fold in arguments.folds:
-            measure_fold(run, fold, seed, arguments.overrides)
-        scores += [score(run, kind, seed, arguments) for kind in KINDS]
+            measure_fold(run, fold, seed, arguments.overrides, kinds)
+        scores += [score(run, kind, seed, arguments) for kind in kinds]
     print(markdown(pd.DataFrame(scores).set_index("training"), "training"))
 
 
@@ -70,59 +79,146 @@ def prepare(arguments: argparse.Namespace) -> RunFolder:
     return RunFolder(arguments.work / "runs" / "fixed_budget")
 
 
-def measure_fold(run: RunFolder, fold: int, seed: int, overrides: list[str]) -> None:
+def can_run_nnunet(run: RunFolder, overrides: list[str]) -> bool:
+    """Whether nnU-Net is installed and the data is of one class; a line says if not."""
+    if importlib.util.find_spec("nnunetv2") is None:
+        print(f"not measured: {NNUNET}; pip install -r benchmarks/requirements.txt")
+        return False
+    if len(open_run(run.root, overrides)[1].data.classes) > 1:
+        print(f"not measured: {NNUNET}, on data of several classes")
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fold and seed: what its trainings read, and the pixel counts that are kept of them."""
+
+    run: RunFolder
+    fold: int
+    seed: int
+    settings: Settings
+    data: TrainingData
+    table: pd.DataFrame
+    precision: str
+
+    @property
+    def ids(self) -> list[str]:
+        """The images that are scored; the trainings have the others."""
+        return self.table.id[self.table.fold == self.fold].tolist()
+
+    @property
+    def budget(self) -> float:
+        """The processor seconds of 02."""
+        return read_json(self.counts(KINDS[0]).with_suffix(".json"))["seconds"]
+
+    def counts(self, kind: str) -> Path:
+        return counts_file(self.run, kind, self.seed, self.fold)
+
+    def predictor(self, network: SegmentationNet) -> Predictor:
+        """The network's probabilities in one view."""
+        view = self.settings.infer.model_copy(update={"tta": "none"})
+        return Predictor([network], view, CPU, self.precision)
+
+    def keep(self, kind: str, maps: Iterable[tuple[str, np.ndarray]], seconds: float, images: int) -> None:
+        """Write what a training took and, last, the counts of its maps."""
+        counts = count_images(((name, found, self.data.read_mask(name)) for name, found in maps), self.data.classes)
+        write_json(self.counts(kind).with_suffix(".json"), {"seconds": seconds, "images": images})
+        counts.save(self.counts(kind))
+
+
+def measure_fold(run: RunFolder, fold: int, seed: int, overrides: list[str], kinds: list[str]) -> None:
     """Train one fold in all ways that are not done, and keep the pixel counts of its images."""
     _, settings = open_run(run.root, [*overrides, f"train.seed={seed}"])
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
-    precision = resolve_precision(settings.train.precision, CPU)
-    view = settings.infer.model_copy(update={"tta": "none"})
-    ids = table.id[table.fold == fold].tolist()
+    task = Task(run, fold, seed, settings, data, table, resolve_precision(settings.train.precision, CPU))
+    if not task.counts(KINDS[1]).is_file():
+        measure_02(task)
+    for kind in RATES:
+        if not task.counts(kind).is_file():
+            measure_recipe(task, kind)
+    if NNUNET in kinds and not task.counts(NNUNET).is_file():
+        measure_nnunet(task)
 
-    def keep(kind: str, network: SegmentationNet, seconds: float, images: int) -> None:
-        maps = Predictor([network], view, CPU, precision).predict(data, ids)
-        counts = count_images(((name, found, data.read_mask(name)) for name, found in maps), data.classes)
-        counts.save(counts_file(run, kind, seed, fold))
-        write_json(counts_file(run, kind, seed, fold).with_suffix(".json"), {"seconds": seconds, "images": images})
 
-    if not counts_file(run, KINDS[1], seed, fold).is_file():
-        accelerator = Accelerator(cpu=True, mixed_precision="no" if precision == "fp32" else precision)
-        folder = FoldFolder(run.root / f"seed_{seed}_fold_{fold}")
-        training = FoldTraining(fold, folder, table, data, settings, {}, accelerator, precision, lambda fold, row: None)
-        folder.remove()  # half a training has spent half the budget
-        started = time.process_time()
-        training.run(tqdm(disable=True))
-        seconds, images = time.process_time() - started, training.steps * training.loader.batch_size
-        best = load_weights(folder.weights, settings.model, len(data.classes), settings.data.channels)
-        keep(KINDS[0], best, seconds, images)
-        keep(KINDS[1], training.average.module, seconds, images)
-    budget = read_json(counts_file(run, KINDS[0], seed, fold).with_suffix(".json"))["seconds"]
-    images = Flipped(data, table.id[table.fold != fold].tolist())
-    for kind, rate in RATES.items():
-        if not counts_file(run, kind, seed, fold).is_file():
-            seed_all(seed, fold)
-            keep(kind, *train_recipe(images, settings, rate, precision, budget))
+def measure_02(task: Task) -> None:
+    accelerator = Accelerator(cpu=True, mixed_precision="no" if task.precision == "fp32" else task.precision)
+    folder = FoldFolder(run_folder(task.run, task.seed, task.fold))
+    training = FoldTraining(
+        task.fold, folder, task.table, task.data, task.settings, {}, accelerator, task.precision, lambda fold, row: None
+    )
+    folder.remove()  # half a training has spent half the budget
+    started = time.process_time()
+    training.run(tqdm(disable=True))
+    seconds, images = time.process_time() - started, training.steps * training.loader.batch_size
+    settings = task.settings
+    best = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.channels)
+    for kind, network in ((KINDS[0], best), (KINDS[1], training.average.module)):
+        task.keep(kind, task.predictor(network).predict(task.data, task.ids), seconds, images)
+
+
+def measure_recipe(task: Task, kind: str) -> None:
+    has_one_size = len(task.table[["height", "width"]].drop_duplicates()) == 1
+    size = None if has_one_size else task.settings.train.crop_size
+    images = Flipped(task.data, task.table.id[task.table.fold != task.fold].tolist(), size)
+    seed_all(task.seed, task.fold)
+    network, seconds, seen = train_recipe(images, task.settings, RATES[kind], task.precision, task.budget)
+    predictor = task.predictor(network)
+    maps = predictor.predict(task.data, task.ids) if size is None else resized(predictor, task, size)
+    task.keep(kind, maps, seconds, seen)
+
+
+def measure_nnunet(task: Task) -> None:
+    import nnunet_fold  # here, as it is of packages that need not be installed
+
+    made = nnunet_fold.prepare(task.run.root / "nnunet", task.data, task.table)
+    seed_all(task.seed, task.fold)
+    trainer = nnunet_fold.build_trainer(made, task.fold, task.precision)
+    seconds, seen = nnunet_fold.train(trainer, task.budget)
+    task.keep(NNUNET, nnunet_fold.predict(trainer, task.ids), seconds, seen)
 
 
 def counts_file(run: RunFolder, kind: str, seed: int, fold: int) -> Path:
+    return run_folder(run, seed, fold) / f"{kind.replace(', ', '_').replace(' ', '_')}.npz"
+
+
+def run_folder(run: RunFolder, seed: int, fold: int) -> Path:
     folder = run.root / f"seed_{seed}_fold_{fold}"
     folder.mkdir(exist_ok=True)
-    return folder / f"{kind.replace(', ', '_').replace(' ', '_')}.npz"
+    return folder
 
 
 class Flipped(Dataset):
-    """Whole training images with their masks, flipped at random along both axes."""
+    """Whole training images with their masks, flipped at random along both axes; squares of `size`, if it is given."""
 
-    def __init__(self, data: TrainingData, ids: list[str]) -> None:
-        self.data, self.ids = data, ids
+    def __init__(self, data: TrainingData, ids: list[str], size: int | None) -> None:
+        self.data, self.ids, self.size = data, ids, size
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Batch:
         both = self.data.read_image(self.ids[index]), self.data.read_mask(self.ids[index])
+        if self.size is not None:
+            shape = (self.size, self.size)
+            both = resize(both[0], shape, "bilinear"), resize(both[1], shape, "nearest-exact")
         axes = [axis for axis in (0, 1) if torch.rand(()) < 0.5]
         return dict(zip(("images", "masks"), (to_tensor(np.flip(array, axes)) for array in both), strict=True))
+
+
+def resize(array: np.ndarray, shape: tuple[int, int], mode: str) -> np.ndarray:
+    """(H, W, channels) array at another height and width, as Pillow resizes it in the notebooks."""
+    found = functional.interpolate(to_tensor(array)[None], shape, mode=mode, antialias=mode == "bilinear")
+    return found[0].permute(1, 2, 0).numpy()
+
+
+def resized(predictor: Predictor, task: Task, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (id, uint8 map) of images that the network is shown as squares, at the images' own sizes."""
+    for image_id in task.ids:
+        square = resize(task.data.read_image(image_id), (size, size), "bilinear")
+        probabilities = predictor.predict_batch(square[None])[0]
+        yield image_id, to_map(resize(probabilities, task.data.image_size(image_id), "bilinear"))
 
 
 def train_recipe(
@@ -138,7 +234,7 @@ def train_recipe(
     seen = 0
     for batch in endless(loader):
         with autocast(CPU, precision):
-            loss = loss_of(network(batch["images"]), batch["masks"].float())
+            loss = loss_of(network(batch["images"]).float(), batch["masks"].float())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
