@@ -21,7 +21,7 @@ TIF = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 OPENCV_MAX_PIXELS = 1 << 30
-BITS, COMPRESSION, PHOTOMETRIC, PLANES, PLANAR, EXTRA = 258, 259, 262, 277, 284, 338  # numbers of a tif's tags
+BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, PLANES, PLANAR, EXTRA = 258, 259, 262, 274, 277, 284, 338  # a tif's tags
 GRAY, SEPARATE, ALPHA, LOOSE_ALPHA = (0, 1), 2, (1, 2), 2  # values of PHOTOMETRIC, PLANAR and EXTRA
 OPENCV_DECODES = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)  # values of COMPRESSION: none, fax, LZW, JPEG, deflate, PackBits
 PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # Pillow's modes that numpy holds as they are
@@ -170,9 +170,12 @@ def read_header(path: Path) -> Header:
         raise UserError(f"{path} is not an image of a known kind, or it is cut short") from None
     except Exception as error:  # Pillow raises whatever its parser stumbles over
         raise UserError(f"{path} cannot be read: {_one_line(error)}") from None
+    is_plain = tags.get(PHOTOMETRIC) in (1, 2, 6)
+    if is_plain and tags.get(ORIENTATION, 1) != 1:
+        return _header_by_gdal(path)  # OpenCV and Pillow turn the pixels, which masks and run lengths do not expect
     beyond_opencv = pages > 1 or format == "GIF" or height * width > OPENCV_MAX_PIXELS
     reader = "pillow" if beyond_opencv else _reader_of_page(tags)
-    return Header(height, width, pages, format, reader, tags.get(PHOTOMETRIC) in (1, 2, 6))
+    return Header(height, width, pages, format, reader, is_plain)
 
 
 def _reader_of_page(tags: dict[int, object]) -> Literal["opencv", "pillow", "gdal"]:
@@ -191,7 +194,7 @@ def _reader_of_page(tags: dict[int, object]) -> Literal["opencv", "pillow", "gda
 
 
 def _header_by_gdal(path: Path) -> Header:
-    """The header of a tif that Pillow does not know, such as one of more than four planes. Raises UserError."""
+    """The header of a tif that Pillow does not know or would turn. Raises UserError."""
     unknown = f"{path} is not an image of a known kind, or it is cut short"
     try:
         with open_raster(path) as file:

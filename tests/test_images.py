@@ -223,6 +223,15 @@ def test_tiff_layouts_that_take_gdal(tmp_path, monkeypatch, array, options):
         read_image(path, planes.shape[2], range_of_floats)
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+def test_tiff_pixels_come_as_stored_whatever_the_orientation(tmp_path, orientation):
+    pytest.importorskip("rasterio")
+    tag = (274, "H", 1, orientation, True)
+    path = save(tmp_path / "a.tif", COLOUR, photometric="rgb", extratags=[tag])
+    np.testing.assert_array_equal(read_image(path), COLOUR)
+    assert image_size(path) == (20, 31)
+
+
 @pytest.mark.parametrize("values", [1, 255])
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".tif", ".npy"])
 def test_masks_of_any_nonzero_value(tmp_path, suffix, values):
