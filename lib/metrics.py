@@ -23,7 +23,8 @@ EXACT_IN_FLOAT32 = 2**24  # whole numbers up to this one
 
 def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
     """F-beta score of each element: (1 + b²) tp / ((1 + b²) tp + b² fn + fp). A larger beta punishes misses more."""
-    return ratio((1 + beta**2) * np.asarray(tp, float), (1 + beta**2) * np.asarray(tp, float) + beta**2 * fn + fp)
+    hits = (1 + beta**2) * np.asarray(tp, float)
+    return ratio(hits, hits + beta**2 * fn + fp)
 
 
 def dice(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:

@@ -263,9 +263,10 @@ def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoic
     nested = np.empty((2, len(folds)))
     fold_rules, fold_curves, fold_nested = {}, {}, {}
     for fold, others, left_out in splits(folds):
-        fold_curves[fold] = terms.of(left_out).scores()
+        alone = table.of(left_out)
+        fold_curves[fold] = alone.behind(chosen.gate, alone.terms).scores()
         tuned = fold_rules[fold] = tune(table.of(others), rule)
-        nested[:, left_out] = table.behind(tuned.gate, table.terms).column(tuned.threshold - 1)[:, left_out]
+        nested[:, left_out] = alone.behind(tuned.gate, alone.terms).column(tuned.threshold - 1)
         fold_nested[fold] = float(pooled(*nested[:, left_out]))
     return ClassChoice(
         rule=chosen,
