@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lib.errors import UserError
-from lib.rasters import open_raster, read_raster
+from lib.rasters import NoRasterio, open_raster, read_raster
 
 TIF = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".npy", ".dcm")
@@ -199,9 +199,10 @@ def _header_by_gdal(path: Path) -> Header:
     try:
         with open_raster(path) as file:
             height, width, pages = file.height, file.width, len(file.subdatasets)
-    except UserError as error:
-        remedy = "; some kinds of tif need one more package: pip install rasterio" if "pip" in str(error) else ""
-        raise UserError(unknown + remedy) from None
+    except NoRasterio:
+        raise UserError(f"{unknown}; some kinds of tif need one more package: pip install rasterio") from None
+    except UserError:
+        raise UserError(unknown) from None
     if pages > 1:
         raise UserError(f"{path} is a tif of several pages of a kind that only single pages are read of")
     return Header(height, width, 1, "TIFF", "gdal", is_plain_tiff=True)

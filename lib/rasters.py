@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 CACHE_MB = 128  # decoded tiles that the next windows share; GDAL's own limit is a share of the machine's memory
 
 
+class NoRasterio(UserError):
+    """The package that reads the file is not installed."""
+
+
 @contextmanager
 def gdal(path: Path) -> Iterator[None]:
     """GDAL with a small cache; its errors as ours, without a word on images that have no place on earth."""
@@ -31,11 +35,11 @@ def gdal(path: Path) -> Iterator[None]:
 
 
 def open_raster(path: Path) -> "DatasetReader":
-    """The open file; its pixels are read within `gdal`. Raises UserError for what is damaged, and without rasterio."""
+    """The open file; its pixels are read within `gdal`. Raises UserError for what is damaged, NoRasterio without it."""
     try:
         import rasterio
     except ModuleNotFoundError:
-        raise UserError(f"{path} is a kind of tif that needs one more package: pip install rasterio") from None
+        raise NoRasterio(f"{path} is a kind of tif that needs one more package: pip install rasterio") from None
     with gdal(path):
         return rasterio.open(path)
 

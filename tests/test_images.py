@@ -223,6 +223,14 @@ def test_tiff_layouts_that_take_gdal(tmp_path, monkeypatch, array, options):
         read_image(path, planes.shape[2], range_of_floats)
 
 
+def test_a_broken_tiff_asks_for_no_package_that_is_there(tmp_path):
+    pytest.importorskip("rasterio")
+    path = tmp_path / "pip.tif"
+    path.write_bytes(b"II*\0")
+    with pytest.raises(UserError, match=r"pip\.tif is not an image of a known kind, or it is cut short$"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("orientation", [2, 3, 6])
 def test_tiff_pixels_come_as_stored_whatever_the_orientation(tmp_path, orientation):
     pytest.importorskip("rasterio")
