@@ -10,7 +10,7 @@ overlap, so their spread is not that of independent samples.
 import argparse
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,17 +20,15 @@ import pandas as pd  # noqa: E402
 from experiments import markdown  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from lib.candidates import Candidates  # noqa: E402
 from lib.cli import run_stage  # noqa: E402
 from lib.data import open_training  # noqa: E402
 from lib.folds import read_folds  # noqa: E402
 from lib.maps import MapStore, read_pairs  # noqa: E402
-from lib.metrics import THRESHOLDS, Counts, Metric, pooled  # noqa: E402
-from lib.nested import SURE, group_numbers  # noqa: E402
-from lib.postprocessing import CandidateTerms, choose_steps  # noqa: E402
+from lib.metrics import Counts, pooled  # noqa: E402
+from lib.nested import SURE  # noqa: E402
+from lib.postprocessing import choose_steps, class_searches  # noqa: E402
 from lib.run import open_run  # noqa: E402
 from lib.selection import Block, ClassSearch  # noqa: E402
-from lib.thresholds import score_table  # noqa: E402
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -67,15 +65,10 @@ def whole_search(run_folder: Path, scratch: Path) -> ClassSearch:
     run, settings = open_run(run_folder)
     data, counts = open_training(settings.data), Counts.load(run.oof_counts)
     table = read_folds(run.folds, data, settings.folds.count)
-    terms = CandidateTerms(Candidates.build(settings.postprocess), Metric.of(settings.threshold), scratch)
-    numbers = {image_id: number for number, image_id in enumerate(counts.ids.tolist())}
     pairs = read_pairs(MapStore(run.oof, tuple(data.classes)), data, table.id, settings.submission.size)
-    for image_id, maps, truth in tqdm(pairs, desc="measuring", total=len(table), disable=None):
-        layers = (np.ascontiguousarray(planes[..., 0]) for planes in (maps, truth))
-        terms.table.write(numbers[image_id], terms.measure(*layers)[0])
-    alone = score_table(counts, 0, Metric.of(settings.threshold), group_numbers(table.group.to_numpy()))
-    families = {(): [Block((), THRESHOLDS, alone.terms)]} | terms.families()
-    return ClassSearch(alone, families, table.fold.to_numpy(), settings.threshold.rule)
+    folds, groups = table.fold.to_numpy(), table.group.to_numpy()
+    first, *_ = class_searches(pairs, counts, folds, groups, settings.threshold, settings.postprocess, scratch)
+    return first
 
 
 @dataclass(frozen=True)
@@ -98,12 +91,12 @@ def adopted_gain(whole: ClassSearch, known: np.ndarray, limit: float) -> dict[st
     search = LimitedSearch(whole.table.of(known), families, whole.folds[known], whole.rule, limit=limit)
     steps = choose_steps(search).rule.steps
     tuned = search.tuned(frozenset())
-    scores = []
-    for chosen in (tuned[tuple(step.name for step in steps)], tuned[()]):
-        blocks = {block.steps: block for family in whole.families.values() for block in family}
-        terms = whole.table.behind(chosen.rule.gate, blocks[chosen.rule.steps].terms).column(chosen.column)
-        scores.append(float(pooled(*terms[:, ~known])))
-    return {"adopted": bool(steps), "gain": scores[0] - scores[1]}
+    blocks = {block.steps: block for family in whole.families.values() for block in family}
+    after, before = (
+        float(pooled(*whole.terms(replace(chosen, block=blocks[chosen.rule.steps]))[:, ~known]))
+        for chosen in (tuned[tuple(step.name for step in steps)], tuned[()])
+    )
+    return {"adopted": bool(steps), "gain": after - before}
 
 
 if __name__ == "__main__":

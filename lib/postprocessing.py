@@ -161,19 +161,31 @@ def search_morphology(
     in `folder` meanwhile. Raises UserError for fewer than three folds (selecting steps without one fold takes two
     others), for maps that are not the ones counted, and where that file finds no room.
     """
+    searches = class_searches(pairs, counts, folds, groups, thresholds, settings, folder)
+    outcomes = [choose_steps(search) for search in searches]
+    terms = np.stack([outcome.terms for outcome in outcomes], axis=2)
+    interval = bootstrap_interval(*terms, searches[0].table.groups, thresholds.bootstrap)
+    classes = dict(zip(counts.classes.tolist(), outcomes, strict=True))
+    return PostprocessResult(Metric.of(thresholds), classes, interval, counts.ids)
+
+
+def class_searches(
+    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]],
+    counts: Counts,
+    folds: np.ndarray,
+    groups: np.ndarray,
+    thresholds: ThresholdSettings,
+    settings: PostprocessSettings,
+    folder: Path,
+) -> list[ClassSearch]:
+    """What there is to choose from for each class, measured on the pairs; as `search_morphology`, which chooses."""
     metric, groups = Metric.of(thresholds), group_numbers(groups)
     tables = [score_table(counts, index, metric, groups) for index in range(len(counts.classes))]
     families = [{(): [Block((), THRESHOLDS, table.terms)]} for table in tables]
     if settings.steps:
         for known, terms in zip(families, _measured(pairs, counts, folds, metric, settings, folder), strict=True):
             known.update(terms.families())
-    outcomes = [
-        choose_steps(ClassSearch(table, known, folds, thresholds.rule))
-        for table, known in zip(tables, families, strict=True)
-    ]
-    terms = np.stack([outcome.terms for outcome in outcomes], axis=2)
-    interval = bootstrap_interval(*terms, groups, thresholds.bootstrap)
-    return PostprocessResult(metric, dict(zip(counts.classes.tolist(), outcomes, strict=True)), interval, counts.ids)
+    return [ClassSearch(table, known, folds, thresholds.rule) for table, known in zip(tables, families, strict=True)]
 
 
 def _measured(

@@ -78,11 +78,12 @@ class ClassSearch:
 
     def _peak(self, block: Block, gate: Gate | None, without: frozenset[int]) -> float:
         """The best score of a block's thresholds; terms add up by folds, so that each block is read once for all."""
-        if (block.steps, gate) not in self._fold_sums:
-            terms = self.table.behind(gate, block.terms)
-            self._fold_sums[block.steps, gate] = terms.sums_within(self._images_by_fold)
-        kept = [number not in without for number in range(self.folds.max() + 1)]
-        return ratio(*self._fold_sums[block.steps, gate][:, kept].sum(axis=1)).max()
+        key = block.steps, gate
+        if key not in self._fold_sums:
+            self._fold_sums[key] = self.table.behind(gate, block.terms).sums_within(self._images_by_fold)
+        sums = self._fold_sums[key]
+        kept = [fold not in without for fold in range(sums.shape[1])]
+        return ratio(*sums[:, kept].sum(axis=1)).max()
 
     @cached_property
     def _images_by_fold(self) -> csr_array:

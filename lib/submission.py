@@ -109,11 +109,8 @@ def _verify(path: Path, data: TestData, checks: list[Check], settings: Settings)
             raise disorder
         masks = grouped_texts(reader, data.rle_column)
         for mask, row, check in zip_longest(masks, data.rows, checks):
-            if mask is None or row is None:
+            if mask is None or row is None or mask[0] != beside(row.values, data.rle_column):
                 raise disorder
-            values, texts = mask
-            if values != beside(row.values, data.rle_column):
-                raise disorder
-            height, width, checksum = check
+            (_, texts), (height, width, checksum) = mask, check
             if zlib.crc32(decode_rows(texts, (height, width), settings)) != checksum:
                 raise UserError(f"the submission's row of '{row.id}' does not decode to its mask; this is a bug")
