@@ -11,23 +11,23 @@ An ensemble (ensemble.members) takes over its members' folds, and goes on with 0
 import argparse
 from pathlib import Path
 
-from lib.cli import Closing, parser, run_stage
+from lib.base.cli import Closing, parser, run_stage
 
 
 def prepare(arguments: argparse.Namespace) -> Closing:
-    from lib.settings import load_settings
+    from lib.config.load import load_settings
 
     settings = load_settings(arguments.config, arguments.overrides)
 
-    from lib.convention import check_convention, describe
-    from lib.data import inspect_all, open_training
-    from lib.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
-    from lib.files import write_text
-    from lib.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
-    from lib.lock import lock_run
-    from lib.provenance import StageRecord
+    from lib.base.files import write_text
+    from lib.data.competition import inspect_all, open_training
+    from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
+    from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
+    from lib.data.rle_check import check_convention, describe
     from lib.report.page import refresh_report
-    from lib.run import RunFolder
+    from lib.run.folder import RunFolder
+    from lib.run.lock import lock_run
+    from lib.run.provenance import StageRecord
 
     run = RunFolder(Path("runs") / settings.name)
     record = StageRecord(run, "01_prepare_folds")
@@ -60,9 +60,9 @@ def prepare(arguments: argparse.Namespace) -> Closing:
 
 def prepare_ensemble(run, settings, record) -> Closing:
     """Take over the members' folds, data and classes."""
-    from lib.lock import lock_run
-    from lib.members import adopt_folds
     from lib.report.page import refresh_report
+    from lib.run.lock import lock_run
+    from lib.run.members import adopt_folds
 
     run.root.mkdir(parents=True, exist_ok=True)
     lock_run(run)

@@ -9,20 +9,20 @@ A fold that is done is left alone; an interrupted one goes on where it stopped. 
 
 import argparse
 
-from lib.cli import Closing, run_parser, run_stage
+from lib.base.cli import Closing, run_parser, run_stage
 
 
 def train(arguments: argparse.Namespace) -> Closing | None:
-    from lib.run import open_run
+    from lib.run.folder import open_run
 
     run, settings = open_run(arguments.run, arguments.overrides)
 
-    from lib.data import open_training
-    from lib.folds import read_folds
-    from lib.lock import lock_run
-    from lib.processes import is_first, wait_for_all
-    from lib.provenance import StageRecord, require_same, training_inputs
+    from lib.base.distributed import is_first, wait_for_all
+    from lib.data.competition import open_training
+    from lib.data.folds import read_folds
     from lib.report.page import refresh_report
+    from lib.run.lock import lock_run
+    from lib.run.provenance import StageRecord, require_same, training_inputs
 
     record = StageRecord(run, "02_train")
     if settings.ensemble.members:
@@ -44,7 +44,7 @@ def train(arguments: argparse.Namespace) -> Closing | None:
             print(f"fold {fold} is done; --restart --folds {fold} trains it again")
     record.begin(settings)
 
-    from lib.training import train_folds
+    from lib.training.trainer import train_folds
 
     train_folds([fold for fold in folds if fold not in done], run, table, data, settings, made_from)
     if not is_first():
@@ -56,7 +56,7 @@ def train(arguments: argparse.Namespace) -> Closing | None:
 
 def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:
     """The folds named on the command line, or all. Raises UserError for one that does not exist."""
-    from lib.errors import UserError
+    from lib.base.errors import UserError
 
     wrong = [number for number in numbers or [] if not 0 <= number < count]
     if wrong:

@@ -10,21 +10,21 @@ the average of its members', whose weights and worth ensemble.json holds.
 
 import argparse
 
-from lib.cli import Closing, run_parser, run_stage
+from lib.base.cli import Closing, run_parser, run_stage
 
 
 def choose(arguments: argparse.Namespace) -> Closing | None:
-    from lib.run import open_run
+    from lib.run.folder import open_run
 
     run, settings = open_run(arguments.run, arguments.overrides)
 
-    from lib.data import open_training
-    from lib.files import read_json
-    from lib.folds import read_folds
-    from lib.lock import lock_run
-    from lib.processes import is_first
-    from lib.provenance import StageRecord, threshold_inputs
+    from lib.base.distributed import is_first
+    from lib.base.files import read_json
+    from lib.data.competition import open_training
+    from lib.data.folds import read_folds
     from lib.report.page import refresh_report
+    from lib.run.lock import lock_run
+    from lib.run.provenance import StageRecord, threshold_inputs
 
     lock_run(run)
     record = StageRecord(run, "03_oof_threshold")
@@ -33,8 +33,8 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
     table = read_folds(run.folds, data, settings.folds.count)
     record.begin(settings)
 
-    from lib.ensemble import average_out_of_fold, describe
-    from lib.inference import predict_out_of_fold
+    from lib.prediction.ensemble import average_out_of_fold, describe
+    from lib.prediction.run_maps import predict_out_of_fold
 
     make_maps = average_out_of_fold if settings.ensemble.members else predict_out_of_fold
     store = make_maps(run, settings, data, table)
@@ -51,11 +51,11 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
 
 def choose_on(store, run, settings, data, table):
     """Score the maps at every threshold, choose, and write both down; the pixel counts leave memory with this."""
-    from lib.files import write_json
-    from lib.maps import read_pairs
-    from lib.metrics import count_images
-    from lib.plots import plot_thresholds
-    from lib.thresholds import choose_thresholds
+    from lib.base.files import write_json
+    from lib.masks.metrics import count_images
+    from lib.prediction.map_store import read_pairs
+    from lib.report.figures import plot_thresholds
+    from lib.tuning.thresholds import choose_thresholds
 
     counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
     counts.save(run.oof_counts)

@@ -9,19 +9,19 @@ Maps already there are kept as long as the models that made them are the same.
 
 import argparse
 
-from lib.cli import Closing, run_parser, run_stage
+from lib.base.cli import Closing, run_parser, run_stage
 
 
 def infer(arguments: argparse.Namespace) -> Closing | None:
-    from lib.run import open_run
+    from lib.run.folder import open_run
 
     run, settings = open_run(arguments.run, arguments.overrides)
 
-    from lib.data import open_test
-    from lib.lock import lock_run
-    from lib.processes import is_first
-    from lib.provenance import StageRecord, require_thresholds, test_inputs
+    from lib.base.distributed import is_first
+    from lib.data.competition import open_test
     from lib.report.page import refresh_report
+    from lib.run.lock import lock_run
+    from lib.run.provenance import StageRecord, require_thresholds, test_inputs
 
     lock_run(run)
     record = StageRecord(run, "04_infer")
@@ -32,8 +32,8 @@ def infer(arguments: argparse.Namespace) -> Closing | None:
     data = open_test(settings.data)
     record.begin(settings)
 
-    from lib.ensemble import average_test
-    from lib.inference import predict_test
+    from lib.prediction.ensemble import average_test
+    from lib.prediction.run_maps import predict_test
 
     make_maps = average_test if members else predict_test
     make_maps(run, settings, data)

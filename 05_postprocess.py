@@ -11,28 +11,28 @@ read back and scored: the score must be the one told.
 
 import argparse
 
-from lib.cli import Closing, run_parser, run_stage
+from lib.base.cli import Closing, run_parser, run_stage
 
 
 def postprocess(arguments: argparse.Namespace) -> Closing:
-    from lib.run import open_run
+    from lib.run.folder import open_run
 
     run, settings = open_run(arguments.run, arguments.overrides)
 
-    from lib.data import open_test, open_training
-    from lib.files import read_json, write_json
-    from lib.folds import read_folds
-    from lib.lock import lock_run
-    from lib.maps import MapStore, read_pairs
-    from lib.metrics import Counts
-    from lib.object_search import as_objects, read_objects, search_objects
-    from lib.plots import plot_before_after
-    from lib.postprocessing import search_morphology
-    from lib.provenance import StageRecord, require_maps, require_thresholds
-    from lib.rehearsal import rehearse, require_told
+    from lib.base.files import read_json, write_json
+    from lib.data.competition import open_test, open_training
+    from lib.data.folds import read_folds
+    from lib.masks.metrics import Counts
+    from lib.masks.rules import read_rules
+    from lib.prediction.map_store import MapStore, read_pairs
+    from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
-    from lib.rules import read_rules
-    from lib.submission import write_submission
+    from lib.run.lock import lock_run
+    from lib.run.provenance import StageRecord, require_maps, require_thresholds
+    from lib.submission.round_trip import rehearse, require_told
+    from lib.submission.write import write_submission
+    from lib.tuning.morphology_search import search_morphology
+    from lib.tuning.object_search import as_objects, read_objects, search_objects
 
     lock_run(run)
     record = StageRecord(run, "05_postprocess")

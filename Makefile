@@ -12,7 +12,7 @@ demo: $(VENV)/ready data/blue_marble  ## environment, demo data, all five stages
 	$(PY) 03_oof_threshold.py --run $(DEMO)
 	$(PY) 04_infer.py --run $(DEMO)
 	$(PY) 05_postprocess.py --run $(DEMO)
-	$(PY) -m lib.summary $(DEMO) --solution data/blue_marble/solution.csv
+	$(PY) -m lib.tools.summary $(DEMO) --solution data/blue_marble/solution.csv
 
 test: $(VENV)/ready-for-tests  ## environment and tests
 	$(PY) -m pytest
@@ -29,15 +29,15 @@ $(DEMO)/submission.csv:
 	$(MAKE) demo
 
 data/blue_marble: | $(VENV)/ready
-	$(PY) -m lib.blue_marble $@
+	$(PY) -m lib.tools.blue_marble $@
 
-$(VENV)/ready: requirements.txt
+$(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --requirement requirements.txt
+	$(PY) -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/ready-for-tests: tests/requirements.txt $(VENV)/ready
-	$(PY) -m pip install --quiet --requirement tests/requirements.txt
+$(VENV)/ready-for-tests: $(VENV)/ready
+	$(PY) -m pip install --quiet --editable ".[tests]"
 	touch $@
 
 clean:  ## remove the demo's data and run; the environment stays

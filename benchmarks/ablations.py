@@ -1,6 +1,6 @@
 """What architecture, encoder, augmentation, test-time augmentation, more folds and ensembles are worth.
 
-    python benchmarks/ablations.py WORK [--only ROW ...]      the demo data (python -m lib.blue_marble data/blue_marble)
+    python benchmarks/ablations.py WORK [--only ROW ...]      needs the demo data (`make demo` makes it)
 
 Every row changes one thing of the first, on the same folds with the same seeds. Stopped, it goes on when typed again.
 The rows `average ...` are the mean of the finished rows' out-of-fold maps, with thresholds chosen on the mean.
@@ -23,8 +23,8 @@ from experiments import (
     spread,
 )
 
-from lib.cli import run_stage
-from lib.files import read_json, write_json, write_text
+from lib.base.cli import run_stage
+from lib.base.files import read_json, write_json, write_text
 
 BASE = ("augment.preset=medium",)  # of all rows: the demo's settings have another, for its few steps
 OTHER_DECODER = "model.decoder_channels=null"  # the demo's narrow decoder is a setting of unet alone
@@ -77,13 +77,13 @@ def ablations(arguments) -> None:
 
 def average(names: list[str], work: Path) -> str:
     """Average the out-of-fold maps of runs on the same folds and keep the results like a run's; its name."""
-    from lib.compare import FinishedRun, score_images, score_table
-    from lib.data import open_training
-    from lib.folds import read_folds
-    from lib.maps import MapStore, read_pairs
-    from lib.metrics import count_images
-    from lib.run import open_run
-    from lib.thresholds import choose_thresholds
+    from lib.data.competition import open_training
+    from lib.data.folds import read_folds
+    from lib.masks.metrics import count_images
+    from lib.prediction.map_store import MapStore, read_pairs
+    from lib.run.folder import open_run
+    from lib.tools.compare import FinishedRun, score_images, score_table
+    from lib.tuning.thresholds import choose_thresholds
 
     name = "average-" + "-".join(names)
     folder, root = result_folder(name, work), work / "runs" / name
@@ -120,14 +120,14 @@ def test_score(name: str, work: Path) -> float:
 
 def predict_by_folds(root: Path) -> list[float]:
     """Mean test Dice of each fold's model, every image at the run's threshold; needs solution.csv."""
-    from lib.data import open_test
-    from lib.device import best_device, resolve_precision
-    from lib.metrics import count_mask, dice
-    from lib.models import load_weights
-    from lib.prediction import Predictor
-    from lib.rle import decode
-    from lib.rules import apply_rules, read_rules
-    from lib.run import open_run
+    from lib.data.competition import open_test
+    from lib.masks.metrics import count_mask, dice
+    from lib.masks.rle import decode
+    from lib.masks.rules import apply_rules, read_rules
+    from lib.model.device import best_device, resolve_precision
+    from lib.model.network import load_weights
+    from lib.prediction.predictor import Predictor
+    from lib.run.folder import open_run
 
     run, settings = open_run(root)
     data, rules = open_test(settings.data), read_rules(run.threshold)

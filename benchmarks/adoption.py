@@ -8,27 +8,24 @@ overlap, so their spread is not that of independent samples.
 """
 
 import argparse
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import pandas as pd
+from experiments import markdown
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from experiments import markdown  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from lib.cli import run_stage  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.folds import read_folds  # noqa: E402
-from lib.maps import MapStore, read_pairs  # noqa: E402
-from lib.metrics import Counts, pooled  # noqa: E402
-from lib.nested import SURE  # noqa: E402
-from lib.postprocessing import choose_steps, class_searches  # noqa: E402
-from lib.run import open_run  # noqa: E402
-from lib.selection import Block, ClassSearch  # noqa: E402
+from lib.base.cli import run_stage
+from lib.data.competition import open_training
+from lib.data.folds import read_folds
+from lib.masks.metrics import Counts, pooled
+from lib.masks.statistics import SURE
+from lib.prediction.map_store import MapStore, read_pairs
+from lib.run.folder import open_run
+from lib.tuning.morphology_search import choose_steps, class_searches
+from lib.tuning.step_selection import Block, ClassSearch
 
 
 def compare(arguments: argparse.Namespace) -> None:

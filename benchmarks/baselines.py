@@ -7,25 +7,22 @@ random forest    per pixel, from the gray value, blurs, edges and local contrast
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import cv2
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
+from tqdm import tqdm
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from sklearn.ensemble import RandomForestClassifier  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from lib.cli import run_stage  # noqa: E402
-from lib.data import TrainingData, open_training  # noqa: E402
-from lib.folds import read_folds  # noqa: E402
-from lib.maps import to_map  # noqa: E402
-from lib.metrics import count_images  # noqa: E402
-from lib.run import open_run  # noqa: E402
-from lib.thresholds import choose_thresholds  # noqa: E402
+from lib.base.cli import run_stage
+from lib.data.competition import TrainingData, open_training
+from lib.data.folds import read_folds
+from lib.masks.metrics import count_images
+from lib.prediction.map_store import to_map
+from lib.run.folder import open_run
+from lib.tuning.thresholds import choose_thresholds
 
 BLURS = (1, 2, 4, 8, 16)  # standard deviations in pixels
 PIXELS_PER_IMAGE = 500

@@ -4,7 +4,7 @@
 
 One test set cannot answer: whether its cells are easy or hard shifts every run alike. So the world's cells are held
 out in five parts, each once; each part is the test set of runs with several fold seeds. Stopped, it goes on when typed
-again. Needs the demo data (python -m lib.blue_marble data/blue_marble).
+again. Needs needs the demo data (`make demo` makes it).
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from experiments import Run, data_folder, finish, finished_variants, markdown, parser, result_folder
 
-from lib.blue_marble import CELL
-from lib.blue_marble import TEST_SHARE as PARTS
-from lib.cli import run_stage
-from lib.files import read_json
+from lib.base.cli import run_stage
+from lib.base.files import read_json
+from lib.tools.blue_marble import CELL
+from lib.tools.blue_marble import TEST_SHARE as PARTS
 
 ESTIMATES = {  # what a run claims: where its result has it, and the test score that it speaks of
     "threshold, in-sample": ("in_sample", "test_before"),

@@ -13,17 +13,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import cv2
+import numpy as np
+import pandas as pd
+import yaml
+from planted import planted_pair
+from ratios import print_ratios
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import yaml  # noqa: E402
-from planted import planted_pair  # noqa: E402
-from ratios import print_ratios  # noqa: E402
-
-from lib.parallel import THREADS  # noqa: E402
-from lib.rle import encode  # noqa: E402
+from lib.base.prefetch import THREADS
+from lib.masks.rle import encode
 
 SCRIPT = Path(__file__).resolve().parent.parent / "01_prepare_folds.py"
 

@@ -6,19 +6,16 @@ Images are noise, smoothed, as PNG; masks are PNG too. Crops are of 256 pixels w
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import cv2
+import numpy as np
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-
-from lib.config import Settings  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.dataset import CropDataset  # noqa: E402
+from lib.config.schema import Settings
+from lib.data.competition import open_training
+from lib.training.batches import CropDataset
 
 IMAGES = 4
 

@@ -20,21 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lib.base.errors import UserError
+from lib.base.files import read_json, write_json, write_text
+from lib.config.load import load_settings
+from lib.data.competition import open_training
+from lib.data.folds import read_folds
+from lib.run.folder import open_run
+from lib.tools.compare import MEASURES, describe, finished_run, score_images, score_table
+from lib.tools.score import score_submission
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from lib.compare import MEASURES, describe, finished_run, score_images, score_table  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.errors import UserError  # noqa: E402
-from lib.files import read_json, write_json, write_text  # noqa: E402
-from lib.folds import read_folds  # noqa: E402
-from lib.run import open_run  # noqa: E402
-from lib.score import score_submission  # noqa: E402
-from lib.settings import load_settings  # noqa: E402
 
 MEASURE_NAMES = {"dice": "Dice", "iou": "IoU", "boundary_iou": "boundary IoU"}
 REPEATS = 2000  # of the bootstrap

@@ -11,7 +11,7 @@ notebook          whole images, flips, Dice loss, Adam of a constant rate, no va
                   with the same ImageNet weights, batch size and precision. Images of several sizes are resized to
                   squares of train.crop_size, and their probabilities back
 nnU-Net           its 2-D configuration from random weights, see nnunet_fold.py; same precision, no validation,
-                  last weights (pip install -r benchmarks/requirements.txt)
+                  last weights (pip install -e '.[benchmarks]')
 
 All are scored on the fold's images, in one view, at .5 and at the threshold tuned on the other folds. WORK keeps what
 is finished.
@@ -36,20 +36,20 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lib.cli import run_stage
-from lib.config import Settings
-from lib.data import TrainingData, open_training
-from lib.dataset import Batch, to_tensor
-from lib.device import autocast, keep_freed_memory, resolve_precision
-from lib.files import read_json, write_json
-from lib.folds import read_folds
-from lib.maps import to_map
-from lib.metrics import Counts, count_images
-from lib.models import SegmentationNet, build_pretrained, load_weights
-from lib.prediction import Predictor
-from lib.run import FoldFolder, RunFolder, open_run
-from lib.thresholds import HALF, choose_thresholds
-from lib.training import FoldTraining, seed_all
+from lib.base.cli import run_stage
+from lib.base.files import read_json, write_json
+from lib.config.schema import Settings
+from lib.data.competition import TrainingData, open_training
+from lib.data.folds import read_folds
+from lib.masks.metrics import Counts, count_images
+from lib.model.device import autocast, keep_freed_memory, resolve_precision
+from lib.model.network import SegmentationNet, build_pretrained, load_weights
+from lib.prediction.map_store import to_map
+from lib.prediction.predictor import Predictor
+from lib.run.folder import FoldFolder, RunFolder, open_run
+from lib.training.batches import Batch, to_tensor
+from lib.training.trainer import FoldTraining, seed_all
+from lib.tuning.thresholds import HALF, choose_thresholds
 
 RATES = {"notebook": 2e-4, "notebook, rate 0.001": 1e-3}  # the first is the notebooks' own
 KINDS = ["02", "02, last epoch", *RATES]
@@ -82,7 +82,7 @@ def prepare(arguments: argparse.Namespace) -> RunFolder:
 def can_run_nnunet(run: RunFolder, overrides: list[str]) -> bool:
     """Whether nnU-Net is installed and the data is of one class; a line says if not."""
     if importlib.util.find_spec("nnunetv2") is None:
-        print(f"not measured: {NNUNET}; pip install -r benchmarks/requirements.txt")
+        print(f"not measured: {NNUNET}; pip install -e '.[benchmarks]'")
         return False
     if len(open_run(run.root, overrides)[1].data.classes) > 1:
         print(f"not measured: {NNUNET}, on data of several classes")

@@ -7,22 +7,19 @@ bare       the same forward passes on a batch that lies in memory
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+from ratios import print_ratios
 
-import numpy as np  # noqa: E402
-from ratios import print_ratios  # noqa: E402
-
-from lib.cli import run_stage  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.inference import build_predictor  # noqa: E402
-from lib.maps import MapStore  # noqa: E402
-from lib.prediction import predict_to_store  # noqa: E402
-from lib.run import open_run  # noqa: E402
+from lib.base.cli import run_stage
+from lib.data.competition import open_training
+from lib.prediction.map_store import MapStore
+from lib.prediction.predictor import predict_to_store
+from lib.prediction.run_maps import build_predictor
+from lib.run.folder import open_run
 
 
 def measure(arguments: argparse.Namespace) -> None:

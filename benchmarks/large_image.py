@@ -14,12 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+import cv2
+import numpy as np
+import yaml
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import yaml  # noqa: E402
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 TILE, PATCH = 256, 2048
 SETTINGS = {

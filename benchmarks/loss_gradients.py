@@ -8,22 +8,19 @@ at probability one half. Size matters only relative to the other terms of a sum:
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import pandas as pd
+import torch
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-
-from lib.cli import run_stage  # noqa: E402
-from lib.config import LossSettings  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.folds import read_folds  # noqa: E402
-from lib.losses import SegmentationLoss, signed_distances  # noqa: E402
-from lib.maps import MapStore, read_pairs  # noqa: E402
-from lib.run import open_run  # noqa: E402
+from lib.base.cli import run_stage
+from lib.config.schema import LossSettings
+from lib.data.competition import open_training
+from lib.data.folds import read_folds
+from lib.prediction.map_store import MapStore, read_pairs
+from lib.run.folder import open_run
+from lib.training.losses import SegmentationLoss, signed_distances
 
 TERMS = ("bce", "border_bce", "dice", "focal", "lovasz", "boundary")
 NEAR = 3.0  # pixels

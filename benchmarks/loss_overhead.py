@@ -9,29 +9,25 @@ what remains where the loader's workers keep up with an accelerator.
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import cv2
+import numpy as np
+import torch
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from lib.config import LossSettings, ModelSettings  # noqa: E402
-from lib.device import (  # noqa: E402
+from lib.config.schema import LossSettings, ModelSettings
+from lib.model.device import (
     autocast,
     best_device,
     compute_slow_gradients_in_float32,
     keep_freed_memory,
     resolve_precision,
 )
-from lib.losses import SegmentationLoss, signed_distances  # noqa: E402
-from lib.models import build_untrained  # noqa: E402
+from lib.model.network import build_untrained
+from lib.training.losses import SegmentationLoss, signed_distances
 
-cv2.setNumThreads(0)  # as in lib/dataset.py
+cv2.setNumThreads(0)  # as in lib/training/batches.py
 PLAIN, COMPOUND = "bce", "dice + focal + boundary"
 
 

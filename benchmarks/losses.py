@@ -1,6 +1,6 @@
 """Which loss? Every formula with several seeds on the same folds, each image scored out of fold.
 
-    python benchmarks/losses.py WORK                      the demo data (python -m lib.blue_marble data/blue_marble)
+    python benchmarks/losses.py WORK                      needs the demo data (`make demo` makes it)
     python benchmarks/losses.py WORK --config configs/nuclei.yaml --only bce dice_focal dice_focal_boundary \\
         train.epochs=8 train.crop_size=128                any other data, any settings
 
@@ -9,7 +9,7 @@ Stopped, it goes on when typed again. The first row is what the others are compa
 
 from experiments import Run, chosen, comparison, data_folder, finish, finished_variants, markdown, parser
 
-from lib.cli import run_stage
+from lib.base.cli import run_stage
 
 VARIANTS = {
     "bce": ("bce",),

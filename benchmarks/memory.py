@@ -8,24 +8,21 @@ Stage 03: count, choose, write, by itself and after importing what it imports to
 
 import argparse
 import resource
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+from planted import FOLDS, plant
 
-import numpy as np  # noqa: E402
-from planted import FOLDS, plant  # noqa: E402
-
-from lib.config import Settings  # noqa: E402
-from lib.data import open_test, open_training  # noqa: E402
-from lib.files import write_json  # noqa: E402
-from lib.maps import MapStore, read_pairs  # noqa: E402
-from lib.metrics import Counts, count_images  # noqa: E402
-from lib.run import RunFolder  # noqa: E402
+from lib.base.files import write_json
+from lib.config.schema import Settings
+from lib.data.competition import open_test, open_training
+from lib.masks.metrics import Counts, count_images
+from lib.prediction.map_store import MapStore, read_pairs
+from lib.run.folder import RunFolder
 
 
 def main() -> None:
@@ -51,8 +48,8 @@ def measured(stage, *inputs) -> tuple[float, float]:
 
 
 def stage_03(run: RunFolder, settings: Settings, store: MapStore) -> None:
-    from lib.plots import plot_thresholds
-    from lib.thresholds import choose_thresholds
+    from lib.report.figures import plot_thresholds
+    from lib.tuning.thresholds import choose_thresholds
 
     data = open_training(settings.data)
     counts = count_images(read_pairs(store, data, data.ids), data.classes)
@@ -64,15 +61,15 @@ def stage_03(run: RunFolder, settings: Settings, store: MapStore) -> None:
 
 
 def stage_03_after_imports(*inputs) -> None:
-    import lib.inference  # noqa: F401
+    import lib.prediction.predictor.run_maps  # noqa: F401
 
     stage_03(*inputs)
 
 
 def stage_05(run: RunFolder, settings: Settings, store: MapStore) -> None:
-    from lib.postprocessing import search_morphology
-    from lib.rules import read_rules
-    from lib.submission import write_submission
+    from lib.masks.rules import read_rules
+    from lib.submission.write import write_submission
+    from lib.tuning.morphology_search import search_morphology
 
     training, test = open_training(settings.data), open_test(settings.data)
     images = np.arange(len(training.ids))

@@ -8,23 +8,20 @@ rules, in-sample and nested, on all images.
 
 import argparse
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+from planted import FOLDS, plant
 
-import numpy as np  # noqa: E402
-from planted import FOLDS, plant  # noqa: E402
-
-from lib.candidates import Candidates  # noqa: E402
-from lib.config import PostprocessSettings, ThresholdSettings  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.maps import read_pairs  # noqa: E402
-from lib.metrics import Metric, count_images  # noqa: E402
-from lib.postprocessing import CandidateTerms, ClassOutcome, search_morphology  # noqa: E402
-from lib.rules import Rule  # noqa: E402
+from lib.config.schema import PostprocessSettings, ThresholdSettings
+from lib.data.competition import open_training
+from lib.masks.metrics import Metric, count_images
+from lib.masks.rules import Rule
+from lib.prediction.map_store import read_pairs
+from lib.tuning.morphology_candidates import Candidates
+from lib.tuning.morphology_search import CandidateTerms, ClassOutcome, search_morphology
 
 Pair = tuple[np.ndarray, np.ndarray]  # a map and its truth, uint8 (height, width)
 

@@ -6,20 +6,16 @@ The methods take turns, so a busy machine slows all of them; the median counts.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import cv2
+import numpy as np
+from rle_speed import blobs, medians
+from scipy import ndimage
+from skimage import measure
+from skimage import morphology as skimage
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from rle_speed import blobs, medians  # noqa: E402
-from scipy import ndimage  # noqa: E402
-from skimage import measure  # noqa: E402
-from skimage import morphology as skimage  # noqa: E402
-
-from lib import morphology  # noqa: E402
+from lib.masks import morphology
 
 SIDES, RADII, AREA = (256, 1024), (2, 8), 64
 ALL_NEIGHBOURS, CROSS = np.ones((3, 3), int), ndimage.generate_binary_structure(2, 1)

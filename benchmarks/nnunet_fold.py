@@ -29,10 +29,10 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from lib.data import TrainingData
-from lib.device import autocast
-from lib.files import read_json, write_json
-from lib.maps import to_map
+from lib.base.files import read_json, write_json
+from lib.data.competition import TrainingData
+from lib.model.device import autocast
+from lib.prediction.map_store import to_map
 
 Forward = Callable[[torch.Tensor], torch.Tensor | list[torch.Tensor]]
 

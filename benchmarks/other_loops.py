@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from lib.config import ModelSettings
-from lib.device import autocast
+from lib.config.schema import ModelSettings
+from lib.model.device import autocast
 
 Clock = Callable[[], tuple[float, ...]]
 Epoch = Callable[[], tuple[float, ...]]

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.config import DataSettings
-from lib.maps import MapStore
+from lib.config.schema import DataSettings
+from lib.prediction.map_store import MapStore
 
 FOLDS = 5
 

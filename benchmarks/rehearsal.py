@@ -8,23 +8,20 @@ those, as 03 would, and scored on the images left out. The counts of 03 are enou
 """
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import pandas as pd
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-
-from lib.cli import run_stage  # noqa: E402
-from lib.config import ThresholdSettings  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.folds import read_folds  # noqa: E402
-from lib.metrics import Counts  # noqa: E402
-from lib.nested import group_numbers  # noqa: E402
-from lib.run import open_run  # noqa: E402
-from lib.thresholds import ThresholdResult, choose_thresholds  # noqa: E402
+from lib.base.cli import run_stage
+from lib.config.schema import ThresholdSettings
+from lib.data.competition import open_training
+from lib.data.folds import read_folds
+from lib.masks.metrics import Counts
+from lib.masks.statistics import group_numbers
+from lib.run.folder import open_run
+from lib.tuning.thresholds import ThresholdResult, choose_thresholds
 
 SIZES = (20, 40, 80, 160)  # images to tune on
 

@@ -4,30 +4,26 @@
 
 The methods take turns, so a busy machine slows all of them; the median counts. All must agree with each other.
 pycocotools stops at its own compressed string, from which a Kaggle string takes a loop in Python: both are shown.
-With numba (benchmarks/requirements.txt) there is also a compiled loop that sees each pixel once.
+With numba (pip install -e '.[benchmarks]') there is also a compiled loop that sees each pixel once.
 Last the objects of a label image, in one pass here and one mask after the other elsewhere.
 """
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from pycocotools import mask as coco  # noqa: E402
+import cv2
+import numpy as np
+from pycocotools import mask as coco
 
 try:
     import numba
 except ImportError:
     numba = None
 
-from lib.morphology import components  # noqa: E402
-from lib.rle import decode, decode_labels, encode, encode_labels  # noqa: E402
+from lib.masks.morphology import components
+from lib.masks.rle import decode, decode_labels, encode, encode_labels
 
 SHAPES = ((101, 101, 3), (256, 1600, 9), (768, 768, 15), (1280, 1918, 9), (5000, 5000, 9))  # height, width, blob size
 
@@ -39,7 +35,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     compiled_encoders = {} if numba is None else {"one compiled pass": one_pass_encode}
     if numba is None:
-        print("not measured: one compiled pass; pip install -r benchmarks/requirements.txt")
+        print("not measured: one compiled pass; pip install -e '.[benchmarks]'")
     print(f"{'mask':>12} {'runs':>7}   milliseconds")
     for height, width, size in SHAPES:
         mask = blobs(height, width, size)

@@ -18,19 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+import numpy as np
+import yaml
+from planted import planted_pair
+
+from lib.base.files import sha256_of_json, write_json, write_text
+from lib.masks.rle import encode
+from lib.prediction.map_store import MapStore
+from lib.run.folder import RunFolder, open_run
+from lib.run.provenance import map_inputs, test_inputs, training_inputs
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import yaml  # noqa: E402
-from planted import planted_pair  # noqa: E402
-
-from lib.files import sha256_of_json, write_json, write_text  # noqa: E402
-from lib.maps import MapStore  # noqa: E402
-from lib.provenance import map_inputs, test_inputs, training_inputs  # noqa: E402
-from lib.rle import encode  # noqa: E402
-from lib.run import RunFolder, open_run  # noqa: E402
 
 STAGES = {"01": "01_prepare_folds", "03": "03_oof_threshold", "04": "04_infer", "05": "05_postprocess"}
 NAME = "planted"

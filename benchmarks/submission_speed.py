@@ -11,27 +11,24 @@ notebook   read each map, threshold it, encode it by the popular snippet, write 
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import cv2
+import numpy as np
+import pandas as pd
+from planted import planted_pair
+from ratios import print_ratios
+from rle_speed import snippet_encode
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from planted import planted_pair  # noqa: E402
-from ratios import print_ratios  # noqa: E402
-from rle_speed import snippet_encode  # noqa: E402
-
-from lib.config import DataSettings, Settings  # noqa: E402
-from lib.data import TestData, open_test  # noqa: E402
-from lib.maps import MapStore  # noqa: E402
-from lib.parallel import THREADS, prefetched  # noqa: E402
-from lib.rules import Rule  # noqa: E402
-from lib.submission import write_submission  # noqa: E402
+from lib.base.prefetch import THREADS, prefetched
+from lib.config.schema import DataSettings, Settings
+from lib.data.competition import TestData, open_test
+from lib.masks.rules import Rule
+from lib.prediction.map_store import MapStore
+from lib.submission.write import write_submission
 
 SETS = ((18_000, 101, 101), (5_000, 256, 1600))
 PLANTED = 100

@@ -8,23 +8,20 @@ so a busy machine slows both, and the smallest of the rounds' times counts. Proc
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+from planted import FOLDS, plant
 
-import numpy as np  # noqa: E402
-from planted import FOLDS, plant  # noqa: E402
-
-from lib.config import ThresholdSettings  # noqa: E402
-from lib.data import TrainingData, open_training  # noqa: E402
-from lib.files import write_json  # noqa: E402
-from lib.maps import MapStore, read_pairs  # noqa: E402
-from lib.metrics import THRESHOLDS, count_images  # noqa: E402
-from lib.thresholds import ThresholdResult, choose_thresholds  # noqa: E402
+from lib.base.files import write_json
+from lib.config.schema import ThresholdSettings
+from lib.data.competition import TrainingData, open_training
+from lib.masks.metrics import THRESHOLDS, count_images
+from lib.prediction.map_store import MapStore, read_pairs
+from lib.tuning.thresholds import ThresholdResult, choose_thresholds
 
 GRID = np.arange(1, 100) / 100  # what the common loop tries
 IN_MEMORY = 1000  # images at most that the loop runs over

@@ -17,30 +17,27 @@ other loops' images come without the distances that the pipeline's loss needs; w
 import argparse
 import copy
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import other_loops
+import psutil
+from accelerate import Accelerator
+from ratios import print_ratios
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-import other_loops  # noqa: E402
-import psutil  # noqa: E402
-from accelerate import Accelerator  # noqa: E402
-from ratios import print_ratios  # noqa: E402
-from torch.nn import functional  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from lib.cli import run_stage  # noqa: E402
-from lib.data import open_training  # noqa: E402
-from lib.device import best_device, keep_freed_memory, resolve_precision  # noqa: E402
-from lib.folds import read_folds  # noqa: E402
-from lib.run import FoldFolder, open_run  # noqa: E402
-from lib.training import FoldTraining  # noqa: E402
+from lib.base.cli import run_stage
+from lib.data.competition import open_training
+from lib.data.folds import read_folds
+from lib.model.device import best_device, keep_freed_memory, resolve_precision
+from lib.run.folder import FoldFolder, open_run
+from lib.training.trainer import FoldTraining
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -113,7 +110,7 @@ def others(training: FoldTraining, precision: str) -> dict[str, other_loops.Epoc
         except ImportError:
             absent.append(build.__name__)
     if absent:
-        print(f"not measured: {', '.join(absent)}; pip install -r benchmarks/requirements.txt")
+        print(f"not measured: {', '.join(absent)}; pip install -e '.[benchmarks]'")
     return found
 
 

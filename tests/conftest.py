@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from lib import rle
-from lib.lock import HELD
+from lib.masks import rle
+from lib.run.lock import HELD
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")

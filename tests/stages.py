@@ -15,9 +15,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests import REPOSITORY
+
 STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
-HEAVY = ["lib.training", "lib.inference", "lib.plots", "lib.postprocessing", "lib.submission", "lib.selection"]
+HEAVY = [
+    "lib.training.trainer",
+    "lib.prediction.run_maps",
+    "lib.report.figures",
+    "lib.tuning.morphology_search",
+    "lib.submission.write",
+    "lib.tuning.step_selection",
+]
 TOO_LONG = 120  # seconds
 SETTINGS = """
 data: {root: data/blobs, classes: [blob]}

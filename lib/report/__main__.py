@@ -6,12 +6,12 @@ python -m lib.report runs/NAME
 import argparse
 from pathlib import Path
 
-from lib.cli import run_stage
+from lib.base.cli import run_stage
 
 
 def report(arguments: argparse.Namespace) -> None:
     from lib.report.page import write_report
-    from lib.run import open_run
+    from lib.run.folder import open_run
 
     run, settings = open_run(arguments.run)
     write_report(run, settings)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from lib.data import TrainingData
+from lib.data.competition import TrainingData
 from lib.report.charts import Axis, Chart, series
 from lib.report.galleries import SHOWN, Gallery, Item, Place, encoded, mask_dice, several
 from lib.report.page import write_page

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.data import TestData, TrainingData
-from lib.maps import MapStore, read_pairs, resized
-from lib.metrics import count_mask, dice
+from lib.data.competition import TestData, TrainingData
+from lib.masks.metrics import count_mask, dice
+from lib.masks.rules import Rule
+from lib.prediction.map_store import MapStore, read_pairs, resized
 from lib.report.measures import OofScores, TestLook
 from lib.report.pictures import (
     PREDICTION,
@@ -19,7 +20,6 @@ from lib.report.pictures import (
     probability_picture,
     shown_image,
 )
-from lib.rules import Rule
 
 SHOWN = 8  # images of a gallery
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lib import morphology
-from lib.metrics import Counts, dice
-from lib.parallel import THREADS, prefetched
-from lib.rules import Rule, apply_rules
+from lib.base.prefetch import THREADS, prefetched
+from lib.masks import morphology
+from lib.masks.metrics import Counts, dice
+from lib.masks.rules import Rule, apply_rules
 
 IMAGES, PIXELS = 1000, 64_000_000  # at most, in a sample of maps
 LEAST = 24  # images in a sample, whatever their size

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import yaml
 
-from lib.config import Section, Settings
-from lib.files import read_json
-from lib.run import RunFolder
+from lib.base.files import read_json
+from lib.config.schema import Section, Settings
+from lib.run.folder import RunFolder
 
 STAGES = {
     "01_prepare_folds": "data checked, folds made",

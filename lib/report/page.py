@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.config import Settings
-from lib.data import open_test, open_training
-from lib.errors import UserError
-from lib.files import read_json, write_text
-from lib.folds import coverage_columns
-from lib.maps import MapStore, read_pairs, resized
-from lib.metrics import Counts
-from lib.provenance import threshold_inputs
+from lib.base.errors import UserError
+from lib.base.files import read_json, write_text
+from lib.config.schema import Settings
+from lib.data.competition import open_test, open_training
+from lib.data.folds import coverage_columns
+from lib.masks.metrics import Counts
+from lib.masks.rules import read_rules
+from lib.prediction.map_store import MapStore, read_pairs, resized
 from lib.report import overview
 from lib.report.findings import certainty_chart, coverage_part, errors_part
 from lib.report.galleries import (
@@ -27,8 +27,8 @@ from lib.report.galleries import (
 )
 from lib.report.measures import OofScores, look_at_oof, look_at_test, sample
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
-from lib.rules import read_rules
-from lib.run import RunFolder
+from lib.run.folder import RunFolder
+from lib.run.provenance import threshold_inputs
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -9,7 +9,7 @@ import base64
 import cv2
 import numpy as np
 
-from lib.slides import Slide
+from lib.data.lazy_tif import Slide
 
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
 QUALITIES = (78, 60, 40, 20)  # of JPEG; the first that is small enough

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from lib.config import Settings
-from lib.files import read_json
-from lib.folds import coverage_columns, describe_groups
+from lib.base.files import read_json
+from lib.config.schema import Settings
+from lib.data.folds import coverage_columns, describe_groups
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
 from lib.report.overview import metric_name
-from lib.run import RunFolder
+from lib.run.folder import RunFolder
 
 BINS = 12  # of the histograms
 LISTED = 12  # rows of a list; the table on disk has all

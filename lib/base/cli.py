@@ -1,0 +1,94 @@
+"""The command line of the five scripts: arguments, exit codes, and what to type next."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib.base.errors import UserError
+
+LOST_PROCESS = ("gloo/transport", "remote process exited")  # what torch's errors say then, on CPUs and on GPUs
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """An argument parser whose help is the script's docstring, with `section.key=value` overrides."""
+    command = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    command.add_argument("--json", action="store_true", help="print what was written, and scores, as one line of JSON")
+    return command
+
+
+def run_parser(doc: str) -> argparse.ArgumentParser:
+    """The parser of a stage that goes on in an existing run folder."""
+    command = parser(doc)
+    command.add_argument("--run", type=Path, required=True, metavar="runs/NAME", help="the run folder made by 01")
+    return command
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What a stage says last: what it wrote, what to type next, and for --json also what it found."""
+
+    written: list[Path]
+    next_command: str
+    seconds: float
+    found: dict = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        written = ", ".join(map(str, self.written)) or "nothing"
+        return f"\nwrote     {written}   ({self.seconds:.1f} s)\nnext      {self.next_command}"
+
+    def to_json(self) -> str:
+        written = list(map(str, self.written))
+        content = {"wrote": written, "next": self.next_command, "seconds": round(self.seconds, 2), **self.found}
+        return json.dumps(content)
+
+
+def run_stage(stage: Callable[[argparse.Namespace], Closing | None], command: argparse.ArgumentParser) -> None:
+    """Parse, run, and leave with 0, with 2 after one clear sentence, or with 130 when interrupted."""
+    words = sys.argv[1:]
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    arguments = command.parse_intermixed_args([word for word in words if word not in settings])
+    # parsed apart, for `--folds 0 train.lr=1` would take the setting for a fold
+    arguments.overrides = [*getattr(arguments, "overrides", []), *settings]
+    as_json = getattr(arguments, "json", False)
+    silent = as_json or getattr(arguments, "quiet", False)
+    try:
+        with silence() if silent else nullcontext():
+            closing = stage(arguments)
+        if closing and (as_json or not silent):
+            print(closing.to_json() if as_json else closing)
+    except UserError as error:
+        leave(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        again = shlex.join(word for word in sys.argv if word != "--restart")
+        leave(f"\nstopped; to go on, type: python {again}", 130)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in LOST_PROCESS):
+            raise
+        leave("error: another process has ended; see what it said", 2)
+    except MemoryError as error:
+        leave(f"error: not enough memory: {str(error) or 'close other programs, or lower train.workers'}", 2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        leave(f"error: {error.filename} cannot be used: {error.strerror}", 2)
+
+
+def leave(message: str, code: int) -> None:
+    """Print to stderr and exit."""
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing that is printed meanwhile is seen; bars, too, find that they are not on a terminal."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield

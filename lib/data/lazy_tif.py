@@ -1,0 +1,71 @@
+"""Slides: large tif files read region by region, so that none is ever decoded whole."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.data.gdal import gdal, open_raster
+from lib.data.images import TIF, Content, checked_size, full_range, read_header, to_pixels
+
+MAX_BLOCK_PIXELS = 1 << 22  # of a tile or strip, which is decoded as a whole
+
+
+class Slide:
+    """An image uint8 (height, width, channels) of which `slide[top:bottom, left:right]` reads just that region.
+
+    Opening and reading raise UserError where the file is cut short or damaged.
+    """
+
+    def __init__(self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None) -> None:
+        self.path = path
+        self._asked = (path, channels, value_range, plane)
+        self._file = open_raster(path)
+        self.shape = (self._file.height, self._file.width, channels)
+
+    @property
+    def block_pixels(self) -> int:
+        """Pixels of a tile or strip."""
+        return max(height * width for height, width in self._file.block_shapes)
+
+    def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
+        return self._read(
+            window=tuple(axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
+        )
+
+    def shrunk(self, height: int, width: int) -> np.ndarray:
+        """The whole image, averaged down to a size."""
+        from rasterio.enums import Resampling
+
+        return self._read(out_shape=(self._file.count, height, width), resampling=Resampling.average)
+
+    def _read(self, **how: object) -> np.ndarray:
+        with gdal(self.path):
+            values = np.moveaxis(self._file.read(**how), 0, 2)
+        return to_pixels(Content(values, full_range(values.dtype), "TIFF"), *self._asked)
+
+
+def open_slide(
+    path: Path,
+    channels: int,
+    value_range: tuple[float, float] | str | None,
+    plane: int | None,
+    max_pixels: int,
+) -> Slide | None:
+    """The file by regions, or None where it must be decoded as a whole.
+
+    That is where rasterio is not installed or does not open the file, and for other formats than tif, several pages,
+    strips as high as the image, colour maps, and value_range "image", which needs all values. Raises UserError for more
+    than `max_pixels`.
+    """
+    if path.suffix.lower() not in TIF or value_range == "image":
+        return None
+    header = read_header(path)
+    checked_size(header.height, header.width, max_pixels, path)
+    if header.pages > 1 or not header.is_plain_tiff:
+        return None
+    try:
+        slide = Slide(path, channels, value_range, plane)
+    except UserError:
+        return None
+    return slide if slide.block_pixels <= MAX_BLOCK_PIXELS else None

@@ -1,0 +1,226 @@
+"""Whether data.rle reads the masks as they were written, judged by the masks themselves.
+
+Competition pages have been wrong about the order of the pixels, and a mask read in the wrong order still looks like
+one to a program. So some masks are read in every convention. Where the same masks exist as images
+(data.compare_masks), the right convention agrees with them pixel by pixel. Elsewhere it gives the fewest connected
+components: read in the wrong order, a mask falls into stripes. Components are counted on the runs, without an image.
+They cannot tell the order of square images, where the wrong one gives the mirrored mask; there the border of the right
+mask lies where the image changes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.config.schema import RleSettings
+from lib.data.competition import TrainingData, is_table, open_compared
+from lib.masks.components import Runs
+from lib.masks.rle import decode_union, parse_runs
+
+SAMPLE = 24  # masks; every convention reads each of them
+CLEARLY_MORE = 1.5  # times the components; a shift by one pixel gives a few more, the wrong order many times as many
+SAME = 0.005  # of IoU
+AGREEING = 0.9  # IoU of the same masks; a few files may differ
+
+CLEARLY = 3  # standard errors
+MAX_PIXELS = 50_000_000  # of an image that is decoded for its edges
+
+
+class Reading(NamedTuple):
+    """A mask as it is written."""
+
+    id: str
+    texts: list[str]
+    shape: tuple[int, int]  # height and width of the image
+
+    def decoded(self, convention: RleSettings) -> np.ndarray:
+        return decode_union(self.texts, self.shape, convention)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the masks say about data.rle."""
+
+    is_wrong: bool
+    text: str
+
+
+def check_convention(training: TrainingData) -> Verdict:
+    """Read up to 24 of the training masks in every convention and judge the declared one.
+
+    Raises UserError when data.compare_masks cannot be read.
+    """
+    compared = training.settings.compare_masks
+    sources = [training, open_compared(training)] if compared else [training]
+    tables = [source for source in sources if is_table(source.settings.train_masks)]
+    if not tables:
+        return Verdict(False, "not checked: no run lengths of the training masks (data.compare_masks may name some)")
+    readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))
+    if not readings:
+        return Verdict(False, "not checked: no training mask with pixels has run lengths")
+    if truths:
+        return _judge_by_images(readings, truths, training.settings.rle, compared)
+    return _judge_by_components(readings, training)
+
+
+def candidates(declared: RleSettings) -> list[RleSettings]:
+    """Every convention with the declared empty token, the declared one first."""
+    others = [
+        RleSettings(order=order, base=base, starts=starts, empty=declared.empty)
+        for order, base, starts in product(("column", "row"), (1, 0), ("absolute", "relative"))
+    ]
+    return [declared, *(other for other in others if other != declared)]
+
+
+def describe(convention: RleSettings) -> str:
+    """A convention in words, without its empty token."""
+    return f"{convention.order}s, from {convention.base}, {convention.starts} starts"
+
+
+def count_components(texts: list[str], shape: tuple[int, int], convention: RleSettings) -> int:
+    """Connected components (through corners) of each text's mask, summed, from the runs alone.
+
+    Raises UserError as lib.masks.rle.decode does.
+    """
+    length = shape[0] if convention.order == "column" else shape[1]
+    total = 0
+    for text in texts:
+        starts, ends = _apart(*parse_runs(text, shape[0] * shape[1], convention))
+        lines = Runs(*_within_lines(starts, ends, length), (1, shape[0] * shape[1] // length, length))
+        total += int(lines.labels(through_corners=True).max(initial=-1)) + 1
+    return total
+
+
+def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Reading], list[np.ndarray]]:
+    """Masks with pixels, evenly over the ids: run lengths and image sizes, and the masks as images if there are any."""
+    blanks = ([], table.settings.rle.empty.split())
+    readings, truths = [], []
+    for image_id in spread([image_id for image_id in table.ids if images is None or image_id in images.files]):
+        index, texts = _first_texts(table.pieces(image_id), blanks)
+        if not texts:
+            continue
+        shape = _or_none(table.image_size, image_id)
+        truth = _or_none(images.read_mask, image_id) if images else None
+        if shape and (images is None or truth is not None):  # broken files are reported when all are checked
+            readings.append(Reading(image_id, texts, shape))
+            if images:
+                truths.append(truth[:, :, index])
+        if len(readings) == SAMPLE:
+            break
+    return readings, truths
+
+
+def _first_texts(pieces: list[list[str]], blanks: tuple[list[str], list[str]]) -> tuple[int, list[str]]:
+    """The first class with pixels and its run lengths, the blanks left out."""
+    for index, texts in enumerate(pieces):
+        if kept := [text for text in texts if text.split() not in blanks]:
+            return index, kept
+    return 0, []
+
+
+def spread(ids: list[str]) -> list[str]:
+    """The ids in another order, whose first ones lie evenly over the whole."""
+    step = max(1, len(ids) // SAMPLE)
+    return [image_id for offset in range(step) for image_id in ids[offset::step]]
+
+
+def _judge_by_images(
+    readings: list[Reading], truths: list[np.ndarray], declared: RleSettings, compared: str
+) -> Verdict:
+    scores = {}
+    for convention in candidates(declared):
+        pairs = zip(readings, truths, strict=True)
+        scores[convention] = np.mean([_iou(reading, truth, convention) for reading, truth in pairs])
+    told = f"IoU {scores[declared]:.3f} with {compared} over {len(readings)} masks"
+    best = max(scores, key=scores.get)
+    if scores[best] < AGREEING:
+        return Verdict(True, f"cannot be told: {told}, at most {scores[best]:.3f} in others; they are other masks")
+    if scores[best] > scores[declared] + SAME:
+        return Verdict(True, f"looks wrong: {told}; as {describe(best)} it is {scores[best]:.3f}")
+    return Verdict(False, told)
+
+
+def _judge_by_components(readings: list[Reading], training: TrainingData) -> Verdict:
+    declared, counts = training.settings.rle, {}
+    for convention in candidates(declared):
+        found = [_or_none(count_components, reading.texts, reading.shape, convention) for reading in readings]
+        if None not in found:
+            counts[convention] = sum(found)
+    best = min(counts, key=counts.get, default=None)
+    if declared not in counts:
+        other = f"; {describe(best)} can be: {counts[best]} components" if best else ""
+        return Verdict(True, f"looks wrong: some of {len(readings)} masks cannot be read{other}")
+    told = f"{counts[declared]} components in {len(readings)} masks"
+    if counts[declared] > CLEARLY_MORE * counts[best]:
+        return Verdict(True, f"looks wrong: {told}; as {describe(best)} there are {counts[best]}")
+    turned = declared.model_copy(update={"order": "row" if declared.order == "column" else "column"})
+    if turned not in counts or counts[turned] > CLEARLY_MORE * counts[declared]:
+        return Verdict(False, f"{told}; in the other order {counts.get(turned, 'not all can be read')}")
+    return _judge_by_edges(readings, training, turned)
+
+
+def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: RleSettings) -> Verdict:
+    seen = [reading for reading in readings if reading.shape[0] * reading.shape[1] <= MAX_PIXELS]
+    found = [_or_none(_edge_strengths, reading, training, turned) for reading in seen]
+    strengths = np.array([pair for pair in found if pair and min(pair) > 0])
+    if len(strengths) < 2:
+        return Verdict(False, "the order cannot be told: components are the same in both; look at before_after.png")
+    gains = np.log(strengths[:, 0] / strengths[:, 1])
+    error = gains.std(ddof=1) / len(gains) ** 0.5
+    declared, other = strengths.mean(axis=0)
+    told = (
+        f"edges under the borders of {len(gains)} masks are {declared:.2f} of the mean, in the other order {other:.2f}"
+    )
+    if gains.mean() < -CLEARLY * error:
+        return Verdict(True, f"looks wrong: {told}")
+    if gains.mean() > CLEARLY * error:
+        return Verdict(False, told)
+    return Verdict(False, f"the order cannot be told from these masks: {told}; look at before_after.png")
+
+
+def _edge_strengths(reading: Reading, training: TrainingData, turned: RleSettings) -> list[float]:
+    """Mean change of the image under the mask's border over that of the whole image, as declared and turned."""
+    gray = training.read_image(reading.id).mean(axis=2, dtype=np.float32)
+    change = cv2.magnitude(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    strengths = []
+    for convention in (training.settings.rle, turned):
+        border = cv2.morphologyEx(reading.decoded(convention), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        strengths.append(float(change[border].mean() / max(change.mean(), 1e-6)) if border.any() else 0.0)
+    return strengths
+
+
+def _iou(reading: Reading, truth: np.ndarray, convention: RleSettings) -> float:
+    """0 where the run lengths cannot be read in the convention."""
+    mask = _or_none(reading.decoded, convention)
+    return 0 if mask is None else np.count_nonzero(mask & truth) / max(np.count_nonzero(mask | truth), 1)
+
+
+def _or_none(read: Callable, *arguments):
+    try:
+        return read(*arguments)
+    except UserError:
+        return None
+
+
+def _apart(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same pixels as sorted runs of which no two touch."""
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
+    begins = np.append(True, starts[1:] > ends[:-1])[: len(starts)]
+    return starts[begins], ends[np.append(begins[1:], True)[: len(ends)]]
+
+
+def _within_lines(starts: np.ndarray, ends: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs cut at the ends of lines of `length` pixels, as places: line * (length + 1) + pixel."""
+    first, last = starts // length, (ends - 1) // length
+    parts = last - first + 1
+    run = np.repeat(np.arange(len(starts)), parts)
+    line = first[run] + np.arange(len(run)) - (np.cumsum(parts) - parts)[run]
+    left = np.maximum(starts[run] - line * length, 0)
+    right = np.minimum(ends[run] - line * length, length)
+    return line * (length + 1) + left, line * (length + 1) + right

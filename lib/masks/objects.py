@@ -1,0 +1,138 @@
+"""From a probability map to objects, one row of the submission each, and how objects are scored.
+
+A mask falls into objects by its connected components. Objects that touch can be cut apart by seeds, found where the
+mask is deeper than `depth` pixels or where the map rises by `rise` above the threshold; each seed then grows downhill
+until the mask is full (a watershed on the distance to the border, or on the map itself).
+
+Scores are those of the Data Science Bowl 2018 (ap) and the Airbus Ship Detection Challenge (F2): at each of the IoU
+limits .50, .55, ... .95 a predicted object is right if its IoU with a true one exceeds the limit; the image's score is
+the mean over the limits of TP / (TP + FP + FN), or of the F-beta score. Above one half an object has at most one
+partner, so nothing needs to be assigned.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lib.config.schema import ObjectSettings
+from lib.masks.metrics import LIMITS, exceeded_limits, f_beta, iou
+from lib.masks.morphology import components
+from lib.masks.rules import Rule
+
+KERNEL = np.ones((3, 3), np.uint8)  # neighbours through corners, as components connect
+LEVEL_STEP = 16  # of the map: how finely seeds grow downhill
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a mask is cut into objects."""
+
+    kind: str = "components"  # components | depth | rise
+    size: int = 0  # depth: pixels to the border; rise: map values above the threshold
+
+    def label(self, mask: np.ndarray, probability_map: np.ndarray, threshold: int) -> np.ndarray:
+        """Objects int32, numbered from 1, of a mask uint8 0/1; all (height, width). Every mask pixel is in one."""
+        if self.kind == "components":
+            return components(mask)[0]
+        left, top, width, height = cv2.boundingRect(mask)
+        box = np.s_[top : top + height, left : left + width]
+        labels = np.zeros(mask.shape, np.int32)
+        labels[box] = self._cut(mask[box], probability_map[box], threshold)
+        return labels
+
+    def _cut(self, mask: np.ndarray, probability_map: np.ndarray, threshold: int) -> np.ndarray:
+        if mask.size == 0:
+            return np.zeros(mask.shape, np.int32)
+        if self.kind == "depth":
+            depth = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            return grow([(depth > level).view(np.uint8) for level in range(self.size, 0, -1)] + [mask])
+        levels = range(threshold + self.size, threshold, -LEVEL_STEP)
+        return grow([mask & (probability_map >= level) for level in levels] + [mask])
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "components" else f"cut by {self.kind} {self.size}"
+
+
+def grow(regions: list[np.ndarray]) -> np.ndarray:
+    """Objects int32, numbered from 1, of the last region: seeds are the first region's components.
+
+    The regions, uint8 0/1 (height, width), grow from one to the next. In each the seeds spread by one pixel at a time,
+    through corners, until they meet; where two arrive together the later seed wins. Components of the last region
+    without a seed are objects too.
+    """
+    labels = components(regions[0])[0].astype(np.float32)  # OpenCV dilates no int32; exact up to 2^24
+    for region in regions[1:]:
+        while True:
+            free = (labels == 0) & (region > 0)
+            reached = np.where(free, cv2.dilate(labels, KERNEL), 0)
+            if not reached.any():
+                break
+            labels += reached
+    labels = labels.astype(np.int32)
+    unseeded, _ = components(((labels == 0) & (regions[-1] > 0)).view(np.uint8))
+    return np.where(unseeded > 0, unseeded + labels.max(initial=0), labels)
+
+
+@dataclass(frozen=True)
+class ObjectRule:
+    """How a map of one class becomes objects."""
+
+    mask: Rule
+    split: Split = Split()
+    min_area: int = 0  # pixels; smaller objects are dropped
+
+    def apply(self, probability_map: np.ndarray) -> np.ndarray:
+        """Objects int32, numbered from 1 without gaps, of a uint8 map, both (height, width)."""
+        labels = self.split.label(self.mask.apply(probability_map), probability_map, self.mask.threshold)
+        areas = np.bincount(labels.ravel())
+        kept = areas >= max(self.min_area, 1)
+        kept[0] = False
+        return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels]
+
+    def __str__(self) -> str:
+        dropped = f", objects <{self.min_area} dropped" if self.min_area else ""
+        return f"{self.mask}, {self.split}{dropped}"
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return {"name": str(self), "mask": self.mask.to_dict(), "split": vars(self.split), "min_area": self.min_area}
+
+
+class Matches(NamedTuple):
+    """Which predicted objects are right at how many of the limits."""
+
+    areas: np.ndarray  # (predicted,) pixels of each predicted object
+    limits: np.ndarray  # (predicted,) how many IoU limits, from .50 up, its partner's IoU exceeds
+    true: int  # number of true objects
+
+
+def match_objects(predicted: np.ndarray, truth: np.ndarray) -> Matches:
+    """Compare label images (height, width) of whole numbers, 0 being background and objects numbered from 1."""
+    areas, true_areas = (np.bincount(labels.ravel(), minlength=1) for labels in (predicted, truth))
+    inside = (predicted > 0) & (truth > 0)
+    pairs, common = np.unique(predicted[inside].astype(np.int64) * len(true_areas) + truth[inside], return_counts=True)
+    one, other = np.divmod(pairs, len(true_areas))
+    limits = np.zeros(len(areas), np.int64)
+    np.maximum.at(limits, one, exceeded_limits(common, areas[one] + true_areas[other] - common))
+    present = areas > 0
+    present[0] = False
+    return Matches(areas[present], limits[present], int(np.count_nonzero(true_areas[1:])))
+
+
+def object_score(matches: Matches, settings: ObjectSettings, min_area: int = 0) -> float:
+    """An image's score, 0 to 1, counting predicted objects of at least `min_area` pixels.
+
+    Both competitions give an image without true objects 1 where none is predicted either, else 0.
+    """
+    kept = matches.areas >= min_area
+    tp = np.count_nonzero(matches.limits[kept, None] > np.arange(len(LIMITS)), axis=0)
+    fp, fn = np.count_nonzero(kept) - tp, matches.true - tp
+    scores = iou(tp, fp, fn) if settings.metric == "ap" else f_beta(tp, fp, fn, settings.beta)
+    return float(scores.mean())
+
+
+def describe_score(settings: ObjectSettings) -> str:
+    """The name of the object score."""
+    return "object AP" if settings.metric == "ap" else f"object F{settings.beta:g}"

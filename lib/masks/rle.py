@@ -1,0 +1,212 @@
+"""Run-length encoding of masks, in every convention that competitions use.
+
+A mask is a string of numbers in pairs: where a run of mask pixels starts, and how long it is. Conventions differ in
+the order of the pixels (down the columns or along the rows), in the number of the first pixel, in whether a start is
+absolute or the gap since the previous run, and in how an empty mask is written: see RleSettings.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.config.schema import RleSettings
+
+STANDARD = RleSettings()
+
+
+def encode(mask: np.ndarray, convention: RleSettings = STANDARD) -> str:
+    """Text of a mask (height, width); any nonzero pixel is mask. Runs come sorted and never touch."""
+    flat = _flatten(mask != 0, convention)
+    padded = np.zeros(flat.size + 2, np.uint8)  # the zeros at both ends close runs that touch the first or last pixel
+    padded[1:-1] = flat
+    changes = np.flatnonzero(padded[1:] != padded[:-1])
+    if len(changes) == 0:
+        return convention.empty
+    (text,) = _write(changes[::2], changes[1::2], np.zeros(1, int), convention)
+    return text
+
+
+def encode_labels(labels: np.ndarray, convention: RleSettings = STANDARD) -> dict[int, str]:
+    """Text of every object of a label image (height, width) of integers, 0 being background, in one pass.
+
+    The texts never overlap, since a pixel has one label. Keys are in ascending order.
+    """
+    flat = _flatten(labels, convention)
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    ends = np.append(starts[1:], flat.size)
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")  # stable keeps the runs of a label in pixel order
+    order = order[values[order] != 0]
+    if len(order) == 0:
+        return {}
+    found, firsts = np.unique(values[order], return_index=True)
+    return dict(zip(found.tolist(), _write(starts[order], ends[order], firsts, convention), strict=True))
+
+
+def decode(text: str, shape: tuple[int, int], convention: RleSettings = STANDARD, disjoint: bool = False) -> np.ndarray:
+    """Mask uint8 0/1 of the given (height, width).
+
+    Runs may come in any order and may overlap, as they do in hand-drawn training masks, unless `disjoint` asks for
+    what a submission must be: sorted runs that share no pixel. Raises UserError (without naming the file or the id:
+    the caller knows them) for text that is not pairs of whole numbers and for runs that do not lie inside the image.
+    Memory is that of the mask and the text, whatever the numbers say.
+    """
+    starts, ends = parse_runs(text, shape[0] * shape[1], convention)
+    if disjoint and not _in_order(starts, ends):
+        raise UserError("its runs are not in order or overlap")
+    return _paint(starts, ends, shape, convention)
+
+
+def decode_union(texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD) -> np.ndarray:
+    """Mask uint8 0/1 of the pixels that any of the texts holds: the objects of an image, painted once."""
+    runs = [parse_runs(text, shape[0] * shape[1], convention) for text in texts]
+    if not runs:
+        return np.zeros(shape, np.uint8)
+    starts, ends = (np.concatenate(column) for column in zip(*runs, strict=True))
+    return _paint(starts, ends, shape, convention)
+
+
+def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD) -> np.ndarray:
+    """Label image int32 (height, width) of objects that may not overlap: the pixels of texts[n] hold n + 1.
+
+    Raises UserError as `decode` does, and when two runs, of one object or of two, share a pixel or one object's runs
+    are not in order.
+    """
+    if not texts:
+        return np.zeros(shape, np.int32)
+    runs = [parse_runs(text, shape[0] * shape[1], convention) for text in texts]
+    for number, (starts, ends) in enumerate(runs, start=1):
+        if not _in_order(starts, ends):
+            raise UserError(f"the runs of object {number} are not in order or overlap")
+    starts, ends = (np.concatenate(column) for column in zip(*runs, strict=True))
+    labels = np.repeat(np.arange(1, len(runs) + 1, dtype=np.int32), [len(run[0]) for run in runs])
+    order = np.argsort(starts, kind="stable")
+    starts, ends, labels = starts[order], ends[order], labels[order]
+    if (overlap := starts[1:] < ends[:-1]).any():
+        first = int(np.argmax(overlap))
+        raise UserError(f"objects {labels[first]} and {labels[first + 1]} overlap")
+    return _paint(starts, ends, shape, convention, labels)
+
+
+def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel and one past the last pixel of each run, int64, counted from 0 in the convention's pixel order.
+
+    `pixels` is the number of pixels of the image. Raises UserError as `decode` does.
+    """
+    if text.split(maxsplit=2) in ([], convention.empty.split()):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    text = text.strip()
+    if not text.isascii() or text.encode().translate(None, b"0123456789 \t"):
+        raise UserError(f"'{_excerpt(text)}' is not a list of whole numbers")
+    numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
+    if len(numbers) % 2:
+        raise UserError(f"it holds {len(numbers)} numbers, but each run is a pair of start and length")
+    starts, lengths = numbers[0::2], numbers[1::2]
+    if (lengths < 1).any():
+        raise UserError(f"run {_first(lengths < 1)} has length 0")
+    # Numbers beyond the image are refused before anything is added up, so that no sum can overflow.
+    too_large = (starts > pixels) | (lengths > pixels)
+    if too_large.any():
+        raise UserError(f"run {_first(too_large)} goes past the end of the image ({pixels} pixels)")
+    if convention.starts == "relative":
+        starts = np.cumsum(starts) + np.cumsum(lengths) - lengths
+    starts = starts - convention.base
+    if (starts < 0).any():
+        raise UserError(f"run {_first(starts < 0)} starts before the first pixel, whose number is {convention.base}")
+    ends = starts + lengths
+    if (ends > pixels).any():
+        raise UserError(f"run {_first(ends > pixels)} goes past the end of the image ({pixels} pixels)")
+    return starts, ends
+
+
+def _paint(
+    starts: np.ndarray,
+    ends: np.ndarray,
+    shape: tuple[int, int],
+    convention: RleSettings,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:
+    """Image (height, width) of runs: 1 in those of a mask, which may come in any order, or the label of each."""
+    if labels is None and not _in_order(starts, ends):
+        starts, ends = _merge(starts, ends)
+    height, width = shape
+    counts = np.empty(2 * len(starts) + 1, np.int64)  # lengths of background and mask, in turns
+    counts[0::2] = np.append(starts, height * width) - np.append(0, ends)
+    counts[1::2] = ends - starts
+    values = np.zeros(len(counts), np.uint8 if labels is None else labels.dtype)
+    values[1::2] = 1 if labels is None else labels
+    flat = np.repeat(values, counts)
+    return flat.reshape(shape) if convention.order == "row" else _transpose(flat.reshape(width, height))
+
+
+def _in_order(starts: np.ndarray, ends: np.ndarray) -> bool:
+    return bool((starts[1:] >= ends[:-1]).all())
+
+
+def _flatten(image: np.ndarray, convention: RleSettings) -> np.ndarray:
+    """The pixels (height, width) in the convention's order."""
+    if convention.order == "row":
+        return image.ravel()
+    return _transpose(image).ravel()
+
+
+def _transpose(image: np.ndarray) -> np.ndarray:
+    """Contiguous transpose. OpenCV is 5 to 8 times as fast as numpy on bytes, and has no 64-bit integers."""
+    if image.dtype == bool:
+        image = image.view(np.uint8)
+    if image.dtype == np.uint8 and image.size:
+        return cv2.transpose(image)
+    return np.ascontiguousarray(image.T)
+
+
+def _merge(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same pixels as sorted runs that do not overlap."""
+    order = np.argsort(starts, kind="stable")
+    starts = starts[order]
+    ends = np.maximum.accumulate(ends[order])
+    starts[1:] = np.maximum(starts[1:], ends[:-1])  # a run begins after all earlier ones; it may become empty
+    return starts, ends
+
+
+def _write(starts: np.ndarray, ends: np.ndarray, firsts: np.ndarray, convention: RleSettings) -> list[str]:
+    """Texts of one or more objects: their sorted runs, counted from 0, one object's after the other's.
+
+    `firsts` says which run is the first of each object.
+    """
+    if convention.starts == "relative":
+        counted_from = np.append(0, ends[:-1])
+        counted_from[firsts] = -convention.base
+    else:
+        counted_from = -convention.base
+    numbers = np.stack([starts - counted_from, ends - starts], axis=1).ravel()
+    separators = np.full(len(numbers), ord(" "), np.uint8)
+    separators[2 * firsts[1:] - 1] = ord("\n")
+    return _decimal(numbers, separators).split("\n")
+
+
+def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
+    """Non-negative integers in decimal, each but the last before its separator: 5 to 10 times as fast as str and join.
+
+    One row a decimal place and one column a number; zero bytes stand for leading zeros and are dropped at the end.
+    """
+    places = len(str(numbers.max()))
+    text = np.empty((places + 1, len(numbers)), np.uint8)
+    text[places] = separators
+    rest = numbers.astype(np.uint32 if places < 10 else np.uint64)
+    for place in range(places - 1, -1, -1):
+        higher = rest // 10
+        digit = (rest - 10 * higher + ord("0")).astype(np.uint8)
+        text[place] = digit if place == places - 1 else digit * (rest > 0)
+        rest = higher
+    return cv2.transpose(text).tobytes()[:-1].translate(None, b"\0").decode()
+
+
+def _first(wrong: np.ndarray) -> int:
+    """Number of the first wrong run, counted from 1."""
+    return int(np.argmax(wrong)) + 1
+
+
+def _excerpt(text: str) -> str:
+    return ascii(text[:40])[1:-1] + ("..." if len(text) > 40 else "")

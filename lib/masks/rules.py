@@ -1,0 +1,109 @@
+"""From a probability map to a mask: a rule is a threshold, an optional gate and morphology steps, in that order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.base.files import read_json
+from lib.masks import morphology
+
+# In this order the steps are applied; (image operation, what its size means in a name, or None for no size).
+STEPS = {
+    "opening": (morphology.opening, "opening {}"),
+    "closing": (morphology.closing, "closing {}"),
+    "dilation": (morphology.dilation, "dilation {}"),
+    "erosion": (morphology.erosion, "erosion {}"),
+    "fill": (morphology.fill_holes, "fill holes <={}"),
+    "remove": (morphology.remove_small, "remove <{}"),
+    "largest": (morphology.keep_largest, "largest only"),
+    "hull": (morphology.convex_hulls, "convex hull"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One morphology step. `size` is a radius in pixels (opening, closing, dilation, erosion), an area in pixels
+    (fill: largest hole filled, None for any; remove: smallest component kept) or None (largest, hull)."""
+
+    name: str
+    size: int | None = None
+
+    def apply(self, mask: np.ndarray) -> np.ndarray:
+        operation, _ = STEPS[self.name]
+        return operation(mask) if self.size is None else operation(mask, self.size)
+
+    def __str__(self) -> str:
+        if self.name == "fill" and self.size is None:
+            return "fill holes"
+        return STEPS[self.name][1].format(self.size)
+
+
+def apply_steps(steps: tuple[Step, ...], image: np.ndarray) -> np.ndarray:
+    """The mask, or for radius steps the map, uint8 (height, width), after one step and then the next."""
+    for step in steps:
+        image = step.apply(image)
+    return image
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The mask is empty unless at least `area` pixels of the map reach `top`."""
+
+    top: int
+    area: int
+
+    def opens(self, probability_map: np.ndarray) -> bool:
+        return np.count_nonzero(probability_map >= self.top) >= self.area
+
+    def __str__(self) -> str:
+        return f"empty unless {self.area} px >= {self.top}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a map of one class becomes a mask. With a gate and no steps it is the triplet (top, area, bottom) of the
+    winners of SIIM-ACR Pneumothorax Segmentation, `threshold` being the bottom. That is a decision on the whole
+    image, not hysteresis: once the gate opens, components without a pixel above `top` stay."""
+
+    threshold: int  # 1 ... 255; a pixel is mask where map >= threshold
+    gate: Gate | None = None
+    steps: tuple[Step, ...] = ()
+
+    def apply(self, probability_map: np.ndarray) -> np.ndarray:
+        """Mask uint8 0/1 of a uint8 map, both (height, width)."""
+        if self.gate and not self.gate.opens(probability_map):
+            return np.zeros_like(probability_map)
+        return apply_steps(self.steps, (probability_map >= self.threshold).view(np.uint8))
+
+    def __str__(self) -> str:
+        return ", ".join([f"t={self.threshold}", *([str(self.gate)] if self.gate else []), *map(str, self.steps)])
+
+    def to_dict(self) -> dict:
+        """For JSON; `from_dict` reads it back."""
+        return {
+            "name": str(self),
+            "threshold": self.threshold,
+            "gate": vars(self.gate) if self.gate else None,
+            "steps": [vars(step) for step in self.steps],
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "Rule":
+        gate = Gate(**content["gate"]) if content["gate"] else None
+        return cls(content["threshold"], gate, tuple(Step(**step) for step in content["steps"]))
+
+
+def apply_rules(rules: dict[str, Rule], maps: np.ndarray) -> np.ndarray:
+    """Masks uint8 0/1 of uint8 maps, both (height, width, classes), the rules being in the order of the classes."""
+    planes = [rule.apply(np.ascontiguousarray(maps[..., index])) for index, rule in enumerate(rules.values())]
+    return np.stack(planes, axis=-1)
+
+
+def read_rules(path: Path) -> dict[str, Rule]:
+    """The rule of each class from a threshold.json or postprocess.json. Raises UserError when it is not one."""
+    try:
+        return {name: Rule.from_dict(choice["rule"]) for name, choice in read_json(path)["classes"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} holds no rules; remove it and run the stage that writes it again") from None

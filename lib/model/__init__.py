@@ -1,0 +1,1 @@
+"""The network, its encoder's weights and the device it runs on."""

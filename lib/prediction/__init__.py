@@ -1,0 +1,1 @@
+"""From networks to probability maps of whole images, and ensembles of maps."""

@@ -1,0 +1,149 @@
+"""Probability maps of whole images: batches of equal size, windows of large images, views, averages over networks."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lib.base.errors import UserError
+from lib.base.prefetch import THREADS, prefetched
+from lib.config.schema import InferSettings
+from lib.model.device import autocast, is_out_of_memory
+from lib.model.network import SegmentationNet
+from lib.prediction.map_store import MapStore, to_map
+from lib.prediction.sliding_window import LargeImage, blended_map
+
+FLIPS = {"none": [()], "hflip": [(), (3,)], "flips": [(), (3,), (2,), (2, 3)], "d4": [(), (3,), (2,), (2, 3)]}
+MAX_BATCH_PIXELS = 1 << 22  # a batch of larger images is smaller, so that memory is bounded by this and not by the data
+
+
+class ImageSource(Protocol):
+    """What images are read from, such as TrainingData and TestData."""
+
+    def image_size(self, image_id: str) -> tuple[int, int]: ...
+    def read_image(self, image_id: str) -> np.ndarray: ...
+    def open_image(self, image_id: str) -> LargeImage: ...
+
+
+class Predictor:
+    """Networks whose averaged probabilities are the prediction, on one device in one precision."""
+
+    def __init__(
+        self, networks: list[SegmentationNet], settings: InferSettings, device: torch.device, precision: str
+    ) -> None:
+        self.networks = [network.to(device).eval() for network in networks]
+        self.settings = settings
+        self.batch_size = settings.batch_size
+        self.device = device
+        self.precision = precision
+
+    def predict(self, images: ImageSource, ids: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (id, uint8 map (height, width, classes)) of each image, at its own size, in order of completion.
+
+        Images larger than the window come last, one at a time.
+        """
+        large, small = [], []
+        for image_id in ids:
+            is_large = max(images.image_size(image_id)) > self.settings.window
+            (large if is_large else small).append(image_id)
+        read = prefetched(images.read_image, small, ahead=2 * self.batch_size)
+        for batch in batches_of_equal_size(read, self.batch_size):
+            maps = to_map(self.predict_batch(np.stack([image for _, image in batch])))
+            yield from ((image_id, one) for (image_id, _), one in zip(batch, maps, strict=True))
+        for image_id in large:
+            yield image_id, self.predict_windows(images.open_image(image_id))
+
+    def predict_windows(self, image: LargeImage) -> np.ndarray:
+        """uint8 image (height, width, channels) to its uint8 map, by windows that overlap."""
+        stride, window = max(network.stride for network in self.networks), self.settings.window
+        overlap = math.ceil(window * self.settings.overlap / stride) * stride
+        on_gpu = self.device.type != "cpu"  # a CPU gains nothing by several large windows at once
+        batch_size = max(1, min(self.batch_size, MAX_BATCH_PIXELS // window**2)) if on_gpu else 1
+        return blended_map(image, self.predict_batch, window, overlap, stride, batch_size)
+
+    def predict_batch(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images (batch, height, width, channels) to float32 probabilities (batch, height, width, classes).
+
+        Where the memory does not hold a batch, this and all later ones are halved until it does. Raises UserError
+        where it does not hold one image.
+        """
+        size = min(self.batch_size, len(images))
+        try:
+            parts = [self._predict_at_once(images[start : start + size]) for start in range(0, len(images), size)]
+            return np.concatenate(parts)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                shape = " x ".join(map(str, images.shape[1:3]))
+                raise UserError(
+                    f"out of memory: one image of {shape} pixels is too large for this machine; lower infer.window"
+                ) from None
+        self.batch_size = size // 2  # here, where what the failed batch held is free again
+        return self.predict_batch(images)
+
+    @torch.inference_mode()
+    def _predict_at_once(self, images: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, non_blocking=True)
+        height, width = pixels.shape[2:]
+        margin = self.settings.margin
+        pixels = pixels[:, :, mirrored(height, margin, self.device)][..., mirrored(width, margin, self.device)]
+        is_logits = self.settings.average == "logits"
+        total, views = 0, 0
+        for turned in (False, True) if self.settings.tta == "d4" else (False,):
+            for axes in FLIPS[self.settings.tta]:
+                view = _turned(pixels, turned).flip(axes)
+                for network in self.networks:
+                    with autocast(self.device, self.precision):
+                        logits = network(view)
+                    values = logits.float() if is_logits else logits.float().sigmoid()
+                    total = total + _turned(values.flip(axes), turned)
+                    views += 1
+        mean = total[..., margin : margin + height, margin : margin + width] / views
+        return (mean.sigmoid() if is_logits else mean).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:
+    """Indices 0 ... length - 1 with `margin` more on each side, mirrored at the ends, as often as it takes."""
+    places = torch.arange(-margin, length + margin, device=device).remainder(2 * length)
+    return torch.minimum(places, 2 * length - 1 - places)
+
+
+def _turned(tensor: torch.Tensor, turned: bool) -> torch.Tensor:
+    """The images mirrored along their diagonal, if asked; twice gives them back."""
+    return tensor.transpose(2, 3) if turned else tensor
+
+
+def batches_of_equal_size(
+    images: Iterable[tuple[str, np.ndarray]], batch_size: int
+) -> Iterator[list[tuple[str, np.ndarray]]]:
+    """Group a stream of (id, image) into batches of one shape, holding back at most four batches of images."""
+    waiting: dict[tuple, list] = {}
+    for image_id, image in images:
+        batch = waiting.setdefault(image.shape, [])
+        batch.append((image_id, image))
+        if len(batch) >= min(batch_size, max(1, MAX_BATCH_PIXELS // (image.shape[0] * image.shape[1]))):
+            yield waiting.pop(image.shape)
+        elif sum(map(len, waiting.values())) >= 4 * batch_size:
+            yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
+    yield from waiting.values()
+
+
+def predict_to_store(predictor: Predictor, images: ImageSource, ids: list[str], store: MapStore) -> Iterator[str]:
+    """Predict the images and write their maps while the next ones are computed; yield each id once it is handed over.
+
+    Raises what a write raised (a full disk, say) before the next map is handed over.
+    """
+    with ThreadPoolExecutor(THREADS) as writers:
+        waiting = deque()
+        for image_id, probability_map in predictor.predict(images, ids):
+            waiting.append((writers.submit(store.write, image_id, probability_map), probability_map.size))
+            while sum(size for _, size in waiting) > MAX_BATCH_PIXELS:
+                waiting.popleft()[0].result()
+            yield image_id
+        for write, _ in waiting:
+            write.result()

@@ -1,0 +1,101 @@
+"""Stages 03 and 04: which maps are missing or made by older models, and predicting just those."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from tqdm import tqdm
+
+from lib.base.distributed import is_first, own_share, wait_for_all
+from lib.base.files import read_json, sha256_of_json, write_json
+from lib.base.progress import progress
+from lib.config.schema import Settings
+from lib.data.competition import TestData, TrainingData
+from lib.prediction.map_store import MapStore
+from lib.run.folder import RunFolder
+from lib.run.provenance import map_inputs, test_inputs
+
+if TYPE_CHECKING:  # torch comes with it, which a stage that has nothing to predict does without
+    from lib.prediction.predictor import Predictor
+
+
+def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: dict[str, str]) -> dict[str, list[str]]:
+    """This process's share of each maker's (a model's) ids that have no map, after removing what another model made.
+
+    `made_from.json` beside the maps holds the fingerprints. It is written after the removal and before any prediction,
+    so a kill at any moment leaves no map under a wrong fingerprint. Of several processes the first does it. Shares are
+    of all ids, not of the missing ones, which the processes may see to differ once one of them has begun to predict.
+    """
+    path = store.folder / "made_from.json"
+    if is_first():
+        recorded = read_json(path) if path.is_file() else {}
+        for maker, ids in makers.items():
+            if recorded.get(maker) != fingerprints[maker]:
+                for image_id in ids:
+                    store.remove(image_id)
+        write_json(path, fingerprints)
+    wait_for_all()
+    return {maker: [id for id in own_share(ids) if not store.has(id)] for maker, ids in makers.items()}
+
+
+def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> MapStore:
+    """Predict every training image with the one model that did not see it; maps already there are kept.
+
+    Several processes share out the images, and all of them return when all maps are there.
+    """
+    fingerprints = map_inputs(run, settings)
+    store = MapStore(run.oof, tuple(data.classes))
+    makers = {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in range(settings.folds.count)}
+    missing = missing_maps(store, makers, fingerprints)
+    with progress("out-of-fold maps", total=sum(map(len, missing.values()))) as bar:
+        for fold, ids in enumerate(missing.values()):
+            if ids:
+                _predict(run, settings, data, [fold], ids, store, bar)
+    wait_for_all()
+    return store
+
+
+def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
+    """Predict every test image with the average of all folds' models; maps already there are kept.
+
+    Several processes share out the images, and all of them return when all maps are there.
+    """
+    fingerprint = sha256_of_json(test_inputs(run, settings))
+    store = MapStore(run.test, tuple(data.classes))
+    missing = missing_maps(store, {"ensemble": data.ids}, {"ensemble": fingerprint})["ensemble"]
+    with progress("test maps", total=len(missing)) as bar:
+        if missing:
+            _predict(run, settings, data, list(range(settings.folds.count)), missing, store, bar)
+    wait_for_all()
+    return store
+
+
+def _predict(
+    run: RunFolder,
+    settings: Settings,
+    data: TrainingData | TestData,
+    folds: list[int],
+    ids: list[str],
+    store: MapStore,
+    bar: tqdm,
+) -> None:
+    from lib.model.device import give_back_memory
+    from lib.prediction.predictor import predict_to_store
+
+    for _ in predict_to_store(build_predictor(run, settings, data.classes, folds), data, ids, store):
+        bar.update()
+    give_back_memory()  # to the report, which may read a large image
+
+
+def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> "Predictor":
+    """The average of some folds' models, on the best device there is."""
+    from lib.model.device import best_device, keep_freed_memory, resolve_precision
+    from lib.model.network import load_weights
+    from lib.prediction.predictor import Predictor
+
+    device = best_device()
+    keep_freed_memory(device)
+    networks = [
+        load_weights(run.fold(fold).weights, settings.model, len(classes), settings.data.channels) for fold in folds
+    ]
+    return Predictor(networks, settings.infer, device, resolve_precision(settings.train.precision, device))

@@ -1,0 +1,121 @@
+"""The run folder: where each stage's files are."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.base.errors import UserError
+from lib.config.load import load_settings
+
+if TYPE_CHECKING:
+    from lib.config.schema import Settings
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside `runs/<name>/`; nothing is created until a stage writes."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def folds(self) -> Path:
+        return self.root / "folds.csv"
+
+    def fold(self, number: int) -> "FoldFolder":
+        return FoldFolder(self.root / f"fold_{number}")
+
+    @property
+    def oof(self) -> Path:
+        return self.root / "oof"
+
+    @property
+    def oof_counts(self) -> Path:
+        return self.root / "oof_counts.npz"
+
+    @property
+    def ensemble(self) -> Path:
+        return self.root / "ensemble.json"
+
+    @property
+    def threshold(self) -> Path:
+        return self.root / "threshold.json"
+
+    @property
+    def test(self) -> Path:
+        return self.root / "test"
+
+    @property
+    def postprocess(self) -> Path:
+        return self.root / "postprocess.json"
+
+    @property
+    def objects(self) -> Path:
+        return self.root / "objects.json"
+
+    @property
+    def submission(self) -> Path:
+        return self.root / "submission.csv"
+
+    @property
+    def unprocessed(self) -> Path:
+        return self.root / "submission_unprocessed.csv"
+
+    @property
+    def before_after(self) -> Path:
+        return self.root / "before_after.png"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    def record(self, stage: str) -> Path:
+        return self.root / f"{stage}.json"
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """Paths inside `fold_K/`."""
+
+    root: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "model.safetensors"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.csv"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def resume(self) -> Path:
+        return self.root / "resume" / "state.pt"
+
+    def remove(self) -> None:
+        """Remove all of it; what says that the fold is done goes first, so that a kill leaves no half of a fold."""
+        self.metrics.unlink(missing_ok=True)
+        if self.root.exists():
+            shutil.rmtree(self.root)
+
+
+def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Settings"]:
+    """Open a run that 01 made, with its settings and any `section.key=value` on top.
+
+    Raises UserError when the folder holds no run.
+    """
+    run = RunFolder(root)
+    if not run.config.is_file():
+        raise UserError(f"{root} is not a run folder (no config.yaml); make one with 01_prepare_folds.py")
+    return run, load_settings(run.config, overrides)

@@ -1,0 +1,35 @@
+"""The runs that an ensemble is made of."""
+
+from lib.base.errors import UserError
+from lib.base.files import write_bytes
+from lib.config.schema import Settings
+from lib.run.folder import RunFolder, open_run
+
+
+def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
+    """The runs of an ensemble. Raises UserError when one is no run, or an ensemble itself."""
+    members = [open_run(path) for path in settings.ensemble.members]
+    if nested := [member.root for member, own in members if own.ensemble.members]:
+        raise UserError(f"{nested[0]} is an ensemble itself; name its members instead (ensemble.members)")
+    return members
+
+
+def adopt_folds(run: RunFolder, settings: Settings) -> Settings:
+    """Give an ensemble its members' folds; return its settings with their data and folds.
+
+    Raises UserError when a member's folds are others, or when the settings hold what the members decide.
+    """
+    if taken := sorted(settings.model_fields_set & {"data", "folds"}):
+        raise UserError(f"an ensemble has its members' {' and '.join(taken)}; leave these out of its settings")
+    (first_run, first), *others = open_members(settings)
+    content = first_run.folds.read_bytes()
+    for member, own in others:
+        if member.folds.read_bytes() != content or own.data.classes != first.data.classes:
+            raise UserError(
+                f"{member.root} has other folds or classes than {first_run.root}, so their maps cannot be averaged; "
+                "train it on the same folds"
+            )
+    if run.folds.is_file() and run.folds.read_bytes() != content:
+        raise UserError(f"{run.folds} has other folds than the members; choose another name or remove {run.root}")
+    write_bytes(run.folds, content)
+    return settings.model_copy(update={"data": first.data, "folds": first.folds})

@@ -1,0 +1,1 @@
+"""The file to upload, and the round trip that proves it."""

@@ -1,0 +1,116 @@
+"""The file to upload: from test maps to masks or objects to run lengths, in the sample's rows and columns."""
+
+import csv
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.base.files import atomic_path
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.config.schema import Settings
+from lib.data.competition import SubmissionRow, TestData
+from lib.masks.objects import ObjectRule
+from lib.masks.rle import decode, decode_labels, encode, encode_labels
+from lib.masks.rules import Rule, apply_rules
+from lib.prediction.map_store import MapStore, resized
+
+Rules = dict[str, Rule] | dict[str, ObjectRule]  # of each class; objects where submission.rows is instance
+Check = tuple[int, int, int]  # height, width and checksum of a mask
+
+
+def write_submission(path: Path, data: TestData, store: MapStore, rules: Rules, settings: Settings) -> int:
+    """Write the submission and read it back; return the number of rows.
+
+    The file appears only when its columns, ids and their order are the sample's, and the run lengths of every mask are
+    in order, inside the image, share no pixel, and decode to what was encoded. Raises UserError when a map is absent,
+    or when what was written does not come back the same.
+    """
+    count, checks = 0, []
+    with atomic_path(path) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(data.columns)
+            for row, (texts, check) in zip(data.rows, _encoded_in_order(data, store, rules, settings), strict=True):
+                writer.writerows(with_texts(row, texts, data.rle_column))
+                count += len(texts)
+                checks.append(check)
+        _verify(temporary, data, checks, settings)
+    return count
+
+
+def _encoded_in_order(
+    data: TestData, store: MapStore, rules: Rules, settings: Settings
+) -> Iterator[tuple[list[str], Check]]:
+    """Run lengths and checksum of each of data.rows.
+
+    Each image is read once, so those of its rows whose turn comes later wait, as where a sample lists class by class.
+    """
+    numbers_of = defaultdict(list)
+    for number, row in enumerate(data.rows):
+        numbers_of[row.id].append(number)
+
+    def found_in(image_id: str) -> np.ndarray:
+        return apply_rules(rules, resized(store.read(image_id), settings.submission.size))
+
+    waiting, turn = {}, 0
+    for image_id, found in progress("submission", prefetched(found_in, numbers_of, ahead=4 * THREADS), len(numbers_of)):
+        for number in numbers_of[image_id]:
+            layer = np.ascontiguousarray(found[..., data.rows[number].class_index])
+            waiting[number] = encode_rows(layer, settings), (*layer.shape, zlib.crc32(layer))
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+
+
+def encode_rows(layer: np.ndarray, settings: Settings) -> list[str]:
+    """Run lengths of a mask uint8 0/1 as one text, or of a label image int32 as one text an object (one if empty)."""
+    if settings.submission.rows == "mask":
+        return [encode(layer, settings.data.rle)]
+    return list(encode_labels(layer, settings.data.rle).values()) or [settings.data.rle.empty]
+
+
+def decode_rows(texts: list[str], shape: tuple[int, int], settings: Settings) -> np.ndarray:
+    """What `encode_rows` encoded. Raises UserError for runs out of order, outside the image, or sharing a pixel."""
+    if settings.submission.rows == "mask":
+        (text,) = texts
+        return decode(text, shape, settings.data.rle, disjoint=True)
+    return decode_labels([text for text in texts if text != settings.data.rle.empty], shape, settings.data.rle)
+
+
+def with_texts(row: SubmissionRow, texts: list[str], rle_column: int) -> Iterator[list[str]]:
+    """The values of the row once for each of its texts, which stand in the column given."""
+    for text in texts:
+        yield [text if column == rle_column else value for column, value in enumerate(row.values)]
+
+
+def grouped_texts(rows: Iterable[list[str]], rle_column: int) -> Iterator[tuple[list[str], list[str]]]:
+    """The values beside the run lengths and the run lengths of each mask; rows that follow each other may be one's."""
+    for values, found in groupby(rows, key=lambda row: beside(row, rle_column)):
+        yield values, [row[rle_column] for row in found]
+
+
+def beside(values: Sequence[str], rle_column: int) -> list[str]:
+    """The values but for the run lengths."""
+    return [value for column, value in enumerate(values) if column != rle_column]
+
+
+def _verify(path: Path, data: TestData, checks: list[Check], settings: Settings) -> None:
+    """Raise UserError unless the file holds the sample's columns and masks, in its order, with these checksums."""
+    disorder = UserError("the submission does not have the sample's columns, ids and their order; this is a bug")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        if next(reader) != data.columns:
+            raise disorder
+        masks = grouped_texts(reader, data.rle_column)
+        for mask, row, check in zip_longest(masks, data.rows, checks):
+            if mask is None or row is None or mask[0] != beside(row.values, data.rle_column):
+                raise disorder
+            (_, texts), (height, width, checksum) = mask, check
+            if zlib.crc32(decode_rows(texts, (height, width), settings)) != checksum:
+                raise UserError(f"the submission's row of '{row.id}' does not decode to its mask; this is a bug")

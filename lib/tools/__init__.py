@@ -1,0 +1,1 @@
+"""Commands beside the five scripts: python -m lib.tools.NAME."""

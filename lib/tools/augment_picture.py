@@ -1,0 +1,72 @@
+"""A picture of the same training images under each augmentation preset and under the settings, masks outlined.
+
+python -m lib.tools.augment_picture configs/NAME.yaml augmentation.png [section.key=value ...]
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lib.base.cli import parser, run_stage
+from lib.base.files import write_bytes
+from lib.config.load import load_settings
+from lib.config.schema import AUGMENT_PRESETS, AugmentSettings, Settings
+from lib.data.competition import TrainingData, open_training
+from lib.training.augment import build_augmentation, random_crop
+
+IMAGES = 4  # rows
+DRAWS = 2  # of each preset
+SIDE = 192  # pixels of a crop as shown
+OUTLINE = (255, 214, 0)
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.config, arguments.overrides)
+    picture = presets_picture(open_training(settings.data), settings)
+    write_bytes(arguments.picture, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    print(f"wrote     {arguments.picture}")
+
+
+def presets_picture(data: TrainingData, settings: Settings) -> np.ndarray:
+    """RGB picture: a row an image; a column the image itself, then DRAWS a preset, then DRAWS of the settings.
+
+    The images are drawn from all by train.seed, the crops are those of training, around mask pixels.
+    """
+    presets = {name: AugmentSettings(preset=name) for name in AUGMENT_PRESETS if name != "none"}
+    columns = presets | {"as set": settings.augment}
+    titles = ["image", *(name for name in columns for _ in range(DRAWS))]
+    changes = {name: build_augmentation(augment, True, settings.data.channels) for name, augment in columns.items()}
+    random, crop = np.random.default_rng(settings.train.seed), (settings.train.crop_size,) * 2
+    rows = [np.concatenate([_titled(title) for title in titles], axis=1)]
+    for image_id in random.permutation(data.ids)[:IMAGES]:
+        image, mask = random_crop(data.read_image(image_id), data.read_mask(image_id), crop, 1.0, random)
+        cells = [_outlined(image, mask)]
+        for change in changes.values():
+            change.set_random_seed(int(random.integers(2**31)))
+            draws = (change(image=image, mask=mask) for _ in range(DRAWS))
+            cells += [_outlined(drawn["image"], drawn["mask"]) for drawn in draws]
+        rows.append(np.concatenate(cells, axis=1))
+    return np.concatenate(rows)
+
+
+def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image as RGB at SIDE pixels, the outline of all classes' masks over it."""
+    planes = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    shown = cv2.resize(np.ascontiguousarray(planes), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    union = cv2.resize(mask.max(axis=2), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(union, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.copyMakeBorder(cv2.drawContours(shown, contours, -1, OUTLINE, 1), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
+
+
+def _titled(title: str) -> np.ndarray:
+    cell = np.zeros((24, SIDE + 4, 3), np.uint8)
+    return cv2.putText(cell, title, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+if __name__ == "__main__":
+    command = parser(__doc__)
+    command.add_argument("config", type=Path, metavar="configs/NAME.yaml", help="the settings file")
+    command.add_argument("picture", type=Path, metavar="OUT.png", help="the picture to write")
+    run_stage(draw, command)

@@ -1,0 +1,62 @@
+"""One look at a finished run: its scores, what they cost, and where to look next.
+
+    python -m lib.tools.summary runs/NAME [--solution data/NAME/solution.csv]
+
+With a solution (a table of run lengths like the submission) both submissions are scored against it.
+"""
+
+import argparse
+from pathlib import Path
+
+from lib.base.cli import run_stage
+from lib.base.files import read_json
+from lib.run.folder import RunFolder, open_run
+from lib.tools.score import score_submission
+
+STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
+
+
+def summarise(arguments: argparse.Namespace) -> None:
+    run, settings = open_run(arguments.run)
+    threshold, postprocess = read_json(run.threshold), read_json(run.postprocess)
+    if settings.ensemble.members:
+        weights = read_json(run.ensemble)["weights"]
+        lines = [("average of", ", ".join(f"{name} ({weight:.2f})" for name, weight in weights.items()))]
+    else:
+        lines = [("encoder", f"{settings.model.encoder}, weights: {read_json(run.fold(0).metrics)['weights_source']}")]
+    lines += oof_lines(threshold, postprocess)
+    if arguments.solution:
+        for name, path in (("threshold only", run.unprocessed), ("submission.csv", run.submission)):
+            lines.append((f"test, {name}", str(score_submission(path, arguments.solution, settings))))
+    lines += [("seconds", seconds_per_stage(run)), ("look at", f"{run.report}, {run.before_after}")]
+    width = max(len(name) for name, _ in lines)
+    print("\n".join(["", *(f"{name.ljust(width)}   {text}" for name, text in lines)]))
+
+
+def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:
+    """The out-of-fold scores: honest first, then what tuning and scoring on the same images would have claimed."""
+    low, high = threshold["interval"]
+    metric = threshold["metric"]["name"]
+    rules = ", ".join(f"{name}: {choice['rule']['name']}" for name, choice in postprocess["classes"].items())
+    return [
+        (f"{metric}, nested", f"{threshold['nested']:.4f} (95 % {low:.4f} to {high:.4f})"),
+        (f"{metric}, in-sample", f"{threshold['in_sample']:.4f} (gap {threshold['gap']:+.4f})"),
+        (f"{metric}, all empty", f"{threshold['all_empty']:.4f}"),
+        ("with morphology", f"{postprocess['after']['nested']:.4f} nested; {rules}"),
+    ]
+
+
+def seconds_per_stage(run: RunFolder) -> str:
+    """Seconds of each stage that has a record, and their sum."""
+    seconds = {stage: read_json(run.record(stage))["seconds"] for stage in STAGES if run.record(stage).is_file()}
+    return (
+        "   ".join(f"{stage[:2]} {value:.0f}" for stage, value in seconds.items())
+        + f"   all {sum(seconds.values()):.0f}"
+    )
+
+
+if __name__ == "__main__":
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("run", type=Path, metavar="runs/NAME")
+    command.add_argument("--solution", type=Path, help="the true masks of the test images, if they are known")
+    run_stage(summarise, command)

@@ -1,0 +1,96 @@
+"""Random changes to a training image and its mask: crops, and what the presets of `augment` name."""
+
+import os
+
+import cv2
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.config.schema import AugmentSettings
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the network for a newer version
+import albumentations as A  # noqa: E402
+
+MIRRORED = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": cv2.INTER_NEAREST}
+
+
+def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 3) -> A.Compose:
+    """The changes of `augment`, for uint8 images (height, width, channels) and masks (height, width, classes).
+
+    Shapes change first, colours and textures then. Quarter turns are left out unless the crops are `square`: a batch
+    holds one shape. Raises UserError for augment.clahe on images of neither 1 nor 3 channels.
+    """
+    chance = settings.strengths
+    if chance["clahe"] and channels not in (1, 3):
+        raise UserError(f"augment.clahe needs images of 1 or 3 channels, not {channels}; set augment.clahe=0")
+    degrees, scale, contrast = chance["rotate_degrees"], chance["scale"], chance["contrast_range"]
+    patches = {"num_holes_range": (1, 6), "hole_height_range": (0.05, 0.2), "hole_width_range": (0.05, 0.2)}
+    changes = [
+        (A.HorizontalFlip(p=1), chance["horizontal_flip"]),
+        (A.VerticalFlip(p=1), chance["vertical_flip"]),
+        (A.RandomRotate90(p=1), chance["rotate90"] if square else 0),
+        (A.Affine(rotate=(-degrees, degrees), scale=(1 - scale, 1 + scale), **MIRRORED, p=1), chance["rotate"]),
+        (
+            A.OneOf(
+                [
+                    A.ElasticTransform(alpha=60, sigma=8, approximate=True, **MIRRORED, p=1),
+                    A.GridDistortion(num_steps=5, distort_limit=0.3, **MIRRORED, p=1),
+                ],
+                p=1,
+            ),
+            chance["distort"],
+        ),
+        (A.RandomBrightnessContrast(brightness_limit=contrast, contrast_limit=contrast, p=1), chance["contrast"]),
+        (A.RandomGamma(gamma_limit=(70, 140), p=1), chance["gamma"]),
+        (A.CLAHE(clip_limit=(1, 3), p=1), chance["clahe"]),
+        (A.Sharpen(p=1), chance["sharpen"]),
+        (
+            A.OneOf([A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.5), p=1), A.MotionBlur(7, p=1)], p=1),
+            chance["blur"],
+        ),
+        (A.GaussNoise(std_range=(0.02, 0.08), p=1), chance["noise"]),
+        (A.CoarseDropout(**patches, fill=0, p=1), chance["dropout"]),
+    ]
+    for change, p in changes:
+        change.p = p
+    return A.Compose([change for change, p in changes if p])
+
+
+def random_crop(
+    image: np.ndarray, mask: np.ndarray, size: tuple[int, int], foreground_share: float, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window of `size` (height, width), around a random mask pixel in `foreground_share` of the cases.
+
+    Images smaller than the window are mirrored up to it at the bottom and right, and so is the mask.
+    """
+    height, width = size
+    bottom, right = max(height - image.shape[0], 0), max(width - image.shape[1], 0)
+    if bottom or right:
+        image, mask = (np.pad(array, ((0, bottom), (0, right), (0, 0)), mode="symmetric") for array in (image, mask))
+    last_top, last_left = image.shape[0] - height, image.shape[1] - width
+    if last_top == last_left == 0:
+        return image, mask
+    top, left = random.integers(last_top + 1), random.integers(last_left + 1)
+    if random.random() < foreground_share and (pixel := random_mask_pixel(mask, random)):
+        top, left = (
+            np.clip(place - random.integers(length), 0, last)
+            for place, length, last in zip(pixel, size, (last_top, last_left), strict=True)
+        )
+    window = np.s_[top : top + height, left : left + width]
+    return image[window], mask[window]
+
+
+def random_mask_pixel(mask: np.ndarray, random: np.random.Generator) -> tuple[int, int] | None:
+    """Row and column of a pixel of any class, all as likely, of a mask uint8 0/1 (height, width, classes).
+
+    None for an empty mask.
+
+    Sums of rows tell where the n-th pixel is: 50 times as fast as listing the pixels of a mask of 4096 x 4096.
+    """
+    any_class = mask.any(axis=2).view(np.uint8)
+    upto = np.cumsum(cv2.reduce(any_class, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S), dtype=np.int64)
+    if upto[-1] == 0:
+        return None
+    number = random.integers(upto[-1])
+    row = int(np.searchsorted(upto, number, side="right"))
+    return row, int(np.flatnonzero(any_class[row])[number - upto[row]])

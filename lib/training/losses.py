@@ -1,0 +1,176 @@
+"""What training minimises: a weighted sum of loss terms over independent sigmoid classes.
+
+Every term averages over images and classes, is computed in float32, and is smaller for a better mask.
+`bce`, `focal` and the like look at pixels, `dice` and the like at regions, `boundary` at the distance to the border.
+"""
+
+import math
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from segmentation_models_pytorch.losses import FocalLoss, LovaszLoss
+from torch import Tensor, nn
+
+from lib.config.loss_terms import parse_terms
+from lib.config.schema import LossSettings
+
+SMOOTH_PIXELS = 1.0
+FOCAL_TVERSKY_POWER = 0.75
+SCHEDULE_START = 0.01
+REBALANCE_END = 0.9
+
+
+def signed_distance(mask: np.ndarray) -> np.ndarray:
+    """The signed distance map of one mask: negative inside, positive outside, zero on the line between the pixels.
+
+    A pixel's distance is measured from its centre to the nearest pixel centre of the other kind, less the half pixel
+    by which the border falls short of that centre: -0.5 px and +0.5 px on the two sides of a straight border.
+    It is divided by the diagonal, so a weight in the loss means the same at every image size. The official code of
+    the boundary loss has -0 px and +1 px there: the same map plus half a pixel, which would pull every mask inwards.
+
+    mask: uint8 0/1, (height, width). Returns float32 (height, width) in (-1, 1); zeros where the mask is empty or
+    full, since it then has no border (and cv2 answers 1.8e19).
+    """
+    if not mask.any() or mask.all():
+        return np.zeros(mask.shape, np.float32)
+    inside, outside = _exact_distance(mask), _exact_distance(1 - mask)
+    return (outside - inside + mask - np.float32(0.5)) / np.float32(math.hypot(*mask.shape))
+
+
+def _exact_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance of each mask pixel to the nearest pixel that is not, float32; 0 elsewhere.
+
+    OpenCV's last bits vary with the memory a mask happens to lie in. Squared distances between pixels are whole
+    numbers, so rounding them makes the map exact, and a training repeatable bit for bit.
+    """
+    return np.sqrt(np.rint(np.square(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))))
+
+
+def signed_distances(masks: np.ndarray) -> np.ndarray:
+    """The signed distance map of each class: uint8 0/1 (height, width, classes) -> float32 (classes, height, width)."""
+    return np.stack([signed_distance(np.ascontiguousarray(mask)) for mask in np.moveaxis(masks, -1, 0)])
+
+
+class SegmentationLoss(nn.Module):
+    """The weighted sum of the terms named in `settings.terms`.
+
+    `needs_distance` says whether `forward` wants distance maps.
+    """
+
+    def __init__(self, settings: LossSettings):
+        super().__init__()
+        self.settings = settings
+        self.weights = parse_terms(settings.terms)
+        self.needs_distance = not self.weights.keys().isdisjoint({"boundary", "border_bce"})
+        # In these two modes smp looks at pixels without regard to images and classes, and at each image by itself.
+        self.focal = FocalLoss("binary", alpha=settings.focal_alpha, gamma=settings.focal_gamma)
+        self.lovasz = LovaszLoss("binary", per_image=True)
+
+    def forward(
+        self, logits: Tensor, masks: Tensor, distances: Tensor | None, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and every term by itself: unweighted, detached, still on the device.
+
+        logits: any float type, (images, classes, height, width). masks: 0/1 of any type, same shape.
+        distances: the maps of `signed_distances`, same shape; None unless `needs_distance`.
+        progress: the share of the training that is done, 0 to 1; it moves the boundary schedule.
+        """
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, truths = logits.float(), masks.float()
+            probabilities = logits.sigmoid()
+            terms = {name: self._term(name, logits, probabilities, truths, distances) for name in self.weights}
+        region, boundary = schedule(self.settings.boundary_schedule, progress)
+        total = sum(
+            weight * (boundary if name == "boundary" else region) * terms[name] for name, weight in self.weights.items()
+        )
+        return total, {name: term.detach() for name, term in terms.items()}
+
+    def _term(
+        self, name: str, logits: Tensor, probabilities: Tensor, truths: Tensor, distances: Tensor | None
+    ) -> Tensor:
+        settings = self.settings
+        match name:
+            case "bce":
+                return F.binary_cross_entropy_with_logits(logits, smoothed(truths, settings.label_smoothing))
+            case "border_bce":
+                weights = border_weights(distances, settings.border_weight, settings.border_width)
+                targets = smoothed(truths, settings.label_smoothing)
+                return F.binary_cross_entropy_with_logits(logits, targets, weights)
+            case "dice":
+                return tversky_losses(probabilities, truths, 0.5, settings.region).mean()
+            case "tversky":
+                return tversky_losses(probabilities, truths, settings.tversky_beta, settings.region).mean()
+            case "focal_tversky":
+                losses = tversky_losses(probabilities, truths, settings.tversky_beta, settings.region)
+                # The slope of a root is infinite at 0, where a perfect mask is.
+                return losses.clamp_min(1e-6).pow(FOCAL_TVERSKY_POWER).mean()
+            case "focal":
+                return self.focal(logits, truths)
+            case "lovasz":
+                return self.lovasz(logits.flatten(0, 1), truths.flatten(0, 1))
+            case "boundary":
+                return boundary_loss(probabilities, distances)
+
+
+def schedule(kind: str, progress: float) -> tuple[float, float]:
+    """The factors of (all other terms, the boundary term) at a share of the training, 0 to 1.
+
+    `constant`: 1 and 1. `ramp`: 1 and 0.01 rising to 1. `rebalance`: 1 - a and a, with a rising from 0.01 to 0.9: the
+    other terms keep a tenth, as in the official code of the boundary loss, since near an empty mask the boundary term
+    has hardly a gradient and cannot find the way out by itself.
+    """
+    match kind:
+        case "constant":
+            return 1.0, 1.0
+        case "ramp":
+            return 1.0, SCHEDULE_START + (1 - SCHEDULE_START) * progress
+        case "rebalance":
+            share = SCHEDULE_START + (REBALANCE_END - SCHEDULE_START) * progress
+            return 1 - share, share
+
+
+def boundary_loss(probabilities: Tensor, distances: Tensor) -> Tensor:
+    """Mean over all pixels of probability times signed distance.
+
+    Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, arXiv 1812.07032. Negative for a
+    good mask and least for the truth itself; above that least value by the mean, over the pixels that differ, of their
+    distance to the true border. A truth without a border gives 0 and no gradient: another term has to stand beside it.
+
+    The values are small, being shares of the diagonal: at the start of training the gradient is some 15 times smaller
+    than that of `dice`, so weights from 1 to 10 are the ones to try.
+    """
+    return (probabilities * distances).mean()
+
+
+def tversky_losses(probabilities: Tensor, truths: Tensor, beta: float, over: str) -> Tensor:
+    """1 - Tversky index (Salehi et al., MLMI 2017, arXiv 1706.05721); with beta 0.5 it is 1 - soft Dice.
+
+    beta weighs missed truth, 1 - beta false alarms. over="image": per image and class, (images, classes), which is how
+    the score is averaged; over="batch": per class, (classes,), pixels of all images pooled, as smp does. Unlike smp an
+    empty truth counts: the loss is then 1 - s / (s + (1 - beta) * sum of probabilities), s = 1 pixel, which is 0 only
+    for an empty mask, as Dice has it.
+    """
+    pixels = {"image": (2, 3), "batch": (0, 2, 3)}[over]
+    hits = (probabilities * truths).sum(pixels)
+    false_alarms = probabilities.sum(pixels) - hits
+    missed = truths.sum(pixels) - hits
+    return 1 - (hits + SMOOTH_PIXELS) / (hits + (1 - beta) * false_alarms + beta * missed + SMOOTH_PIXELS)
+
+
+def border_weights(distances: Tensor, weight: float, width: float) -> Tensor:
+    """Pixel weights with mean 1: proportional to 1 + weight * exp(-d^2 / (2 width^2)), d pixels from the border.
+
+    The form of the U-Net paper's weight map (Ronneberger et al., 2015, equation 2) for the distance to one border.
+    """
+    pixels = distances * math.hypot(*distances.shape[-2:])
+    near = torch.exp(-pixels.square() / (2 * width**2))
+    near = near * (distances != 0)  # exactly 0 marks a truth without a border
+    weights = 1 + weight * near
+    return weights / weights.mean()
+
+
+def smoothed(truths: Tensor, smoothing: float) -> Tensor:
+    """Targets drawn towards one half: 0 becomes smoothing / 2, 1 becomes 1 - smoothing / 2."""
+    return truths * (1 - smoothing) + smoothing / 2

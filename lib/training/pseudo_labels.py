@@ -1,0 +1,89 @@
+"""Test images as training images: those whose masks another run is sure of, and never for validation.
+
+A run is sure of an image where the mask hardly changes as the threshold moves: the Dice of the masks at thresholds
+SHIFT below and above the run's own is at least train.pseudo_agreement. The other run's models have seen the images
+that are left out here, so out-of-fold scores become a little too good; compare runs on the test images.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.base.prefetch import THREADS, prefetched
+from lib.data.competition import TestData, TrainingData, open_test
+from lib.masks.metrics import count_mask, dice
+from lib.masks.rules import Rule, apply_rules, read_rules
+from lib.prediction.map_store import MapStore
+from lib.run.folder import open_run
+
+SHIFT = 51  # of 255
+PREFIX = "pseudo:"  # before the ids of test images, which may be those of training images
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The test images that a run is sure of, with its masks."""
+
+    data: TestData
+    store: MapStore
+    rules: dict[str, Rule]
+    empty: dict[str, bool]  # of each confident image, whether its mask is empty
+
+    @property
+    def ids(self) -> list[str]:
+        return [PREFIX + image_id for image_id in self.empty]
+
+    def read_mask(self, image_id: str) -> np.ndarray:
+        """Mask uint8 0/1 (height, width, classes) of a test image."""
+        return apply_rules(self.rules, self.store.read(image_id))
+
+
+@dataclass(frozen=True)
+class WithPseudoLabels:
+    """Training images and confident test images, read by id as either is."""
+
+    training: TrainingData
+    pseudo: PseudoLabels
+
+    def read_image(self, image_id: str) -> np.ndarray:
+        if image_id.startswith(PREFIX):
+            return self.pseudo.data.read_image(image_id.removeprefix(PREFIX))
+        return self.training.read_image(image_id)
+
+    def read_mask(self, image_id: str) -> np.ndarray:
+        if image_id.startswith(PREFIX):
+            return self.pseudo.read_mask(image_id.removeprefix(PREFIX))
+        return self.training.read_mask(image_id)
+
+
+@cache
+def read_pseudo_labels(root: Path, agreement: float) -> PseudoLabels:
+    """The confident test images of the run at `root`, which has gone through 04. Raises UserError where none is."""
+    run, settings = open_run(root)
+    data, rules = open_test(settings.data), read_rules(run.threshold)
+    store = MapStore(run.test, tuple(data.classes))
+    sure = {}
+    for image_id, (agreed, is_empty) in prefetched(lambda id: judge(store.read(id), rules), data.ids, 2 * THREADS):
+        if agreed >= agreement:
+            sure[image_id] = is_empty
+    if not sure:
+        raise UserError(
+            f"{root} is sure of none of its {len(data.ids)} test images; lower train.pseudo_agreement = {agreement}"
+        )
+    return PseudoLabels(data, store, rules, sure)
+
+
+def judge(maps: np.ndarray, rules: dict[str, Rule]) -> tuple[float, bool]:
+    """How much the masks of maps (height, width, classes) agree as the threshold moves, 0 to 1, and whether all are
+    empty at the thresholds themselves. With several classes the least sure one counts.
+    """
+    agreed = 1.0
+    for index, rule in enumerate(rules.values()):
+        layer = np.ascontiguousarray(maps[..., index])
+        shifted = [min(max(rule.threshold + shift, 1), 255) for shift in (-SHIFT, SHIFT)]
+        wide, narrow = (replace(rule, threshold=threshold).apply(layer) for threshold in shifted)
+        agreed = min(agreed, float(dice(*count_mask(wide, narrow))))
+    return agreed, not apply_rules(rules, maps).any()

@@ -1,0 +1,135 @@
+"""The morphology that is tried, and how all of it is counted on a map.
+
+Tried: at most one of opening, closing, dilation and erosion at each radius; then with or without filling all holes;
+then nothing, removal below each area, or the largest component only; then with or without the convex hull; and
+filling holes up to each area. Every combination has a threshold of its own, since the two move each other.
+
+Flat grey-scale morphology commutes with thresholding, so a radius step is counted exactly at all 255 thresholds by
+one histogram of the processed map. Steps on components need the components at each threshold: they are counted at
+every 16th, a grid that no image had a say in. One pass over the components gives all areas. The hull, off by default,
+must be drawn for each mask and makes the search eight times slower.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, product
+
+import numpy as np
+
+from lib.config.schema import PostprocessSettings
+from lib.masks import morphology
+from lib.masks.components import MaskStack, Regions
+from lib.masks.metrics import count_at_thresholds
+from lib.masks.rules import Step, apply_steps
+
+GRID = np.arange(16, 256, 16, dtype=np.uint8)  # the thresholds at which components are counted
+BATCH_PIXELS = 1 << 22  # of masks counted at once: few enough for memory and caches, enough to make numpy's calls cheap
+
+Steps = tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is tried on a map: each of `radius` followed by each of `component_steps`."""
+
+    radius: list[Steps]
+    fill: list[Steps]
+    removal: list[Steps]
+    hull: list[Steps]
+    hole_areas: list[Steps]
+
+    @classmethod
+    def build(cls, settings: PostprocessSettings) -> "Candidates":
+        """All candidates of the settings."""
+
+        def tried(name: str, sizes: list[int] | None = None) -> list[Steps]:
+            return [(Step(name, size),) for size in sizes or [None]] if name in settings.steps else []
+
+        radius = [tried(name, settings.radii) for name in ("opening", "closing", "dilation", "erosion")]
+        return cls(
+            radius=[(), *sum(radius, [])],
+            fill=[(), *tried("fill")],
+            removal=[(), *tried("remove", settings.areas), *tried("largest")],
+            hull=[(), *tried("hull")],
+            hole_areas=tried("fill", settings.areas),
+        )
+
+    @property
+    def component_steps(self) -> list[Steps]:
+        """The steps that follow a radius step, in the order in which they are counted."""
+        return [sum(steps, ()) for steps in product(self.fill, self.removal, self.hull)] + self.hole_areas
+
+    def count(self, probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """True positives and predicted pixels of all candidates on one map, both uint8 (height, width).
+
+        Two arrays of whole numbers: (2, radius, 255) without component steps, at all thresholds, and
+        (2, component steps, radius, len(GRID)).
+        """
+        at_all = [count_at_thresholds(image, truth) for image in self._after_radius_steps(probability_map)]
+        at_all = np.stack([(tp, tp + fp) for tp, fp in at_all], axis=1)
+        window = self._window(probability_map)
+        maps, truth = (image[window] for image in self._after_radius_steps(probability_map)), truth[window]
+        batches = _masks_on_grid(maps, max(1, BATCH_PIXELS // truth.size))
+        on_grid = np.concatenate([self._count_component_steps(MaskStack(masks, truth)) for masks in batches], axis=2)
+        return at_all, on_grid.reshape(2, -1, len(self.radius), len(GRID))
+
+    def _window(self, probability_map: np.ndarray) -> tuple[slice, slice]:
+        """A part that holds all masks on the grid after any radius step, and a pixel around them that none of them is.
+
+        Many maps are empty but for a corner. What a hole is does not change: the pixel around connects all that is
+        outside to the window's border, as it is to the image's.
+        """
+        reach = 1 + max((step.size for steps in self.radius for step in steps), default=0)
+        sides = [np.flatnonzero(probability_map.max(axis=axis) >= GRID[0]) for axis in (1, 0)]
+        if len(sides[0]) == 0:
+            return np.s_[:1, :1]
+        top, left = (slice(max(0, side[0] - reach), side[-1] + reach + 1) for side in sides)
+        return top, left
+
+    def _after_radius_steps(self, probability_map: np.ndarray) -> Iterator[np.ndarray]:
+        """The map after each of `radius`, made when asked for: of a large map they are not all held."""
+        return (apply_steps(steps, probability_map) for steps in self.radius)
+
+    def _count_component_steps(self, masks: MaskStack) -> np.ndarray:
+        """The counts of each mask after each of `component_steps`: (2, component steps, masks)."""
+        components = masks.components
+        counts = self._count_removals(components, np.arange(len(components.area)), masks)
+        if len(self.fill) > 1:
+            holes, filled, part_of = masks.filled()
+            plain = counts[0]
+            counts += self._count_removals(filled, part_of, masks)
+            counts += [plain + holes.sums(holes.area <= step.size, masks.count) for (step,) in self.hole_areas]
+        return np.stack(counts, axis=1)
+
+    def _count_removals(self, regions: Regions, part_of: np.ndarray, masks: MaskStack) -> list[np.ndarray]:
+        """The counts (2, masks) of the regions after each of `removal`, without and with `hull`.
+
+        `part_of` is the region that each component of the masks is part of.
+        """
+        counts = []
+        for steps in self.removal:
+            kept = _kept(regions, steps)
+            counts.append(regions.sums(kept, masks.count))
+            if len(self.hull) > 1:
+                hulls = (morphology.convex_hulls(mask) for mask in masks.painted(kept[part_of]))
+                counted = [(np.count_nonzero(hull & masks.truth), np.count_nonzero(hull)) for hull in hulls]
+                counts.append(np.array(counted, dtype=float).T)
+        return counts
+
+
+def _masks_on_grid(maps: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """The masks of each map at each of GRID, uint8 (masks, height, width), `count` at a time."""
+    masks = (probability_map >= threshold for probability_map in maps for threshold in GRID)
+    while batch := list(islice(masks, count)):
+        yield np.stack(batch).view(np.uint8)
+
+
+def _kept(regions: Regions, removal: Steps) -> np.ndarray:
+    """Which regions a removal keeps, (regions,) bool."""
+    match removal:
+        case ():
+            return np.ones(len(regions.area), dtype=bool)
+        case (Step("remove", min_area),):
+            return regions.area >= min_area
+        case _:  # largest
+            return regions.largest()

@@ -1,0 +1,200 @@
+"""The choice of how maps become objects, on out-of-fold maps and by the object score itself.
+
+Tried, for each class on its own: the components of the mask and every way of cutting them apart (objects.depths,
+objects.rises), at every 32nd threshold, with objects below each of objects.areas dropped. The gate and the morphology
+of the mask are those that the pixel score chose. Objects at all 255 thresholds would take hours and no image had a
+say in the grid. Cutting is adopted only where it gains more than two standard errors on folds left out of the choice.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.config.schema import ObjectSettings
+from lib.data.competition import TrainingData
+from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
+from lib.masks.rules import Rule
+from lib.masks.statistics import bootstrap_interval, group_numbers, is_sure, splits, standard_error
+from lib.prediction.map_store import MapStore
+
+GRID = range(32, 256, 32)
+REPEATS = 1000  # of the bootstrap
+
+Objects = tuple[str, np.ndarray, np.ndarray]  # id, map uint8 and true objects int32, both (height, width, classes)
+
+
+@dataclass(frozen=True)
+class ClassObjects:
+    """What was chosen for one class; all scores are means over the images."""
+
+    rule: ObjectRule
+    nested: float
+    in_sample: float
+    components: float  # nested, of connected components alone
+    gain: float  # nested, of cutting objects apart
+    standard_error: float
+    without_fold: dict[int, ObjectRule]
+    scores: np.ndarray  # (images,) of the rule
+    nested_scores: np.ndarray  # (images,) each image's at the rule chosen without its fold
+
+    def to_dict(self) -> dict:
+        return {
+            "rule": self.rule.to_dict(),
+            "nested": self.nested,
+            "in_sample": self.in_sample,
+            "components_nested": self.components,
+            "gain_of_cutting": self.gain,
+            "standard_error": self.standard_error,
+            "without_fold": {str(fold): str(rule) for fold, rule in self.without_fold.items()},
+        }
+
+
+@dataclass(frozen=True)
+class ObjectResult:
+    """The choices of all classes; scores are means over the classes."""
+
+    metric: str
+    classes: dict[str, ClassObjects]
+    interval: tuple[float, float]  # 95 % bootstrap interval of the nested score
+    ids: list[str]  # the images used
+
+    @property
+    def rules(self) -> dict[str, ObjectRule]:
+        return {name: choice.rule for name, choice in self.classes.items()}
+
+    @property
+    def image_scores(self) -> np.ndarray:
+        """Each image's score by the rules, mean over the classes, (images,)."""
+        return np.mean([choice.scores for choice in self.classes.values()], axis=0)
+
+    def mean(self, field: str) -> float:
+        """Mean over the classes of a score: nested, in_sample or components."""
+        return float(np.mean([getattr(choice, field) for choice in self.classes.values()]))
+
+    def to_dict(self) -> dict:
+        """For objects.json."""
+        return {
+            "metric": self.metric,
+            "images": len(self.ids),
+            "nested": self.mean("nested"),
+            "interval": list(self.interval),
+            "in_sample": self.mean("in_sample"),
+            "components_nested": self.mean("components"),
+            "classes": {name: choice.to_dict() for name, choice in self.classes.items()},
+        }
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        lines = [
+            f"{self.metric}: nested {self.mean('nested'):.4f} (95 % {low:.4f} to {high:.4f}), in-sample "
+            f"{self.mean('in_sample'):.4f}; components alone {self.mean('components'):.4f}; {len(self.ids)} images"
+        ]
+        for name, choice in self.classes.items():
+            gain = f"cutting gains {choice.gain:+.4f} ± {choice.standard_error:.4f} nested"
+            lines.append(f"  {name}: {choice.rule}; {gain}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Every way that is tried for one class."""
+
+    mask: Rule
+    settings: ObjectSettings
+
+    @property
+    def ways(self) -> list[Split]:
+        depths = [Split("depth", depth) for depth in self.settings.depths]
+        return [Split(), *depths, *(Split("rise", rise) for rise in self.settings.rises)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.ways), len(GRID), len(self.settings.areas)
+
+    def rule(self, index: int) -> ObjectRule:
+        """The rule of one column of the scores."""
+        way, threshold, area = np.unravel_index(index, self.shape)
+        mask = replace(self.mask, threshold=GRID[threshold])
+        return ObjectRule(mask, self.ways[way], self.settings.areas[area])
+
+    def scores(self, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """The score of each rule on one image, float64 (rules,)."""
+        scores = np.empty(self.shape)
+        for number, threshold in enumerate(GRID):
+            mask = replace(self.mask, threshold=threshold)
+            for way, split in enumerate(self.ways):
+                matches = match_objects(ObjectRule(mask, split).apply(probability_map), truth)
+                scores[way, number] = [object_score(matches, self.settings, area) for area in self.settings.areas]
+        return scores.ravel()
+
+    def choose(self, scores: np.ndarray, cut: bool) -> int:
+        """The column (images, rules) with the best mean; of components alone unless `cut`."""
+        return int(np.argmax(scores[:, : scores.shape[1] if cut else scores.shape[1] // len(self.ways)].mean(axis=0)))
+
+    def nested(self, scores: np.ndarray, folds: np.ndarray, cut: bool) -> tuple[np.ndarray, dict[int, int]]:
+        """Each image's score at the column chosen without its fold, (images,), and that column for each fold."""
+        left_out_scores, chosen = np.empty(len(folds)), {}
+        for fold, others, left_out in splits(folds):
+            chosen[fold] = self.choose(scores[others], cut)
+            left_out_scores[left_out] = scores[left_out, chosen[fold]]
+        return left_out_scores, chosen
+
+
+def search_objects(
+    store: MapStore, data: TrainingData, table: pd.DataFrame, rules: dict[str, Rule], settings: ObjectSettings
+) -> ObjectResult:
+    """Choose the object rule of each class on out-of-fold maps.
+
+    `table` has the columns id, fold and group; `rules` are those of the masks. Of more images than objects.images
+    a random part is used, always the same. Raises UserError when fewer than two folds have images.
+    """
+    trials = [Trials(rule, settings) for rule in rules.values()]
+
+    def measure(objects: Objects) -> np.ndarray:
+        _, maps, truth = objects
+        planes = zip(trials, np.moveaxis(maps, 2, 0), np.moveaxis(truth, 2, 0), strict=True)
+        return np.stack([trial.scores(np.ascontiguousarray(plane), objects) for trial, plane, objects in planes])
+
+    table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
+    folds, groups = table.fold.to_numpy(), group_numbers(table.group.to_numpy())
+    measured = prefetched(measure, read_objects(store, data, table.id), ahead=2 * THREADS)
+    scores = np.stack([of_image for _, of_image in progress("objects", measured, len(table))], axis=1)
+    choices = [_choose(trial, of_class, folds, groups) for trial, of_class in zip(trials, scores, strict=True)]
+    nested = np.stack([choice.nested_scores for choice in choices], axis=1)
+    interval = bootstrap_interval(nested, np.ones_like(nested), groups, REPEATS)
+    return ObjectResult(describe_score(settings), dict(zip(rules, choices, strict=True)), interval, table.id.tolist())
+
+
+def read_objects(store: MapStore, data: TrainingData, ids: Iterable[str]) -> Iterator[Objects]:
+    """Stream (id, map, true objects), reading a few images ahead."""
+    pairs = prefetched(lambda image_id: (store.read(image_id), data.read_objects(image_id)), ids, ahead=4 * THREADS)
+    return ((image_id, *pair) for image_id, pair in pairs)
+
+
+def as_objects(rules: dict[str, Rule]) -> dict[str, ObjectRule]:
+    """The connected components of the rules' masks."""
+    return {name: ObjectRule(rule) for name, rule in rules.items()}
+
+
+def _choose(trials: Trials, scores: np.ndarray, folds: np.ndarray, groups: np.ndarray) -> ClassObjects:
+    components, _ = trials.nested(scores, folds, cut=False)
+    cut, _ = trials.nested(scores, folds, cut=True)
+    gain, error = float((cut - components).mean()), float(standard_error(cut - components, groups))
+    adopted = is_sure(gain, error)
+    nested, chosen = trials.nested(scores, folds, adopted)
+    column = trials.choose(scores, adopted)
+    return ClassObjects(
+        rule=trials.rule(column),
+        nested=float(nested.mean()),
+        in_sample=float(scores[:, column].mean()),
+        components=float(components.mean()),
+        gain=gain,
+        standard_error=error,
+        without_fold={fold: trials.rule(column) for fold, column in chosen.items()},
+        scores=scores[:, column],
+        nested_scores=nested,
+    )

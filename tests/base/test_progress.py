@@ -1,0 +1,78 @@
+"""What a stage says: bars on a terminal, plain lines elsewhere, one line of JSON or nothing where that is asked for."""
+
+import argparse
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+import warnings
+from pathlib import Path
+
+import pytest
+
+from lib.base.cli import Closing, parser, run_stage
+from lib.base.errors import UserError
+from lib.base.progress import progress
+from tests import REPOSITORY
+
+CLOSING = Closing([Path("a b.csv"), Path("c.json")], "python next.py", 1.234, {"nested": 0.5})
+
+
+def talkative(arguments: argparse.Namespace) -> Closing:
+    print("a table")
+    print("a remark", file=sys.stderr)
+    warnings.warn("a warning", stacklevel=1)
+    assert list(progress("counting", [1, 2, 3], 3)) == [1, 2, 3]
+    return CLOSING
+
+
+def run(monkeypatch, *words: str, stage=talkative) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage.py", *words])
+    run_stage(stage, parser("A stage."))
+
+
+def test_away_from_a_terminal_work_is_one_plain_line(monkeypatch, capsys):
+    run(monkeypatch)
+    said = capsys.readouterr()
+    assert "counting: 3 images\n" in said.out and "\r" not in said.err
+    assert said.out.endswith("wrote     a b.csv, c.json   (1.2 s)\nnext      python next.py\n")
+
+
+def test_json_is_all_there_is(monkeypatch, capsys):
+    run(monkeypatch, "--json")
+    said = capsys.readouterr()
+    expected = {"wrote": ["a b.csv", "c.json"], "next": "python next.py", "seconds": 1.23, "nested": 0.5}
+    assert json.loads(said.out) == expected and said.out.count("\n") == 1
+    assert said.err == ""
+
+
+def test_quiet_is_quiet_but_for_errors(monkeypatch, capsys):
+    def fails(arguments: argparse.Namespace) -> Closing:
+        print("on the way")
+        raise UserError("the disk is gone")
+
+    run(monkeypatch, "--quiet")
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--quiet", stage=fails)
+    assert capsys.readouterr() == ("", "error: the disk is gone\n")
+
+
+@pytest.mark.parametrize(("rank", "shown"), [("0", True), ("1", False)])
+def test_on_a_terminal_the_first_process_shows_a_bar(rank, shown):
+    code = "from lib.base.progress import progress; [None for _ in progress('counting', range(3), 3)]"
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    environment = os.environ | {"RANK": rank}
+    environment.pop("TQDM_DISABLE", None)
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, cwd=REPOSITORY, env=environment)
+    os.write(theirs, b"end")
+    said = ""
+    while not said.endswith("end"):
+        said += os.read(ours, 10_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 0
+    assert ("counting: 100%" in said and "3/3" in said) == shown and (said == "end") != shown

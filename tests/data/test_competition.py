@@ -1,0 +1,707 @@
+"""Opening data as it lies on disk: the layouts of real competitions, and every way in which files can disagree."""
+
+import csv
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lib.base.errors import UserError
+from lib.config.schema import DataSettings, RleSettings
+from lib.data.competition import inspect_all, open_compared, open_test, open_training
+from lib.masks.rle import encode
+
+RANDOM = np.random.default_rng(0)
+SHAPE = (9, 13)
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 300))
+
+
+def draw(shape=SHAPE, share=0.4) -> np.ndarray:
+    return (RANDOM.random(shape) < share).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        Image.fromarray(array).save(path)
+    return array
+
+
+def save_image(path: Path, shape=SHAPE) -> np.ndarray:
+    return save(path, RANDOM.integers(0, 256, (*shape, 3), dtype=np.uint8))
+
+
+def write_csv(path: Path, *rows: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(rows) + "\n")
+
+
+def simple(root: Path, ids=("a", "b", "c")) -> dict[str, np.ndarray]:
+    """The layout that needs no settings; the masks by id."""
+    masks = {id: draw() for id in ids}
+    for id in ids:
+        save_image(root / "train_images" / f"{id}.png")
+        save_image(root / "test_images" / f"test_{id}.png")
+    write_csv(root / "train.csv", "id,rle", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    write_csv(root / "sample_submission.csv", "id,rle", *(f"test_{id}," for id in reversed(ids)))
+    return masks
+
+
+def assert_masks(training, expected: dict[str, np.ndarray]) -> None:
+    """`expected` by id: (height, width) or (height, width, classes)."""
+    assert training.ids == sorted(expected)
+    for id, mask in expected.items():
+        read = training.read_mask(id)
+        assert read.dtype == np.uint8 and read.flags.c_contiguous
+        np.testing.assert_array_equal(read, mask.reshape(*mask.shape[:2], -1))
+
+
+def test_the_simple_layout_needs_no_settings(tmp_path):
+    masks = simple(tmp_path)
+    training, test = open_training(DataSettings(root=tmp_path)), open_test(DataSettings(root=tmp_path))
+    assert_masks(training, masks)
+    assert training.classes == ["mask"] and training.groups is None
+    assert training.read_image("a").shape == (*SHAPE, 3)
+    assert training.image_path("a") == tmp_path / "train_images" / "a.png" and training.image_size("a") == SHAPE
+    assert test.ids == ["test_a", "test_b", "test_c"]
+    assert (test.columns, test.rle_column) == (["id", "rle"], 1)
+    assert [(row.id, row.class_index, row.values) for row in test.rows] == [
+        (id, 0, (id, "")) for id in ("test_c", "test_b", "test_a")
+    ]
+
+
+def test_what_is_opened_can_be_pickled(tmp_path):
+    masks = simple(tmp_path)
+    training = pickle.loads(pickle.dumps(open_training(DataSettings(root=tmp_path))))
+    assert_masks(training, masks)
+    assert pickle.loads(pickle.dumps(open_test(DataSettings(root=tmp_path)))).ids == ["test_a", "test_b", "test_c"]
+
+
+def test_a_group_column_is_used_unless_another_is_named(tmp_path):
+    masks = simple(tmp_path)
+    rows = (f"{id},{encode(mask)},g{n // 2},h{n}" for n, (id, mask) in enumerate(masks.items()))
+    write_csv(tmp_path / "train.csv", "id,rle,group,site", *rows)
+    assert open_training(DataSettings(root=tmp_path)).groups == {"a": "g0", "b": "g0", "c": "g1"}
+    assert open_training(DataSettings(root=tmp_path, group="site")).groups == {"a": "h0", "b": "h1", "c": "h2"}
+    with pytest.raises(UserError, match="no column 'ward' .data.group"):
+        open_training(DataSettings(root=tmp_path, group="ward"))
+
+
+# ---- the layouts of real competitions -------------------------------------------------------------------------------
+
+
+def test_salt_mask_images_and_csv_agree(tmp_path):
+    masks = {"a1": draw((5, 5)), "b2": np.zeros((5, 5), np.uint8)}
+    for id, mask in masks.items():
+        save_image(tmp_path / "train/images" / f"{id}.png", (5, 5))
+        save(tmp_path / "train/masks" / f"{id}.png", mask.astype(np.uint16) * 65535)
+    write_csv(tmp_path / "train.csv", "id,rle_mask", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    from_csv = DataSettings(root=tmp_path, train_images="train/images")
+    for settings_of in (from_csv, from_csv.model_copy(update={"train_masks": "train/masks"})):
+        assert_masks(open_training(settings_of), masks)
+
+
+def test_carvana_gif_masks_and_groups_from_names(tmp_path):
+    masks = {f"{car}_{view}": draw() for car in ("fff9", "0cdf") for view in ("01", "02")}
+    for id, mask in masks.items():
+        save_image(tmp_path / "train" / f"{id}.jpg")
+        save(tmp_path / "train_masks" / f"{id}_mask.gif", mask)
+    save_image(tmp_path / "test/abc_01.jpg")
+    write_csv(tmp_path / "sample_submission.csv", "img,rle_mask", "abc_01.jpg,1 1")
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="train/{car}_{view}.jpg",
+        train_masks="train_masks/{car}_{view}_mask.gif",
+        test_images="test/{car}_{view}.jpg",
+        image_id="{car}_{view}",
+        group="{car}",
+    )
+    training = open_training(layout)
+    assert_masks(training, masks)
+    assert training.groups == {id: id[:4] for id in masks}
+    (row,) = open_test(layout).rows
+    assert row == ("abc_01", 0, ("abc_01.jpg", "1 1"))
+
+
+def test_dsb_one_mask_file_per_nucleus(tmp_path):
+    objects = {"x": [draw(share=0.1) for _ in range(4)], "y": [draw()]}
+    for id, masks in objects.items():
+        save(tmp_path / "stage1_train" / id / "images" / f"{id}.png", np.dstack([draw() * 9] * 4))
+        for number, mask in enumerate(masks):
+            save(tmp_path / "stage1_train" / id / "masks" / f"hash{number}.png", mask * 255)
+    layout = {"root": tmp_path, "train_images": "stage1_train/{id}/images/*.png"}
+    from_files = DataSettings(**layout, train_masks="stage1_train/{id}/masks/*.png", instances=True)
+    assert_masks(open_training(from_files), {id: np.any(masks, axis=0) for id, masks in objects.items()})
+    assert open_training(from_files).read_image("x").shape == (*SHAPE, 3)
+    with pytest.raises(UserError, match="'x' have several mask files; set data.instances"):
+        open_training(from_files.model_copy(update={"instances": False}))
+    rows = (f"{id},{encode(mask)}" for id, masks in objects.items() for mask in masks)
+    write_csv(tmp_path / "stage1_train_labels.csv", "ImageId,EncodedPixels", *rows)
+    from_csv = DataSettings(**layout, train_masks="stage1_train_labels.csv", instances=True)
+    assert_masks(open_training(from_csv), {id: np.any(masks, axis=0) for id, masks in objects.items()})
+
+
+def test_airbus_ships_blank_rows_and_broken_files(tmp_path):
+    ships = [np.zeros(SHAPE, np.uint8) for _ in range(2)]
+    ships[0][:3, 2:5], ships[1][2:, 4:9] = 1, 1
+    for id in ("sea", "ships", "6384c3e78"):
+        save_image(tmp_path / "train_v2" / f"{id}.jpg")
+    rows = ["sea.jpg,", *(f"ships.jpg,{encode(ship)}" for ship in ships), "6384c3e78.jpg,"]
+    write_csv(tmp_path / "train_ship_segmentations_v2.csv", "ImageId,EncodedPixels", *rows)
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="train_v2",
+        train_masks="train_ship_segmentations_v2.csv",
+        instances=True,
+        exclude=["6384c3e78"],
+    )
+    assert_masks(open_training(layout), {"sea": ships[0] * 0, "ships": ships[0] | ships[1]})
+
+
+def test_siim_relative_runs_blanks_and_nested_folders(tmp_path):
+    """PNG stands in for DICOM, which tests/test_images.py reads."""
+    relative = RleSettings(base=0, starts="relative", empty="-1")
+    masks = [draw(), draw()]
+    ids = ["1.2.276.0.7230010.3.1", "1.2.276.0.7230010.3.2", "1.2.276.0.7230010.3.3"]
+    for number, id in enumerate(ids):
+        save_image(tmp_path / "dicom-images-train" / f"study{number // 2}" / f"series{number}" / f"{id}.png")
+    rows = [f"{ids[0]}, -1", *(f"{ids[1]}, {encode(mask, relative)}" for mask in masks)]
+    write_csv(tmp_path / "train-rle.csv", "ImageId, EncodedPixels", *rows)
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="dicom-images-train/{study}/*/{id}.png",
+        train_masks="train-rle.csv",
+        rle=relative,
+        instances=True,
+        images_without_mask="skip",
+        group="{study}",
+    )
+    training = open_training(layout)
+    assert_masks(training, {ids[0]: masks[0] * 0, ids[1]: masks[0] | masks[1]})
+    assert training.groups == {ids[0]: "study0", ids[1]: "study0"}
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_severstal_both_generations(tmp_path, generation):
+    masks = {id: np.stack([draw() for _ in range(4)], axis=2) for id in ("0002cc93b", "00031f466")}
+    masks["00031f466"][:] = 0
+    masks["0002cc93b"][:, :, 2] = 0
+    for id in masks:
+        save_image(tmp_path / "train_images" / f"{id}.jpg")
+    texts = [(id, c, encode(mask[:, :, c - 1])) for id, mask in masks.items() for c in (1, 2, 3, 4)]
+    if generation == 1:
+        write_csv(
+            tmp_path / "train.csv", "ImageId_ClassId,EncodedPixels", *(f"{id}.jpg_{c},{text}" for id, c, text in texts)
+        )
+        layout = DataSettings(root=tmp_path, classes=[1, 2, 3, 4])
+    else:
+        write_csv(
+            tmp_path / "train.csv",
+            "ImageId,ClassId,EncodedPixels",
+            *(f"{id}.jpg,{c},{text}" for id, c, text in texts if text),
+        )
+        layout = DataSettings(root=tmp_path, classes=[1, 2, 3, 4], class_column="ClassId", images_without_mask="empty")
+        with pytest.raises(UserError, match="'0002cc93b', '00031f466' have no mask.*images_without_mask"):
+            open_training(layout.model_copy(update={"images_without_mask": "error"}))
+    assert_masks(open_training(layout), masks)
+    save_image(tmp_path / "test_images" / "z.jpg")
+    write_csv(
+        tmp_path / "sample_submission.csv", "ImageId_ClassId,EncodedPixels", *(f"z.jpg_{c},1 1" for c in (1, 2, 3, 4))
+    )
+    test = open_test(layout)
+    assert [(row.id, row.class_index, row.values[0]) for row in test.rows] == [
+        ("z", c - 1, f"z.jpg_{c}") for c in (1, 2, 3, 4)
+    ]
+
+
+def test_clouds_class_in_the_id_column(tmp_path):
+    classes = ["Fish", "Flower", "Gravel", "Sugar"]
+    masks = {"0011165": np.stack([draw() for _ in classes], axis=2)}
+    save_image(tmp_path / "train_images" / "0011165.jpg")
+    rows = (f"0011165.jpg_{name},{encode(masks['0011165'][:, :, index])}" for index, name in enumerate(classes))
+    write_csv(tmp_path / "train.csv", "Image_Label,EncodedPixels", *rows)
+    assert_masks(open_training(DataSettings(root=tmp_path, classes=classes)), masks)
+    with pytest.raises(UserError, match="'0011165.jpg_Sugar' ends in none of the classes"):
+        open_training(DataSettings(root=tmp_path, classes=["Fish", "Flower", "Gravel"]))
+
+
+def test_hubmap_groups_from_another_table(tmp_path):
+    masks = {"2f6ecfcdf": draw(), "aaa6a05cc": draw()}
+    for id in masks:
+        save_image(tmp_path / "train" / f"{id}.tiff")
+        (tmp_path / "train" / f"{id}.json").touch()
+    write_csv(tmp_path / "train.csv", "id,encoding", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    information = "HuBMAP-20-dataset_information.csv"
+    write_csv(
+        tmp_path / information,
+        "image_file,width_pixels,patient_number",
+        *(f"{id}.tiff,9,{number}" for id, number in (("2f6ecfcdf", 63921), ("aaa6a05cc", 68250), ("test", 1))),
+    )
+    layout = DataSettings(root=tmp_path, train_images="train", group="patient_number", group_csv=information)
+    assert_masks(open_training(layout), masks)
+    assert open_training(layout).groups == {"2f6ecfcdf": "63921", "aaa6a05cc": "68250"}
+    write_csv(tmp_path / information, "image_file,patient_number", "2f6ecfcdf.tiff,1")
+    with pytest.raises(UserError, match="has no group for 'aaa6a05cc'"):
+        open_training(layout)
+
+
+def test_uw_madison_id_of_several_parts_and_an_empty_sample(tmp_path):
+    classes = ["large_bowel", "small_bowel", "stomach"]
+    masks = {
+        f"case7_day{day}_slice_000{n}": np.stack([draw() for _ in classes], axis=2) for day in (0, 3) for n in (1, 2)
+    }
+    for id in masks:
+        day, _, number = id.partition("_slice_")
+        name = f"slice_{number}_{SHAPE[1]}_{SHAPE[0]}_1.50_1.50.png"
+        save(tmp_path / "train/case7" / day / "scans" / name, RANDOM.integers(0, 9000, SHAPE, dtype=np.uint16))
+        save(tmp_path / "test/case9" / day / "scans" / name, draw())
+    row = RleSettings(order="row")
+    rows = (f"{id},{name},{encode(mask[:, :, c], row)}" for id, mask in masks.items() for c, name in enumerate(classes))
+    write_csv(tmp_path / "train.csv", "id,class,segmentation", *rows)
+    write_csv(tmp_path / "sample_submission.csv", "id,class,predicted")
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="train/{case}/{day}/scans/slice_{slice}_*.png",
+        test_images="test/{case}/{day}/scans/slice_{slice}_*.png",
+        image_id="{day}_slice_{slice}",
+        group="{case}",
+        classes=classes,
+        class_column="class",
+        rle=row,
+        value_range="image",
+    )
+    training = open_training(layout)
+    assert_masks(training, masks)
+    assert set(training.groups.values()) == {"case7"}
+    image = training.read_image(training.ids[0])
+    assert image.min() == 0 and image.max() == 255
+    excluding = layout.model_copy(update={"exclude": ["case7_day0_*"]})
+    assert open_training(excluding).ids == ["case7_day3_slice_0001", "case7_day3_slice_0002"]
+    test = open_test(layout)
+    assert test.rle_column == 2 and len(test.rows) == 12
+    assert test.rows[1] == ("case7_day0_slice_0001", 1, ("case7_day0_slice_0001", "small_bowel", ""))
+
+
+def test_contrails_bands_and_npy_masks(tmp_path):
+    ids = ["1000216489776414077", "1000603527582775543"]
+    bands, masks = {}, {}
+    for id in ids:
+        for band in (8, 11, 14, 15, 16):
+            bands[id, band] = save(
+                tmp_path / "train" / id / f"band_{band:02d}.npy", RANDOM.uniform(243, 303, (12, 10, 8))
+            )
+        masks[id] = save(tmp_path / "train" / id / "human_pixel_masks.npy", draw((12, 10))[:, :, None].astype(np.int32))
+        save(tmp_path / "test" / id / "band_11.npy", bands[id, 8])
+    write_csv(tmp_path / "sample_submission.csv", "record_id,encoded_pixels", f"{ids[0]},1 1", f"{ids[1]},1 1")
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="train/{id}/band_1[145].npy",
+        train_masks="train/{id}/human_pixel_masks.npy",
+        plane=4,
+        value_range=(243, 303),
+        rle=RleSettings(empty="-"),
+    )
+    training = open_training(layout)
+    assert_masks(training, masks)
+    image = training.read_image(ids[0])
+    for channel, band in enumerate((11, 14, 15)):
+        expected = (bands[ids[0], band][:, :, 4] - 243) / 60 * 255
+        np.testing.assert_allclose(image[:, :, channel], expected, atol=0.51)
+    (tmp_path / "train" / ids[1] / "band_15.npy").unlink()
+    with pytest.raises(UserError, match=f"'{ids[1]}' have another number of files than data.channels = 3.*band_11"):
+        open_training(layout)
+
+
+def test_vesuvius_slices_as_channels(tmp_path):
+    slices = {n: save(tmp_path / f"train/1/surface_volume/{n:02d}.tif", draw() * 50) for n in range(5)}
+    mask = save(tmp_path / "train/1/inklabels.png", draw() * 255)
+    save(tmp_path / "train/1/ir.png", draw())
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="train/{id}/surface_volume/0[1-4].tif",
+        train_masks="train/{id}/inklabels.png",
+        channels=4,
+        group="{id}",
+    )
+    training = open_training(layout)
+    assert_masks(training, {"1": mask > 0})
+    assert training.groups == {"1": "1"}
+    np.testing.assert_array_equal(training.read_image("1"), np.dstack([slices[n] for n in (1, 2, 3, 4)]))
+    save(tmp_path / "train/1/surface_volume/03.tif", draw((9, 12)))
+    with pytest.raises(UserError, match="03.tif is 9 x 12, but .*01.tif"):
+        training.read_image("1")
+
+
+def test_sennet_tokens_and_labels_without_images(tmp_path):
+    row = RleSettings(order="row", empty="1 0")
+    masks = {"kidney_1_dense_0000": draw(), "kidney_2_0001": np.zeros(SHAPE, np.uint8)}
+    for id in masks:
+        kidney, number = id.rsplit("_", 1)
+        save_image(tmp_path / "train" / kidney / "images" / f"{number}.tif")
+    rows = [f"{id},{encode(mask, row)}" for id, mask in masks.items()]
+    assert rows[1].endswith(",1 0")
+    write_csv(tmp_path / "train_rles.csv", "id,rle", *rows, "kidney_3_dense_0001,1 0")
+    layout = DataSettings(
+        root=tmp_path,
+        train_images="train/{kidney}/images/{slice}.tif",
+        train_masks="train_rles.csv",
+        image_id="{kidney}_{slice}",
+        group="{kidney}",
+        rle=row,
+    )
+    with pytest.raises(UserError, match="'kidney_3_dense_0001' of .* have no image.*masks_without_image"):
+        open_training(layout)
+    training = open_training(layout.model_copy(update={"masks_without_image": "skip"}))
+    assert_masks(training, masks)
+    assert training.groups["kidney_1_dense_0000"] == "kidney_1_dense"
+
+
+def test_a_folder_of_masks_for_each_class(tmp_path):
+    masks = {id: np.stack([draw(), draw()], axis=2) for id in ("a", "b")}
+    for id, mask in masks.items():
+        save_image(tmp_path / "train_images" / f"{id}.png")
+        for index, name in enumerate(("cell", "nucleus")):
+            save(tmp_path / "masks" / name / f"{id}.png", mask[:, :, index])
+    layout = DataSettings(root=tmp_path, classes=["cell", "nucleus"], train_masks="masks/{class}/{id}.png")
+    assert_masks(open_training(layout), masks)
+    with pytest.raises(UserError, match="must say where the {class} stands"):
+        open_training(layout.model_copy(update={"train_masks": "masks"}))
+    with pytest.raises(UserError, match="has the class 'nucleus', which is not one of data.classes"):
+        open_training(layout.model_copy(update={"classes": ["cell"]}))
+    (tmp_path / "masks/cell/b.png").unlink()
+    with pytest.raises(UserError, match="'b' have no mask"):
+        open_training(layout)
+    masks["b"][:, :, 0] = 0
+    assert_masks(open_training(layout.model_copy(update={"images_without_mask": "empty"})), masks)
+
+
+def test_objects_are_numbered_by_rows_or_are_components(tmp_path):
+    simple(tmp_path, ["a", "b"])
+    write_csv(tmp_path / "train.csv", "id,rle", "a,1 3", "a,3 2 12 1", "b,")
+    training = open_training(DataSettings(root=tmp_path, instances=True))
+    expected = np.zeros(SHAPE[::-1], np.int32)
+    expected.ravel()[:2], expected.ravel()[[2, 3, 11]] = 1, 2  # the later row has the pixel that both claim
+    np.testing.assert_array_equal(training.read_objects("a")[:, :, 0], expected.T)
+    assert training.read_objects("b").shape == (*SHAPE, 1) and not training.read_objects("b").any()
+    write_csv(tmp_path / "train.csv", "id,rle", "a,1 3 20 2", "b,")
+    objects = open_training(DataSettings(root=tmp_path)).read_objects("a")
+    assert objects.dtype == np.int32 and objects.max() == 2 and np.count_nonzero(objects) == 5
+
+
+def test_masks_in_the_other_form(tmp_path):
+    masks = simple(tmp_path)
+    for id in ("a", "b"):
+        save(tmp_path / "masks" / f"{id}.png", masks[id] * 255)
+        write_csv(tmp_path / "runs" / id / "rle.csv", "Id,Predicted", f"{id},{encode(masks[id])}")
+    for compared in ("masks", "runs/{id}/rle.csv"):
+        training = open_training(DataSettings(root=tmp_path, compare_masks=compared))
+        assert_masks(open_compared(training), {id: masks[id] for id in ("a", "b")})
+    write_csv(tmp_path / "runs/b/rle.csv", "Id,EncodedPixels", "b,")
+    with pytest.raises(
+        UserError, match="b/rle.csv has the columns Id, EncodedPixels, but the table before it Id, Pred"
+    ):
+        open_compared(training)
+
+
+def test_groups_from_dicom_headers(tmp_path):
+    pytest.importorskip("pydicom")
+    from tests.competitions import write_dicom
+
+    for number, patient in enumerate(("p1", "p2", "p1")):
+        write_dicom(tmp_path / "train_images" / f"{number}.dcm", draw() * 255, f"1.2.{number}", patient)
+    write_csv(tmp_path / "train.csv", "id,rle", "0,", "1,", "2,")
+    layout = DataSettings(root=tmp_path, channels=1, group="dicom:PatientID")
+    assert open_training(layout).groups == {"0": "p1", "1": "p2", "2": "p1"}
+    with pytest.raises(UserError, match="0.dcm has no element 'PatientAge' in its header .data.group"):
+        open_training(layout.model_copy(update={"group": "dicom:PatientAge"}))
+
+
+# ---- what does not belong together ----------------------------------------------------------------------------------
+
+
+def test_images_and_rows_that_do_not_match_are_counted(tmp_path):
+    simple(tmp_path, [f"{n:02d}" for n in range(6)])
+    write_csv(tmp_path / "train.csv", "id,rle", "00,", *(f"x{n}," for n in range(5)))
+    with pytest.raises(
+        UserError, match="masks 'x0', 'x1', 'x2' and 2 more of .*train.csv have no image in .*train_images"
+    ):
+        open_training(DataSettings(root=tmp_path))
+    write_csv(tmp_path / "train.csv", "id,rle", "00,")
+    with pytest.raises(UserError, match="images '01', '02', '03' and 2 more have no mask in .*train.csv"):
+        open_training(DataSettings(root=tmp_path))
+    assert open_training(DataSettings(root=tmp_path, images_without_mask="skip")).ids == ["00"]
+    assert len(open_training(DataSettings(root=tmp_path, images_without_mask="empty")).ids) == 6
+    write_csv(tmp_path / "train.csv", "id,rle", "y,")
+    with pytest.raises(UserError, match="no image in .* has a mask"):
+        open_training(DataSettings(root=tmp_path, images_without_mask="skip", masks_without_image="skip"))
+
+
+@pytest.mark.parametrize("repeated", ["a", "a.png", " a "])
+def test_an_id_twice_is_an_error_unless_rows_are_instances(tmp_path, repeated):
+    masks = simple(tmp_path)
+    other = draw()
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write(f"{repeated},{encode(other)}\n")
+    with pytest.raises(UserError, match="'a' have several rows in .*train.csv; set data.instances"):
+        open_training(DataSettings(root=tmp_path))
+    assert_masks(open_training(DataSettings(root=tmp_path, instances=True)), masks | {"a": masks["a"] | other})
+
+
+def test_two_files_of_one_image(tmp_path):
+    simple(tmp_path)
+    save_image(tmp_path / "train_images" / "a.jpg")
+    with pytest.raises(UserError, match="'a'.*another number of files.*a.jpg, .*a.png"):
+        open_training(DataSettings(root=tmp_path, channels=1))
+
+
+def test_a_mask_of_another_size_names_both_files(tmp_path):
+    simple(tmp_path)
+    for id in ("a", "b", "c"):
+        save(tmp_path / "masks" / f"{id}.png", draw(SHAPE[::-1] if id == "b" else SHAPE))
+    training = open_training(DataSettings(root=tmp_path, train_masks="masks"))
+    with pytest.raises(UserError, match="masks/b.png is 13 x 9 .*train_images/b.png is 9 x 13"):
+        training.read_mask("b")
+
+
+def test_a_bad_mask_names_table_id_and_image(tmp_path):
+    simple(tmp_path)
+    write_csv(tmp_path / "train.csv", "id,rle", "a,1 1", f"b,{9 * 13} 2", "c,")
+    training = open_training(DataSettings(root=tmp_path))
+    with pytest.raises(UserError, match="train.csv, mask of 'b' .*b.png.: run 1 goes past the end of the image .117"):
+        training.read_mask("b")
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "problem"),
+    [
+        ("id,notes,rle", {}, None),
+        ("img,pixels", {}, None),
+        ("id,notes,other", {}, "set data.rle_column .* one of: id, notes, other"),
+        ("id,rle,EncodedPixels", {}, "set data.rle_column"),
+        ("id,rle,EncodedPixels", {"rle_column": "rle"}, None),
+        ("id,rle", {"id_column": "name"}, "no column 'name' .data.id_column.; its columns are: id, rle"),
+        ("id,rle", {"rle_column": "mask"}, "no column 'mask' .data.rle_column"),
+        ("id,rle", {"class_column": "kind"}, "no column 'kind' .data.class_column"),
+    ],
+)
+def test_columns_are_found_or_asked_for(tmp_path, header, options, problem):
+    simple(tmp_path)
+    values = ["1 1"] * header.count(",")
+    write_csv(tmp_path / "train.csv", header, *(",".join([id, *values]) for id in "abc"))
+    layout = DataSettings(root=tmp_path, **options)
+    if problem is None:
+        assert open_training(layout).read_mask("a").sum() == 1
+    else:
+        with pytest.raises(UserError, match=problem):
+            open_training(layout)
+
+
+def test_the_ids_may_stand_in_any_column(tmp_path):
+    masks = simple(tmp_path)
+    write_csv(tmp_path / "train.csv", "rle,name", *(f"{encode(mask)},{id}" for id, mask in masks.items()))
+    assert_masks(open_training(DataSettings(root=tmp_path, id_column="name")), masks)
+
+
+@pytest.mark.parametrize("id", ["../a", "a/b", "..", ".hidden", "a\\b"])
+def test_ids_in_tables_cannot_leave_the_folder(tmp_path, id):
+    simple(tmp_path)
+    write_csv(tmp_path / "train.csv", "id,rle", f"{id},")
+    with pytest.raises(UserError, match="train.csv has the id .* cannot be used as a file name"):
+        open_training(DataSettings(root=tmp_path))
+    write_csv(tmp_path / "sample_submission.csv", "id,rle", f"{id},")
+    with pytest.raises(UserError, match="sample_submission.csv has the id"):
+        open_test(DataSettings(root=tmp_path))
+
+
+def test_ids_that_look_like_numbers_stay_text(tmp_path):
+    masks = {id: draw() for id in ("007", "7", "1e3", "12345678901234567890", "nan", "NA")}
+    for id in masks:
+        save_image(tmp_path / "train_images" / f"{id}.png")
+    write_csv(tmp_path / "train.csv", "id,rle", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    assert_masks(open_training(DataSettings(root=tmp_path)), masks)
+
+
+def test_group_problems(tmp_path):
+    simple(tmp_path)
+    write_csv(tmp_path / "train.csv", "id,rle,group", "a,,1", "a,,2", "b,,1", "c,,1")
+    with pytest.raises(UserError, match="puts 'a' into two groups, '1' and '2'"):
+        open_training(DataSettings(root=tmp_path, instances=True))
+    write_csv(tmp_path / "train.csv", "id,rle,group", "a,,1", "b,,", "c,,1")
+    with pytest.raises(UserError, match="has no group for 'b'"):
+        open_training(DataSettings(root=tmp_path))
+    with pytest.raises(
+        UserError, match="data.group = '{case}' must be made of parts that the files' pattern has: {id}"
+    ):
+        open_training(DataSettings(root=tmp_path, group="{case}"))
+    for id in "abc":
+        save(tmp_path / "masks" / f"{id}.png", draw())
+    with pytest.raises(UserError, match="data.group = 'patient' is a column.*set data.group_csv"):
+        open_training(DataSettings(root=tmp_path, train_masks="masks", group="patient"))
+
+
+def test_missing_places_name_the_setting(tmp_path):
+    with pytest.raises(UserError, match="data.root"):
+        open_training(DataSettings(root=tmp_path / "gone"))
+    with pytest.raises(UserError, match="train_images does not exist .data.train_images"):
+        open_training(DataSettings(root=tmp_path))
+    simple(tmp_path)
+    (tmp_path / "train.csv").unlink()
+    with pytest.raises(UserError, match="train.csv does not exist .data.train_masks"):
+        open_training(DataSettings(root=tmp_path))
+    (tmp_path / "sample_submission.csv").unlink()
+    with pytest.raises(UserError, match="sample_submission.csv does not exist .data.sample_submission"):
+        open_test(DataSettings(root=tmp_path))
+    with pytest.raises(UserError, match="data.exclude leaves no image"):
+        open_training(DataSettings(root=tmp_path, exclude=["*"]))
+    with pytest.raises(UserError, match="data.test_images is not set"):
+        open_test(DataSettings(root=tmp_path, test_images=None))
+
+
+# ---- test data ------------------------------------------------------------------------------------------------------
+
+
+def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
+    simple(tmp_path)
+    write_csv(tmp_path / "sample_submission.csv", "id,rle", "test_a,", "test_z,")
+    with pytest.raises(UserError, match="'test_z' of .*sample_submission.csv .* have no image in .*test_images"):
+        open_test(DataSettings(root=tmp_path))
+    write_csv(tmp_path / "sample_submission.csv", "id,rle", "test_a,")
+    with pytest.raises(UserError, match="'test_b', 'test_c' are not in .*sample_submission.csv"):
+        open_test(DataSettings(root=tmp_path))
+    assert open_test(DataSettings(root=tmp_path, exclude=["test_[bc]"])).ids == ["test_a"]
+    with pytest.raises(UserError, match="'test_a' of .* have no image in .* or data.exclude leaves it out"):
+        open_test(DataSettings(root=tmp_path, exclude=["test_a"]))
+
+
+def test_sample_rows_of_one_image_are_one_row(tmp_path):
+    simple(tmp_path, ["a", "b"])
+    write_csv(tmp_path / "sample_submission.csv", "ImageId,EncodedPixels", "test_b,-1", "test_a,-1", "test_b,1 1")
+    assert [row.values for row in open_test(DataSettings(root=tmp_path)).rows] == [("test_b", "-1"), ("test_a", "-1")]
+
+
+def test_sample_keeps_other_columns(tmp_path):
+    simple(tmp_path, ["a"])
+    write_csv(tmp_path / "sample_submission.csv", "id,height,rle,Usage", "test_a,9,,Public")
+    test = open_test(DataSettings(root=tmp_path))
+    assert test.rle_column == 2 and test.rows[0].values == ("test_a", "9", "", "Public")
+
+
+def test_without_a_sample_there_is_a_row_for_each_image_and_class(tmp_path):
+    simple(tmp_path, ["b", "a"])
+    test = open_test(DataSettings(root=tmp_path, sample_submission=None))
+    assert test.columns == ["id", "rle"] and [row.values for row in test.rows] == [("test_a", ""), ("test_b", "")]
+    test = open_test(DataSettings(root=tmp_path, sample_submission=None, classes=["x", "y"]))
+    assert test.columns == ["id", "class", "rle"] and test.rows[1].values == ("test_a", "y", "")
+    write_csv(tmp_path / "sample_submission.csv", "Image_Label,EncodedPixels")
+    test = open_test(DataSettings(root=tmp_path, classes=["x", "y"]))
+    assert [row.values for row in test.rows][:2] == [("test_a_x", ""), ("test_a_y", "")]
+
+
+# ---- checking everything --------------------------------------------------------------------------------------------
+
+
+def test_inspect_all_tells_size_coverage_and_hash(tmp_path):
+    masks = simple(tmp_path)
+    copy = tmp_path / "train_images" / "b.png"
+    with Image.open(tmp_path / "train_images" / "a.png") as image:
+        image.save(copy, compress_level=1)
+    training = open_training(DataSettings(root=tmp_path))
+    facts = inspect_all(training)
+    assert [fact.id for fact in facts] == ["a", "b", "c"]
+    for fact in facts:
+        image = cv2.imread(str(training.image_path(fact.id)))[:, :, ::-1]
+        assert (fact.height, fact.width) == SHAPE
+        assert fact.coverage == (masks[fact.id].mean(),)
+        assert fact.sha256 == hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    assert facts[0].sha256 == facts[1].sha256 != facts[2].sha256
+
+
+def test_the_hash_tells_shapes_apart(tmp_path):
+    for id, shape in (("a", (2, 8)), ("b", (4, 4))):
+        save(tmp_path / "train_images" / f"{id}.png", np.zeros(shape, np.uint8))
+    write_csv(tmp_path / "train.csv", "id,rle", "a,", "b,")
+    first, second = inspect_all(open_training(DataSettings(root=tmp_path)))
+    assert first.sha256 != second.sha256
+
+
+def test_inspect_all_lists_the_first_bad_files_and_counts_them(tmp_path):
+    simple(tmp_path, [f"{n}" for n in range(9)])
+    for n in (1, 3, 5, 8):
+        path = tmp_path / "train_images" / f"{n}.png"
+        path.write_bytes(path.read_bytes()[:-20])
+    (tmp_path / "train_images" / "4.png").unlink()
+    training = open_training(DataSettings(root=tmp_path, masks_without_image="skip"))
+    (tmp_path / "train_images" / "6.png").unlink()
+    with pytest.raises(UserError) as caught:
+        inspect_all(training)
+    message = str(caught.value)
+    assert message.startswith("5 of 8 training images cannot be used: ") and "and 2 more" in message
+    assert all(f"{n}.png" in message for n in (1, 3, 5)) and "8.png" not in message and "\n" not in message
+
+
+# ---- anything at all ------------------------------------------------------------------------------------------------
+
+runs = st.lists(st.tuples(st.integers(1, 112), st.integers(1, 6) | st.integers(1, 12)), max_size=4)
+likely_texts = runs.map(lambda pairs: " ".join(f"{start} {length}" for start, length in pairs))
+likely_rows = st.tuples(st.sampled_from(["a", "b", "c", "a.png", " c"]), likely_texts).map(",".join)
+cells = st.one_of(
+    st.sampled_from(["a", "a.png", "d", "", "..", "a_x", "1 1", "1 0", "117 1", "117 2", "1 9 5 9", "-1"]),
+    st.text('0123456789 -,"ab.\n', max_size=12),
+    st.text(max_size=6),
+)
+any_rows = st.lists(cells, min_size=1, max_size=3).map(",".join)
+
+
+def paint(rows: list[list[str]], id: str, empty: str) -> np.ndarray:
+    """The mask of an image by the definition, run by run, from the rows (id, ..., run lengths) of a table."""
+    mask = np.zeros(SHAPE[::-1], np.uint8)  # transposed, so that its pixels lie down the columns
+    for row in rows:
+        if row[0].strip().removesuffix(".png") == id and row[-1].strip() not in ("", empty):
+            numbers = [int(number) for number in row[-1].split()]
+            for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+                assert 1 <= start < start + length <= mask.size + 1
+                mask.ravel()[start - 1 : start - 1 + length] = 1
+    return mask.T
+
+
+@settings(max_examples=FUZZ_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    header=st.sampled_from(["id,rle", "id,rle", "ImageId, EncodedPixels", "id,note,rle", "id", "x,y,z"]),
+    rows=st.lists(likely_rows, max_size=6) | st.lists(st.one_of(likely_rows, any_rows), max_size=6),
+    instances=st.sampled_from([True, True, False]),
+    empty=st.sampled_from(["", "-1", "-", "1 0"]),
+    policy=st.sampled_from(["empty", "skip", "error"]),
+)
+def test_any_table_gives_the_right_masks_or_a_clear_error(tmp_path_factory, header, rows, instances, empty, policy):
+    root = tmp_path_factory.getbasetemp() / "any"
+    if not root.exists():
+        simple(root)
+    (root / "train.csv").write_text("\n".join([header, *rows]), errors="replace")
+    layout = DataSettings(
+        root=root,
+        instances=instances,
+        rle=RleSettings(empty=empty),
+        images_without_mask=policy,
+        masks_without_image="error" if policy == "error" else "skip",
+    )
+    try:
+        training = open_training(layout)
+        masks = {id: training.read_mask(id) for id in training.ids}
+    except UserError as error:
+        assert str(root) in str(error) or "data." in str(error)
+        assert "\n" not in str(error)
+        return
+    event("masks read")
+    with (root / "train.csv").open(newline="") as file:
+        written = [row for row in csv.reader(file, skipinitialspace=True) if row][1:]
+    for id, mask in masks.items():
+        np.testing.assert_array_equal(mask[:, :, 0], paint(written, id, empty))

@@ -1,0 +1,105 @@
+"""Counting components on runs against skimage, and what is said of right and wrong conventions."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.measure import label
+
+from lib.config.schema import DataSettings, RleSettings
+from lib.data.competition import open_training
+from lib.data.rle_check import candidates, check_convention, count_components
+from lib.masks.rle import encode
+
+masks = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+    lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 1))
+)
+
+
+@given(masks, st.sampled_from(candidates(RleSettings())))
+def test_components_are_those_of_skimage(mask, convention):
+    expected = label(mask, connectivity=2).max()
+    assert count_components([encode(mask, convention)], mask.shape, convention) == expected
+
+
+@given(masks)
+def test_runs_out_of_order_or_overlapping_count_as_their_pixels(mask):
+    numbers = encode(mask).split()
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+    text = " ".join(" ".join(pair) for pair in [*pairs[::-1], *pairs[:1]])
+    assert count_components([text], mask.shape, RleSettings()) == label(mask, connectivity=2).max()
+
+
+def write(root, shape, convention: RleSettings, count: int = 30) -> DataSettings:
+    """Upright boxes, as run lengths in train.csv and as npy in masks/."""
+    random, rows = np.random.default_rng(0), ["id,rle"]
+    for folder in ("train_images", "masks"):
+        (root / folder).mkdir()
+    for number in range(count):
+        mask = np.zeros(shape, np.uint8)
+        top, left = random.integers(0, shape[0] // 2), random.integers(0, shape[1] // 2)
+        mask[top : top + shape[0] // 3, left : left + shape[1] // 4] = 1
+        np.save(root / "train_images" / f"{number}.npy", random.integers(0, 255, (*shape, 3), dtype=np.uint8))
+        np.save(root / "masks" / f"{number}.npy", mask)
+        rows.append(f"{number},{encode(mask, convention)}")
+    (root / "train.csv").write_text("\n".join(rows))
+    return DataSettings(root=root)
+
+
+@pytest.mark.parametrize("written", candidates(RleSettings())[:4] + [RleSettings(base=0, starts="relative")])
+@pytest.mark.parametrize("declared", [RleSettings(), RleSettings(order="row"), RleSettings(base=0, starts="relative")])
+def test_masks_as_images_tell_every_convention(tmp_path, written, declared):
+    layout = write(tmp_path, (24, 37), written).model_copy(update={"rle": declared, "compare_masks": "masks"})
+    verdict = check_convention(open_training(layout))
+    assert verdict.is_wrong == (written != declared)
+    if verdict.is_wrong:
+        assert f"as {written.order}s, from {written.base}, {written.starts} starts it is 1.000" in verdict.text
+    else:
+        assert verdict.text == "IoU 1.000 with masks over 24 masks"
+
+
+@pytest.mark.parametrize("order", ["column", "row"])
+def test_components_tell_the_order(tmp_path, order):
+    layout = write(tmp_path, (24, 37), RleSettings(order=order))
+    verdict = check_convention(open_training(layout))
+    assert verdict.is_wrong == (order == "row")
+    assert ("as rows, from 1, absolute starts there are 24" in verdict.text) == verdict.is_wrong
+
+
+@pytest.mark.parametrize("order", ["column", "row"])
+def test_edges_tell_the_order_of_square_images(tmp_path, order):
+    layout = write(tmp_path, (40, 40), RleSettings(order=order))
+    for path in (tmp_path / "masks").iterdir():
+        noise = np.random.default_rng(0).integers(0, 40, (40, 40, 3))
+        np.save(tmp_path / "train_images" / path.name, (noise + 200 * np.load(path)[:, :, None]).astype(np.uint8))
+    verdict = check_convention(open_training(layout))
+    assert verdict.is_wrong == (order == "row") and "edges under the borders of 24 masks are" in verdict.text
+
+
+def test_square_images_of_noise_do_not_tell_the_order(tmp_path):
+    layout = write(tmp_path, (30, 30), RleSettings(order="row"))
+    verdict = check_convention(open_training(layout))
+    assert not verdict.is_wrong and verdict.text.startswith("the order cannot be told from these masks")
+
+
+def test_relative_starts_read_as_absolute(tmp_path):
+    layout = write(tmp_path, (24, 37), RleSettings(base=0, starts="relative"))
+    verdict = check_convention(open_training(layout))
+    assert verdict.is_wrong and "relative starts there are 24" in verdict.text
+
+
+def test_images_and_table_that_hold_other_masks(tmp_path):
+    layout = write(tmp_path, (24, 37), RleSettings()).model_copy(update={"compare_masks": "masks"})
+    for path in (tmp_path / "masks").iterdir():
+        np.save(path, np.load(path)[::-1, ::-1])
+    verdict = check_convention(open_training(layout))
+    assert verdict.is_wrong and "they are other masks" in verdict.text
+
+
+def test_nothing_to_check(tmp_path):
+    layout = write(tmp_path, (24, 37), RleSettings())
+    verdict = check_convention(open_training(layout.model_copy(update={"train_masks": "masks"})))
+    assert not verdict.is_wrong and verdict.text.startswith("not checked: no run lengths")
+    (tmp_path / "train.csv").write_text("id,rle\n" + "\n".join(f"{number}," for number in range(30)))
+    assert "no training mask with pixels" in check_convention(open_training(layout)).text

@@ -1,0 +1,70 @@
+"""What a CPU computes slowly is computed another way, with the same result."""
+
+import subprocess
+import sys
+
+import torch
+from torch import nn
+
+from lib.config.schema import ModelSettings
+from lib.model.device import compute_slow_gradients_in_float32
+from lib.model.network import build_untrained
+
+FAULTS = """
+import resource, sys, torch
+from lib.model.device import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory(torch.device("cpu"))
+b"x" * 100_000_000
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    b"x" * 100_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_only_depthwise_convolutions_other_than_plain_ones_leave_bf16():
+    kinds = {
+        "dense": nn.Conv2d(4, 4, 5),
+        "grouped": nn.Conv2d(4, 4, 5, groups=2),
+        "one channel": nn.Conv2d(1, 1, 5),
+        "plain": nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        "large": nn.Conv2d(4, 4, 5, groups=4),
+        "strided": nn.Conv2d(4, 4, 3, stride=2, groups=4),
+        "dilated": nn.Conv2d(4, 4, 3, dilation=2, groups=4),
+    }
+    network = nn.ModuleDict(kinds)
+    compute_slow_gradients_in_float32(network, torch.device("cpu"), "bf16")
+    with torch.autocast("cpu", torch.bfloat16):
+        types = {name: layer(torch.ones(1, layer.in_channels, 16, 16)).dtype for name, layer in kinds.items()}
+    assert {name for name, dtype in types.items() if dtype == torch.float32} == {"large", "strided", "dilated"}
+
+
+def test_an_efficientnet_keeps_its_names_and_computes_the_same():
+    torch.manual_seed(0)
+    network = build_untrained(ModelSettings(weights="random"), class_count=1).eval()  # statistics of no batch
+    names = list(network.state_dict())
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+
+    def gradient(bf16: bool) -> torch.Tensor:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = network(images)
+        logits.float().sigmoid().mean().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in network.network.encoder.parameters()])
+
+    expected = gradient(bf16=False)
+    compute_slow_gradients_in_float32(network, torch.device("cpu"), "bf16")
+    assert list(network.state_dict()) == names
+    assert torch.equal(gradient(bf16=False), expected)
+    assert torch.nn.functional.cosine_similarity(gradient(bf16=True), expected, dim=0) > 0.9
+
+
+def test_freed_memory_is_used_again_without_being_mapped_anew():
+    def faults(kind: str) -> int:
+        done = subprocess.run([sys.executable, "-c", FAULTS, kind], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    given_back, kept = faults("given back"), faults("kept")
+    assert given_back > 100  # at most 2 MB a fault, where the kernel has large pages
+    assert kept < given_back / 10

@@ -1,0 +1,103 @@
+"""Every architecture takes raw images of any size, learns, and comes back from disk the same."""
+
+import pytest
+import torch
+
+from lib.base.errors import UserError
+from lib.config.schema import ModelSettings
+from lib.model.network import build_pretrained, build_untrained, load_weights, save_weights, start_at_shares
+
+ARCHITECTURES = ["unet", "unet++", "linknet", "fpn", "pspnet", "deeplabv3+", "manet", "pan", "upernet", "segformer"]
+
+
+def tiny(architecture: str) -> ModelSettings:
+    return ModelSettings(architecture=architecture, encoder="resnet10t", weights="random")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_odd_sizes_gradients_and_round_trip(architecture, tmp_path):
+    torch.manual_seed(0)
+    network = build_untrained(tiny(architecture), class_count=2)
+    images = torch.randint(0, 256, (2, 3, 77, 101), dtype=torch.uint8)
+    logits = network.train()(images)
+    assert logits.shape == (2, 2, 77, 101)
+    logits.square().mean().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    save_weights(network, tmp_path / "model.safetensors")
+    again = load_weights(tmp_path / "model.safetensors", tiny(architecture), class_count=2)
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(images), again.eval()(images))
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "deeplabv3"])
+@torch.no_grad()
+def test_a_network_that_sees_nothing_predicts_the_share_of_each_class(architecture):
+    network = build_untrained(tiny(architecture), class_count=3).eval()
+    start_at_shares(network, [0.2, 0.9, 0.0])
+    for name, parameter in network.named_parameters():
+        if not name.endswith("segmentation_head.0.bias"):
+            parameter.zero_()
+    probabilities = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).sigmoid().mean(dim=(0, 2, 3))
+    assert probabilities.tolist() == pytest.approx([0.2, 0.9, 0.01])
+
+
+def test_the_unet_decoder_has_five_levels():
+    network = build_untrained(ModelSettings(weights="random"), class_count=1)
+    assert len(network.network.decoder.blocks) == 5
+
+
+@torch.inference_mode()
+def test_padding_does_not_touch_sizes_that_fit_and_is_cropped_back():
+    network = build_untrained(tiny("unet"), class_count=1).eval()
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    normalised = (image / 255 - network.mean / 255) / (network.std / 255)
+    assert torch.allclose(network(image), network.network(normalised), atol=1e-4)
+    padded = torch.nn.functional.pad(normalised[..., :50, :40], (0, 24, 0, 14), mode="replicate")
+    assert torch.allclose(network(image[..., :50, :40]), network.network(padded)[..., :50, :40], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (ModelSettings(architecture="unett"), "unknown model.architecture 'unett'"),
+        (ModelSettings(encoder="tf_efficientnet_lite00"), "nearest names: tf_efficientnet_lite0"),
+        (ModelSettings(decoder_channels=[8, 8], weights="random"), "does not go with"),
+        (ModelSettings(decoder_channels=64, weights="random"), "must be a list, one number a level, not 64"),
+        (ModelSettings(architecture="fpn", decoder_channels=[64, 32], weights="random"), "must be one number"),
+        (ModelSettings(architecture="linknet", decoder_channels=64, weights="random"), "decoder_channels=null"),
+        (ModelSettings(encoder="vit_tiny_patch16_224", weights="random"), "does not go with"),
+        (ModelSettings(encoder="swin_tiny_patch4_window7_224", weights="random"), "does not go with.*doesn't match"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_sentence_before_training(settings, sentence):
+    with pytest.raises(UserError, match=sentence.replace("+", r"\+")) as caught:
+        build_pretrained(settings, class_count=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_encoder_may_be_of_another_kind_than_a_cnn_with_five_stages():
+    built = build_pretrained(ModelSettings(encoder="pvt_v2_b0", weights="random", decoder_channels=[8] * 5), 1)
+    assert built.network.training
+    with torch.inference_mode():
+        assert built.network.eval()(torch.zeros(1, 3, 50, 70, dtype=torch.uint8)).shape == (1, 1, 50, 70)
+
+
+def test_the_width_of_every_decoder_can_be_set():
+    for architecture in ("fpn", "pspnet", "deeplabv3+", "pan", "upernet", "segformer", "unet", "unet++", "manet"):
+        sizes = []
+        for width in (16, 32):
+            channels = [width] * 5 if architecture in ("unet", "unet++", "manet") else width
+            settings = tiny(architecture).model_copy(update={"decoder_channels": channels})
+            sizes.append(sum(parameter.numel() for parameter in build_untrained(settings, 1).parameters()))
+        assert sizes[0] < sizes[1], architecture
+
+
+def test_dropout_acts_in_training_and_not_in_prediction():
+    torch.manual_seed(0)
+    network = build_untrained(tiny("unet").model_copy(update={"dropout": 0.5}), class_count=1)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        network.train()
+        assert not torch.equal(network(images), network(images))
+        network.eval()
+        assert torch.equal(network(images), network(images))

@@ -1,0 +1,203 @@
+"""Every preset on its competition's own layout: what 01 reads and says, and what 05 writes from planted maps."""
+
+import csv
+import importlib.util
+import json
+from argparse import Namespace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.base.files import write_json
+from lib.data.competition import open_test, open_training
+from lib.masks.metrics import count_images
+from lib.prediction.map_store import MapStore, read_pairs
+from lib.run.folder import open_run
+from lib.run.provenance import test_inputs as inputs_of_test_maps
+from lib.run.provenance import threshold_inputs, training_inputs
+from lib.tuning.thresholds import choose_thresholds
+from tests import REPOSITORY, competitions, stages
+
+PRESETS = sorted(path.stem for path in (REPOSITORY / "configs/competitions").glob("*.yaml"))
+SMALL = [
+    "folds.count=3",
+    "folds.near_duplicates=false",  # noise of 13 pixels a side looks alike
+    "train.workers=0",
+    "postprocess.radii=[1]",
+    "postprocess.areas=[4]",
+]
+TINY = [
+    "model.encoder=resnet10t",
+    "model.weights=random",
+    "model.decoder_channels=[16, 8, 8, 8, 8]",
+    "train.epochs=1",
+    "train.batch_size=2",
+    "train.crop_size=32",
+    "infer.tta=none",
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_random(monkeypatch):
+    monkeypatch.setattr(competitions, "RANDOM", np.random.default_rng(0))
+
+
+@cache
+def stage(script: str):
+    """The function of a numbered script, `prepare` of 01_prepare_folds.py, say."""
+    spec = importlib.util.spec_from_file_location(Path(script).stem, REPOSITORY / script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    names = {"01": "prepare", "02": "train", "03": "choose", "04": "infer", "05": "postprocess"}
+    return getattr(module, names[script[:2]])
+
+
+def preset(name: str) -> Path:
+    return REPOSITORY / "configs/competitions" / f"{name}.yaml"
+
+
+def prepare(name: str, made: competitions.Competition, *overrides: str) -> Path:
+    """Run 01 with the competition's preset on data/; the run's folder."""
+    overrides = ["data.root=data", *SMALL, *made.overrides, *overrides]
+    stage("01_prepare_folds.py")(Namespace(config=preset(name), overrides=overrides))
+    return Path("runs") / name
+
+
+def blurred(masks: list[np.ndarray], scale: int = 1) -> np.ndarray:
+    """Maps uint8 (height, width, classes): certain and uncertain pixels, no two images alike, all right at one half."""
+    layers = [
+        np.where(
+            mask, competitions.RANDOM.integers(180, 256, mask.shape), competitions.RANDOM.integers(0, 70, mask.shape)
+        )
+        for mask in masks
+    ]
+    return np.stack([np.kron(layer, np.ones((scale, scale))) for layer in layers], axis=2).astype(np.uint8)
+
+
+def plant(root: Path, made: competitions.Competition) -> None:
+    """What 02, 03 and 04 leave behind, with maps made from the masks in the place of models."""
+    run, settings = open_run(root)
+    for fold in range(settings.folds.count):
+        run.fold(fold).root.mkdir()
+        run.fold(fold).weights.write_bytes(b"planted")
+        write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
+    data, test = open_training(settings.data), open_test(settings.data)
+    oof, test_maps = (MapStore(folder, tuple(data.classes)) for folder in (run.oof, run.test))
+    for image_id, masks in made.train.items():
+        oof.write(image_id, blurred(masks))
+    for image_id in test.ids:
+        test_maps.write(image_id, blurred(made.test[image_id], made.scale))
+    counts = count_images(read_pairs(oof, data, data.ids, settings.submission.size), data.classes)
+    counts.save(run.oof_counts)
+    table = pd.read_csv(run.folds, dtype={"id": str}).set_index("id").loc[data.ids]
+    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+    write_json(run.threshold, result.to_dict())
+    write_json(run.record("03_oof_threshold"), {"made_from": threshold_inputs(run, settings)})
+    write_json(run.record("04_infer"), {"made_from": inputs_of_test_maps(run, settings)})
+
+
+def read_submission(path: Path) -> tuple[list[str], dict]:
+    """The header, and the run lengths of each mask by the other values, in the file's order; rows of a mask adjoin."""
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    found, last = {}, None
+    for row in rows:
+        key = row[0] if len(row) == 2 else tuple(row[:-1])
+        assert key == last or key not in found
+        found.setdefault(key, []).append(row[-1])
+        last = key
+    return header, found
+
+
+@pytest.fixture(params=competitions.MAKERS)
+def made(request, tmp_path, monkeypatch) -> tuple[str, competitions.Competition]:
+    """A competition in data/ of the working folder, and the name of its preset."""
+    monkeypatch.chdir(tmp_path)
+    for picture in (
+        "lib.report.page.refresh_report",
+        "lib.report.figures.plot_before_after",
+    ):  # slow, and tested elsewhere
+        monkeypatch.setattr(picture, lambda *arguments: None)
+    name = request.param.removesuffix("_first_generation")
+    return name, competitions.MAKERS[request.param](tmp_path / "data")
+
+
+def test_every_preset_has_a_competition():
+    assert sorted(name for name in competitions.MAKERS if not name.endswith("_generation")) == PRESETS
+
+
+def test_planted_maps_come_out_as_the_planted_masks(made, capsys):
+    name, made = made
+    run = prepare(name, made)
+    said = capsys.readouterr().out
+    assert "checked   data.rle" in said and "warning   data.rle" not in said
+    folds = pd.read_csv(run / "folds.csv", dtype={"id": str, "group": str}).set_index("id")
+    assert sorted(folds.index) == sorted(made.train)
+    for image_id, masks in made.train.items():
+        for class_name, mask in zip(made.classes, masks, strict=True):
+            assert folds.loc[image_id, f"coverage_{class_name}"] == pytest.approx(mask.mean(), rel=1e-5)
+    assert folds.group.to_dict() == (made.groups or {image_id: image_id for image_id in made.train})
+
+    plant(run, made)
+    stage("05_postprocess.py")(Namespace(run=run, overrides=[]))
+    said = capsys.readouterr().out
+    assert "as told" in said
+    header, found = read_submission(run / "submission.csv")
+    assert header == made.sample[0]
+    in_sample = dict.fromkeys(row[0] for row in made.sample[1:]) or made.row_of  # a sample may say no more than columns
+    assert list(found) == list(in_sample)
+    for key, texts in found.items():
+        image_id, index = made.row_of[key]
+        truth = made.test[image_id][index]
+        read = [made.rle.read(text, truth.shape) for text in texts]
+        if image_id in made.objects:
+            expected = made.objects[image_id] or [truth]
+            assert sorted(map(bytes, map(np.ascontiguousarray, read))) == sorted(map(bytes, expected))
+            assert np.sum(read, axis=0, dtype=int).max() <= 1
+        else:
+            assert len(read) == 1
+        np.testing.assert_array_equal(np.any(read, axis=0), truth)
+    if made.objects:
+        objects = json.loads((run / "objects.json").read_text())
+        assert objects["metric"] == {"dsb2018": "object AP", "airbus": "object F2"}[name]
+        assert objects["nested"] == objects["in_sample"] == 1
+
+
+def test_a_wrong_convention_is_noticed(made, capsys):
+    name, made = made
+    other = "column" if made.rle.rows else "row"
+    try:
+        prepare(name, made, f"data.rle.order={other}")
+    except Exception as error:  # masks that cannot be read at all
+        assert "goes past the end" in str(error)
+    said = capsys.readouterr().out
+    if name == "contrails":  # masks are images, and no table says the same
+        assert "not checked" in said
+    else:
+        assert "warning   data.rle" in said and "looks wrong" in said
+
+
+@pytest.mark.parametrize("name", ["dsb2018", "severstal", "siim"])
+def test_all_five_stages(name, tmp_path):
+    """With a network too small to learn anything: what is written is valid all the same."""
+    made = competitions.MAKERS[name](tmp_path / "data")
+    said = stages.script(
+        tmp_path, "01_prepare_folds.py", "--config", str(preset(name)), "data.root=data", *SMALL, *TINY
+    )
+    for script in stages.STAGES[1:]:
+        assert said.code == 0, said.err
+        said = stages.script(tmp_path, f"{script}.py", "--run", f"runs/{name}")
+    assert said.code == 0 and "as told" in said.out, said.err
+    run = tmp_path / "runs" / name
+    for image_id, masks in made.train.items():
+        store = MapStore(run / "oof", tuple(made.classes))
+        assert store.read(image_id).shape == (*masks[0].shape, len(masks))
+    header, found = read_submission(run / "submission.csv")
+    assert header == made.sample[0] and list(found) == [row[0] for row in made.sample[1:]]
+    for key, texts in found.items():
+        image_id, index = made.row_of[key]
+        read = [made.rle.read(text, made.test[image_id][index].shape) for text in texts]
+        assert np.sum(read, axis=0, dtype=int).max() <= 1

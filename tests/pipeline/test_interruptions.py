@@ -1,0 +1,155 @@
+"""Killed at any moment and typed again, each stage ends with the files it would have written anyway."""
+
+import functools
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import write_competition
+from tests.stages import (
+    SETTINGS,
+    STAGES,
+    Started,
+    final_files,
+    kill_at_random,
+    kill_at_rename,
+    run_all,
+    script,
+    stage_words,
+)
+
+KILLS = 2  # of each stage at random; benchmarks/kills.py does many more
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, dict[str, float]]:
+    """A folder in which all stages ran undisturbed, and their seconds."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_competition(folder / "data" / "blobs")
+    (folder / "blobs.yaml").write_text(SETTINGS)
+    return folder, run_all(folder)
+
+
+@pytest.fixture
+def other(whole, tmp_path) -> Path:
+    """The same data and settings without a run."""
+    shutil.copytree(whole[0] / "data", tmp_path / "data")
+    shutil.copy(whole[0] / "blobs.yaml", tmp_path)
+    return tmp_path
+
+
+def test_stages_killed_at_random_moments_end_with_the_same_files(whole, other):
+    folder, seconds = whole
+    random = np.random.default_rng()  # other moments each time
+    for stage in STAGES:
+        moments = random.uniform(0, seconds[stage], KILLS)
+        assert kill_at_random(other, stage, moments) <= KILLS
+        ended = script(other, *stage_words(stage))
+        assert ended.code == 0, (moments, ended.err)
+    assert final_files(other) == final_files(folder)
+
+
+def test_killed_where_each_file_is_put_in_place(whole, other):
+    """Before one file, after the next: when a kill is most likely to leave what does not belong together."""
+    for stage in (STAGES[0], STAGES[4]):
+        if stage == STAGES[4]:
+            shutil.copytree(whole[0] / "runs", other / "runs", dirs_exist_ok=True)
+        for number in range(100):
+            ended = script(
+                other, *stage_words(stage), plant=functools.partial(kill_at_rename, number, bool(number % 2))
+            )
+            if ended.code == 0:
+                break
+            assert ended.code == -signal.SIGKILL, ended.err
+        assert number > 1
+    assert final_files(other) == final_files(whole[0])
+
+
+def test_a_fold_killed_at_its_files_ends_the_same(whole, other):
+    """Each process comes one file further than the one before, so every file of a fold is met at least once."""
+    assert script(other, *stage_words(STAGES[0])).code == 0
+    typed = [*stage_words(STAGES[1]), "--folds", "0"]
+    killed = 0
+    for number in range(100):
+        ended = script(other, *typed, plant=functools.partial(kill_at_rename, number, bool(number % 2)))
+        if ended.code == 0:
+            break
+        killed += 1
+        assert ended.code == -signal.SIGKILL, ended.err
+    assert killed > 4
+    prefix = "fold_0/"
+    expected = {name: content for name, content in final_files(whole[0]).items() if name.startswith(prefix)}
+    assert {name: content for name, content in final_files(other).items() if name.startswith(prefix)} == expected
+
+
+def test_two_trainings_of_one_seed_are_equal_and_of_another_are_not(whole, other):
+    assert script(other, *stage_words(STAGES[0])).code == 0
+    fold = other / "runs" / "blobs" / "fold_0"
+    weights = []
+    for overrides in (["train.workers=2"], ["train.seed=1", "--restart"]):
+        assert script(other, *stage_words(STAGES[1]), "--folds", "0", *overrides).code == 0
+        weights.append((fold / "model.safetensors").read_bytes())
+    first = (whole[0] / "runs" / "blobs" / "fold_0" / "model.safetensors").read_bytes()
+    assert weights[0] == first
+    assert weights[1] != first
+
+
+def test_maps_that_are_there_are_not_predicted_again(whole, other):
+    shutil.copytree(whole[0] / "runs", other / "runs")
+    maps = sorted((other / "runs" / "blobs" / "oof").glob("*.png"))
+    for path in maps[::3]:
+        path.unlink()
+    times = {path: path.stat().st_mtime_ns for path in maps if path.exists()}
+    assert script(other, *stage_words(STAGES[2])).code == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert final_files(other) == final_files(whole[0])
+
+
+def test_restart_begins_anew(whole, other):
+    shutil.copytree(whole[0] / "runs", other / "runs")
+    fold = other / "runs" / "blobs" / "fold_1"
+    (fold / "model.safetensors").write_text("damaged")
+    assert "fold 1 is done" in script(other, *stage_words(STAGES[1])).out
+    assert script(other, *stage_words(STAGES[1]), "--restart", "--folds", "1").code == 0
+    assert final_files(other) == final_files(whole[0])
+
+
+def wait_in_epoch_2() -> None:
+    from lib.training.trainer import FoldTraining
+
+    step = FoldTraining.train_step
+
+    def changed(self: FoldTraining, batch: dict, number: int) -> dict:
+        if number == len(self.loader):
+            Path("waiting").write_text("")
+            signal.pause()
+        return step(self, batch, number)
+
+    FoldTraining.train_step = changed
+
+
+def test_ctrl_c_says_what_to_type_and_that_goes_on(whole, other):
+    assert script(other, *stage_words(STAGES[0])).code == 0
+    typed = [*stage_words(STAGES[1]), "--folds", "0", "train.workers=1", "--restart"]
+    started = Started(other, typed, wait_in_epoch_2)
+    while not (other / "waiting").exists():
+        assert started.process.is_alive()
+        os.sched_yield()
+    started.kill(signal.SIGINT)
+    ended = started.end()
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+    said = ended.err.splitlines()[-1].partition("to go on, type: python ")[2].split()
+    assert [Path(said[0]).name, *said[1:]] == typed[:-1]  # with --restart it would begin anew
+    ended = script(other, *typed[:-1])
+    assert ended.code == 0
+    assert "epoch 1/2" not in ended.out
+    found, expected = (path / "runs" / "blobs" / "fold_0" for path in (other, whole[0]))
+    assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+    histories = [pd.read_csv(path / "history.csv").drop(columns="images_per_second") for path in (found, expected)]
+    pd.testing.assert_frame_equal(*histories)

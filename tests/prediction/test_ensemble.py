@@ -1,0 +1,175 @@
+"""Ensembles of runs: the five stages on two members, weights and worth against plain loops, and what is refused."""
+
+import itertools
+import json
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.config.load import load_settings
+from lib.data.competition import TrainingData, open_training
+from lib.prediction.ensemble import average, find_weights, trials
+from lib.prediction.map_store import MapStore
+from lib.tools.summary import summarise
+from tests.conftest import write_competition
+from tests.stages import SETTINGS, STAGES, Ended, script
+
+NAMES = ["runs/first", "runs/second"]
+BOTH = f"ensemble: {{members: [{', '.join(NAMES)}]}}\ninfer: {{tta: none}}\npostprocess: {{steps: [fill]}}\n"
+
+
+def typed(folder: Path, *words: str) -> Ended:
+    ended = script(folder, *words)
+    assert ended.code == 0, ended.err
+    return ended
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory) -> Path:
+    """Two trained members without maps, and an ensemble that has gone through all five stages."""
+    folder = tmp_path_factory.mktemp("user")
+    write_competition(folder / "data" / "blobs", training=12, test=3)
+    (folder / "blobs.yaml").write_text(SETTINGS)
+    (folder / "both.yaml").write_text(BOTH)
+    for seed, name in enumerate(NAMES):
+        own = [f"name={Path(name).name}", f"train.seed={seed}", "train.epochs=1"]
+        typed(folder, f"{STAGES[0]}.py", "--config", "blobs.yaml", *own)
+        typed(folder, f"{STAGES[1]}.py", "--run", name)
+    typed(folder, f"{STAGES[0]}.py", "--config", "both.yaml", "ensemble.weights=search")
+    said = typed(folder, f"{STAGES[1]}.py", "--run", "runs/both").out
+    assert "nothing to train" in said and "python 03_oof_threshold.py --run runs/both" in said
+    for stage in STAGES[2:]:
+        typed(folder, f"{stage}.py", "--run", "runs/both")
+    return folder
+
+
+def read(path: Path) -> np.ndarray:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def test_maps_are_the_members_maps_averaged_with_the_weights_told(user):
+    run = user / "runs" / "both"
+    found = json.loads((run / "ensemble.json").read_text())
+    assert list(found["weights"]) == NAMES
+    folds = pd.read_csv(run / "folds.csv").set_index("id").fold
+    for image_id, fold in folds.items():
+        members = [read(user / name / "oof" / f"{image_id}.png").astype(float) for name in NAMES]
+        expected = sum(w * one for w, one in zip(found["of_fold"][f"fold_{fold}"], members, strict=True))
+        assert np.abs(read(run / "oof" / f"{image_id}.png") - expected).max() <= 0.51
+    for path in (run / "test").glob("*.png"):
+        used = {name: weight for name, weight in found["weights"].items() if weight}
+        expected = sum(weight * read(user / name / "test" / path.name).astype(float) for name, weight in used.items())
+        assert np.abs(read(path) - expected).max() <= 0.51
+    assert len(pd.read_csv(run / "submission.csv")) == 3
+
+
+def test_the_summary_names_the_members(user, monkeypatch, capsys):
+    monkeypatch.chdir(user)
+    summarise(Namespace(run=Path("runs/both"), solution=user / "data" / "blobs" / "solution.csv"))
+    said = capsys.readouterr().out
+    assert all(name in said for name in NAMES) and "submission.csv" in said
+
+
+def test_a_member_with_other_weights_makes_the_later_stages_refuse(user, tmp_path):
+    folder = tmp_path / "user"
+    shutil.copytree(user, folder)
+    weights = folder / NAMES[0] / "fold_1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    for stage in STAGES[3:]:
+        refused = script(folder, f"{stage}.py", "--run", "runs/both")
+        assert refused.code == 2 and "03_oof_threshold.py --run runs/both" in refused.err
+    typed(folder, f"{STAGES[2]}.py", "--run", "runs/both")
+    typed(folder, f"{STAGES[3]}.py", "--run", "runs/both")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["ensemble.members=[runs/first, runs/other]"], "runs/other has other folds or classes than runs/first"),
+        (["ensemble.members=[runs/first, runs/both]"], "runs/both is an ensemble itself"),
+        (["ensemble.members=[runs/first, runs/none]"], "runs/none is not a run folder"),
+        (["ensemble.members=[runs/first, runs/first]"], "none of them twice"),
+        (["ensemble.weights=[1, 2, 3]"], "3 numbers for 2 members"),
+        (["folds.count=4"], "leave these out"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused_in_one_sentence(user, overrides, sentence):
+    if not (user / "runs" / "other").exists():
+        own = ["name=other", "folds.seed=5", "folds.count=4"]
+        typed(user, f"{STAGES[0]}.py", "--config", "blobs.yaml", *own)
+    refused = script(user, f"{STAGES[0]}.py", "--config", "both.yaml", "name=refused", *overrides)
+    assert refused.code == 2
+    assert sentence in refused.err and refused.err.count("\n") == 1
+
+
+@pytest.fixture
+def planted(competition, tmp_path) -> tuple[TrainingData, list[MapStore], pd.DataFrame]:
+    """Three members' maps: the truth with noise of growing strength, the last one noise alone."""
+    (tmp_path / "plain.yaml").write_text(f"data: {{root: {competition}}}")
+    data = open_training(load_settings(tmp_path / "plain.yaml").data)
+    random = np.random.default_rng(0)
+    stores = [MapStore(tmp_path / str(number), tuple(data.classes)) for number in range(3)]
+    for image_id in data.ids:
+        truth = data.read_mask(image_id)
+        for store, signal, noise in zip(stores, (90, 60, 0), (50, 60, 80), strict=True):
+            maps = 128 + signal * (truth - 0.5) + random.normal(0, noise, truth.shape)
+            store.write(image_id, np.clip(maps, 0, 255).astype(np.uint8))
+    return data, stores, pd.DataFrame({"id": data.ids, "fold": np.arange(len(data.ids)) % 3})
+
+
+def nested_by_hand(data, stores, table, rows: list[tuple]) -> float:
+    """Mean Dice, each fold at the weights and threshold that score best on the other folds, by plain loops."""
+    dice = {}
+    for image_id in table.id:
+        truth = data.read_mask(image_id)[..., 0] > 0
+        maps = [store.read(image_id)[..., 0].astype(np.float32) for store in stores]
+        for row in rows:
+            mean = np.rint(sum(np.float32(w) * one for w, one in zip(row, maps, strict=True)))
+            for t in range(1, 256):
+                mask = mean >= t
+                size = mask.sum() + truth.sum()
+                dice[image_id, row, t] = 2 * (mask & truth).sum() / size if size else 1.0
+    scores = []
+    for fold in range(3):
+        others = table.id[table.fold != fold]
+        choices = itertools.product(rows, range(1, 256))
+        row, t = max(choices, key=lambda choice: round(np.mean([dice[i, *choice] for i in others]), 12))
+        scores += [dice[i, row, t] for i in table.id[table.fold == fold]]
+    return float(np.mean(scores))
+
+
+def test_weights_and_worth_are_those_of_plain_loops(planted, tmp_path):
+    data, stores, table = planted
+    data.ids = data.ids[:9]
+    table = table[:9]
+    (tmp_path / "three.yaml").write_text("ensemble: {members: [a, b, c], weights: [2, 1, 1]}")
+    found = find_weights(stores, load_settings(tmp_path / "three.yaml"), data, table)
+    assert found["weights"] == {"a": 0.5, "b": 0.25, "c": 0.25}
+    assert found["nested"] == pytest.approx(nested_by_hand(data, stores, table, [(0.5, 0.25, 0.25)]))
+    assert found["alone"]["b"] == pytest.approx(nested_by_hand(data, stores, table, [(0, 1, 0)]))
+    assert found["without"]["b"] == pytest.approx(nested_by_hand(data, stores, table, [(2 / 3, 0, 1 / 3)]))
+
+
+def test_the_search_finds_who_is_worth_what(planted, tmp_path):
+    data, stores, table = planted
+    (tmp_path / "three.yaml").write_text("ensemble: {members: [a, b, c], weights: search}")
+    found = find_weights(stores, load_settings(tmp_path / "three.yaml"), data, table)
+    first, second, noise = found["weights"].values()
+    assert first > second > 0 and noise <= 1 / 6
+    assert found["nested"] > found["alone"]["a"] > found["alone"]["b"] > found["alone"]["c"]
+    assert found["without"]["a"] < found["without"]["b"] < found["nested"]
+
+
+def test_every_weighting_is_tried_once_and_adds_up_to_one():
+    for members in (2, 3, 4, 5):
+        together, without, alone = trials("search", members)
+        assert len(set(together)) == len(together)
+        assert np.allclose(np.sum(together, axis=1), 1) and set(alone) <= set(together)
+        assert all(row[member] == 0 for member in range(members) for row in without[member])
+    assert trials([3, 1], 2)[0] == [(0.75, 0.25)]
+    assert average([np.full((1, 1, 1), 10, np.uint8), np.full((1, 1, 1), 21, np.uint8)], (0.5, 0.5))[0, 0, 0] == 16

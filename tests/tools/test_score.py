@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.base.errors import UserError
+from lib.config.schema import DataSettings, ObjectSettings, RleSettings, Settings, SubmissionSettings, ThresholdSettings
+from lib.masks.rle import encode
+from lib.tools.score import score_submission
+
+STANDARD = Settings(name="x")
+
+
+def write(path: Path, rows: list[tuple], columns: tuple = ("id", "rle")) -> Path:
+    pd.DataFrame(rows, columns=list(columns)).to_csv(path, index=False)
+    return path
+
+
+def test_dice_by_hand(tmp_path):
+    truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", ""), ("c", ""), ("d", "10 2")])
+    predicted = write(tmp_path / "submission.csv", [("d", ""), ("c", "5 1"), ("b", ""), ("a", "3 4 9 2")])
+    score = score_submission(predicted, truth, STANDARD)
+    assert score.score == pytest.approx((2 * 2 / (4 + 6) + 1 + 0 + 0) / 4)
+    assert score.all_empty == 0.5 and score.masks == 4
+
+
+@pytest.mark.parametrize("convention", [RleSettings(), RleSettings(order="row", base=0, starts="relative", empty="-1")])
+def test_equals_dice_of_the_arrays(tmp_path, convention):
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 20, 13, 17)) < rng.choice([0, 0.1, 0.6], (2, 20, 1, 1))
+    paths = [
+        write(tmp_path / name, [(f"{i}", encode(mask, convention)) for i, mask in enumerate(part)])
+        for name, part in zip(("submission.csv", "solution.csv"), masks, strict=True)
+    ]
+    predicted, truth = masks
+    total = predicted.sum((1, 2)) + truth.sum((1, 2))
+    expected = np.where(total == 0, 1, 2 * (predicted & truth).sum((1, 2)) / np.maximum(total, 1))
+    assert score_submission(*paths, Settings(name="x", data=DataSettings(rle=convention))).score == pytest.approx(
+        expected.mean()
+    )
+
+
+def test_classes_objects_and_further_columns(tmp_path):
+    truth = write(
+        tmp_path / "solution.csv",
+        [("public", "a", "1", "1 2"), ("private", "a", "1", "7 2"), ("public", "a", "2", "1 1")],
+        ("usage", "image", "class", "rle"),
+    )
+    columns = ("image", "class", "rle")
+    predicted = write(tmp_path / "submission.csv", [("a", "2", "1 1"), ("a", "1", "2 1"), ("a", "1", "7 1")], columns)
+    score = score_submission(predicted, truth, STANDARD)
+    assert score.masks == 2 and score.score == pytest.approx((2 * 2 / (4 + 2) + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "1 4")], "submission.csv has no row of the mask b"),
+        ([("a", "1 4"), ("b", ""), ("c", "")], "solution.csv has no row of the mask c"),
+        ([("a", "1 4 5"), ("b", "")], "mask of a: .*3 numbers"),
+        ([], "has no rows"),
+    ],
+)
+def test_bad_submissions(tmp_path, rows, message):
+    truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", "")])
+    with pytest.raises(UserError, match=message):
+        score_submission(write(tmp_path / "submission.csv", rows), truth, STANDARD)
+
+
+def test_solution_without_the_columns(tmp_path):
+    truth = write(tmp_path / "solution.csv", [("a", "1 4")], ("id", "mask"))
+    with pytest.raises(UserError, match="no column 'rle'"):
+        score_submission(write(tmp_path / "submission.csv", [("a", "")]), truth, STANDARD)
+
+
+def test_the_metric_is_that_of_the_settings(tmp_path):
+    truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", "1 10")])
+    predicted = write(tmp_path / "submission.csv", [("a", "1 2"), ("b", "1 10")])
+    for metric, expected in (("dice_global", 24 / 26), ("iou", 0.75), ("iou_sweep", 0.5)):
+        settings = Settings(name="x", threshold=ThresholdSettings(metric=metric))
+        score = score_submission(predicted, truth, settings)
+        assert score.score == pytest.approx(expected) and str(score).startswith(metric) and score.all_empty == 0
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("ap", (0.5 * 1 / 3 + 1) / 2), ("f_beta", (0.5 * 5 / 10 + 1) / 2)])
+def test_objects_are_scored_as_objects(tmp_path, metric, expected):
+    """Of two ships one is found with IoU .75, which exceeds five of ten limits; a false alarm; an empty image."""
+    settings = Settings(name="x", submission=SubmissionSettings(rows="instance"), objects=ObjectSettings(metric=metric))
+    truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("a", "10 4"), ("b", "")])
+    predicted = write(tmp_path / "submission.csv", [("a", "1 3"), ("a", "20 4"), ("b", "")])
+    score = score_submission(predicted, truth, settings)
+    assert score.score == pytest.approx(expected) and score.all_empty == 0.5 and score.masks == 2
+    overlapping = write(tmp_path / "submission.csv", [("a", "1 3"), ("a", "3 4"), ("b", "")])
+    with pytest.raises(UserError, match="mask of a: objects 1 and 2 overlap"):
+        score_submission(overlapping, truth, settings)
