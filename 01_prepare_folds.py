@@ -4,35 +4,29 @@ reads    a settings file and the training images and masks it points to
 writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, coverage), duplicates.csv
 next     python 02_train.py --run runs/NAME
 
-Images of one group, and duplicates of one image, share a fold. Folds that are there are never replaced by others.
-An ensemble (ensemble.members) takes over its members' folds, and goes on with 03.
+Images of one group, and duplicates of one image, share a fold. Existing folds are never replaced by others.
+An ensemble (ensemble.members) takes over its members' folds and continues with 03.
 """
 
 import argparse
-from pathlib import Path
 
-from lib.base.cli import Closing, parser, run_stage
+from lib.base.cli import StageSummary
+from lib.run.stage import first_stage_parser, run_stage
 
 
-def prepare(arguments: argparse.Namespace) -> Closing:
-    from lib.config.load import load_settings
-
-    settings = load_settings(arguments.config, arguments.overrides)
-
+def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.base.files import write_text
     from lib.data.competition import inspect_all, open_training
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
     from lib.data.rle_check import check_convention, describe
     from lib.report.page import refresh_report
-    from lib.run.folder import RunFolder
     from lib.run.lock import lock_run
     from lib.run.provenance import StageRecord
 
-    run = RunFolder(Path("runs") / settings.name)
-    record = StageRecord(run, "01_prepare_folds")
     if settings.ensemble.members:
-        return prepare_ensemble(run, settings, record)
+        return prepare_ensemble(run, settings)
+    record = StageRecord(run, "01_prepare_folds")
     data = open_training(settings.data)
     verdict = check_convention(data)
     print(f"{'warning' if verdict.is_wrong else 'checked'}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
@@ -55,25 +49,25 @@ def prepare(arguments: argparse.Namespace) -> Closing:
     print(f"\n{fold_table(table)}\n")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
-    return Closing([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)
+    return StageSummary([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)
 
 
-def prepare_ensemble(run, settings, record) -> Closing:
+def prepare_ensemble(run, settings) -> StageSummary:
     """Take over the members' folds, data and classes."""
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.members import adopt_folds
+    from lib.run.provenance import StageRecord
 
+    record = StageRecord(run, "01_prepare_folds")
     run.root.mkdir(parents=True, exist_ok=True)
     lock_run(run)
     settings = adopt_folds(run, settings)
     record.begin(settings)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds", "ensemble"}))
     refresh_report(run, settings)
-    return Closing([run.folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
+    return StageSummary([run.folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
 
 
 if __name__ == "__main__":
-    command = parser(__doc__)
-    command.add_argument("--config", type=Path, required=True, metavar="configs/NAME.yaml", help="the settings file")
-    run_stage(prepare, command)
+    run_stage(prepare_folds, first_stage_parser(__doc__))

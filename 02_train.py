@@ -9,14 +9,12 @@ A fold that is done is left alone; an interrupted one goes on where it stopped. 
 
 import argparse
 
-from lib.base.cli import Closing, run_parser, run_stage
+from lib.base.cli import StageSummary
+from lib.base.errors import UserError
+from lib.run.stage import run_stage, stage_parser
 
 
-def train(arguments: argparse.Namespace) -> Closing | None:
-    from lib.run.folder import open_run
-
-    run, settings = open_run(arguments.run, arguments.overrides)
-
+def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first, wait_for_all
     from lib.data.competition import open_training
     from lib.data.folds import read_folds
@@ -27,7 +25,7 @@ def train(arguments: argparse.Namespace) -> Closing | None:
     record = StageRecord(run, "02_train")
     if settings.ensemble.members:
         print(f"an ensemble has nothing to train; its members are {', '.join(map(str, settings.ensemble.members))}")
-        return Closing([], f"python 03_oof_threshold.py --run {run.root}", 0)
+        return StageSummary([], f"python 03_oof_threshold.py --run {run.root}", 0)
     made_from = training_inputs(run, settings)
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
@@ -43,21 +41,21 @@ def train(arguments: argparse.Namespace) -> Closing | None:
         if is_first():
             print(f"fold {fold} is done; --restart --folds {fold} trains it again")
     record.begin(settings)
+    if missing := [fold for fold in folds if fold not in done]:
+        from lib.training.trainer import train_folds  # torch, which takes seconds to load
 
-    from lib.training.trainer import train_folds
-
-    train_folds([fold for fold in folds if fold not in done], run, table, data, settings, made_from)
+        train_folds(missing, run, table, data, settings, made_from)
     if not is_first():
         return None
     seconds = record.write(made_from)
     refresh_report(run, settings)
-    return Closing([run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
+    return StageSummary(
+        [run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds
+    )
 
 
 def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:
     """The folds named on the command line, or all. Raises UserError for one that does not exist."""
-    from lib.base.errors import UserError
-
     wrong = [number for number in numbers or [] if not 0 <= number < count]
     if wrong:
         raise UserError(f"--folds {wrong[0]}: the run has folds 0 to {count - 1}")
@@ -65,7 +63,7 @@ def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    command = run_parser(__doc__)
+    command = stage_parser(__doc__)
     command.add_argument("--folds", type=int, nargs="+", metavar="K", help="only these folds (default: all)")
     command.add_argument("--restart", action="store_true", help="remove what the folds have and train anew")
     run_stage(train, command)

@@ -10,18 +10,17 @@ the average of its members', whose weights and worth ensemble.json holds.
 
 import argparse
 
-from lib.base.cli import Closing, run_parser, run_stage
+from lib.base.cli import StageSummary
+from lib.run.stage import run_stage, stage_parser
 
 
-def choose(arguments: argparse.Namespace) -> Closing | None:
-    from lib.run.folder import open_run
-
-    run, settings = open_run(arguments.run, arguments.overrides)
-
+def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first
     from lib.base.files import read_json
     from lib.data.competition import open_training
     from lib.data.folds import read_folds
+    from lib.prediction.ensemble import average_out_of_fold, describe
+    from lib.prediction.run_maps import predict_out_of_fold
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.provenance import StageRecord, threshold_inputs
@@ -32,10 +31,6 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
     record.begin(settings)
-
-    from lib.prediction.ensemble import average_out_of_fold, describe
-    from lib.prediction.run_maps import predict_out_of_fold
-
     make_maps = average_out_of_fold if settings.ensemble.members else predict_out_of_fold
     store = make_maps(run, settings, data, table)
     if not is_first():
@@ -46,7 +41,7 @@ def choose(arguments: argparse.Namespace) -> Closing | None:
     if settings.ensemble.members:
         print(describe(read_json(run.ensemble)))
     print(result)
-    return Closing([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds, result.to_dict())
+    return StageSummary([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds, result.to_dict())
 
 
 def choose_on(store, run, settings, data, table):
@@ -67,4 +62,4 @@ def choose_on(store, run, settings, data, table):
 
 
 if __name__ == "__main__":
-    run_stage(choose, run_parser(__doc__))
+    run_stage(cross_validate_threshold, stage_parser(__doc__))

@@ -9,16 +9,15 @@ Maps already there are kept as long as the models that made them are the same.
 
 import argparse
 
-from lib.base.cli import Closing, run_parser, run_stage
+from lib.base.cli import StageSummary
+from lib.run.stage import run_stage, stage_parser
 
 
-def infer(arguments: argparse.Namespace) -> Closing | None:
-    from lib.run.folder import open_run
-
-    run, settings = open_run(arguments.run, arguments.overrides)
-
+def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first
     from lib.data.competition import open_test
+    from lib.prediction.ensemble import average_test
+    from lib.prediction.run_maps import predict_test
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.provenance import StageRecord, require_thresholds, test_inputs
@@ -31,10 +30,6 @@ def infer(arguments: argparse.Namespace) -> Closing | None:
     made_from = test_inputs(run, settings)
     data = open_test(settings.data)
     record.begin(settings)
-
-    from lib.prediction.ensemble import average_test
-    from lib.prediction.run_maps import predict_test
-
     make_maps = average_test if members else predict_test
     make_maps(run, settings, data)
     if not is_first():
@@ -43,8 +38,8 @@ def infer(arguments: argparse.Namespace) -> Closing | None:
     refresh_report(run, settings)
     averaged = f"{len(members)} runs" if members else f"{settings.folds.count} models"
     print(f"{len(data.ids)} test images, each the average of {averaged}")
-    return Closing([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
+    return StageSummary([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
 
 
 if __name__ == "__main__":
-    run_stage(infer, run_parser(__doc__))
+    run_stage(infer, stage_parser(__doc__))

@@ -11,14 +11,11 @@ read back and scored: the score must be the one told.
 
 import argparse
 
-from lib.base.cli import Closing, run_parser, run_stage
+from lib.base.cli import StageSummary
+from lib.run.stage import run_stage, stage_parser
 
 
-def postprocess(arguments: argparse.Namespace) -> Closing:
-    from lib.run.folder import open_run
-
-    run, settings = open_run(arguments.run, arguments.overrides)
-
+def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.base.files import read_json, write_json
     from lib.data.competition import open_test, open_training
     from lib.data.folds import read_folds
@@ -76,8 +73,8 @@ def postprocess(arguments: argparse.Namespace) -> Closing:
     print(f"\nrehearsal: the out-of-fold masks, written as a submission and read back, score {rehearsed:.6f} as told")
     print(f"{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
     written = [run.postprocess, run.report, run.submission]
-    return Closing(written, f"upload {run.submission}", seconds, read_json(run.postprocess))
+    return StageSummary(written, f"upload {run.submission}", seconds, read_json(run.postprocess))
 
 
 if __name__ == "__main__":
-    run_stage(postprocess, run_parser(__doc__))
+    run_stage(postprocess, stage_parser(__doc__))

@@ -23,7 +23,7 @@ from experiments import (
     spread,
 )
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.base.files import read_json, write_json, write_text
 
 BASE = ("augment.preset=medium",)  # of all rows: the demo's settings have another, for its few steps
@@ -160,4 +160,4 @@ def fold_table(results: list[dict]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    run_stage(ablations, parser(__doc__))
+    run_command(ablations, parser(__doc__))

@@ -17,7 +17,7 @@ import pandas as pd
 from experiments import markdown
 from tqdm import tqdm
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.masks.metrics import Counts, pooled
@@ -102,4 +102,4 @@ if __name__ == "__main__":
     command.add_argument("--share", type=float, default=0.5, help="of the groups, known to the search")
     command.add_argument("--draws", type=int, default=40)
     command.add_argument("--limits", type=float, nargs="+", default=[0, 1, 2, 3], help="standard errors")
-    run_stage(compare, command)
+    run_command(compare, command)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from experiments import Run, data_folder, finish, finished_variants, markdown, parser, result_folder
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.base.files import read_json
 from lib.tools.blue_marble import CELL
 from lib.tools.blue_marble import TEST_SHARE as PARTS
@@ -141,4 +141,4 @@ if __name__ == "__main__":
     command = parser(__doc__)
     command.add_argument("--parts", type=int, nargs="+", default=list(range(PARTS)), metavar="K")
     command.set_defaults(seeds=list(range(5)))
-    run_stage(calibration, command)
+    run_command(calibration, command)

@@ -36,7 +36,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.base.files import read_json, write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
@@ -284,4 +284,4 @@ if __name__ == "__main__":
     command.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "blue_marble.yaml")
     command.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2], metavar="K", help="two or more")
     command.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N")
-    run_stage(compare, command)
+    run_command(compare, command)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from ratios import print_ratios
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.data.competition import open_training
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import predict_to_store
@@ -57,4 +57,4 @@ if __name__ == "__main__":
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 02_train.py finished")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--images", type=int, default=64, help="of one size, in each round; whole batches")
-    run_stage(measure, command)
+    run_command(measure, command)

@@ -9,7 +9,7 @@ Stopped, it goes on when typed again. The first row is what the others are compa
 
 from experiments import Run, chosen, comparison, data_folder, finish, finished_variants, markdown, parser
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 
 VARIANTS = {
     "bce": ("bce",),
@@ -51,4 +51,4 @@ def losses(arguments) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(losses, parser(__doc__))
+    run_command(losses, parser(__doc__))

@@ -32,7 +32,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.model.device import best_device, keep_freed_memory, resolve_precision
@@ -148,4 +148,4 @@ if __name__ == "__main__":
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 01_prepare_folds.py made")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--steps", type=int, metavar="N", help="steps of each side in a round (default: an epoch)")
-    run_stage(measure, command)
+    run_command(measure, command)

@@ -1,4 +1,4 @@
-"""The command line of the five scripts: arguments, exit codes, and what to type next."""
+"""The command line: arguments, exit codes, and the summary a stage ends with."""
 
 import argparse
 import json
@@ -24,21 +24,14 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return command
 
 
-def run_parser(doc: str) -> argparse.ArgumentParser:
-    """The parser of a stage that goes on in an existing run folder."""
-    command = parser(doc)
-    command.add_argument("--run", type=Path, required=True, metavar="runs/NAME", help="the run folder made by 01")
-    return command
-
-
 @dataclass(frozen=True)
-class Closing:
-    """What a stage says last: what it wrote, what to type next, and for --json also what it found."""
+class StageSummary:
+    """What a stage says last: what it wrote, what to type next, and for --json also its results."""
 
     written: list[Path]
     next_command: str
     seconds: float
-    found: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
 
     def __str__(self) -> str:
         written = ", ".join(map(str, self.written)) or "nothing"
@@ -46,12 +39,12 @@ class Closing:
 
     def to_json(self) -> str:
         written = list(map(str, self.written))
-        content = {"wrote": written, "next": self.next_command, "seconds": round(self.seconds, 2), **self.found}
+        content = {"wrote": written, "next": self.next_command, "seconds": round(self.seconds, 2), **self.results}
         return json.dumps(content)
 
 
-def run_stage(stage: Callable[[argparse.Namespace], Closing | None], command: argparse.ArgumentParser) -> None:
-    """Parse, run, and leave with 0, with 2 after one clear sentence, or with 130 when interrupted."""
+def run_command(run: Callable[[argparse.Namespace], StageSummary | None], command: argparse.ArgumentParser) -> None:
+    """Parse the arguments and run; exit with 0, with 2 after one clear sentence, or with 130 when interrupted."""
     words = sys.argv[1:]
     settings = [word for word in words if "=" in word and not word.startswith("-")]
     arguments = command.parse_intermixed_args([word for word in words if word not in settings])
@@ -61,9 +54,9 @@ def run_stage(stage: Callable[[argparse.Namespace], Closing | None], command: ar
     silent = as_json or getattr(arguments, "quiet", False)
     try:
         with silence() if silent else nullcontext():
-            closing = stage(arguments)
-        if closing and (as_json or not silent):
-            print(closing.to_json() if as_json else closing)
+            summary = run(arguments)
+        if summary and (as_json or not silent):
+            print(summary.to_json() if as_json else summary)
     except UserError as error:
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
@@ -89,6 +82,6 @@ def leave(message: str, code: int) -> None:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Nothing that is printed meanwhile is seen; bars, too, find that they are not on a terminal."""
+    """Discard all output inside the block; progress bars see that they are not on a terminal."""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield

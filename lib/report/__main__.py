@@ -6,7 +6,7 @@ python -m lib.report runs/NAME
 import argparse
 from pathlib import Path
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -23,4 +23,4 @@ if __name__ == "__main__":
         prog="python -m lib.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_argument("run", type=Path, metavar="runs/NAME")
-    run_stage(report, command)
+    run_command(report, command)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.base.cli import parser, run_stage
+from lib.base.cli import parser, run_command
 from lib.base.files import write_bytes
 from lib.config.load import load_settings
 from lib.config.schema import AUGMENT_PRESETS, AugmentSettings, Settings
@@ -69,4 +69,4 @@ if __name__ == "__main__":
     command = parser(__doc__)
     command.add_argument("config", type=Path, metavar="configs/NAME.yaml", help="the settings file")
     command.add_argument("picture", type=Path, metavar="OUT.png", help="the picture to write")
-    run_stage(draw, command)
+    run_command(draw, command)

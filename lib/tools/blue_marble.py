@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.base.errors import UserError
 from lib.masks.rle import encode
 
@@ -143,4 +143,4 @@ def write_data(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("folder", type=Path, help="where to write; nothing is done if it exists")
-    run_stage(write_data, command)
+    run_command(write_data, command)

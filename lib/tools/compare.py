@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.base.errors import UserError
 from lib.base.files import atomic_path, sha256_of_file, write_json, write_text
 from lib.base.prefetch import THREADS, prefetched
@@ -254,4 +254,4 @@ if __name__ == "__main__":
     )
     command.add_argument("runs", type=Path, nargs="+", metavar="runs/NAME", help="finished runs, the baseline first")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: the baseline's folder)")
-    run_stage(compare, command)
+    run_command(compare, command)

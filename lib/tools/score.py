@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.base.errors import UserError
 from lib.config.load import load_settings
 from lib.config.schema import RleSettings, Settings
@@ -115,4 +115,4 @@ if __name__ == "__main__":
     command.add_argument("submission", type=Path)
     command.add_argument("solution", type=Path)
     command.add_argument("--config", type=Path, help="the settings of the competition")
-    run_stage(score, command)
+    run_command(score, command)

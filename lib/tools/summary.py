@@ -8,7 +8,7 @@ With a solution (a table of run lengths like the submission) both submissions ar
 import argparse
 from pathlib import Path
 
-from lib.base.cli import run_stage
+from lib.base.cli import run_command
 from lib.base.files import read_json
 from lib.run.folder import RunFolder, open_run
 from lib.tools.score import score_submission
@@ -59,4 +59,4 @@ if __name__ == "__main__":
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("run", type=Path, metavar="runs/NAME")
     command.add_argument("--solution", type=Path, help="the true masks of the test images, if they are known")
-    run_stage(summarise, command)
+    run_command(summarise, command)

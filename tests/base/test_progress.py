@@ -12,25 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from lib.base.cli import Closing, parser, run_stage
+from lib.base.cli import StageSummary, parser, run_command
 from lib.base.errors import UserError
 from lib.base.progress import progress
 from tests import REPOSITORY
 
-CLOSING = Closing([Path("a b.csv"), Path("c.json")], "python next.py", 1.234, {"nested": 0.5})
+SUMMARY = StageSummary([Path("a b.csv"), Path("c.json")], "python next.py", 1.234, {"nested": 0.5})
 
 
-def talkative(arguments: argparse.Namespace) -> Closing:
+def talkative(arguments: argparse.Namespace) -> StageSummary:
     print("a table")
     print("a remark", file=sys.stderr)
     warnings.warn("a warning", stacklevel=1)
     assert list(progress("counting", [1, 2, 3], 3)) == [1, 2, 3]
-    return CLOSING
+    return SUMMARY
 
 
 def run(monkeypatch, *words: str, stage=talkative) -> None:
     monkeypatch.setattr(sys, "argv", ["stage.py", *words])
-    run_stage(stage, parser("A stage."))
+    run_command(stage, parser("A stage."))
 
 
 def test_away_from_a_terminal_work_is_one_plain_line(monkeypatch, capsys):
@@ -49,7 +49,7 @@ def test_json_is_all_there_is(monkeypatch, capsys):
 
 
 def test_quiet_is_quiet_but_for_errors(monkeypatch, capsys):
-    def fails(arguments: argparse.Namespace) -> Closing:
+    def fails(arguments: argparse.Namespace) -> StageSummary:
         print("on the way")
         raise UserError("the disk is gone")
 

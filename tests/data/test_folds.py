@@ -1,6 +1,6 @@
 import argparse
+import importlib
 import itertools
-import runpy
 import subprocess
 import sys
 import warnings
@@ -26,6 +26,7 @@ from lib.data.folds import (
     write_folds,
 )
 from lib.run.lock import HELD
+from lib.run.stage import opened
 from tests import REPOSITORY
 
 ROOT = REPOSITORY
@@ -292,10 +293,10 @@ def test_printed_table():
 
 def prepare(*overrides: str) -> str:
     """Run the stage in the present folder and return what it says is to be typed next."""
-    stage = runpy.run_path(str(ROOT / "01_prepare_folds.py"))
-    closing = stage["prepare"](argparse.Namespace(config=Path("demo.yaml"), overrides=list(overrides)))
+    arguments = argparse.Namespace(config=Path("demo.yaml"), overrides=list(overrides))
+    summary = importlib.import_module("01_prepare_folds").prepare_folds(*opened(arguments), arguments)
     HELD.pop().close()  # the lock, for the next process
-    return closing.next_command
+    return summary.next_command
 
 
 def test_stage_from_images_to_folds(tmp_path, competition, monkeypatch, capsys):

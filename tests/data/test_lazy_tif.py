@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-import lib.data.lazy_tif
 import numpy as np
 import pytest
 import torch
 
+import lib.data.lazy_tif
 from lib.base.errors import UserError
 from lib.config.schema import DataSettings, InferSettings
 from lib.data.competition import Images

@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import json
 from argparse import Namespace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from lib.prediction.map_store import MapStore, read_pairs
 from lib.run.folder import open_run
 from lib.run.provenance import test_inputs as inputs_of_test_maps
 from lib.run.provenance import threshold_inputs, training_inputs
+from lib.run.stage import opened
 from lib.tuning.thresholds import choose_thresholds
 from tests import REPOSITORY, competitions, stages
 
@@ -45,14 +45,11 @@ def fresh_random(monkeypatch):
     monkeypatch.setattr(competitions, "RANDOM", np.random.default_rng(0))
 
 
-@cache
-def stage(script: str):
-    """The function of a numbered script, `prepare` of 01_prepare_folds.py, say."""
-    spec = importlib.util.spec_from_file_location(Path(script).stem, REPOSITORY / script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    names = {"01": "prepare", "02": "train", "03": "choose", "04": "infer", "05": "postprocess"}
-    return getattr(module, names[script[:2]])
+def run_in_process(script: str, arguments: Namespace) -> None:
+    """Run the stage of a numbered script."""
+    names = {"01_prepare_folds": "prepare_folds", "05_postprocess": "postprocess"}
+    module = importlib.import_module(Path(script).stem)
+    getattr(module, names[module.__name__])(*opened(arguments), arguments)
 
 
 def preset(name: str) -> Path:
@@ -62,7 +59,7 @@ def preset(name: str) -> Path:
 def prepare(name: str, made: competitions.Competition, *overrides: str) -> Path:
     """Run 01 with the competition's preset on data/; the run's folder."""
     overrides = ["data.root=data", *SMALL, *made.overrides, *overrides]
-    stage("01_prepare_folds.py")(Namespace(config=preset(name), overrides=overrides))
+    run_in_process("01_prepare_folds.py", Namespace(config=preset(name), overrides=overrides))
     return Path("runs") / name
 
 
@@ -142,7 +139,7 @@ def test_planted_maps_come_out_as_the_planted_masks(made, capsys):
     assert folds.group.to_dict() == (made.groups or {image_id: image_id for image_id in made.train})
 
     plant(run, made)
-    stage("05_postprocess.py")(Namespace(run=run, overrides=[]))
+    run_in_process("05_postprocess.py", Namespace(run=run, overrides=[]))
     said = capsys.readouterr().out
     assert "as told" in said
     header, found = read_submission(run / "submission.csv")
