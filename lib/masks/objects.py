@@ -19,7 +19,7 @@ import numpy as np
 from lib.config.schema import ObjectSettings
 from lib.masks.metrics import LIMITS, exceeded_limits, f_beta, iou
 from lib.masks.morphology import components
-from lib.masks.rules import Rule
+from lib.masks.rules import Rule, at_least
 
 KERNEL = np.ones((3, 3), np.uint8)  # neighbours through corners, as components connect
 LEVEL_STEP = 16  # of the map: how finely seeds grow downhill
@@ -49,7 +49,7 @@ class Split:
             depth = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
             return grow([(depth > level).view(np.uint8) for level in range(self.size, 0, -1)] + [mask])
         levels = range(threshold + self.size, threshold, -LEVEL_STEP)
-        return grow([mask & (probability_map >= level) for level in levels] + [mask])
+        return grow([mask & at_least(probability_map, level) for level in levels] + [mask])
 
     def __str__(self) -> str:
         return self.kind if self.kind == "components" else f"cut by {self.kind} {self.size}"

@@ -47,6 +47,16 @@ def apply_steps(steps: tuple[Step, ...], image: np.ndarray) -> np.ndarray:
     return image
 
 
+def at_least(probability_map: np.ndarray, level: int) -> np.ndarray:
+    """Mask uint8 0/1 of the pixels of a uint8 map that reach a level, of any shape; above 255 no pixel does.
+
+    A level above 255 is not compared: numpy before 2.2 crashes (SIGSEGV) on a view of bytes compared with one.
+    """
+    if level > 255:
+        return np.zeros(probability_map.shape, np.uint8)
+    return (probability_map >= level).view(np.uint8)
+
+
 @dataclass(frozen=True)
 class Gate:
     """The mask is empty unless at least `area` pixels of the map reach `top`."""
@@ -55,7 +65,7 @@ class Gate:
     area: int
 
     def opens(self, probability_map: np.ndarray) -> bool:
-        return np.count_nonzero(probability_map >= self.top) >= self.area
+        return np.count_nonzero(at_least(probability_map, self.top)) >= self.area
 
     def __str__(self) -> str:
         return f"empty unless {self.area} px >= {self.top}"
@@ -75,7 +85,7 @@ class Rule:
         """Mask uint8 0/1 of a uint8 map, both (height, width)."""
         if self.gate and not self.gate.opens(probability_map):
             return np.zeros_like(probability_map)
-        return apply_steps(self.steps, (probability_map >= self.threshold).view(np.uint8))
+        return apply_steps(self.steps, at_least(probability_map, self.threshold))
 
     def __str__(self) -> str:
         return ", ".join([f"t={self.threshold}", *([str(self.gate)] if self.gate else []), *map(str, self.steps)])

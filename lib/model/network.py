@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import segmentation_models_pytorch as smp
 import timm
 import torch
 from safetensors.torch import save
@@ -17,6 +16,14 @@ from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.config.schema import ModelSettings
 from lib.model.encoder_weights import imagenet_weights, normalisation, read_tensors, require_fit
+
+try:
+    import segmentation_models_pytorch as smp
+except ModuleNotFoundError:
+    raise UserError(
+        "the networks come from a package that is not installed; pip install segmentation-models-pytorch, or without "
+        "a network its wheel, which python -m lib.tools.export --wheels puts into a bundle"
+    ) from None
 
 # timm warns of the classifier's tensors, which a segmentation encoder does not need; what is needed is checked here
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)

@@ -14,7 +14,7 @@ from skimage.measure import label
 
 from lib.config.schema import ObjectSettings
 from lib.masks.objects import ObjectRule, Split, grow, match_objects, object_score
-from lib.masks.rules import Rule
+from lib.masks.rules import Gate, Rule, at_least
 from lib.tuning.object_search import GRID, Trials, search_objects
 
 AP, F2 = ObjectSettings(metric="ap"), ObjectSettings(metric="f_beta", beta=2)
@@ -47,6 +47,23 @@ def test_a_neck_is_cut_and_a_blob_is_not():
     assert found.max() == 2
     assert len(np.unique(found[:, :26][mask[:, :26] > 0])) == 1 and len(np.unique(found[:, 27:][mask[:, 27:] > 0])) == 1
     assert Split("depth", 4).label(one, one, 1).max() == 1
+
+
+@pytest.mark.parametrize("kind", ["rise", "depth"])
+def test_seeds_above_the_largest_value_are_none(kind):
+    """numpy 2.0 and 2.1 crash on a view of bytes compared with a number above 255, so none may be made."""
+    probability_map = np.full((25, 33), 200, np.uint8)
+    probability_map[3:9, 4:11] = 255
+    mask = (probability_map[1:20, 2:30] >= 201).view(np.uint8)
+    found = Split(kind, 96).label(mask, probability_map[1:20, 2:30], 201)
+    np.testing.assert_array_equal(found, mask)
+
+
+@pytest.mark.parametrize("level", [256, 272, 1000])
+def test_no_pixel_reaches_a_level_above_255(level):
+    view = np.full((25, 33), 255, np.uint8)[3:9, 4:11]
+    assert not at_least(view, level).any() and at_least(view, 255).all()
+    assert not Rule(level).apply(view).any() and not Gate(level, 1).opens(view)
 
 
 def test_peaks_are_parted_at_the_valley():

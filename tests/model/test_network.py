@@ -1,10 +1,14 @@
 """Every architecture takes raw images of any size, learns, and comes back from disk the same."""
 
+import runpy
+import sys
+
 import pytest
 import torch
 
 from lib.base.errors import UserError
 from lib.config.schema import ModelSettings
+from lib.model import network as network_module
 from lib.model.network import build_pretrained, build_untrained, load_weights, save_weights, start_at_shares
 
 ARCHITECTURES = ["unet", "unet++", "linknet", "fpn", "pspnet", "deeplabv3+", "manet", "pan", "upernet", "segformer"]
@@ -101,3 +105,9 @@ def test_dropout_acts_in_training_and_not_in_prediction():
         assert not torch.equal(network(images), network(images))
         network.eval()
         assert torch.equal(network(images), network(images))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(UserError, match="pip install segmentation-models-pytorch"):
+        runpy.run_path(network_module.__file__)
