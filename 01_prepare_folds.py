@@ -16,9 +16,10 @@ from lib.run.stage import first_stage_parser, run_stage
 
 def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.base.files import write_text
-    from lib.data.competition import inspect_all, open_training
+    from lib.data.competition import open_training
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
+    from lib.data.inspection import inspect_all
     from lib.data.rle_check import check_convention, describe
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run

@@ -3,10 +3,12 @@
 import os
 import re
 from collections.abc import Iterator
+from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
 
 from lib.base.errors import UserError
+from lib.config.schema import DataSettings
 from lib.data.images import SUFFIXES
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -59,6 +61,16 @@ def clean_id(text: str, source: str | Path) -> str:
     if not cleaned or not safe or len(cleaned.encode()) > LONGEST_ID:
         raise UserError(f"{source} has the id {ascii(text[:80])}, which cannot be used as a file name")
     return cleaned
+
+
+@lru_cache(maxsize=8)
+def _exclusion(patterns: tuple[str, ...]) -> re.Pattern | None:
+    return re.compile("|".join(map(translate, patterns))) if patterns else None
+
+
+def is_excluded(image_id: str, settings: DataSettings) -> bool:
+    expression = _exclusion(tuple(settings.exclude))
+    return expression is not None and expression.fullmatch(image_id) is not None
 
 
 def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], str]]:

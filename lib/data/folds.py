@@ -17,7 +17,8 @@ from lib.data.balance import EXACT, partition
 from lib.data.tables import read_table
 
 if TYPE_CHECKING:
-    from lib.data.competition import ImageFacts, TrainingData
+    from lib.data.competition import TrainingData
+    from lib.data.inspection import ImageFacts
 
 BINS = 5  # of coverage, at most
 SIZE_WEIGHT = 4  # of a fold's number of images against any other property

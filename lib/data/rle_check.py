@@ -18,7 +18,8 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.config.schema import RleSettings
-from lib.data.competition import TrainingData, is_table, open_compared
+from lib.data.competition import TrainingData, open_compared
+from lib.data.mask_index import is_table
 from lib.masks.components import Runs
 from lib.masks.rle import decode_union, parse_runs
 

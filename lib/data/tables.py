@@ -5,10 +5,12 @@ from pathlib import Path
 
 from lib.base.errors import UserError
 
+Table = dict[str, list[str]]  # columns by name, every value as text
+
 csv.field_size_limit(2**31 - 1)  # one field holds the run lengths of a whole mask
 
 
-def read_table(path: Path, setting: str) -> dict[str, list[str]]:
+def read_table(path: Path, setting: str) -> Table:
     """Columns of a csv file by name, as text without surrounding blanks; no value is taken for a number or as missing.
 
     Raises UserError naming the file and the line when it is absent (then also the `setting` that points to it), not
@@ -31,7 +33,7 @@ def read_table(path: Path, setting: str) -> dict[str, list[str]]:
     return {name: list(values) for name, values in zip(header, columns, strict=True)}
 
 
-def column(table: dict[str, list[str]], name: str, path: Path, setting: str) -> list[str]:
+def column(table: Table, name: str, path: Path, setting: str) -> list[str]:
     """The column that a setting names. Raises UserError that lists the columns when there is none."""
     if name not in table:
         raise UserError(f"{path} has no column '{name}' ({setting}); its columns are: {', '.join(table)}")

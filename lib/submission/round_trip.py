@@ -14,7 +14,7 @@ from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
-from lib.data.competition import SubmissionRow
+from lib.data.sample_submission import SubmissionRow
 from lib.masks.metrics import Metric, count_mask, pooled
 from lib.masks.objects import match_objects, object_score
 from lib.masks.rules import apply_rules

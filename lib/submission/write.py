@@ -14,7 +14,8 @@ from lib.base.files import atomic_path
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
-from lib.data.competition import SubmissionRow, TestData
+from lib.data.competition import TestData
+from lib.data.sample_submission import SubmissionRow
 from lib.masks.objects import ObjectRule
 from lib.masks.rle import decode, decode_labels, encode, encode_labels
 from lib.masks.rules import Rule, apply_rules

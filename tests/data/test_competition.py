@@ -15,7 +15,8 @@ from PIL import Image
 
 from lib.base.errors import UserError
 from lib.config.schema import DataSettings, RleSettings
-from lib.data.competition import inspect_all, open_compared, open_test, open_training
+from lib.data.competition import open_compared, open_test, open_training
+from lib.data.inspection import inspect_all
 from lib.masks.rle import encode
 
 RANDOM = np.random.default_rng(0)

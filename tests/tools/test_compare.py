@@ -14,8 +14,9 @@ from hypothesis.extra.numpy import arrays
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_bytes, write_json
 from lib.config.schema import DataSettings, FoldSettings, Settings, save_settings
-from lib.data.competition import inspect_all, open_training
+from lib.data.competition import open_training
 from lib.data.folds import assign_folds, image_table, write_folds
+from lib.data.inspection import inspect_all
 from lib.masks.metrics import count_images
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, read_pairs

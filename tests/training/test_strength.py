@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.schema import AugmentSettings, Settings, check_settings, save_settings
-from lib.data.competition import inspect_all, open_test, open_training
+from lib.data.competition import open_test, open_training
+from lib.data.inspection import inspect_all
 from lib.masks.rules import Gate, Rule
 from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder

@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from lib.base.errors import UserError
 from lib.config.schema import Settings, check_settings
-from lib.data.competition import inspect_all, open_training
+from lib.data.competition import open_training
 from lib.data.folds import image_table
+from lib.data.inspection import inspect_all
 from lib.training.augment import random_crop, random_mask_pixel
 from lib.training.batches import CropDataset, EpochSampler, batches, build_loader
 from lib.training.losses import signed_distances

@@ -1,0 +1,54 @@
+"""Stage 01's look at every training image and mask: whether they can be decoded, their sizes, coverage and hashes."""
+
+import hashlib
+from functools import partial
+from typing import NamedTuple
+
+import cv2
+
+from lib.base.errors import SHOWN, UserError
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.data.competition import TrainingData
+from lib.data.duplicates import perceptual_hash
+
+
+class ImageFacts(NamedTuple):
+    """What stage 01 wants to know about a training image."""
+
+    id: str
+    height: int
+    width: int
+    coverage: tuple[float, ...]  # share of mask pixels per class, 0 to 1
+    sha256: str  # of the decoded pixels and their shape
+    perceptual_hash: str  # nearly the same for near copies
+
+
+def inspect_all(training: TrainingData) -> list[ImageFacts]:
+    """Decode every training image and mask once, and return their facts in the order of ids.
+
+    Raises one UserError with the number of unusable images and what is wrong with the first few.
+    """
+    facts, problems = [], []
+    # threads: a process takes 0.4 s to start, and 0.1 of the 0.7 ms for 256 x 256 pixels hold Python's lock
+    inspected = prefetched(partial(_inspect, training), training.ids, ahead=4 * THREADS)
+    for _, result in progress("checking", inspected, len(training.ids)):
+        (facts if isinstance(result, ImageFacts) else problems).append(result)
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
+        raise UserError(f"{counted}: {'; '.join(problems[:SHOWN])}{more} (data.exclude leaves images out)")
+    return facts
+
+
+def _inspect(training: TrainingData, image_id: str) -> ImageFacts | str:
+    """The facts of an image, or what is wrong with it."""
+    try:
+        image = training.read_image(image_id)
+        mask = training.read_mask(image_id)
+    except UserError as error:
+        return str(error)
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(image)
+    coverage = tuple(float(cv2.countNonZero(layer)) / layer.size for layer in cv2.split(mask))
+    return ImageFacts(image_id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(image))
