@@ -90,12 +90,14 @@ def _predict(
 def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> "Predictor":
     """The average of some folds' models, on the best device there is."""
     from lib.model.device import best_device, keep_freed_memory, resolve_precision
+    from lib.model.folded_norms import with_folded_norms
     from lib.model.network import load_weights
     from lib.prediction.predictor import Predictor
 
     device = best_device()
     keep_freed_memory(device)
+    weights = (run.fold(fold).weights for fold in folds)
     networks = [
-        load_weights(run.fold(fold).weights, settings.model, len(classes), settings.data.channels) for fold in folds
+        with_folded_norms(load_weights(path, settings.model, len(classes), settings.data.channels)) for path in weights
     ]
     return Predictor(networks, settings.infer, device, resolve_precision(settings.train.precision, device))
