@@ -16,6 +16,8 @@ from lib.run.stage import run_stage, stage_parser
 
 
 def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
+    from functools import partial
+
     from lib.base.files import read_json, write_json
     from lib.data.competition import open_test, open_training
     from lib.data.folds import read_folds
@@ -40,13 +42,12 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
 
     size = settings.submission.size
     result = search_morphology(
-        read_pairs(oof, training, table.id, size),
+        partial(read_pairs, oof, training, size=size),
         Counts.load(run.oof_counts),
         table.fold.to_numpy(),
         table.group.to_numpy(),
         settings.threshold,
         settings.postprocess,
-        run.root,
     )
     record.begin(settings)
     run.submission.unlink(missing_ok=True)  # what is uploaded is never of another postprocess.json

@@ -8,8 +8,7 @@ overlap, so their spread is not that of independent samples.
 """
 
 import argparse
-import tempfile
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +20,21 @@ from lib.base.cli import run_command
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.masks.metrics import Counts, pooled
-from lib.masks.statistics import SURE
+from lib.masks.statistics import Gain, group_numbers
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.run.folder import open_run
-from lib.tuning.morphology_search import choose_steps, class_searches
-from lib.tuning.step_selection import Block, ClassSearch
+from lib.tuning.morphology_search import search_steps
+from lib.tuning.step_selection import SelectedRules, StepSelection
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        search = whole_search(arguments.run, Path(folder))
-        random, groups = np.random.default_rng(0), search.table.groups
-        rows = []
-        for draw in tqdm(range(arguments.draws), desc="draws", disable=None):
-            known = (random.random(groups.max() + 1) < arguments.share)[groups]
-            for limit in arguments.limits:
-                rows.append({"draw": draw, "limit": limit} | adopted_gain(search, known, limit))
+    search = whole_search(arguments.run)
+    random, groups = np.random.default_rng(0), search.tables[()].groups
+    rows = []
+    for draw in tqdm(range(arguments.draws), desc="draws", disable=None):
+        known = (random.random(groups.max() + 1) < arguments.share)[groups]
+        for limit in arguments.limits:
+            rows.append({"draw": draw, "limit": limit} | adopted_gain(search, known, limit))
     print(f"{len(groups)} images, a share of {arguments.share} known in each of {arguments.draws} draws")
     print(markdown(by_limit(pd.DataFrame(rows)), "limit"))
 
@@ -57,43 +55,35 @@ def by_limit(rows: pd.DataFrame) -> pd.DataFrame:
     ).fillna("")
 
 
-def whole_search(run_folder: Path, scratch: Path) -> ClassSearch:
-    """The terms of all candidates on all images of the run's first class."""
+def whole_search(run_folder: Path) -> StepSelection:
+    """The counts of all candidates on the run's images, or the sample that 05 searches, for its first class."""
     run, settings = open_run(run_folder)
     data, counts = open_training(settings.data), Counts.load(run.oof_counts)
     table = read_folds(run.folds, data, settings.folds.count)
-    pairs = read_pairs(MapStore(run.oof, tuple(data.classes)), data, table.id, settings.submission.size)
-    folds, groups = table.fold.to_numpy(), table.group.to_numpy()
-    first, *_ = class_searches(pairs, counts, folds, groups, settings.threshold, settings.postprocess, scratch)
-    return first
+    read = partial(read_pairs, MapStore(run.oof, tuple(data.classes)), data, size=settings.submission.size)
+    folds, groups = table.fold.to_numpy(), group_numbers(table.group.to_numpy())
+    return search_steps(read, counts, 0, folds, groups, settings.threshold, settings.postprocess)
 
 
-@dataclass(frozen=True)
-class LimitedSearch(ClassSearch):
-    """A search that adopts what gains more than `limit` standard errors."""
-
-    limit: float = 1.0
-
-    def gain(self, *terms: object) -> tuple[float, float]:
-        gain, error = super().gain(*terms)
-        return gain, self.limit / SURE * error
-
-
-def adopted_gain(whole: ClassSearch, known: np.ndarray, limit: float) -> dict[str, object]:
+def adopted_gain(whole: StepSelection, known: np.ndarray, limit: float) -> dict[str, object]:
     """What is adopted from the known images (bool), and what it gains on the others."""
-    families = {
-        family: [Block(block.steps, block.thresholds, block.terms.of(known)) for block in blocks]
-        for family, blocks in whole.families.items()
-    }
-    search = LimitedSearch(whole.table.of(known), families, whole.folds[known], whole.rule, limit=limit)
-    steps = choose_steps(search).rule.steps
-    tuned = search.tuned(frozenset())
-    blocks = {block.steps: block for family in whole.families.values() for block in family}
-    after, before = (
-        float(pooled(*whole.terms(replace(chosen, block=blocks[chosen.rule.steps]))[:, ~known]))
-        for chosen in (tuned[tuple(step.name for step in steps)], tuned[()])
-    )
-    return {"adopted": bool(steps), "gain": after - before}
+    tables = {steps: table.of(known) for steps, table in whole.tables.items()}
+    search = StepSelection(tables, whole.folds[known], whole.kind, limit)
+    selected, alone = search.selected(), search.best_rules()[()]
+    in_sample_gain = float(pooled(*search.terms(selected.rule)) - pooled(*search.terms(alone)))
+    reason = selected.reason_against(procedure_gain(search, selected), in_sample_gain)
+    rule = alone if reason else selected.rule
+    after, before = (float(pooled(*whole.terms(each)[:, ~known])) for each in (rule, alone))
+    return {"adopted": bool(rule.steps), "gain": after - before}
+
+
+def procedure_gain(search: StepSelection, selected: SelectedRules) -> Gain:
+    """The nested gain of selecting and tuning: each image at the rule selected without its fold."""
+    terms = np.empty((2, len(search.folds)))
+    for fold, rule in selected.without_fold.items():
+        left_out = search.folds == fold
+        terms[:, left_out] = search.terms(rule)[:, left_out]
+    return Gain.between(search.nested(()), terms, search.tables[()].groups)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def stage_03(run: RunFolder, settings: Settings, store: MapStore) -> None:
 
 
 def stage_03_after_imports(*inputs) -> None:
-    import lib.prediction.predictor.run_maps  # noqa: F401
+    import lib.prediction.predictor  # noqa: F401
 
     stage_03(*inputs)
 
@@ -73,9 +74,9 @@ def stage_05(run: RunFolder, settings: Settings, store: MapStore) -> None:
 
     training, test = open_training(settings.data), open_test(settings.data)
     images = np.arange(len(training.ids))
-    pairs, counts = read_pairs(store, training, training.ids), Counts.load(run.oof_counts)
+    read, counts = partial(read_pairs, store, training), Counts.load(run.oof_counts)
     chosen = settings.threshold, settings.postprocess
-    result = search_morphology(pairs, counts, images % FOLDS, images, *chosen, run.root)
+    result = search_morphology(read, counts, images % FOLDS, images, *chosen)
     write_json(run.postprocess, result.to_dict())
     write_submission(run.unprocessed, test, store, read_rules(run.threshold), settings)
     write_submission(run.submission, test, store, read_rules(run.postprocess), settings)

@@ -10,6 +10,7 @@ import argparse
 import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from planted import FOLDS, plant
 
 from lib.config.schema import PostprocessSettings, ThresholdSettings
 from lib.data.competition import open_training
-from lib.masks.metrics import Metric, count_images
+from lib.masks.metrics import count_images, dice
 from lib.masks.rules import Rule
 from lib.prediction.map_store import read_pairs
 from lib.tuning.morphology_candidates import Candidates
-from lib.tuning.morphology_search import CandidateTerms, ClassOutcome, search_morphology
+from lib.tuning.morphology_search import ClassOutcome, search_morphology
 
 Pair = tuple[np.ndarray, np.ndarray]  # a map and its truth, uint8 (height, width)
 
@@ -41,13 +42,12 @@ def main() -> None:
         folds, groups = np.arange(len(data.ids)) % FOLDS, np.arange(len(data.ids))
         memory, clock, processor = peak_megabytes(), time.perf_counter(), time.process_time()
         result = search_morphology(
-            read_pairs(store, data, data.ids),
+            partial(read_pairs, store, data),
             counts,
             folds,
             groups,
             ThresholdSettings(),
             PostprocessSettings(),
-            Path(folder),
         )
         seconds, processor = time.perf_counter() - clock, time.process_time() - processor
         pairs = [(maps[..., 0], truth[..., 0]) for _, maps, truth in read_pairs(store, data, data.ids)]
@@ -63,23 +63,23 @@ def check_chosen(outcome: ClassOutcome, folds: np.ndarray, pairs: list[Pair]) ->
     in_sample = np.mean([drawn_dice(outcome.rule, *pair) for pair in pairs])
     nested = np.mean([drawn_dice(outcome.without_fold[fold], *pair) for fold, pair in zip(folds, pairs, strict=True)])
     assert outcome.rule.steps, "no step adopted: nothing to check"
-    assert np.allclose([in_sample, nested], [outcome.after["in_sample"], outcome.after["nested"]], rtol=0, atol=1e-6)
+    assert np.allclose(
+        [in_sample, nested], [outcome.scores("after")[score] for score in ("in_sample", "nested")], rtol=0, atol=1e-12
+    )
     print(f"the twin's scores of the chosen rules are the same: nested {nested:.6f}, in-sample {in_sample:.6f}")
 
 
 def check_all(candidates: Candidates, pairs: list[Pair]) -> None:
     """The score of every rule on each image equals that of its mask, drawn."""
     clock = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        terms = CandidateTerms(candidates, Metric(), Path(folder))
-    for pair in pairs:
-        row, _ = terms.measure(*pair)
-        rules = [Rule(int(threshold), steps=steps) for steps, thresholds in terms.blocks for threshold in thresholds]
-        drawn = [drawn_dice(rule, *pair) for rule in rules]
-        assert np.allclose(row, drawn, rtol=0, atol=1e-6)
+    rules = [Rule(int(level), steps=steps) for steps, levels in candidates.blocks for level in levels]
+    for probability_map, truth in pairs:
+        tp, fp = candidates.count(probability_map, truth)
+        drawn = [drawn_dice(rule, probability_map, truth) for rule in rules]
+        assert np.allclose(dice(tp, fp, np.count_nonzero(truth) - tp), drawn, rtol=0, atol=1e-12)
     seconds = (time.perf_counter() - clock) / len(pairs)
     print(
-        f"the twin's scores of all {terms.rules} rules on {len(pairs)} images are the same; "
+        f"the twin's scores of all {len(rules)} rules on {len(pairs)} images are the same; "
         f"it takes {seconds:.1f} s an image"
     )
 

@@ -107,8 +107,12 @@ class Rule:
 
 def apply_rules(rules: dict[str, Rule], maps: np.ndarray) -> np.ndarray:
     """Masks uint8 0/1 of uint8 maps, both (height, width, classes), the rules being in the order of the classes."""
-    planes = [rule.apply(np.ascontiguousarray(maps[..., index])) for index, rule in enumerate(rules.values())]
-    return np.stack(planes, axis=-1)
+    return np.stack([rule.apply(plane) for rule, plane in zip(rules.values(), planes(maps), strict=True)], axis=-1)
+
+
+def planes(maps: np.ndarray) -> list[np.ndarray]:
+    """Maps or masks (height, width, classes) as one contiguous array (height, width) for each class."""
+    return [np.ascontiguousarray(maps[..., class_index]) for class_index in range(maps.shape[2])]
 
 
 def read_rules(path: Path) -> dict[str, Rule]:

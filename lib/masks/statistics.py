@@ -4,7 +4,7 @@ Scores are ratios of sums over images (see `Metric.terms`), so everything here t
 of one group (patient, scene, duplicates) are not independent: standard errors and bootstrap resample whole groups.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,52 +13,8 @@ from scipy.sparse import csr_array
 from lib.base.errors import UserError
 from lib.masks.metrics import pooled, ratio
 
-REACH = 10  # columns to either side of a threshold that make its neighbourhood
 SURE = 2  # standard errors by which a step of processing must gain to be adopted; docs/decisions.md has 0 to 3
-PART = 32  # columns that are in memory at a time: 256 bytes an image
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The two terms (see `Metric.terms`) of every image in several columns, one for each threshold.
-
-    They are made or read some columns at a time, so that a few columns of many images are all that memory holds.
-    """
-
-    columns: int
-    read: Callable[[slice], tuple[np.ndarray, np.ndarray]]  # numerator and denominator, (images, columns in the slice)
-
-    @classmethod
-    def of_arrays(cls, numerator: np.ndarray, denominator: np.ndarray) -> "Terms":
-        """Terms that are in memory, two arrays (images, columns)."""
-        return cls(numerator.shape[1], lambda part: (numerator[:, part], denominator[:, part]))
-
-    def of(self, images: np.ndarray) -> "Terms":
-        """The terms of some images, a bool array."""
-        return Terms(self.columns, lambda part: tuple(term[images] for term in self.read(part)))
-
-    def parts(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """All columns, PART at a time, with their numerator and denominator."""
-        for first in range(0, self.columns, PART):
-            part = slice(first, min(first + PART, self.columns))
-            yield part, *self.read(part)
-
-    def column(self, column: int) -> np.ndarray:
-        """The terms of one column, (2, images)."""
-        return np.stack(self.read(slice(column, column + 1)))[:, :, 0]
-
-    def first(self, columns: int) -> "Terms":
-        """The first columns only."""
-        return Terms(columns, self.read)
-
-    def sums_within(self, members: csr_array) -> np.ndarray:
-        """Sums of the terms over the images of each set, (2, sets, columns); `members` is what `membership` returns."""
-        sums = [np.stack([members @ numerator, members @ denominator]) for _, numerator, denominator in self.parts()]
-        return np.concatenate(sums, axis=2)
-
-    def scores(self) -> np.ndarray:
-        """The score of all images in each column, (columns,)."""
-        return np.concatenate([pooled(numerator, denominator) for _, numerator, denominator in self.parts()])
+CHANGED = 5  # groups that must score differently: of fewer, a standard error says little
 
 
 def splits(folds: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -93,9 +49,35 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.sqrt(correction * np.square(totals, out=totals).sum(axis=0)) / len(values)
 
 
-def is_sure(gain: float, error: float) -> bool:
-    """Whether a nested gain is reason enough to adopt what gains it; never where the error is nan."""
-    return gain > SURE * error
+@dataclass(frozen=True)
+class Gain:
+    """A gain in score between two ways of making masks, and whether it can be trusted."""
+
+    mean: float
+    standard_error: float  # paired over images, clustered by group; nan for a single group
+    changed: int  # groups with an image that scores differently
+
+    @classmethod
+    def between(cls, before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> "Gain":
+        """The gain from one set of terms (2, images) to another."""
+        difference = influence(*after) - influence(*before)
+        changed = np.unique(groups[(after != before).any(axis=0)])
+        return cls(float(difference.mean()), float(standard_error(difference, groups)), len(changed))
+
+    def doubt(self, limit: float = SURE) -> str:
+        """Why the gain is no reason to adopt anything, in words; empty where it is one."""
+        if self.mean <= 0:
+            return "nothing is gained"
+        if np.isnan(self.standard_error):
+            return "the images are all of one group, so nothing tells how sure the gain is"
+        if self.changed < CHANGED:
+            return f"{self.changed} groups of images score differently, and it takes {CHANGED}"
+        if self.mean <= limit * self.standard_error:
+            return f"that is less than {limit:g} standard errors"
+        return ""
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ± {self.standard_error:.4f}"
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:
@@ -133,42 +115,6 @@ def bootstrap_interval(
     scores = ratio(*np.split(drawn, 2, axis=1)).mean(axis=1)
     low, high = np.quantile(scores, [0.025, 0.975])
     return float(low), float(high)
-
-
-def best_threshold(terms: Terms, groups: np.ndarray, reach: int = REACH, tolerance: float = 0.5) -> int:
-    """Column of the threshold to use: the centre of a plateau before a lone peak.
-
-    Candidates are the columns whose score is less than `tolerance` standard errors of the paired difference below the
-    best; of these the one whose neighbourhood, `reach` columns to either side, has the best mean score; of equals the
-    middle of their unbroken run. A peak that the images do tell from the rest therefore stays.
-    """
-    scores = terms.scores()
-    candidates = _not_worse(terms, groups, int(np.argmax(scores)), tolerance)
-    window = np.ones(2 * reach + 1) / (2 * reach + 1)
-    neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
-    judged = np.where(candidates, neighbourhood, -np.inf)
-    best = int(np.argmax(judged))
-    low, high = run_around(best, judged >= judged[best] - 1e-12)
-    return (low + high) // 2
-
-
-def plateau(terms: Terms, groups: np.ndarray, column: int) -> tuple[int, int]:
-    """First and last column of the unbroken run around `column` within two standard errors of its score or above it."""
-    return run_around(column, _not_worse(terms, groups, column, tolerance=2))
-
-
-def _not_worse(terms: Terms, groups: np.ndarray, column: int, tolerance: float) -> np.ndarray:
-    """Whether each column's score is at most `tolerance` standard errors below that of `column`, (columns,) bool.
-
-    The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
-    too wide.
-    """
-    best, near = influence(*terms.column(column))[:, None], np.empty(terms.columns, bool)
-    for part, *some in terms.parts():
-        lost = best - influence(*some)
-        near[part] = lost.mean(axis=0) <= tolerance * standard_error(lost, groups)
-    near[column] = True
-    return near
 
 
 def run_around(column: int, inside: np.ndarray) -> tuple[int, int]:

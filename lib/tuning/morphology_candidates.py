@@ -19,7 +19,7 @@ import numpy as np
 from lib.config.schema import PostprocessSettings
 from lib.masks import morphology
 from lib.masks.components import MaskStack, Regions
-from lib.masks.metrics import count_at_thresholds
+from lib.masks.metrics import THRESHOLDS, count_at_thresholds
 from lib.masks.rules import Step, apply_steps
 
 GRID = np.arange(16, 256, 16, dtype=np.uint8)  # the thresholds at which components are counted
@@ -59,19 +59,26 @@ class Candidates:
         """The steps that follow a radius step, in the order in which they are counted."""
         return [sum(steps, ()) for steps in product(self.fill, self.removal, self.hull)] + self.hole_areas
 
-    def count(self, probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """True positives and predicted pixels of all candidates on one map, both uint8 (height, width).
+    @property
+    def blocks(self) -> list[tuple[Steps, np.ndarray]]:
+        """All combinations of steps, each with the thresholds at which it is counted."""
+        _, *component_steps = self.component_steps  # the first is no step
+        at_all = [(radius, THRESHOLDS) for radius in self.radius]
+        return at_all + [(radius + then, GRID) for then in component_steps for radius in self.radius]
 
-        Two arrays of whole numbers: (2, radius, 255) without component steps, at all thresholds, and
-        (2, component steps, radius, len(GRID)).
+    def count(self, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """True and false positives, int32 (2, rules), at every threshold of every block.
+
+        `probability_map` and `truth` are uint8 (height, width).
         """
         at_all = [count_at_thresholds(image, truth) for image in self._after_radius_steps(probability_map)]
-        at_all = np.stack([(tp, tp + fp) for tp, fp in at_all], axis=1)
         window = self._window(probability_map)
         maps, truth = (image[window] for image in self._after_radius_steps(probability_map)), truth[window]
         batches = _masks_on_grid(maps, max(1, BATCH_PIXELS // truth.size))
         on_grid = np.concatenate([self._count_component_steps(MaskStack(masks, truth)) for masks in batches], axis=2)
-        return at_all, on_grid.reshape(2, -1, len(self.radius), len(GRID))
+        tp, predicted = on_grid[:, 1:].reshape(2, -1)
+        counts = [np.stack(at_all, axis=1).reshape(2, -1), np.stack([tp, predicted - tp])]
+        return np.concatenate(counts, axis=1).astype(np.int32)
 
     def _window(self, probability_map: np.ndarray) -> tuple[slice, slice]:
         """A part that holds all masks on the grid after any radius step, and a pixel around them that none of them is.

@@ -1,13 +1,13 @@
 """Threshold and morphology chosen together on out-of-fold maps, each class on its own.
 
-lib/tuning/morphology_candidates.py says what is tried, lib/tuning/step_selection.py how it is chosen. A class adopts
-steps only where selecting them gains more than two standard errors on folds that are left out of the selection too,
-so no class falls.
+lib/tuning/morphology_candidates.py says what is tried, lib/tuning/step_selection.py how it is chosen. At most
+SEARCHED images are searched, a random sample of more: the counts of all rules take 80 KB an image. What the search
+selects, on all folds and without each fold, is then scored on all images, and adopted only where selecting gains more
+than two standard errors on the folds left out of it. So no class falls.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,41 +18,61 @@ from lib.base.files import write_text
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import PostprocessSettings, ThresholdSettings
-from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.masks.rules import Rule
-from lib.masks.statistics import Terms, bootstrap_interval, group_numbers, influence, is_sure
-from lib.tuning.disk_table import DiskTable
+from lib.masks.metrics import Counts, Metric, count_at_thresholds, count_mask, pooled
+from lib.masks.rules import Rule, planes
+from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, influence
 from lib.tuning.morphology_candidates import GRID, Candidates
-from lib.tuning.step_selection import Block, ClassSearch, Family
-from lib.tuning.thresholds import score_table
+from lib.tuning.score_table import ScoreTable
+from lib.tuning.step_selection import SelectedRules, StepSelection
+from lib.tuning.thresholds import ClassChoice, choose_thresholds
 
+SEARCHED = 3000  # images: 240 MB of counts, of one class at a time
 SCORES = ("nested", "in_sample", "gap")
+
+Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth; both uint8 (height, width, classes)
+ReadPairs = Callable[[Sequence[str]], Iterable[Pair]]  # a stream of the images named, in their order
 
 
 @dataclass(frozen=True)
 class ClassOutcome:
     """What was adopted for one class, and what it gains over the threshold alone."""
 
+    before: ClassChoice  # the threshold alone
     rule: Rule
-    before: dict[str, float]  # nested, in_sample, gap: the scores of the threshold alone
-    after: dict[str, float]  # the same of the rule; its nested score leaves each fold out of the selection too
-    gain: float  # nested, of selecting steps by this procedure
-    standard_error: float
-    without_fold: dict[int, Rule]  # what is selected without each fold
-    tried: list[dict]  # each family: how many rules, the best of them, in-sample and nested gain, standard error
-    terms: np.ndarray  # (2, images) nested terms of the rule
-    image_gain: np.ndarray  # (images,) score of the rule minus that of the threshold alone, both tuned on all images
     shown: Rule  # what pictures show: the rule or, where no step is adopted, the best that was tried
-    shown_gain: np.ndarray  # (images,) as image_gain
+    reason: str  # why no step is adopted; empty where one is
+    gain: Gain  # nested, of selecting steps by this procedure
+    without_fold: dict[int, Rule]  # what is selected without each fold
+    tried: list[dict]  # see `StepSelection.tried`
+    nested_terms: np.ndarray  # (2, images) of the rule; each fold is left out of selecting and tuning
+    in_sample_terms: np.ndarray  # (2, images) of the rule
+    shown_terms: np.ndarray  # (2, images) in-sample, of what is shown
+
+    @property
+    def image_gain(self) -> np.ndarray:
+        """Score of the rule minus that of the threshold alone, in-sample, (images,)."""
+        return influence(*self.in_sample_terms) - influence(*self.before.in_sample_terms)
+
+    @property
+    def shown_gain(self) -> np.ndarray:
+        """The same of what is shown."""
+        return influence(*self.shown_terms) - influence(*self.before.in_sample_terms)
+
+    def scores(self, when: str) -> dict[str, float]:
+        """Nested score, in-sample score and their gap, `before` or `after`."""
+        outcome = self.before if when == "before" else self
+        nested, in_sample = float(pooled(*outcome.nested_terms)), float(pooled(*outcome.in_sample_terms))
+        return {"nested": nested, "in_sample": in_sample, "gap": in_sample - nested}
 
     def to_dict(self) -> dict:
         return {
             "rule": self.rule.to_dict(),
             "adopted": bool(self.rule.steps),
-            "before": self.before,
-            "after": self.after,
-            "gain": self.gain,
-            "standard_error": self.standard_error,
+            "before": self.scores("before"),
+            "after": self.scores("after"),
+            "reason": self.reason,
+            "gain": self.gain.mean,
+            "standard_error": self.gain.standard_error,
             "without_fold": {str(fold): str(rule) for fold, rule in self.without_fold.items()},
             "tried": self.tried,
         }
@@ -74,7 +94,7 @@ class PostprocessResult:
 
     def mean(self, when: str, score: str) -> float:
         """Mean over the classes; `when` is before or after, `score` nested, in_sample or gap."""
-        return float(np.mean([getattr(outcome, when)[score] for outcome in self.classes.values()]))
+        return float(np.mean([outcome.scores(when)[score] for outcome in self.classes.values()]))
 
     def to_dict(self) -> dict:
         """For postprocess.json; `read_rules` of lib/masks/rules.py reads the rules back."""
@@ -100,174 +120,139 @@ class PostprocessResult:
             f"in-sample {in_sample[0]:.4f} -> {in_sample[1]:.4f}, gap {gap[0]:+.4f} -> {gap[1]:+.4f}"
         ]
         for name, outcome in self.classes.items():
-            adopted = "" if outcome.rule.steps else ", no step adopted"
             tried = sum(row["rules"] for row in outcome.tried)
-            gain = f"nested gain of searching {tried} rules {outcome.gain:+.4f} ± {outcome.standard_error:.4f}"
-            lines.append(f"  {name}: {outcome.rule}; {gain}{adopted}")
+            reason = f"; no step adopted: {outcome.reason}" if outcome.reason else ""
+            lines.append(f"  {name}: {outcome.rule}; nested gain of searching {tried} rules {outcome.gain}{reason}")
         return "\n".join(lines)
 
 
-class CandidateTerms:
-    """The terms of all candidates on all images of one class, in float32 on disk: about 40 KB an image."""
-
-    def __init__(self, candidates: Candidates, metric: Metric, folder: Path):
-        self.candidates, self.metric = candidates, metric
-        _, *component_steps = candidates.component_steps  # the first is no step: counted at all thresholds already
-        self.blocks = [(first, THRESHOLDS) for first in candidates.radius]
-        self.blocks += [(first + then, GRID) for then in component_steps for first in candidates.radius]
-        self.rules = sum(len(thresholds) for _, thresholds in self.blocks)
-        self.table = DiskTable(folder, 2 * self.rules if metric.pools else self.rules)  # denominators of a mean are 1
-
-    def measure(self, probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """An image's row of the table, and the true positives of its map itself at all thresholds, (255,)."""
-        at_all, on_grid = self.candidates.count(probability_map, truth)
-        tp, predicted = np.concatenate([at_all.reshape(2, -1), on_grid[:, 1:].reshape(2, -1)], axis=1)
-        row = np.concatenate(self.metric.terms(tp, predicted - tp, np.count_nonzero(truth) - tp))
-        return row[: self.table.columns].astype(np.float32), at_all[0, 0]
-
-    def families(self) -> dict[Family, list[Block]]:
-        """The blocks of each family, but for the threshold alone."""
-        families: dict[Family, list[Block]] = {}
-        before = 0
-        for steps, thresholds in self.blocks:
-            if steps:
-                block = Block(steps, thresholds, Terms(len(thresholds), partial(self._read, before)))
-                families.setdefault(tuple(step.name for step in steps), []).append(block)
-            before += len(thresholds)
-        return families
-
-    def _read(self, before: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """The terms of some columns of the block that has so many columns before it."""
-        first, end = before + part.start, before + part.stop
-        numerator = self.table.read(slice(first, end))
-        if not self.metric.pools:
-            return numerator, np.broadcast_to(np.float32(1), numerator.shape)
-        return numerator, self.table.read(slice(self.rules + first, self.rules + end))
-
-
 def search_morphology(
-    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]],
+    read: ReadPairs,
     counts: Counts,
     folds: np.ndarray,
     groups: np.ndarray,
     thresholds: ThresholdSettings,
     settings: PostprocessSettings,
-    folder: Path,
 ) -> PostprocessResult:
     """Choose threshold and morphology steps of each class.
 
-    `pairs` streams (id, map, truth), both uint8 (height, width, classes), of the images of `counts` in any order;
-    each is read once. `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty
-    nothing is read and no step adopted. The scores of all rules, about 40 KB for each image and class, are in a file
-    in `folder` meanwhile. Raises UserError for fewer than three folds (selecting steps without one fold takes two
-    others), for maps that are not the ones counted, and where that file finds no room.
+    `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty nothing is read and
+    no step adopted. Raises UserError for fewer than three folds (selecting steps without one fold takes two others)
+    and for maps that are not the ones counted.
     """
-    searches = class_searches(pairs, counts, folds, groups, thresholds, settings, folder)
-    outcomes = [choose_steps(search) for search in searches]
-    terms = np.stack([outcome.terms for outcome in outcomes], axis=2)
-    interval = bootstrap_interval(*terms, searches[0].table.groups, thresholds.bootstrap)
-    classes = dict(zip(counts.classes.tolist(), outcomes, strict=True))
-    return PostprocessResult(Metric.of(thresholds), classes, interval, counts.ids)
-
-
-def class_searches(
-    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]],
-    counts: Counts,
-    folds: np.ndarray,
-    groups: np.ndarray,
-    thresholds: ThresholdSettings,
-    settings: PostprocessSettings,
-    folder: Path,
-) -> list[ClassSearch]:
-    """What there is to choose from for each class, measured on the pairs; as `search_morphology`, which chooses."""
-    metric, groups = Metric.of(thresholds), group_numbers(groups)
-    tables = [score_table(counts, index, metric, groups) for index in range(len(counts.classes))]
-    families = [{(): [Block((), THRESHOLDS, table.terms)]} for table in tables]
-    if settings.steps:
-        for known, terms in zip(families, _measured(pairs, counts, folds, metric, settings, folder), strict=True):
-            known.update(terms.families())
-    return [ClassSearch(table, known, folds, thresholds.rule) for table, known in zip(tables, families, strict=True)]
-
-
-def _measured(
-    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]],
-    counts: Counts,
-    folds: np.ndarray,
-    metric: Metric,
-    settings: PostprocessSettings,
-    folder: Path,
-) -> list[CandidateTerms]:
-    """The terms of every class from the stream, measured on all cores."""
-    if len(np.unique(folds)) < 3:
+    if settings.steps and len(np.unique(folds)) < 3:
         raise UserError(
             "choosing morphology takes out-of-fold maps of at least three folds; train another fold with "
             "02_train.py, or set postprocess.steps=[] to do without"
         )
-    measured = [CandidateTerms(Candidates.build(settings), metric, folder) for _ in counts.classes]
+    chosen = choose_thresholds(counts, folds, thresholds, groups)
+    groups = group_numbers(groups)
+    selected = [
+        search_steps(read, counts, class_index, folds, groups, thresholds, settings).selected()
+        for class_index in range(len(counts.classes))
+    ]
+    if settings.steps:
+        terms = score_rules(read, counts, folds, chosen.metric, selected)
+    else:
+        terms = [
+            (choice.in_sample_terms, choice.in_sample_terms, choice.nested_terms) for choice in chosen.classes.values()
+        ]
+    classes = {
+        name: adopt_steps(choice, rules, of_rules, groups)
+        for (name, choice), rules, of_rules in zip(chosen.classes.items(), selected, terms, strict=True)
+    }
+    nested = np.stack([outcome.nested_terms for outcome in classes.values()], axis=2)
+    interval = bootstrap_interval(*nested, groups, thresholds.bootstrap)
+    return PostprocessResult(chosen.metric, classes, interval, counts.ids)
+
+
+def search_steps(
+    read: ReadPairs,
+    counts: Counts,
+    class_index: int,
+    folds: np.ndarray,
+    groups: np.ndarray,
+    thresholds: ThresholdSettings,
+    settings: PostprocessSettings,
+) -> StepSelection:
+    """Count the masks of every rule of one class on the images searched; arguments as in `search_morphology`."""
+    images = np.sort(np.random.default_rng(0).permutation(len(counts.ids))[:SEARCHED])
+    plain = ScoreTable.of_class(counts, class_index, Metric.of(thresholds), groups).of(images)
+    tables = {(): plain}
+    if settings.steps:
+        candidates = Candidates.build(settings)
+        pairs = require_counted(read(counts.ids[images].tolist()), counts)
+        tp, fp = count_candidates(candidates, pairs, class_index, len(images))
+        before = 0
+        for steps, levels in candidates.blocks:
+            columns = slice(before, before := before + len(levels))
+            tables[steps] = replace(plain, thresholds=levels, tp=tp[:, columns], fp=fp[:, columns])
+    return StepSelection(tables, folds[images], thresholds.rule)
+
+
+def count_candidates(candidates: Candidates, pairs: Iterable[Pair], class_index: int, images: int) -> np.ndarray:
+    """True and false positives of every rule on a stream of images, int32 (2, images, rules); on all cores."""
+
+    def count(pair: Pair) -> np.ndarray:
+        _, maps, truth = pair
+        return candidates.count(planes(maps)[class_index], planes(truth)[class_index])
+
+    counted = np.empty((2, images, sum(len(levels) for _, levels in candidates.blocks)), np.int32)
+    for number, (_, row) in enumerate(progress("morphology", prefetched(count, pairs, 2 * THREADS), images)):
+        counted[:, number] = row
+    return counted
+
+
+def require_counted(pairs: Iterable[Pair], counts: Counts) -> Iterator[Pair]:
+    """The pairs as they are. Raises UserError for a map or mask that is not the one counted."""
     numbers = {image_id: number for number, image_id in enumerate(counts.ids.tolist())}
-
-    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> list[np.ndarray]:
-        image_id, maps, truths = pair
-        number, rows = numbers.get(image_id), []
-        for index, terms in enumerate(measured):
-            row, tp = terms.measure(np.ascontiguousarray(maps[..., index]), np.ascontiguousarray(truths[..., index]))
-            if number is None or not np.array_equal(tp, counts.tp[number, index]):
-                raise UserError(
-                    f"the map or mask of image {image_id} is not the one counted in oof_counts.npz; "
-                    "run 03_oof_threshold.py again"
-                )
-            rows.append(row)
-        return rows
-
-    missing = set(numbers)
-    for (image_id, _, _), rows in progress("morphology", prefetched(measure, pairs, 2 * THREADS), len(numbers)):
-        for terms, row in zip(measured, rows, strict=True):
-            terms.table.write(numbers[image_id], row)
-        missing.discard(image_id)
-    if missing:
-        raise UserError(f"there is no map of image {min(missing)}; run 03_oof_threshold.py again")
-    return measured
+    for image_id, maps, truth in pairs:
+        tp = [count_at_thresholds(*of_class)[0] for of_class in zip(planes(maps), planes(truth), strict=True)]
+        if not np.array_equal(tp, counts.tp[numbers[image_id]]):
+            raise UserError(
+                f"the map or mask of image {image_id} is not the one counted in oof_counts.npz; "
+                "run 03_oof_threshold.py again"
+            )
+        yield image_id, maps, truth
 
 
-def choose_steps(search: ClassSearch) -> ClassOutcome:
-    """What to adopt for one class: the steps selected on all folds, where selecting gains enough to be sure of."""
-    alone, procedure, tuned = search.nested(()), search.procedure(), search.tuned(frozenset())
-    gain, error = search.gain(procedure, alone)
-    tried = sorted(_tried(search), key=lambda row: -row["nested_gain"])
-    adopted = search.select() if is_sure(gain, error) else ()
-    shown = adopted or next((tuple(row["steps"]) for row in tried if row["steps"]), ())
-    nested = procedure if adopted else alone
-    in_sample_before, in_sample_after = search.terms(tuned[()]), search.terms(tuned[adopted])
+def score_rules(
+    read: ReadPairs, counts: Counts, folds: np.ndarray, metric: Metric, selected: list[SelectedRules]
+) -> np.ndarray:
+    """The terms on all images, (classes, 3, 2, images): of `rule`, of `best_tried`, of the image's `without_fold`."""
+
+    def measure(item: tuple[int, Pair]) -> list[list[tuple]]:
+        fold, (_, maps, truths) = item
+        terms = []
+        for rules, probability_map, truth in zip(selected, planes(maps), planes(truths), strict=True):
+            scored = rules.rule, rules.best_tried, rules.without_fold[fold]
+            terms.append([metric.terms(*count_mask(rule.apply(probability_map), truth)) for rule in scored])
+        return terms
+
+    pairs = zip(folds.tolist(), require_counted(read(counts.ids.tolist()), counts), strict=True)
+    measured = progress("selected rules", prefetched(measure, pairs, 2 * THREADS), len(counts.ids))
+    terms = np.empty((len(selected), 3, 2, len(counts.ids)))
+    for number, (_, of_image) in enumerate(measured):
+        terms[..., number] = of_image
+    return terms
+
+
+def adopt_steps(
+    choice: ClassChoice, selected: SelectedRules, terms: Sequence[np.ndarray], groups: np.ndarray
+) -> ClassOutcome:
+    """Adopt what is selected where nothing speaks against it; `terms` as `score_rules` gives them for the class."""
+    in_sample, of_best_tried, nested = terms
+    gain = Gain.between(choice.nested_terms, nested, groups)
+    reason = selected.reason_against(gain, float(pooled(*in_sample)) - choice.in_sample)
     return ClassOutcome(
-        rule=tuned[adopted].rule,
-        before=_scores(alone, in_sample_before),
-        after=_scores(nested, in_sample_after),
+        before=choice,
+        rule=choice.rule if reason else selected.rule,
+        shown=selected.best_tried if reason else selected.rule,
+        reason=reason,
         gain=gain,
-        standard_error=error,
-        without_fold={fold: search.selected_without(fold).rule for fold in np.unique(search.folds).tolist()},
-        tried=tried,
-        terms=nested,
-        image_gain=influence(*in_sample_after) - influence(*in_sample_before),
-        shown=tuned[shown].rule,
-        shown_gain=influence(*search.terms(tuned[shown])) - influence(*in_sample_before),
+        without_fold=selected.without_fold,
+        tried=selected.tried,
+        nested_terms=choice.nested_terms if reason else nested,
+        in_sample_terms=choice.in_sample_terms if reason else in_sample,
+        shown_terms=of_best_tried if reason else in_sample,
     )
-
-
-def _scores(nested_terms: np.ndarray, in_sample_terms: np.ndarray) -> dict[str, float]:
-    nested, in_sample = float(pooled(*nested_terms)), float(pooled(*in_sample_terms))
-    return {"nested": nested, "in_sample": in_sample, "gap": in_sample - nested}
-
-
-def _tried(search: ClassSearch) -> Iterator[dict]:
-    """A row for each family: how many rules it has, the best of them, and what that gains over the threshold alone."""
-    tuned, alone = search.tuned(frozenset()), search.nested(())
-    for family, best in tuned.items():
-        gain, error = search.gain(search.nested(family), alone)
-        yield {
-            "steps": list(family),
-            "rules": sum(len(block.thresholds) for block in search.families[family]),
-            "rule": str(best.rule),
-            "in_sample_gain": float(pooled(*search.terms(best)) - pooled(*search.terms(tuned[()]))),
-            "nested_gain": gain,
-            "standard_error": error,
-        }

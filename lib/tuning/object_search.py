@@ -18,7 +18,7 @@ from lib.config.schema import ObjectSettings
 from lib.data.competition import TrainingData
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.masks.rules import Rule
-from lib.masks.statistics import bootstrap_interval, group_numbers, is_sure, splits, standard_error
+from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, splits
 from lib.prediction.map_store import MapStore
 
 GRID = range(32, 256, 32)
@@ -35,8 +35,7 @@ class ClassObjects:
     nested: float
     in_sample: float
     components: float  # nested, of connected components alone
-    gain: float  # nested, of cutting objects apart
-    standard_error: float
+    gain: Gain  # nested, of cutting objects apart
     without_fold: dict[int, ObjectRule]
     scores: np.ndarray  # (images,) of the rule
     nested_scores: np.ndarray  # (images,) each image's at the rule chosen without its fold
@@ -47,8 +46,9 @@ class ClassObjects:
             "nested": self.nested,
             "in_sample": self.in_sample,
             "components_nested": self.components,
-            "gain_of_cutting": self.gain,
-            "standard_error": self.standard_error,
+            "gain_of_cutting": self.gain.mean,
+            "standard_error": self.gain.standard_error,
+            "cutting_not_adopted": self.gain.doubt(),
             "without_fold": {str(fold): str(rule) for fold, rule in self.without_fold.items()},
         }
 
@@ -94,8 +94,8 @@ class ObjectResult:
             f"{self.mean('in_sample'):.4f}; components alone {self.mean('components'):.4f}; {len(self.ids)} images"
         ]
         for name, choice in self.classes.items():
-            gain = f"cutting gains {choice.gain:+.4f} ± {choice.standard_error:.4f} nested"
-            lines.append(f"  {name}: {choice.rule}; {gain}")
+            reason = f"; not adopted: {choice.gain.doubt()}" if choice.gain.doubt() else ""
+            lines.append(f"  {name}: {choice.rule}; cutting gains {choice.gain} nested{reason}")
         return "\n".join(lines)
 
 
@@ -183,8 +183,8 @@ def as_objects(rules: dict[str, Rule]) -> dict[str, ObjectRule]:
 def _choose(trials: Trials, scores: np.ndarray, folds: np.ndarray, groups: np.ndarray) -> ClassObjects:
     components, _ = trials.nested(scores, folds, cut=False)
     cut, _ = trials.nested(scores, folds, cut=True)
-    gain, error = float((cut - components).mean()), float(standard_error(cut - components, groups))
-    adopted = is_sure(gain, error)
+    gain = Gain.between(*(np.stack([nested, np.ones_like(nested)]) for nested in (components, cut)), groups)
+    adopted = not gain.doubt()
     nested, chosen = trials.nested(scores, folds, adopted)
     column = trials.choose(scores, adopted)
     return ClassObjects(
@@ -193,7 +193,6 @@ def _choose(trials: Trials, scores: np.ndarray, folds: np.ndarray, groups: np.nd
         in_sample=float(scores[:, column].mean()),
         components=float(components.mean()),
         gain=gain,
-        standard_error=error,
         without_fold={fold: trials.rule(column) for fold, column in chosen.items()},
         scores=scores[:, column],
         nested_scores=nested,

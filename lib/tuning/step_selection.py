@@ -1,140 +1,162 @@
-"""Which morphology steps to adopt for one class, by the nested score.
+"""When is a morphology step adopted? When its nested gain is more than two standard errors.
 
 - A family is a set of steps, such as opening and removal; radius, area and threshold are tuned. Its nested score
   tunes them on the other folds, so a family gains nothing by having more to tune.
 - Steps are added one at a time, the one with the largest nested gain first, and only while the gain over the family
   without it exceeds two standard errors (paired over images, clustered by group). So ties go to fewer steps.
-- The best of many families is a little lucky. `procedure` therefore leaves each fold out of the selection too: the
-  family is selected by cross-validation within the other folds, tuned on them, and scored on the fold.
+- The best of many families is a little lucky. `selected_without` therefore leaves each fold out of the selection too:
+  the family is selected by cross-validation within the other folds, tuned on them, and scored on the fold.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from lib.masks.metrics import THRESHOLDS, ratio
+from lib.masks.metrics import THRESHOLDS, pooled, ratio
 from lib.masks.rules import Gate, Rule
-from lib.masks.statistics import REACH, Terms, best_threshold, influence, is_sure, membership, standard_error
+from lib.masks.statistics import SURE, Gain, membership
 from lib.tuning.morphology_candidates import Steps
-from lib.tuning.thresholds import ScoreTable, tune
+from lib.tuning.score_table import ScoreTable
+from lib.tuning.thresholds import REACH, best_threshold, tune
+from lib.tuning.triplet import shut_by
 
 Family = tuple[str, ...]  # names of the steps, () for the threshold alone
+EVERYTHING = frozenset()  # no fold is left out
 
 
-@dataclass(frozen=True)
-class Block:
-    """The terms of all images after the same steps, at some thresholds."""
-
-    steps: Steps
-    thresholds: np.ndarray  # (thresholds,)
-    terms: Terms  # a column for each threshold
+def family_of(steps: Steps) -> Family:
+    """The names of the steps."""
+    return tuple(step.name for step in steps)
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """A rule, and the block and column that hold its terms."""
+class SelectedRules(NamedTuple):
+    """What the search of one class selected."""
 
-    rule: Rule
-    block: Block
-    column: int
+    rule: Rule  # on all folds
+    best_tried: Rule  # the rule with steps that gains most, selected or not
+    without_fold: dict[int, Rule]  # without each fold
+    tried: list[dict]
 
+    def reason_against(self, gain: Gain, in_sample_gain: float) -> str:
+        """Why the rule's steps are not adopted, in words; empty where they are.
 
-@dataclass(frozen=True)
-class ClassSearch:
-    """The choice for one class, from the terms of every candidate on every image."""
-
-    table: ScoreTable  # of the threshold alone
-    families: dict[Family, list[Block]]  # the blocks with those steps; () has one, the threshold alone
-    folds: np.ndarray  # (images,)
-    rule: str  # threshold or triplet
-    _tuned: dict[frozenset, dict[Family, Tuned]] = field(default_factory=dict)
-    _fold_sums: dict[tuple[Steps, Gate | None], np.ndarray] = field(default_factory=dict)
-
-    def tuned(self, without: frozenset[int]) -> dict[Family, Tuned]:
-        """The best rule of each family for the images outside the folds `without`."""
-        if without not in self._tuned:
-            alone = tune(self.table.of(self.outside(without)), self.rule)
-            best = {(): Tuned(alone, self.families[()][0], alone.threshold - 1)}
-            for family, blocks in self.families.items():
-                if family:
-                    best[family] = self._best_of(blocks, alone.gate, without)
-            self._tuned[without] = best
-        return self._tuned[without]
-
-    def _best_of(self, blocks: list[Block], gate: Gate | None, without: frozenset[int]) -> Tuned:
-        """The block with the best peak on the images outside `without`, and the threshold to use.
-
-        The blocks of the radius steps hold all thresholds, so that the centre of a plateau can be told from a lone
-        peak.
+        `gain` is that of each image at its `without_fold` rule, `in_sample_gain` that of all at `rule`.
         """
-        block = max(blocks, key=lambda block: self._peak(block, gate, without))
-        reach = REACH if len(block.thresholds) == len(THRESHOLDS) else 0
-        images = self.outside(without)
-        column = best_threshold(self.table.behind(gate, block.terms).of(images), self.table.groups[images], reach)
-        return Tuned(Rule(int(block.thresholds[column]), gate, block.steps), block, column)
+        if not any(rule.steps for rule in self.without_fold.values()):
+            return "none is selected"
+        if not gain.doubt() and not self.rule.steps:
+            return "some are selected without a fold, but none on all folds"
+        if not gain.doubt() and in_sample_gain < 0:
+            return f"the in-sample score falls by {-in_sample_gain:.4f}"
+        return gain.doubt()
 
-    def _peak(self, block: Block, gate: Gate | None, without: frozenset[int]) -> float:
-        """The best score of a block's thresholds; terms add up by folds, so that each block is read once for all."""
-        key = block.steps, gate
+
+class StepSelection:
+    """The choice for one class, from the counts of all masks after each combination of steps."""
+
+    def __init__(self, tables: Mapping[Steps, ScoreTable], folds: np.ndarray, kind: str, limit: float = SURE):
+        """`tables[()]` is that of the maps themselves; `folds` is (images,), `kind` threshold or triplet.
+
+        Steps must gain more than `limit` standard errors.
+        """
+        self.tables, self.folds, self.kind, self.limit = tables, folds, kind, limit
+        self.families: dict[Family, list[Steps]] = {}
+        for steps in tables:
+            self.families.setdefault(family_of(steps), []).append(steps)
+        self._best_rules: dict[frozenset[int], dict[Family, Rule]] = {}
+        self._fold_sums: dict[tuple[Steps, Gate | None], np.ndarray] = {}
+
+    def best_rules(self, without: frozenset[int] = EVERYTHING) -> dict[Family, Rule]:
+        """The best rule of each family for the images outside the folds `without`."""
+        if without not in self._best_rules:
+            alone = tune(self.tables[()].of(self.outside(without)), self.kind)
+            best = {family: self._best_of(family, alone.gate, without) for family in self.families if family}
+            self._best_rules[without] = {(): alone} | best
+        return self._best_rules[without]
+
+    def _best_of(self, family: Family, gate: Gate | None, without: frozenset[int]) -> Rule:
+        """The sizes with the best peak, and the threshold to use with them.
+
+        Radius steps are counted at all thresholds, so that the centre of a plateau can be told from a lone peak.
+        """
+        steps = max(self.families[family], key=lambda steps: self._peak(steps, gate, without))
+        images, table = self.outside(without), self.tables[steps]
+        reach = REACH if len(table.thresholds) == len(THRESHOLDS) else 0
+        return Rule(best_threshold(table.emptied(self._shut(gate)).of(images), reach), gate, steps)
+
+    def _peak(self, steps: Steps, gate: Gate | None, without: frozenset[int]) -> float:
+        """The best score of all thresholds. Terms add up by folds, so they are summed once for all sets of folds."""
+        key = steps, gate
         if key not in self._fold_sums:
-            self._fold_sums[key] = self.table.behind(gate, block.terms).sums_within(self._images_by_fold)
-        sums = self._fold_sums[key]
-        kept = [fold not in without for fold in range(sums.shape[1])]
-        return ratio(*sums[:, kept].sum(axis=1)).max()
+            images_by_fold = membership(self.folds, self.folds.max() + 1)
+            self._fold_sums[key] = self.tables[steps].emptied(self._shut(gate)).sums_within(images_by_fold)
+        kept = ~np.isin(np.arange(self.folds.max() + 1), list(without))
+        return ratio(*self._fold_sums[key][:, kept].sum(axis=1)).max()
 
-    @cached_property
-    def _images_by_fold(self) -> csr_array:
-        """What sums over the images of each fold, of 0 up to the highest number."""
-        return membership(self.folds, self.folds.max() + 1)
+    def _shut(self, gate: Gate | None) -> np.ndarray:
+        return shut_by(gate, self.tables[()])
 
-    def outside(self, folds: frozenset[int]) -> np.ndarray:
-        """The images that are in none of `folds`, (images,) bool."""
-        return ~np.isin(self.folds, list(folds))
+    def outside(self, without: frozenset[int]) -> np.ndarray:
+        """The images that are in none of the folds `without`, (images,) bool."""
+        return ~np.isin(self.folds, list(without))
 
-    def terms(self, tuned: Tuned) -> np.ndarray:
-        """The terms of a tuned rule on all images, (2, images)."""
-        return self.table.behind(tuned.rule.gate, tuned.block.terms).column(tuned.column)
+    def terms(self, rule: Rule) -> np.ndarray:
+        """The terms of a rule on all images, (2, images)."""
+        table = self.tables[rule.steps]
+        return np.where(self._shut(rule.gate), table.empty_terms(), table.terms_at(rule.threshold))
 
-    def nested(self, family: Family, without: frozenset[int] = frozenset()) -> np.ndarray:
+    def nested(self, family: Family, without: frozenset[int] = EVERYTHING) -> np.ndarray:
         """A family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""
-        return self._on_left_out(without, lambda left_out: self.tuned(without | {left_out})[family])
-
-    def procedure(self) -> np.ndarray:
-        """The nested terms of selecting and tuning, (2, images): each fold's at the rule selected without it."""
-        return self._on_left_out(frozenset(), self.selected_without)
-
-    def selected_without(self, fold: int) -> Tuned:
-        """The rule selected and tuned on the other folds."""
-        without = frozenset({fold})
-        return self.tuned(without)[self.select(without)]
-
-    def _on_left_out(self, without: frozenset[int], rule_for: Callable[[int], Tuned]) -> np.ndarray:
-        terms = np.empty((2, len(self.folds)))
-        images = self.outside(without)
+        terms, images = np.empty((2, len(self.folds))), self.outside(without)
         for fold in np.unique(self.folds[images]).tolist():
             left_out = self.folds == fold
-            terms[:, left_out] = self.terms(rule_for(fold))[:, left_out]
+            terms[:, left_out] = self.terms(self.best_rules(without | {fold})[family])[:, left_out]
         return terms[:, images]
 
-    def gain(self, after: np.ndarray, before: np.ndarray, without: frozenset[int] = frozenset()) -> tuple[float, float]:
-        """The gain in score from one set of terms (2, images outside `without`) to another, and its standard error."""
-        difference = influence(*after) - influence(*before)
-        return float(difference.mean()), float(standard_error(difference, self.table.groups[self.outside(without)]))
-
-    def select(self, without: frozenset[int] = frozenset()) -> Family:
+    def select(self, without: frozenset[int] = EVERYTHING) -> Family:
         """The family chosen by cross-validation within the folds outside `without`."""
-        family = ()
+        family, groups = (), self.tables[()].groups[self.outside(without)]
         while True:
             longer = [other for other in self.families if len(other) == len(family) + 1 and set(family) < set(other)]
             if not longer:
                 return family
             before = self.nested(family, without)
-            gains = {other: self.gain(self.nested(other, without), before, without) for other in longer}
-            best = max(gains, key=lambda other: gains[other][0])
-            gain, error = gains[best]
-            if not is_sure(gain, error):
+            gains = {other: Gain.between(before, self.nested(other, without), groups) for other in longer}
+            best = max(gains, key=lambda other: gains[other].mean)
+            if gains[best].doubt(self.limit):
                 return family
             family = best
+
+    def selected_without(self, fold: int) -> Rule:
+        """The rule selected and tuned on the other folds."""
+        without = frozenset({fold})
+        return self.best_rules(without)[self.select(without)]
+
+    def selected(self) -> SelectedRules:
+        """What is selected on all folds, and without each fold."""
+        rules, tried = self.best_rules(), self.tried()
+        best_family = next((tuple(row["steps"]) for row in tried if row["steps"]), ())
+        without_fold = {fold: self.selected_without(fold) for fold in np.unique(self.folds).tolist()}
+        return SelectedRules(rules[self.select()], rules[best_family], without_fold, tried)
+
+    def tried(self) -> list[dict]:
+        """A row for each family, best first: how many rules, the best of them, what it gains over the threshold alone.
+
+        The in-sample gain is that of the rule tuned on all folds; the nested gain has a standard error.
+        """
+        rows, rules, alone = [], self.best_rules(), self.nested(())
+        for family, rule in rules.items():
+            gain = Gain.between(alone, self.nested(family), self.tables[()].groups)
+            in_sample_gain = pooled(*self.terms(rule)) - pooled(*self.terms(rules[()]))
+            rows.append(
+                {
+                    "steps": list(family),
+                    "rules": sum(len(self.tables[steps].thresholds) for steps in self.families[family]),
+                    "rule": str(rule),
+                    "in_sample_gain": float(in_sample_gain),
+                    "nested_gain": gain.mean,
+                    "standard_error": gain.standard_error,
+                }
+            )
+        return sorted(rows, key=lambda row: -row["nested_gain"])

@@ -8,76 +8,29 @@ images' pixels are pooled, each counted at the threshold tuned without its fold.
 
 import csv
 import io
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import vstack
 
 from lib.base.files import write_text
 from lib.config.schema import ThresholdSettings
-from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled, ratio
+from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
 from lib.masks.rules import Gate, Rule
 from lib.masks.statistics import (
-    Terms,
-    best_threshold,
     bootstrap_interval,
     group_numbers,
-    membership,
-    plateau,
+    influence,
     run_around,
     splits,
+    standard_error,
 )
+from lib.tuning.score_table import ScoreTable
+from lib.tuning.triplet import best_gate, shut_by
 
+REACH = 10  # columns to either side of a threshold that make its neighbourhood
 HALF = 128  # the threshold that is p >= .5
 FOREIGN = 0.1  # a fold that loses more than this at the others' threshold has a model unlike theirs
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """The pixel counts of one class's images at all thresholds, and the terms (see `Metric.terms`) they make."""
-
-    metric: Metric
-    tp: np.ndarray  # (images, 255)
-    fp: np.ndarray  # (images, 255)
-    positives: np.ndarray  # (images,) mask pixels in the truth
-    groups: np.ndarray  # (images,)
-
-    def of(self, images: np.ndarray) -> "ScoreTable":
-        """The table of some images, a bool array."""
-        return replace(self, **{name: getattr(self, name)[images] for name in ("tp", "fp", "positives", "groups")})
-
-    @property
-    def terms(self) -> Terms:
-        """The terms of the masks at all thresholds."""
-        return Terms(len(THRESHOLDS), self._terms_at)
-
-    def _terms_at(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        tp = self.tp[:, part]
-        return self.metric.terms(tp, self.fp[:, part], self.positives[:, None] - tp)
-
-    @cached_property
-    def empty(self) -> np.ndarray:
-        """The terms of an empty mask, (2, images)."""
-        none = np.zeros_like(self.positives)
-        return np.stack(self.metric.terms(none, none, self.positives))
-
-    def predicted(self, column: int) -> np.ndarray:
-        """Pixels of the masks at the threshold of a column, (images,)."""
-        return self.tp[:, column] + self.fp[:, column]
-
-    def behind(self, gate: Gate | None, terms: Terms) -> Terms:
-        """Terms of the same images, an empty mask's where the gate shuts."""
-        if gate is None:
-            return terms
-        shuts = self.predicted(gate.top - 1) < gate.area
-
-        def read(part: slice) -> list[np.ndarray]:
-            columns = zip(terms.read(part), self.empty, strict=True)
-            return [np.where(shuts[:, None], empty[:, None], term) for term, empty in columns]
-
-        return Terms(terms.columns, read)
 
 
 @dataclass(frozen=True)
@@ -90,12 +43,18 @@ class ClassChoice:
     curve: np.ndarray  # (255,) score of all images at each threshold, with the rule's gate
     fold_curves: dict[int, np.ndarray]  # the same of each fold's images
     fold_nested: dict[int, float]  # each fold's score by the rule tuned without it
-    in_sample: float
-    nested: float
+    in_sample_terms: np.ndarray  # (2, images) of the rule; see `Metric.terms`
+    nested_terms: np.ndarray  # (2, images) of each image at the rule tuned without its fold
     at_half: float  # what no tuning gives
     all_empty: float
-    numerator: np.ndarray  # (images,) nested terms
-    denominator: np.ndarray  # (images,)
+
+    @property
+    def in_sample(self) -> float:
+        return float(pooled(*self.in_sample_terms))
+
+    @property
+    def nested(self) -> float:
+        return float(pooled(*self.nested_terms))
 
     def foreign_folds(self) -> dict[int, tuple[int, float, float]]:
         """Folds that the others' threshold does not suit: their own best one, its score, and theirs at the others'."""
@@ -188,97 +147,89 @@ def choose_thresholds(
     metric = Metric.of(settings)
     groups = np.arange(len(counts.ids)) if groups is None else group_numbers(groups)
     classes = {
-        str(name): _choose_class(score_table(counts, index, metric, groups), folds, settings.rule)
-        for index, name in enumerate(counts.classes)
+        str(name): _choose_class(ScoreTable.of_class(counts, class_index, metric, groups), folds, settings.rule)
+        for class_index, name in enumerate(counts.classes)
     }
-    numerator = np.stack([choice.numerator for choice in classes.values()], axis=1)
-    denominator = np.stack([choice.denominator for choice in classes.values()], axis=1)
-    interval = bootstrap_interval(numerator, denominator, groups, settings.bootstrap)
+    nested = np.stack([choice.nested_terms for choice in classes.values()], axis=2)
+    interval = bootstrap_interval(*nested, groups, settings.bootstrap)
     return ThresholdResult(metric, classes, interval)
 
 
-def score_table(counts: Counts, index: int, metric: Metric, groups: np.ndarray) -> ScoreTable:
-    """The table of class number `index`; its arrays are views of the counts."""
-    return ScoreTable(metric, counts.tp[:, index], counts.fp[:, index], counts.positives[:, index], groups)
-
-
-def tune(table: ScoreTable, rule: str) -> Rule:
+def tune(table: ScoreTable, kind: str) -> Rule:
     """The best rule for the table's images: a threshold, or for `triplet` a threshold behind a gate."""
-    gate = best_gate(table) if rule == "triplet" else None
-    column = best_threshold(_bottoms(gate, table.behind(gate, table.terms)), table.groups)
-    return Rule(int(THRESHOLDS[column]), gate)
+    gate = best_gate(table) if kind == "triplet" else None
+    return Rule(best_threshold(_behind(gate, table)), gate)
 
 
-def _bottoms(gate: Gate | None, terms: Terms) -> Terms:
-    """The terms at the thresholds that may stand behind the gate: up to its top."""
-    return terms.first(gate.top) if gate else terms
+def _behind(gate: Gate | None, table: ScoreTable) -> ScoreTable:
+    """What the gate leaves: masks emptied where it shuts, and the thresholds up to its top."""
+    return table.emptied(shut_by(gate, table)).up_to(gate.top) if gate else table
 
 
-def best_gate(table: ScoreTable) -> Gate | None:
-    """The gate of the best triplet, over all 255 tops, all bottoms up to the top, and areas 1, 2, 4, ... pixels.
+def best_threshold(table: ScoreTable, reach: int = REACH, tolerance: float = 0.5) -> int:
+    """The threshold to use: the centre of a plateau before a lone peak.
 
-    None where no gate beats the plain threshold; of equal areas the smallest, of equal tops the middle.
+    Candidates are the thresholds whose score is less than `tolerance` standard errors of the paired difference below
+    the best; of these the one whose neighbourhood, `reach` columns to either side, has the best mean score. Ties: the
+    middle of their unbroken run. A peak that the images do tell from the rest therefore stays.
     """
-    best_score, best = table.terms.scores().max(), None
-    is_triplet = np.tri(len(THRESHOLDS), dtype=bool)  # (tops, bottoms)
-    areas = [2**power for power in range(int(table.predicted(0).max(initial=1)).bit_length())]
-    for area, scores in zip(areas, np.where(is_triplet, _gated_scores(table, areas), -np.inf), strict=True):
-        if scores.max() > best_score + 1e-12:
-            best_score = scores.max()
-            top, bottom = np.unravel_index(np.argmax(scores), scores.shape)
-            low, high = run_around(int(top), scores[:, bottom] >= best_score - 1e-12)
-            best = Gate(top=int(THRESHOLDS[(low + high) // 2]), area=area)
-    return best
+    scores = table.scores()
+    candidates = _not_worse(table, int(np.argmax(scores)), tolerance)
+    window = np.ones(2 * reach + 1) / (2 * reach + 1)
+    neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
+    judged = np.where(candidates, neighbourhood, -np.inf)
+    best = int(np.argmax(judged))
+    low, high = run_around(best, judged >= judged[best] - 1e-12)
+    return int(table.thresholds[(low + high) // 2])
 
 
-def _gated_scores(table: ScoreTable, areas: list[int]) -> np.ndarray:
-    """Scores behind every gate, (areas, tops, bottoms).
+def plateau(table: ScoreTable, threshold: int) -> tuple[int, int]:
+    """The unbroken run of thresholds around this one within two standard errors of its score, or above it."""
+    low, high = run_around(table.column(threshold), _not_worse(table, table.column(threshold), tolerance=2))
+    return int(table.thresholds[low]), int(table.thresholds[high])
 
-    The gate opens for an image up to some top, which its counts tell. So an image adds to the score of an empty mask
-    what its terms gain over that, for all tops up to its own: sums by top, then added up from the highest.
+
+def _not_worse(table: ScoreTable, column: int, tolerance: float) -> np.ndarray:
+    """Whether each threshold's score is at most `tolerance` standard errors below that of `column`, (thresholds,) bool.
+
+    The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
+    too wide.
     """
-    images_by_top = vstack([membership(_opening_tops(table, area), len(THRESHOLDS) + 1) for area in areas])
-    gained = table.terms.sums_within(images_by_top) - (images_by_top @ table.empty.T).T[:, :, None]
-    gained = gained.reshape(2, len(areas), len(THRESHOLDS) + 1, len(THRESHOLDS))
-    sums = table.empty.sum(axis=1)[:, None, None, None] + gained[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
-    return ratio(*sums)
+    best, near = influence(*table.terms(slice(column, column + 1))), []
+    for terms in table.in_parts():
+        lost = best - influence(*terms)
+        near.append(lost.mean(axis=0) <= tolerance * standard_error(lost, table.groups))
+    near = np.concatenate(near)
+    near[column] = True
+    return near
 
 
-def _opening_tops(table: ScoreTable, area: int) -> np.ndarray:
-    """The highest top at which a gate of that area opens, (images,); 0 where none does."""
-    low, high = np.zeros(len(table.tp), int), np.full(len(table.tp), len(THRESHOLDS))
-    images = np.arange(len(table.tp))
-    while (low < high).any():  # halving, as masks shrink from top to top
-        middle = (low + high + 1) // 2
-        opens = table.tp[images, middle - 1] + table.fp[images, middle - 1] >= area
-        low, high = np.where(opens, middle, low), np.where(opens, high, middle - 1)
-    return low
-
-
-def _choose_class(table: ScoreTable, folds: np.ndarray, rule: str) -> ClassChoice:
-    chosen = tune(table, rule)
-    terms, column = table.behind(chosen.gate, table.terms), chosen.threshold - 1
-    curve = terms.scores()
-    low, high = plateau(_bottoms(chosen.gate, terms), table.groups, column)
+def _choose_class(table: ScoreTable, folds: np.ndarray, kind: str) -> ClassChoice:
+    rule = tune(table, kind)
+    curve = table.emptied(shut_by(rule.gate, table)).scores()
     nested = np.empty((2, len(folds)))
     fold_rules, fold_curves, fold_nested = {}, {}, {}
     for fold, others, left_out in splits(folds):
         alone = table.of(left_out)
-        fold_curves[fold] = alone.behind(chosen.gate, alone.terms).scores()
-        tuned = fold_rules[fold] = tune(table.of(others), rule)
-        nested[:, left_out] = alone.behind(tuned.gate, alone.terms).column(tuned.threshold - 1)
+        fold_curves[fold] = alone.emptied(shut_by(rule.gate, alone)).scores()
+        tuned = fold_rules[fold] = tune(table.of(others), kind)
+        nested[:, left_out] = terms_of(tuned, alone)
         fold_nested[fold] = float(pooled(*nested[:, left_out]))
     return ClassChoice(
-        rule=chosen,
-        plateau=(int(THRESHOLDS[low]), int(THRESHOLDS[high])),
+        rule=rule,
+        plateau=plateau(_behind(rule.gate, table), rule.threshold),
         fold_rules=fold_rules,
         curve=curve,
         fold_curves=fold_curves,
         fold_nested=fold_nested,
-        in_sample=float(curve[column]),
-        nested=float(pooled(*nested)),
-        at_half=float(pooled(*table.terms.column(HALF - 1))),
-        all_empty=float(pooled(*table.empty)),
-        numerator=nested[0],
-        denominator=nested[1],
+        in_sample_terms=terms_of(rule, table),
+        nested_terms=nested,
+        at_half=float(pooled(*table.terms_at(HALF))),
+        all_empty=float(pooled(*table.empty_terms())),
     )
+
+
+def terms_of(rule: Rule, table: ScoreTable) -> np.ndarray:
+    """The terms of a rule without morphology, (2, images)."""
+    shut = shut_by(rule.gate, table)
+    return np.where(shut, table.empty_terms(), table.terms_at(rule.threshold))

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -167,13 +168,12 @@ class FakeRun:
         record = StageRecord(self.run, "05_postprocess")
         table, maps = self.table, MapStore(self.run.oof, tuple(self.training.classes))
         result = search_morphology(
-            read_pairs(maps, self.training, table.id, self.settings.submission.size),
+            partial(read_pairs, maps, self.training, size=self.settings.submission.size),
             self.counts,
             table.fold.to_numpy(),
             table.group.to_numpy(),
             self.settings.threshold,
             self.settings.postprocess,
-            self.run.root,
         )
         write_json(self.run.postprocess, result.to_dict())
         result.write_gains(self.run.postprocess.with_suffix(".csv"))

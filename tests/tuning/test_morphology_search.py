@@ -1,6 +1,4 @@
 import json
-import tempfile
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +20,6 @@ ALL_STEPS = PostprocessSettings(
     radii=[2],
     areas=[3, 12],
 )
-SCRATCH = Path(tempfile.gettempdir())
 FEW_STEPS = PostprocessSettings(steps=["opening", "remove", "fill"], radii=[1, 2], areas=[4, 16])
 
 
@@ -47,7 +44,13 @@ def search(made, settings=FEW_STEPS, threshold_settings=None, folds=None, groups
     groups = np.arange(len(made)) if groups is None else groups
     counts = count_images(made, ["mask"])
     thresholds = threshold_settings or ThresholdSettings()
-    return search_morphology(iter(made), counts, folds, groups, thresholds, settings, SCRATCH)
+    return search_morphology(reader(made), counts, folds, groups, thresholds, settings)
+
+
+def reader(made):
+    """What reads the pairs by their ids."""
+    pairs = {pair[0]: pair for pair in made}
+    return lambda ids: (pairs[image_id] for image_id in ids)
 
 
 def naive_dice(made, rules: list[Rule]) -> np.ndarray:
@@ -68,17 +71,21 @@ def test_counts_of_every_candidate_equal_applying_its_rule(seed, height, width, 
     if blur > 0.3:
         probability_map = cv2.GaussianBlur(probability_map, (0, 0), blur)
     truth = (rng.random((height, width)) < 0.3).astype(np.uint8)
+    require_counts_of_drawn_masks(probability_map, truth, at_all=(1, 100, 128, 255), on_grid=GRID)
+
+
+def require_counts_of_drawn_masks(probability_map, truth, at_all, on_grid) -> None:
+    """True and false positives of every combination of steps are those of its masks, drawn at some thresholds."""
     candidates = Candidates.build(ALL_STEPS)
-    at_all, on_grid = candidates.count(probability_map, truth)
-    for number, steps in enumerate(candidates.radius):
-        for threshold in (1, 100, 128, 255):
-            mask = Rule(threshold, steps=steps).apply(probability_map)
-            assert at_all[:, number, threshold - 1].tolist() == [(mask & truth).sum(), mask.sum()]
-        for component, then in enumerate(candidates.component_steps):
-            for column, threshold in enumerate(GRID):
-                mask = Rule(int(threshold), steps=steps + then).apply(probability_map)
-                counted = on_grid[:, component, number, column].tolist()
-                assert counted == [(mask & truth).sum(), mask.sum()], (str(steps + then), threshold)
+    tp, fp = candidates.count(probability_map, truth)
+    before = 0
+    for steps, thresholds in candidates.blocks:
+        for threshold in at_all if len(thresholds) == 255 else on_grid:
+            column = before + np.flatnonzero(thresholds == threshold)[0]
+            mask = Rule(int(threshold), steps=steps).apply(probability_map)
+            expected = [(mask & truth).sum(), (mask & ~truth & 1).sum()]
+            assert [tp[column], fp[column]] == expected, (str(steps), threshold)
+        before += len(thresholds)
 
 
 @pytest.mark.parametrize("place", [np.s_[20:29, 30:44], np.s_[0:9, 0:14], np.s_[51:60, 66:80], np.s_[0:60, 70:79]])
@@ -87,19 +94,14 @@ def test_counts_of_a_map_that_is_empty_but_for_a_part_are_those_of_the_whole(pla
     rng = np.random.default_rng(0)
     probability_map, truth = rng.integers(0, 16, (60, 80), np.uint8), (rng.random((60, 80)) < 0.3).astype(np.uint8)
     probability_map[place] = rng.choice([0, 60, 128, 200, 255, 255], probability_map[place].shape)
-    candidates = Candidates.build(ALL_STEPS)
-    _, on_grid = candidates.count(probability_map, truth)
-    for number, steps in enumerate(candidates.radius):
-        for component, then in enumerate(candidates.component_steps):
-            for column in (0, 7, 14):
-                mask = Rule(int(GRID[column]), steps=steps + then).apply(probability_map)
-                assert on_grid[:, component, number, column].tolist() == [(mask & truth).sum(), mask.sum()]
+    require_counts_of_drawn_masks(probability_map, truth, at_all=(1, 100), on_grid=GRID[[0, 7, 14]])
 
 
 def test_an_empty_map_has_no_pixels_after_any_step():
     truth = np.ones((30, 40), np.uint8)
-    _, on_grid = Candidates.build(ALL_STEPS).count(np.full((30, 40), 15, np.uint8), truth)
-    assert not on_grid.any()
+    candidates = Candidates.build(ALL_STEPS)
+    counts = candidates.count(np.full((30, 40), 15, np.uint8), truth)
+    assert not counts[:, 255 * len(candidates.radius) :].any()
 
 
 def test_counts_do_not_depend_on_how_many_masks_are_counted_at_once(monkeypatch):
@@ -109,7 +111,7 @@ def test_counts_do_not_depend_on_how_many_masks_are_counted_at_once(monkeypatch)
     for masks in (1, 7):
         monkeypatch.setattr("lib.tuning.morphology_candidates.BATCH_PIXELS", masks * pixels)
         in_batches = candidates.count(probability_map[..., 0], truth[..., 0])
-        assert all(np.array_equal(*both) for both in zip(at_once, in_batches, strict=True))
+        assert np.array_equal(at_once, in_batches)
 
 
 @pytest.mark.parametrize("rows", [1, 128, 256])
@@ -136,17 +138,18 @@ def test_reported_scores_equal_a_naive_twin(rule):
     thresholds = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings(rule=rule)).classes["mask"]
     assert outcome.rule.steps
     nested, in_sample = thresholds.nested, thresholds.in_sample
-    assert outcome.before == pytest.approx({"nested": nested, "in_sample": in_sample, "gap": in_sample - nested})
+    expected = {"nested": nested, "in_sample": in_sample, "gap": in_sample - nested}
+    assert outcome.scores("before") == pytest.approx(expected)
     before, after = naive_dice(made, [thresholds.rule] * 18), naive_dice(made, [outcome.rule] * 18)
-    assert outcome.after["in_sample"] == pytest.approx(after.mean(), abs=1e-6)
+    assert outcome.scores("after")["in_sample"] == pytest.approx(after.mean(), abs=1e-6)
     assert outcome.image_gain == pytest.approx(after - before, abs=1e-6)
     assert outcome.shown == outcome.rule and result.shown_gain == pytest.approx(after - before, abs=1e-6)
     nested_after = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
     gains = nested_after - naive_dice(made, [thresholds.fold_rules[fold] for fold in folds])
-    assert outcome.after["nested"] == pytest.approx(nested_after.mean(), abs=1e-6)
-    assert outcome.after["gap"] == pytest.approx(after.mean() - nested_after.mean(), abs=1e-6)
-    assert outcome.gain == pytest.approx(gains.mean(), abs=1e-6)
-    assert outcome.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(18), abs=1e-6)
+    assert outcome.scores("after")["nested"] == pytest.approx(nested_after.mean(), abs=1e-6)
+    assert outcome.scores("after")["gap"] == pytest.approx(after.mean() - nested_after.mean(), abs=1e-6)
+    assert outcome.gain.mean == pytest.approx(gains.mean(), abs=1e-6)
+    assert outcome.gain.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(18), abs=1e-6)
 
 
 def test_the_best_of_each_family_equals_trying_all_its_rules():
@@ -178,10 +181,10 @@ def test_specks_are_removed_and_the_gain_holds_on_new_images():
     made, new = blobs(30, specks=1.5), blobs(30, specks=1.5, seed=1)
     result = search(made)
     outcome = result.classes["mask"]
-    assert outcome.rule.steps and outcome.gain > 3 * outcome.standard_error
+    assert outcome.rule.steps and outcome.gain.mean > 3 * outcome.gain.standard_error
     plain = Rule(threshold_of(next(row for row in outcome.tried if not row["steps"])))
     gain = (naive_dice(new, [outcome.rule] * 30) - naive_dice(new, [plain] * 30)).mean()
-    assert gain == pytest.approx(outcome.gain, abs=4 * outcome.standard_error)
+    assert gain == pytest.approx(outcome.gain.mean, abs=4 * outcome.gain.standard_error)
 
 
 def test_nothing_is_adopted_where_steps_do_not_help():
@@ -194,7 +197,7 @@ def test_nothing_is_adopted_where_steps_do_not_help():
     result = search(made)
     outcome = result.classes["mask"]
     assert outcome.rule == choose_thresholds(*threshold_inputs(made)).classes["mask"].rule
-    assert outcome.after == outcome.before and not outcome.image_gain.any()
+    assert outcome.scores("after") == outcome.scores("before") and not outcome.image_gain.any()
     assert "no step adopted" in str(result)
     assert outcome.shown.steps and str(outcome.shown) == next(row["rule"] for row in outcome.tried if row["steps"])
     worse = naive_dice(made, [outcome.shown] * 18) - naive_dice(made, [outcome.rule] * 18)
@@ -221,10 +224,10 @@ def test_standard_errors_are_those_of_groups():
         alone = choose_thresholds(counts, folds, ThresholdSettings(), groups).classes["mask"].fold_rules
         before, after = (naive_dice(twice, [r[fold] for fold in folds]) for r in (alone, outcome.without_fold))
         gains = (after - before).reshape(-1, independent).mean(axis=0)  # of each group
-        assert outcome.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(independent), abs=1e-6)
+        assert outcome.gain.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(independent), abs=1e-6)
     single = search(once).classes["mask"]
     grouped = search(twice, folds=folds, groups=np.tile(np.arange(18), 2)).classes["mask"]
-    assert (grouped.rule, grouped.gain) == (single.rule, pytest.approx(single.gain))
+    assert (grouped.rule, grouped.gain.mean) == (single.rule, pytest.approx(single.gain.mean))
 
 
 def test_classes_are_chosen_apart():
@@ -235,12 +238,12 @@ def test_classes_are_chosen_apart():
     ]
     folds, groups = np.arange(18) % 3, np.arange(18)
     counts = count_images(made, ["a", "b"])
-    both = search_morphology(iter(made), counts, folds, groups, ThresholdSettings(), FEW_STEPS, SCRATCH)
+    both = search_morphology(reader(made), counts, folds, groups, ThresholdSettings(), FEW_STEPS)
     for name, alone in ("a", specked), ("b", clean):
         assert both.classes[name].rule == search(alone).classes["mask"].rule
     assert both.classes["a"].rule.steps
     assert both.mean("after", "nested") == pytest.approx(
-        np.mean([outcome.after["nested"] for outcome in both.classes.values()])
+        np.mean([outcome.scores("after")["nested"] for outcome in both.classes.values()])
     )
     content = json.loads(json.dumps(both.to_dict()))
     assert content["after"]["nested"] == both.mean("after", "nested")
@@ -254,18 +257,17 @@ def test_pooled_metric_is_searched_by_pooled_pixels():
     masks = [(outcome.rule.apply(maps[..., 0]), truth[..., 0]) for _, maps, truth in made]
     tp, predicted, positives = np.sum([((m & t).sum(), m.sum(), t.sum()) for m, t in masks], axis=0)
     expected = dice(tp, predicted - tp, positives - tp)
-    assert outcome.rule.steps and outcome.after["in_sample"] == pytest.approx(float(expected), abs=1e-6)
+    assert outcome.rule.steps and outcome.scores("after")["in_sample"] == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_without_steps_nothing_is_read_and_two_folds_are_enough():
-    def unreadable():
+    def unreadable(ids):
         raise AssertionError("the maps were read")
-        yield
 
     made, folds = blobs(8, specks=1), np.arange(8) % 2
     settings = PostprocessSettings(steps=[])
     counts = count_images(made, ["mask"])
-    result = search_morphology(unreadable(), counts, folds, np.arange(8), ThresholdSettings(), settings, SCRATCH)
+    result = search_morphology(unreadable, counts, folds, np.arange(8), ThresholdSettings(), settings)
     assert result.classes["mask"].rule == choose_thresholds(counts, folds, ThresholdSettings()).classes["mask"].rule
     assert result.mean("after", "nested") == result.mean("before", "nested")
 
@@ -275,11 +277,33 @@ def test_user_errors():
     with pytest.raises(UserError, match="at least three folds"):
         search(made, folds=np.arange(6) % 2)
     counts, folds = count_images(made, ["mask"]), np.arange(6) % 3
-    arguments = (counts, folds, np.arange(6), ThresholdSettings(), FEW_STEPS, SCRATCH)
-    with pytest.raises(UserError, match="no map of image image5"):
-        search_morphology(iter(made[:5]), *arguments)
+    arguments = (counts, folds, np.arange(6), ThresholdSettings(), FEW_STEPS)
     changed = [*made[:5], ("image5", 255 - made[5][1], made[5][2])]
     with pytest.raises(UserError, match="image5 is not the one counted"):
-        search_morphology(iter(changed), *arguments)
-    with pytest.raises(UserError, match="image9 is not the one counted"):
-        search_morphology(iter([*made, ("image9", *made[0][1:])]), *arguments)
+        search_morphology(reader(changed), *arguments)
+
+
+@pytest.mark.parametrize("rule", ["threshold", "triplet"])
+def test_of_many_images_a_sample_is_searched_and_all_are_scored(rule, monkeypatch):
+    """The search reads 12 of 30 images; the scores are those of masks drawn on all."""
+    monkeypatch.setattr("lib.tuning.morphology_search.SEARCHED", 12)
+    made, folds, streams = blobs(30, specks=1.5), np.arange(30) % 3, []
+
+    def read(ids):
+        streams.append(list(ids))
+        return reader(made)(ids)
+
+    counts, thresholds = count_images(made, ["mask"]), ThresholdSettings(rule=rule)
+    result = search_morphology(read, counts, folds, np.arange(30), thresholds, FEW_STEPS)
+    assert [len(stream) for stream in streams] == [12, 30]
+    outcome = result.classes["mask"]
+    alone = choose_thresholds(counts, folds, thresholds).classes["mask"]
+    assert outcome.rule.steps and outcome.before.rule == alone.rule
+    assert outcome.scores("before")["nested"] == alone.nested
+    assert outcome.scores("after")["in_sample"] == pytest.approx(naive_dice(made, [outcome.rule] * 30).mean())
+    nested = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
+    assert outcome.scores("after")["nested"] == pytest.approx(nested.mean())
+    gains = nested - naive_dice(made, [alone.fold_rules[fold] for fold in folds])
+    assert (outcome.gain.mean, outcome.gain.standard_error) == pytest.approx(
+        (gains.mean(), gains.std(ddof=1) / np.sqrt(30))
+    )

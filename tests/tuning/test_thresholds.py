@@ -11,8 +11,11 @@ from lib.base.files import write_json
 from lib.config.schema import ThresholdSettings
 from lib.masks.metrics import Metric, count_images
 from lib.masks.rules import Gate, Rule, read_rules
-from lib.masks.statistics import Terms, best_threshold, bootstrap_interval, influence, plateau, standard_error
-from lib.tuning.thresholds import best_gate, choose_thresholds, score_table, tune
+from lib.masks.statistics import bootstrap_interval, influence, standard_error
+from lib.tuning.score_table import ScoreTable
+from lib.tuning.thresholds import best_threshold, choose_thresholds, plateau, tune
+from lib.tuning.triplet import best_gate, shut_by
+from tests.tuning.planted import planted_table
 
 METRICS = ["dice", "dice_global", "iou", "iou_sweep", "f_beta"]
 
@@ -52,13 +55,13 @@ def naive_score(made, rules: list, metric: str, index: int = 0) -> float:
 
 
 def single_table(made, metric: str = "dice"):
-    return score_table(count_images(made, ["a"]), 0, Metric(metric, 2.0), np.arange(len(made)))
+    return ScoreTable.of_class(count_images(made, ["a"]), 0, Metric(metric, 2.0), np.arange(len(made)))
 
 
-def terms_of_curve(curve: np.ndarray, images: int = 30, noise: float = 0.0):
-    """Terms whose mean over the images is exactly `curve`, with independent noise of that size at every threshold."""
+def table_of_curve(curve: np.ndarray, images: int = 30, noise: float = 0.0):
+    """A table whose scores are exactly `curve`, with independent noise of that size at every threshold."""
     deviation = np.random.default_rng(0).normal(0, noise, (images, len(curve)))
-    return Terms.of_arrays(curve + deviation - deviation.mean(axis=0), np.ones((images, len(curve))))
+    return planted_table(curve + deviation - deviation.mean(axis=0))
 
 
 @pytest.mark.parametrize("rule", ["threshold", "triplet"])
@@ -144,25 +147,25 @@ def test_a_plateau_is_preferred_to_a_lone_peak_that_the_images_cannot_tell_from_
     curve = np.full(255, 0.5)
     curve[80:120] = 0.8
     curve[200] = 0.801
-    assert best_threshold(terms_of_curve(curve, noise=0.2), np.arange(30)) == pytest.approx(99, abs=10)
+    assert best_threshold(table_of_curve(curve, noise=0.2)) == pytest.approx(100, abs=10)
 
 
 def test_a_peak_that_the_images_do_tell_from_the_rest_stays():
     curve = np.full(255, 0.5)
     curve[80:120] = 0.8
     curve[200] = 0.9
-    assert best_threshold(terms_of_curve(curve, noise=0.01), np.arange(30)) == 200
+    assert best_threshold(table_of_curve(curve, noise=0.01)) == 201
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "middle"), [(0, 255, 127), (80, 120, 99), (0, 30, 9), (200, 255, 232), (254, 255, 254)]
+    ("low", "high", "middle"), [(1, 255, 128), (81, 120, 100), (1, 30, 10), (201, 255, 233), (255, 255, 255)]
 )
 def test_the_middle_of_equal_thresholds_is_taken(low, high, middle):
     """A plateau that reaches the end of the scale is taken to go on beyond it."""
     curve = np.full(255, 0.5)
-    curve[low:high] = 0.8
-    assert best_threshold(terms_of_curve(curve), np.arange(30)) == middle
-    assert plateau(terms_of_curve(curve), np.arange(30), middle) == (low, high - 1)
+    curve[low - 1 : high] = 0.8
+    assert best_threshold(table_of_curve(curve)) == middle
+    assert plateau(table_of_curve(curve), middle) == (low, high)
 
 
 def test_plateau_is_the_run_within_two_standard_errors_of_the_paired_difference():
@@ -172,14 +175,14 @@ def test_plateau_is_the_run_within_two_standard_errors_of_the_paired_difference(
     error = difference.std(ddof=1) / np.sqrt(50)
     lost = np.array([2.1, 1.9, 0, 1.9, 2.1, 0]) * error
     scores = 10 + rng.normal(0, 100, (50, 1)) - lost - np.outer(difference, lost > 0)
-    assert plateau(Terms.of_arrays(scores, np.ones_like(scores)), np.arange(50), 2) == (1, 3)
+    assert plateau(planted_table(scores), 3) == (2, 4)
 
 
 @given(seed=st.integers(0, 10**6), metric=st.sampled_from(METRICS))
 @settings(max_examples=30, deadline=None)
 def test_the_chosen_threshold_costs_less_than_half_a_standard_error(seed, metric):
     table = single_table(images(16, seed=seed), metric)
-    values = influence(*table.terms.read(slice(255)))
+    values = influence(*table.terms(slice(255)))
     chosen, peak = tune(table, "threshold").threshold - 1, int(np.argmax(values.mean(axis=0)))
     lost = values[:, peak] - values[:, chosen]
     assert lost.mean() <= 0.5 * lost.std(ddof=1) / np.sqrt(16) + 1e-12
@@ -242,7 +245,7 @@ def test_gate_equals_trying_every_triplet(metric):
     best = max(naive_score(made, [rule] * 12, metric) for rule in rules)
     table = single_table(made, metric)
     gate = best_gate(table)
-    numerator, denominator = table.behind(gate, table.terms).read(slice(255))
+    numerator, denominator = table.emptied(shut_by(gate, table)).terms(slice(255))
     reached = (numerator.sum(axis=0) / denominator.sum(axis=0))[: gate.top if gate else 255].max()
     assert reached == pytest.approx(best)
 

@@ -1,0 +1,81 @@
+"""The pixel counts of one class's masks at many thresholds, and the scores that they make."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
+
+COLUMNS = 32  # scored at a time: the terms of all thresholds would take 4 KB an image
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """True and false positives of every image (rows) at every threshold (columns)."""
+
+    metric: Metric
+    thresholds: np.ndarray  # (thresholds,) ascending
+    tp: np.ndarray  # (images, thresholds)
+    fp: np.ndarray  # (images, thresholds)
+    positives: np.ndarray  # (images,) mask pixels in the truth
+    groups: np.ndarray  # (images,) whole numbers
+
+    @classmethod
+    def of_class(cls, counts: Counts, class_index: int, metric: Metric, groups: np.ndarray) -> "ScoreTable":
+        """The table of one class; its arrays are views of the counts."""
+        tp, fp = counts.tp[:, class_index], counts.fp[:, class_index]
+        return cls(metric, THRESHOLDS, tp, fp, counts.positives[:, class_index], groups)
+
+    def of(self, images: np.ndarray) -> "ScoreTable":
+        """The table of some images: a bool array, or their numbers."""
+        return replace(self, **{name: getattr(self, name)[images] for name in ("tp", "fp", "positives", "groups")})
+
+    def emptied(self, images: np.ndarray) -> "ScoreTable":
+        """The table with the masks of some images (bool) made empty at every threshold."""
+        if not images.any():
+            return self
+        return replace(self, **{name: np.where(images[:, None], 0, getattr(self, name)) for name in ("tp", "fp")})
+
+    def up_to(self, threshold: int) -> "ScoreTable":
+        """The table of the thresholds up to this one."""
+        columns = slice(self.column(threshold) + 1)
+        return replace(self, thresholds=self.thresholds[columns], tp=self.tp[:, columns], fp=self.fp[:, columns])
+
+    def column(self, threshold: int) -> int:
+        """Where a threshold stands."""
+        return int(np.searchsorted(self.thresholds, threshold))
+
+    def predicted(self, threshold: int) -> np.ndarray:
+        """Mask pixels at a threshold, (images,)."""
+        column = self.column(threshold)
+        return self.tp[:, column] + self.fp[:, column]
+
+    def terms(self, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        """The two terms of `Metric.terms` at some thresholds, each (images, columns)."""
+        tp = self.tp[:, columns]
+        return self.metric.terms(tp, self.fp[:, columns], self.positives[:, None] - tp)
+
+    def terms_at(self, threshold: int) -> np.ndarray:
+        """The terms at one threshold, (2, images)."""
+        column = self.column(threshold)
+        return np.stack(self.terms(slice(column, column + 1)))[:, :, 0]
+
+    def empty_terms(self) -> np.ndarray:
+        """The terms of empty masks, (2, images)."""
+        none = np.zeros_like(self.positives)
+        return np.stack(self.metric.terms(none, none, self.positives))
+
+    def in_parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The terms at all thresholds, COLUMNS at a time."""
+        for first in range(0, len(self.thresholds), COLUMNS):
+            yield self.terms(slice(first, first + COLUMNS))
+
+    def scores(self) -> np.ndarray:
+        """The score of all images at each threshold, (thresholds,)."""
+        return np.concatenate([pooled(*terms) for terms in self.in_parts()])
+
+    def sums_within(self, members: csr_array) -> np.ndarray:
+        """The terms summed over the images of each set, (2, sets, thresholds); see `membership`."""
+        return np.concatenate([[members @ term for term in terms] for terms in self.in_parts()], axis=2)
