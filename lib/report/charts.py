@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 400, 230
-SMALL_WIDTH, SMALL_HEIGHT = 240, 160
+SMALL_WIDTH, SMALL_HEIGHT = 200, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36  # what stays free around the plot
 SERIES = 7  # colours of series in the style sheet, --s0 to --s6
 DASHES = ("", "5 3", "1.5 3")

@@ -62,9 +62,10 @@ def errors_in_words(scores: OofScores, found: np.ndarray, border: np.ndarray) ->
     if empty.any():
         called = int(((scores.predicted > 0) & empty).sum())
         words.append(
-            f"{called} of {empty.sum()} empty masks are called full; this costs {called / empty.size:.4f} of mean Dice."
+            f"A mask is predicted on {called} of {empty.sum()} empty images; "
+            f"this costs {called / empty.size:.4f} of mean Dice."
             if called
-            else f"None of the {empty.sum()} empty masks is called full."
+            else f"No mask is predicted on any of the {empty.sum()} empty images."
         )
     return words
 
@@ -148,7 +149,9 @@ def shift_in_words(oof: np.ndarray, test: np.ndarray) -> dict:
     measured = f"the two distributions are {100 * gap:.0f} points apart where they differ most"
     usual = f"chance alone rarely gives more than {100 * chance:.0f}"
     if gap <= chance:
-        return {"shift": False, "words": f"No shift to be seen: {means}; {measured}, and {usual}."}
+        words = f"The predicted coverage shows no shift: {means}; {measured}, and {usual}. "
+        caution = "Coverage does not say whether the masks are right: harder test images can still score lower."
+        return {"shift": False, "words": words + caution}
     direction = "less" if test.mean() < oof.mean() else "more"
     return {
         "shift": True,

@@ -31,14 +31,23 @@ class Place(NamedTuple):
     layer: int
 
 
+class Picture(NamedTuple):
+    """What a picture shows, its data URI, and its size in pixels."""
+
+    what: str
+    uri: str
+    width: int
+    height: int
+
+
 @dataclass(frozen=True)
 class Item:
-    """One row of pictures, (what it shows, data URI), and the words below it."""
+    """One row of pictures and the words above it."""
 
     id: str
     name: str  # of the class, where there are several
     words: str
-    pictures: list[tuple[str, str]]
+    pictures: list[Picture]
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Gallery:
     title: str
     words: str
     items: list[Item]
+    folded: bool = False  # shown once it is opened
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class OofPainter:
     after: dict[str, Rule] | None  # once the morphology is chosen
 
     def paint(self, place: Place) -> Item:
-        """Image | truth | probability | unprocessed | processed (where the class has steps), with the masks' Dice."""
+        """Image | truth | probability | threshold only | with morphology (if any was adopted), with the masks' Dice."""
         name = self.data.classes[place.layer]
         shown = shown_image(self.data.open_image(place.id))
         _, maps, truths = next(read_pairs(self.maps, self.data, [place.id], self.size))
@@ -74,7 +84,7 @@ class OofPainter:
         ]
         scores = []
         processed = self.after and self.after[name].steps
-        for what, rules in (("unprocessed", self.before), ("processed", self.after if processed else None)):
+        for what, rules in (("threshold only", self.before), ("with morphology", self.after if processed else None)):
             if rules:
                 mask = rules[name].apply(probability_map)
                 scores.append(f"{mask_dice(mask, truth):.3f}")
@@ -118,7 +128,7 @@ def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:
 def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[Gallery]:
     """The images of the worst, middle and best Dice at the threshold rules, one class at a time.
 
-    Of equal Dice, more wrong pixels are worse. Images that truly are empty are among the worst, never the best.
+    Ties: more wrong pixels are worse. Images whose truth is empty may be among the worst, never among the best.
     """
     order = np.lexsort((-scores.wrong.ravel(), scores.dice.ravel()))
     solid = order[scores.positives.ravel()[order] > 0]
@@ -128,12 +138,12 @@ def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[
     middle = solid[max((len(solid) - SHOWN) // 2, 0) :][:SHOWN]
     middle = middle[~np.isin(middle, [*worst, *best])]
     chosen = [
-        ("worst", "Worst", "The lowest Dice; of equals, the most wrong pixels first.", worst),
+        ("worst", "Worst", "The lowest Dice; ties: most wrong pixels first.", worst),
         ("median", "Median", "Around the median Dice of the images that have something to find.", middle),
         ("best", "Best", "The highest Dice of the images that have something to find.", best),
     ]
     return [
-        Gallery(key, title, words, [paint(_place(scores, index)) for index in indices])
+        Gallery(key, title, words, [paint(_place(scores, index)) for index in indices], folded=key != "worst")
         for key, title, words, indices in chosen
         if len(indices)
     ]
@@ -148,8 +158,8 @@ def changed_galleries(
     better = [index for index in order[::-1][:SHOWN] if flat[index] > 0]
     worse = [index for index in order[:SHOWN] if flat[index] < 0]
     chosen = [
-        ("better", "Better by the morphology", f"Where {metric} rises most.", better),
-        ("worse", "Worse by the morphology", f"Where {metric} falls most.", worse),
+        ("better", "Improved by morphology", f"Where {metric} rises most.", better),
+        ("worse", "Harmed by morphology", f"Where {metric} falls most.", worse),
     ]
     return [
         Gallery(key, title, words, [paint(_place(scores, index)) for index in indices])
@@ -169,9 +179,9 @@ def certainty_galleries(looks: dict[str, TestLook], paint: Callable[[Place, Test
     places.sort()
     least, most = places[:SHOWN], places[SHOWN:][::-1][:SHOWN]
     return [
-        Gallery(key, title, words, [paint(place, looks[place.id]) for _, place in chosen])
+        Gallery(key, title, words, [paint(place, looks[place.id]) for _, place in chosen], folded=key == "most")
         for key, title, words, chosen in (
-            ("least", "Least certain", "Look here first: where the model would most likely be wrong.", least),
+            ("least", "Least certain", "Look here first: the model is most likely to be wrong here.", least),
             ("most", "Most certain", "Where the map is almost black and white.", most),
         )
         if chosen
@@ -188,6 +198,6 @@ def several(classes: list[str], name: str) -> str:
     return name if len(classes) > 1 else ""
 
 
-def encoded(pictures: list[tuple[str, np.ndarray]]) -> list[tuple[str, str]]:
-    """The pictures as data URIs."""
-    return [(what, data_uri(picture)) for what, picture in pictures]
+def encoded(pictures: list[tuple[str, np.ndarray]]) -> list[Picture]:
+    """The pictures, uint8 RGB (height, width, 3), as data URIs."""
+    return [Picture(what, data_uri(pixels), pixels.shape[1], pixels.shape[0]) for what, pixels in pictures]

@@ -35,6 +35,7 @@ def folds_part(run: RunFolder, classes: list[str]) -> dict:
             for name, column in list(zip(classes, columns, strict=True))[:CLASSES]
             for fold in sorted(table.fold.unique())
         ],
+        "legend": [("this fold", "box", "s0"), ("all images", "line", "s3")],
         "sizes": [(height, width, count) for (height, width), count in sizes.head(5).items()],
         "more_sizes": max(len(sizes) - 5, 0),
         "about_groups": describe_groups(table).split("\n"),
@@ -69,7 +70,6 @@ def _coverage_chart(table: pd.DataFrame, fold: int, name: str, column: str) -> C
     chart = Chart(title, Axis(f"% {name}", 0, edges[-1]), y, width=SMALL_WIDTH, height=SMALL_HEIGHT)
     chart.bars(edges, shares[1], "s0")
     chart.steps(edges, shares[0], "s3", width=1.5)
-    chart.legend = [("this fold", "box", "s0"), ("all images", "line", "s3")]
     return chart
 
 
@@ -108,6 +108,10 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
         if name.startswith("loss_")
     }
     charts = [_training_chart(histories, name, title, settings) for name, title in names.items()]
+    if "loss_boundary" in names and any(
+        (history[["loss", "loss_boundary"]] < 0).any(axis=None) for history in histories.values()
+    ):
+        charts[1].caption = "The boundary term is negative for a good mask, so the loss may fall below 0."
     charts.append(_training_chart(histories, "lr", "Learning rate", settings))
     _mark_best(charts[0], histories, score)
     return {

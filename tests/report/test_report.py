@@ -220,6 +220,11 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
     @property
+    def pictures(self) -> list[dict]:
+        """The buttons of the galleries."""
+        return [button for button in self.all("button") if "data-what" in button]
+
+    @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
 
@@ -246,7 +251,7 @@ def test_while_folds_train_the_page_has_their_curves_and_looks_for_news(tmp_path
     (fake.run.fold(0).metrics).unlink()  # in training
     write_report(fake.run, fake.settings)
     page = Page(fake.page)
-    assert "3 of 3 folds still to be done" in page.text and "0 of 3" in page.text
+    assert "3 of 3 folds are not trained yet" in page.text and "0 of 3" in page.text
     assert {"http-equiv": "refresh", "content": "30"} in page.all("meta")
     fake.train()
     write_report(fake.run, fake.settings)
@@ -293,12 +298,29 @@ def test_the_page_is_alone_in_the_world(fake, hostile):
         assert "url(" not in run.page and "@import" not in run.page
 
 
+def test_the_page_is_laid_out_before_its_pictures_are_decoded(fake):
+    for button, image in zip(Page(fake.page).pictures, Page(fake.page).all("img"), strict=False):
+        encoded = base64.b64decode(image["src"].split(",")[1])
+        height, width = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+        assert (image["width"], image["height"]) == (str(width), str(height)), button
+        assert "loading" not in image
+
+
+def test_headings_are_in_order_and_tables_can_be_scrolled_by_keyboard(fake, hostile):
+    for run in (fake, hostile):
+        levels = [int(tag[1]) for tag, _ in Page(run.page).found if re.fullmatch("h[1-6]", tag)]
+        assert levels[0] == 1 and all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+        scrolled = [attributes for attributes in Page(run.page).all("div") if attributes.get("class") == "scroll"]
+        assert len(scrolled) == len(Page(run.page).all("table"))
+        assert all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in scrolled)
+
+
 def test_names_from_the_competition_stay_text(hostile):
     page = Page(hostile.page)
     assert all("onerror" not in attributes for _, attributes in page.found)
     assert not page.all("b")
     assert len(page.all("script")) == 1
-    shown = {button["data-id"] for button in page.all("button")}
+    shown = {button["data-id"] for button in page.pictures}
     assert any(name.startswith(HOSTILE_ID) for name in shown)
     assert f"{HOSTILE_ID} · {HOSTILE_CLASS}" in shown or f"{HOSTILE_ID} · core" in shown
     assert HOSTILE_CLASS in page.text
@@ -508,7 +530,7 @@ def test_a_comparison_shows_where_runs_differ(fake, tmp_path):
     write_comparison(tmp_path / "compare.html", content, runs, scores, fake.training, table)
     page = Page((tmp_path / "compare.html").read_text())
     assert not page.all("b") and f"{HOSTILE_CLASS} is worse" in page.text
-    shown = [button["data-id"] for button in page.all("button") if button["data-what"] == "image"]
+    shown = [button["data-id"] for button in page.pictures if button["data-what"] == "image"]
     differences = (scores[1] - scores[0])[:, 0, 0]
     worst = table.id.iloc[np.argsort(differences, kind="stable")[:SHOWN]].tolist()
     rises = int((differences > 0).sum())
@@ -562,8 +584,8 @@ window.addEventListener("error", (event) => log.push("error " + event.message));
 document.addEventListener("securitypolicyviolation", (event) => log.push("blocked " + event.blockedURI));
 window.addEventListener("load", async () => {
   const images = [...document.querySelectorAll(".pictures img")];
-  images.forEach((image) => { image.loading = "eager"; });
-  await new Promise((done) => setTimeout(done, 3000));
+  const loaded = images.every((image) => image.complete && image.naturalWidth > 0);
+  const tall = document.documentElement.scrollHeight;
   const zoom = document.getElementById("zoom");
   const press = (key) => document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
   const shown = () => [zoom.querySelector("strong").textContent, zoom.querySelector("span").textContent.split(" ")[0]];
@@ -576,8 +598,16 @@ window.addEventListener("load", async () => {
   steps.open = zoom.open && zoom.querySelector("img").src === buttons[shownIndex()].querySelector("img").src;
   zoom.click();
   steps.closed = !zoom.open;
+  buttons[1].click();
+  zoom.querySelector("[data-move=ArrowRight]").click(); steps.next = shown();
+  zoom.querySelector("[data-move=Escape]").click();
+  steps.closed_by_button = !zoom.open;
+  dispatchEvent(new Event("beforeprint"));
+  const unfolded = images.every((image) => image.checkVisibility());
+  dispatchEvent(new Event("afterprint"));
+  const folded = !images.every((image) => image.checkVisibility());
   const wide = document.documentElement.scrollWidth;
-  const result = { log, steps, wide, inner: innerWidth, images: images.every((image) => image.naturalWidth > 0) };
+  const result = { log, steps, wide, tall, inner: innerWidth, images: loaded, printed: unfolded && folded };
   result.dark = getComputedStyle(document.body).backgroundColor;
   parent.postMessage(JSON.stringify(result), "*");
 });
@@ -595,21 +625,24 @@ addEventListener("message", (event) => { document.getElementById("result").textC
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
-@pytest.mark.parametrize(("width", "scheme"), [(400, 0), (1600, 1)])
+@pytest.mark.parametrize(("width", "scheme"), [(400, 0), (1000, 1), (1600, 1)])
 def test_the_page_works_in_a_browser(fake, tmp_path, width, scheme):
     path = tmp_path / "frame.html"
     path.write_text(FRAME.replace("WIDTH", str(width)))
     (tmp_path / "page.html").write_text(fake.page.replace("</head>", DRIVE + "</head>"))
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", "--enable-logging=stderr"]
     command += ["--window-size=1700,1000", f"--blink-settings=preferredColorScheme={scheme}", f"file://{path}"]
-    command += ["--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    command += ["--disable-sync", "--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     result = json.loads(html.unescape(re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
     assert result["log"] == [] and "CONSOLE" not in done.stderr
-    assert result["images"] and result["inner"] == width and result["wide"] <= width
+    assert result["images"] and result["printed"] and result["inner"] == width and result["wide"] <= width
+    assert width < 1000 or result["tall"] <= 9000
     assert result["dark"] == ("rgb(18, 21, 27)" if scheme == 0 else "rgb(246, 247, 249)")
-    first, second = [b["data-id"] for b in Page(fake.page).all("button") if b["data-what"] == "image"][:2]
+    first, second = [b["data-id"] for b in Page(fake.page).pictures if b["data-what"] == "image"][:2]
     steps = result["steps"]
     assert steps["clicked"] == [first, "truth"] and steps["right"] == [first, "probability"]
     assert steps["left"] == [first, "image"] and steps["down"] == [second, "image"]
-    assert steps["open"] and steps["closed"]
+    assert steps["next"] == steps["right"]
+    assert steps["open"] and steps["closed"] and steps["closed_by_button"]

@@ -14,6 +14,8 @@ function show(index) {
   zoom.style.setProperty("--shape", small.naturalWidth / small.naturalHeight || 1);
   zoom.querySelector("strong").textContent = button.dataset.id;
   zoom.querySelector("span").textContent = `${button.dataset.what} · ${button.dataset.words}`;
+  const folded = button.closest("details");
+  if (folded) folded.open = true;
   if (!zoom.open) zoom.showModal();
 }
 
@@ -27,21 +29,31 @@ function neighbour(step) {
 }
 
 buttons.forEach((button, index) => button.addEventListener("click", () => show(index)));
-zoom.addEventListener("click", () => zoom.close());
+zoom.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  moves[button ? button.dataset.move : "Escape"]();
+});
 zoom.addEventListener("close", () => {
   buttons[shown].focus({ preventScroll: true });
   buttons[shown].scrollIntoView({ block: "nearest" });
 });
+const moves = {
+  ArrowRight: () => show(shown + 1),
+  ArrowLeft: () => show(shown - 1),
+  ArrowDown: () => neighbour(1),
+  ArrowUp: () => neighbour(-1),
+  Escape: () => zoom.close(),
+};
 document.addEventListener("keydown", (event) => {
-  if (!zoom.open) return;
-  const moves = {
-    ArrowRight: () => show(shown + 1),
-    ArrowLeft: () => show(shown - 1),
-    ArrowDown: () => neighbour(1),
-    ArrowUp: () => neighbour(-1),
-  };
-  if (moves[event.key]) {
-    event.preventDefault();
-    moves[event.key]();
+  if (!zoom.open || !moves[event.key]) return;
+  event.preventDefault();
+  moves[event.key]();
+});
+
+// What is folded away is printed too.
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details:not([open])")) {
+    details.open = true;
+    addEventListener("afterprint", () => { details.open = false; }, { once: true });
   }
 });
