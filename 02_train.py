@@ -8,6 +8,7 @@ A fold that is done is left alone; an interrupted one goes on where it stopped. 
 """
 
 import argparse
+import sys
 
 from lib.base.cli import StageSummary
 from lib.base.errors import UserError
@@ -42,9 +43,11 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
             print(f"fold {fold} is done; --restart --folds {fold} trains it again")
     record.begin(settings)
     if missing := [fold for fold in folds if fold not in done]:
-        from lib.training.trainer import train_folds  # torch, which takes seconds to load
+        from lib.training.fold_job import plan_fold  # torch, which takes seconds to load
+        from lib.training.trainer import train_folds
 
-        train_folds(missing, run, table, data, settings, made_from)
+        jobs = [plan_fold(fold, run, table, data, settings, made_from) for fold in missing]
+        train_folds(jobs, after_epoch=show_epoch)
     if not is_first():
         return None
     seconds = record.write(made_from)
@@ -52,6 +55,20 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     return StageSummary(
         [run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds
     )
+
+
+def show_epoch(job, row: dict) -> None:
+    """Print the epoch's numbers where no progress bar shows them, and draw the report anew."""
+    from lib.base.distributed import is_first
+    from lib.report.page import refresh_report
+    from lib.run.folder import RunFolder
+
+    if not is_first():
+        return
+    if not sys.stderr.isatty():
+        numbers = "   ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+        print(f"fold {job.fold} epoch {row['epoch']}/{job.settings.train.epochs}   {numbers}", flush=True)
+    refresh_report(RunFolder(job.folder.root.parent), job.settings)
 
 
 def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:

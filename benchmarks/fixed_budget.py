@@ -5,8 +5,7 @@
 02 trains each fold by its own code on one thread. The processor seconds that this takes, with its validations, are
 the budget of the others on the same fold; wall time would change with what else the machine does.
 
-02                02 at the run's settings, with the weights of its best epoch
-02, last epoch    the same training; 02 chooses the epoch on the images that are scored here, this row does not
+02                02 at the run's settings, with the weights of its last epoch
 notebook          whole images, flips, Dice loss, Adam of a constant rate, no validation, last weights; the same network
                   with the same ImageNet weights, batch size and precision. Images of several sizes are resized to
                   squares of train.crop_size, and their probabilities back
@@ -19,18 +18,18 @@ is finished.
 
 import argparse
 import importlib.util
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import segmentation_models_pytorch as smp
 import torch
-from accelerate import Accelerator
 from experiments import REPOSITORY, data_folder, markdown
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -48,11 +47,13 @@ from lib.prediction.map_store import to_map
 from lib.prediction.predictor import Predictor
 from lib.run.folder import FoldFolder, RunFolder, open_run
 from lib.training.batches import Batch, to_tensor
-from lib.training.trainer import FoldTraining, seed_all
+from lib.training.fold_job import plan_fold
+from lib.training.state import seed_all
+from lib.training.trainer import build_accelerator, train_fold
 from lib.tuning.thresholds import HALF, choose_thresholds
 
 RATES = {"notebook": 2e-4, "notebook, rate 0.001": 1e-3}  # the first is the notebooks' own
-KINDS = ["02", "02, last epoch", *RATES]
+KINDS = ["02", *RATES]
 NNUNET = "nnU-Net"
 CPU = torch.device("cpu")
 
@@ -133,7 +134,7 @@ def measure_fold(run: RunFolder, fold: int, seed: int, overrides: list[str], kin
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
     task = Task(run, fold, seed, settings, data, table, resolve_precision(settings.train.precision, CPU))
-    if not task.counts(KINDS[1]).is_file():
+    if not task.counts(KINDS[0]).is_file():
         measure_02(task)
     for kind in RATES:
         if not task.counts(kind).is_file():
@@ -143,19 +144,16 @@ def measure_fold(run: RunFolder, fold: int, seed: int, overrides: list[str], kin
 
 
 def measure_02(task: Task) -> None:
-    accelerator = Accelerator(cpu=True, mixed_precision="no" if task.precision == "fp32" else task.precision)
+    job = plan_fold(task.fold, task.run, task.table, task.data, task.settings, {})
     folder = FoldFolder(run_folder(task.run, task.seed, task.fold))
-    training = FoldTraining(
-        task.fold, folder, task.table, task.data, task.settings, {}, accelerator, task.precision, lambda fold, row: None
-    )
-    folder.remove()  # half a training has spent half the budget
+    job = replace(job, folder=folder, device=CPU)
+    shutil.rmtree(folder.resume.parent, ignore_errors=True)  # half a training has spent half the budget
     started = time.process_time()
-    training.run(tqdm(disable=True))
-    seconds, images = time.process_time() - started, training.steps * training.loader.batch_size
+    train_fold(job, build_accelerator(job), lambda job, row: None, tqdm(disable=True))
+    seconds, images = time.process_time() - started, job.plan.steps * job.plan.batch_size
     settings = task.settings
-    best = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.channels)
-    for kind, network in ((KINDS[0], best), (KINDS[1], training.average.module)):
-        task.keep(kind, task.predictor(network).predict(task.data, task.ids), seconds, images)
+    network = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.channels)
+    task.keep(KINDS[0], task.predictor(network).predict(task.data, task.ids), seconds, images)
 
 
 def measure_recipe(task: Task, kind: str) -> None:

@@ -53,7 +53,7 @@ def gradients(maps: np.ndarray, truth: np.ndarray) -> list[dict]:
     for term in TERMS:
         logits = probabilities.logit().requires_grad_()
         loss = SegmentationLoss(LossSettings(terms=term, boundary_schedule="constant"))
-        loss(logits, truths, distances, progress=1.0)[0].backward()
+        loss(logits, truths, distances, done_share=1.0)[0].backward()
         pull = logits.grad.abs()
         size = float(pull.sum())
         shares = {"near border": near, "on wrong": wrong}

@@ -57,7 +57,7 @@ def main() -> None:
         optimizer.zero_grad()
         with autocast(device, precision):
             logits = network(images)
-        total, _ = losses[formula](logits, truths, distances(), progress=0.5)
+        total, _ = losses[formula](logits, truths, distances(), done_share=0.5)
         total.backward()
         optimizer.step()
         total.item()  # waits for the device

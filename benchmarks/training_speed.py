@@ -21,12 +21,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import other_loops
 import psutil
-from accelerate import Accelerator
 from ratios import print_ratios
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -35,27 +35,24 @@ from tqdm import tqdm
 from lib.base.cli import run_command
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
-from lib.model.device import best_device, keep_freed_memory, resolve_precision
-from lib.run.folder import FoldFolder, open_run
-from lib.training.trainer import FoldTraining
+from lib.model.device import keep_freed_memory
+from lib.run.folder import RunFolder, open_run
+from lib.training.batches import build_loader
+from lib.training.fold_job import FoldJob, plan_fold
+from lib.training.losses import SegmentationLoss
+from lib.training.start import load_or_begin
+from lib.training.state import TrainState
+from lib.training.trainer import build_accelerator, train_epoch
 
 
 def measure(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
-    device = best_device()
-    keep_freed_memory(device)
-    precision = resolve_precision(settings.train.precision, device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
     with tempfile.TemporaryDirectory() as folder:
-        training = FoldTraining(
-            0, FoldFolder(Path(folder)), table, data, settings, {}, accelerator, precision, lambda fold, row: None
-        )
-        training.build()
-        limit(training.loader, arguments.steps)
+        training = Training.begin(plan_fold(0, RunFolder(Path(folder)), table, data, settings, {}), arguments.steps)
         images = len(training.loader) * training.loader.batch_size
-        kinds = {"pipeline": pipeline(training), "bare": bare(training)} | others(training, precision)
+        kinds = {"pipeline": pipeline(training), "bare": bare(training)} | others(training)
         wall, processor = ({name: [] for name in kinds} for _ in range(2))
         for number in range(-1, arguments.rounds):
             for name, epoch in kinds.items():
@@ -65,13 +62,40 @@ def measure(arguments: argparse.Namespace) -> None:
                 if number >= 0:  # the first round warms up
                     wall[name].append(images / (ended[0] - begun[0]))
                     processor[name].append(images / (ended[1] - begun[1]))
-    crop = training.loader.dataset.crop
-    print(f"training, {device.type}, {precision}, crops of {crop[0]} x {crop[1]}, batch {training.loader.batch_size}")
+    job = training.job
+    print(
+        f"training, {job.device.type}, {job.precision}, crops of {job.crop[0]} x {job.crop[1]}, "
+        f"batch {job.plan.batch_size}"
+    )
     ratios = [("pipeline", name) for name in kinds if name != "pipeline"]
     print("wall time")
     print_ratios(wall, "img/s", ratios)
     print("processor time")
     print_ratios(processor, "img/s", ratios)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A fold's training before its first step."""
+
+    job: FoldJob
+    state: TrainState
+    loss_of: SegmentationLoss
+    loader: DataLoader
+
+    @classmethod
+    def begin(cls, job: FoldJob, steps: int | None) -> "Training":
+        """Epochs have at most so many steps, of images drawn at random."""
+        keep_freed_memory(job.device)
+        crops = len(job.images.training) * job.settings.train.crops_per_image
+        if steps is not None and steps < job.plan.lengths[0]:
+            epochs, left_out = len(job.plan.lengths), crops - steps * job.plan.batch_size
+            plan = replace(job.plan, lengths=[steps] * epochs, left_out=[left_out] * epochs)
+            images = replace(job.images, is_empty=np.ones(len(job.images.training), bool))
+            job = replace(job, plan=plan, images=images)
+        loss_of = SegmentationLoss(job.settings.loss).to(job.device)
+        state = load_or_begin(job, build_accelerator(job))
+        return cls(job, state, loss_of, build_loader(job, loss_of.needs_distance))
 
 
 def clock() -> tuple[float, float]:
@@ -81,14 +105,6 @@ def clock() -> tuple[float, float]:
     return time.perf_counter(), sum(one.user + one.system + one.children_user + one.children_system for one in times)
 
 
-def limit(loader: DataLoader, steps: int | None) -> None:
-    """Let an epoch have at most so many steps, of images drawn at random."""
-    sampler = loader.sampler
-    if steps is not None and steps < len(loader):
-        sampler.empty, sampler.left_out = np.arange(sampler.length), [sampler.length - steps * loader.batch_size]
-        sampler.epoch = 0
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Progress bars and warnings are made, and written nowhere."""
@@ -96,9 +112,9 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def others(training: FoldTraining, precision: str) -> dict[str, other_loops.Epoch]:
+def others(training: Training) -> dict[str, other_loops.Epoch]:
     """The loops of other libraries, as far as these are installed; a line names those that are not."""
-    dataset = copy.copy(training.loader.dataset)
+    job, dataset = training.job, copy.copy(training.loader.dataset)
     dataset.with_distances = False
     found, absent = {}, []
     for build in (other_loops.notebook, other_loops.lightning, other_loops.fastai):
@@ -106,7 +122,7 @@ def others(training: FoldTraining, precision: str) -> dict[str, other_loops.Epoc
             dataset, training.loader.batch_size, len(training.loader), training.loader.num_workers, clock
         )
         try:
-            found[build.__name__] = build(training.settings.model, loader, training.accelerator.device, precision)
+            found[build.__name__] = build(job.settings.model, loader, job.device, job.precision)
         except ImportError:
             absent.append(build.__name__)
     if absent:
@@ -114,29 +130,30 @@ def others(training: FoldTraining, precision: str) -> dict[str, other_loops.Epoc
     return found
 
 
-def pipeline(training: FoldTraining) -> other_loops.Epoch:
+def pipeline(training: Training) -> other_loops.Epoch:
     def epoch() -> tuple[float, float]:
         begun = clock()
         with tqdm(total=len(training.loader)) as bar:
-            training.train_epoch(bar)
+            train_epoch(training.job, training.state, training.loss_of, training.loader, bar)
         return begun
 
     return epoch
 
 
-def bare(training: FoldTraining) -> other_loops.Epoch:
+def bare(training: Training) -> other_loops.Epoch:
     training.loader.sampler.epoch = 0
-    batch = {name: tensor.to(training.accelerator.device) for name, tensor in next(iter(training.loader)).items()}
+    state = training.state
+    batch = {name: tensor.to(training.job.device) for name, tensor in next(iter(training.loader)).items()}
     truths = batch["masks"].float()
 
     def epoch() -> tuple[float, float]:
         begun = clock()
-        training.network.train()
+        state.network.train()
         for _ in range(len(training.loader)):
-            loss = functional.binary_cross_entropy_with_logits(training.network(batch["images"]).float(), truths)
-            training.accelerator.backward(loss)
-            training.optimizer.step()
-            training.optimizer.zero_grad()
+            loss = functional.binary_cross_entropy_with_logits(state.network(batch["images"]).float(), truths)
+            state.accelerator.backward(loss)
+            state.optimizer.step()
+            state.optimizer.zero_grad()
         loss.item()  # waits for the device
         return begun
 

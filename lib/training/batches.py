@@ -1,4 +1,4 @@
-"""What a training batch is: augmented crops, their masks, and signed distances where the loss asks for them."""
+"""Training batches: augmented crops, their masks, and signed distances where the loss asks for them."""
 
 import random
 from collections import OrderedDict
@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lib.base import distributed
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS
 from lib.config.schema import Settings
-from lib.data.competition import TrainingData
 from lib.training.augment import build_augmentation, random_crop
+from lib.training.fold_job import FoldJob, LabelledImages
 from lib.training.losses import signed_distances
 
 cv2.setNumThreads(0)  # OpenCV's threads would fight the loader's processes
@@ -24,25 +25,25 @@ Batch = dict[str, torch.Tensor]
 
 
 class ImageCache:
-    """The images and masks read last, of some megabytes at most; each process has its own."""
+    """The images and masks read last, up to some megabytes; each process has its own."""
 
     def __init__(self, megabytes: int) -> None:
         self.room, self.used = megabytes * 1_000_000, 0
         self.kept: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
     def get(self, image_id: str, read: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        """The image and mask kept under an id, or what `read` gives, which is kept if there is room for it."""
+        """The image and mask kept under an id, or what `read` returns, which is kept if it fits."""
         if image_id in self.kept:
             self.kept.move_to_end(image_id)
             return self.kept[image_id]
-        both = read()
-        if _bytes(both) <= self.room:
-            self.kept[image_id] = both
-            self.used += _bytes(both)
+        pair = read()
+        if _bytes(pair) <= self.room:
+            self.kept[image_id] = pair
+            self.used += _bytes(pair)
         while self.used > self.room:
             _, dropped = self.kept.popitem(last=False)
             self.used -= _bytes(dropped)
-        return both
+        return pair
 
 
 def _bytes(arrays: tuple[np.ndarray, np.ndarray]) -> int:
@@ -53,17 +54,10 @@ class CropDataset(Dataset):
     """Augmented crops of some training images. An item depends on seed, epoch and index alone, not on the worker."""
 
     def __init__(
-        self,
-        data: TrainingData,
-        ids: list[str],
-        settings: Settings,
-        crop: tuple[int, int],
-        with_distances: bool,
-        empty: np.ndarray | None = None,
+        self, source: LabelledImages, ids: list[str], settings: Settings, crop: tuple[int, int], with_distances: bool
     ) -> None:
-        self.data = data
+        self.source = source
         self.ids = ids
-        self.empty = empty  # which images have an empty mask, bool (ids,); asked for by train.empty_share
         self.crop = crop
         self.with_distances = with_distances
         self.crops_per_image = settings.train.crops_per_image
@@ -80,7 +74,7 @@ class CropDataset(Dataset):
         epoch, index = key
         generator = np.random.default_rng((self.seed, epoch, index))
         image_id = self.ids[index % len(self.ids)]
-        image, mask = self.cache.get(image_id, lambda: (self.data.read_image(image_id), self.data.read_mask(image_id)))
+        image, mask = self.cache.get(image_id, lambda: self._read(image_id))
         image, mask = random_crop(image, mask, self.crop, self.foreground_share, generator)
         # the state and not a seed, to which albumentations would add the worker's own
         self.augmentation.set_random_state(generator, random.Random(int(generator.integers(2**63))))
@@ -89,6 +83,9 @@ class CropDataset(Dataset):
         if self.with_distances:
             item["distances"] = torch.from_numpy(signed_distances(changed["mask"]))
         return item
+
+    def _read(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        return self.source.read_image(image_id), self.source.read_mask(image_id)
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
@@ -99,12 +96,17 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Shuffled (epoch, index) keys, the same on every process; each process takes its own slice of them.
 
-    `left_out[epoch]` images of those in `empty` (indices) have no turn in an epoch, others in each; nobody where it is
-    not given.
+    In each epoch `left_out[epoch]` of the crops in `empty` (indices) have no turn, others each time.
     """
 
     def __init__(
-        self, length: int, seed: int, process: int, processes: int, empty: np.ndarray = (), left_out: Sequence[int] = ()
+        self,
+        length: int,
+        seed: int,
+        process: int,
+        processes: int,
+        empty: Sequence[int] = (),
+        left_out: Sequence[int] = (),
     ) -> None:
         self.length = length
         self.seed = seed
@@ -129,39 +131,40 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in share[self.process :: self.processes]])
 
 
-def build_loader(
-    dataset: CropDataset, settings: Settings, process: int, processes: int, device: torch.device
-) -> DataLoader:
-    """Batches of one epoch after another, for one of several processes; set `loader.sampler.epoch` before each."""
-    empty, left_out = np.empty(0, int), []
-    if settings.train.empty_share is not None:
-        empty = np.flatnonzero(np.tile(dataset.empty, dataset.crops_per_image))
-        solid = len(dataset) - len(empty)
-        shares = np.linspace(*np.broadcast_to(settings.train.empty_share, 2), settings.train.epochs)
-        left_out = [max(0, len(empty) - round(solid * share / (1 - share))) for share in shares]
-    fewest = len(dataset) - max(left_out, default=0)
-    if fewest == 0:
-        raise UserError("all masks are empty, and train.empty_share leaves none of them to train on")
-    sampler = EpochSampler(len(dataset), settings.train.seed, process, processes, empty, left_out)
-    batch_size = min(settings.train.batch_size, fewest // processes)
-    workers = settings.train.workers
-    if workers is None:
-        cores = THREADS // processes
-        workers = cores // 4 if device.type == "cpu" else min(max(cores, 1), MOST_WORKERS)
+def build_loader(job: FoldJob, with_distances: bool) -> DataLoader:
+    """This process's batches of one epoch after another; set `loader.sampler.epoch` before each.
+
+    Its loader processes live as long as the loader.
+    """
+    settings, images = job.settings.train, job.images
+    dataset = CropDataset(images.source, images.training, job.settings, job.crop, with_distances)
+    empty = np.flatnonzero(np.tile(images.is_empty, settings.crops_per_image))
+    processes = distributed.NUMBER, distributed.COUNT
+    workers = loader_processes(settings.workers, job.device)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        batch_size=job.plan.batch_size,
+        sampler=EpochSampler(len(dataset), settings.seed, *processes, empty, job.plan.left_out),
         drop_last=True,  # a last batch of one image breaks batch normalisation
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
+        pin_memory=job.device.type == "cuda",
     )
 
 
+def loader_processes(setting: int | None, device: torch.device) -> int:
+    """The setting; by default one a core up to MOST_WORKERS, or on a CPU, which the network needs, one in four."""
+    if setting is not None:
+        return setting
+    cores = THREADS // distributed.COUNT
+    return cores // 4 if device.type == "cpu" else min(max(cores, 1), MOST_WORKERS)
+
+
 def batches(loader: DataLoader) -> Iterator[Batch]:
-    """The loader's batches. Raises a worker's UserError with its own sentence, which torch buries in a traceback, and
-    one where a worker was killed, as the kernel does for want of memory.
+    """Yield the loader's batches.
+
+    Raises a worker's UserError with its own sentence, which torch buries in a traceback, and another one where a
+    worker was killed, as the kernel does when memory is short.
     """
     try:
         yield from loader
@@ -170,4 +173,4 @@ def batches(loader: DataLoader) -> Iterator[Batch]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError("a loader process was killed, most likely for want of memory; lower train.workers") from None
+        raise UserError("a loader process was killed, most likely for lack of memory; lower train.workers") from None

@@ -69,19 +69,19 @@ class SegmentationLoss(nn.Module):
         self.lovasz = LovaszLoss("binary", per_image=True)
 
     def forward(
-        self, logits: Tensor, masks: Tensor, distances: Tensor | None, progress: float
+        self, logits: Tensor, masks: Tensor, distances: Tensor | None, done_share: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and every term by itself: unweighted, detached, still on the device.
 
         logits: any float type, (images, classes, height, width). masks: 0/1 of any type, same shape.
         distances: the maps of `signed_distances`, same shape; None unless `needs_distance`.
-        progress: the share of the training that is done, 0 to 1; it moves the boundary schedule.
+        done_share: the share of the training that is done, 0 to 1; it moves the boundary schedule.
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits, truths = logits.float(), masks.float()
             probabilities = logits.sigmoid()
             terms = {name: self._term(name, logits, probabilities, truths, distances) for name in self.weights}
-        region, boundary = schedule(self.settings.boundary_schedule, progress)
+        region, boundary = schedule(self.settings.boundary_schedule, done_share)
         total = sum(
             weight * (boundary if name == "boundary" else region) * terms[name] for name, weight in self.weights.items()
         )
@@ -114,7 +114,7 @@ class SegmentationLoss(nn.Module):
                 return boundary_loss(probabilities, distances)
 
 
-def schedule(kind: str, progress: float) -> tuple[float, float]:
+def schedule(kind: str, done_share: float) -> tuple[float, float]:
     """The factors of (all other terms, the boundary term) at a share of the training, 0 to 1.
 
     `constant`: 1 and 1. `ramp`: 1 and 0.01 rising to 1. `rebalance`: 1 - a and a, with a rising from 0.01 to 0.9: the
@@ -125,9 +125,9 @@ def schedule(kind: str, progress: float) -> tuple[float, float]:
         case "constant":
             return 1.0, 1.0
         case "ramp":
-            return 1.0, SCHEDULE_START + (1 - SCHEDULE_START) * progress
+            return 1.0, SCHEDULE_START + (1 - SCHEDULE_START) * done_share
         case "rebalance":
-            share = SCHEDULE_START + (REBALANCE_END - SCHEDULE_START) * progress
+            share = SCHEDULE_START + (REBALANCE_END - SCHEDULE_START) * done_share
             return 1 - share, share
 
 

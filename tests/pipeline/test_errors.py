@@ -23,8 +23,10 @@ from lib.base.files import atomic_path
 from lib.config.schema import InferSettings
 from lib.prediction.predictor import Predictor
 from lib.run.lock import HELD
+from lib.training import trainer
 from lib.training.batches import CropDataset
-from lib.training.trainer import FoldTraining
+from lib.training.fold_job import FoldJob
+from lib.training.state import TrainState
 from tests.conftest import HEIGHT, WIDTH, write_competition
 from tests.stages import REPOSITORY, SETTINGS, STAGES, Ended, Started, limit_file_size, script, stage_words
 
@@ -201,22 +203,22 @@ def test_folds_that_are_there_are_not_replaced(user):
 
 
 def in_epoch_2(act: Callable) -> None:
-    """Let something happen in the first step of the second epoch: `act` takes the training and the step's losses."""
-    step = FoldTraining.train_step
+    """Let something happen in the first step of the second epoch: `act` takes the job and the step's losses."""
+    step = trainer.train_step
 
-    def changed(self: FoldTraining, batch: dict, number: int) -> dict:
-        losses = step(self, batch, number)
-        return act(self, losses) if number == len(self.loader) else losses
+    def changed(job: FoldJob, state: TrainState, loss_of: Callable, batch: dict, number: int) -> dict:
+        losses = step(job, state, loss_of, batch, number)
+        return act(job, losses) if (state.epoch, number) == (1, 0) else losses
 
-    FoldTraining.train_step = changed
+    trainer.train_step = changed
 
 
 def no_number() -> None:
-    in_epoch_2(lambda training, losses: {name: value * float("nan") for name, value in losses.items()})
+    in_epoch_2(lambda job, losses: {name: value * float("nan") for name, value in losses.items()})
 
 
 def vanishing_image() -> None:
-    def act(training: FoldTraining, losses: dict) -> dict:
+    def act(job: FoldJob, losses: dict) -> dict:
         for path in Path("data/blobs/train_images").iterdir():
             path.unlink(missing_ok=True)
         return losses
@@ -225,14 +227,14 @@ def vanishing_image() -> None:
 
 
 def little_memory() -> None:
-    def act(training: FoldTraining, losses: dict) -> None:
+    def act(job: FoldJob, losses: dict) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     in_epoch_2(act)
 
 
 def full_disk() -> None:
-    in_epoch_2(lambda training, losses: limit_file_size(100_000) or losses)
+    in_epoch_2(lambda job, losses: limit_file_size(100_000) or losses)
 
 
 def killed_worker() -> None:
@@ -422,13 +424,11 @@ def full_disk_for_records() -> None:
 
 
 def sleeping() -> None:
-    from lib.training import trainer as training
-
-    def train_folds(*_: object) -> None:
+    def train_folds(*_: object, **__: object) -> None:
         Path("asleep").write_text("")
         time.sleep(300)
 
-    training.train_folds = train_folds
+    trainer.train_folds = train_folds
 
 
 def test_the_second_process_on_a_run_is_told(user):

@@ -41,8 +41,8 @@ def logits_of(*masks: np.ndarray, certainty=4.0) -> torch.Tensor:
     return torch.from_numpy(np.stack(masks)[:, None]).float().mul(2).sub(1).mul(certainty)
 
 
-def value(formula: str, logits, truths, distances=None, progress=1.0, **settings) -> float:
-    return SegmentationLoss(LossSettings(terms=formula, **settings))(logits, truths, distances, progress)[0].item()
+def value(formula: str, logits, truths, distances=None, done_share=1.0, **settings) -> float:
+    return SegmentationLoss(LossSettings(terms=formula, **settings))(logits, truths, distances, done_share)[0].item()
 
 
 # --- the formula

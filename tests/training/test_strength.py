@@ -3,83 +3,60 @@
 import copy
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from accelerate import Accelerator
+from tqdm import tqdm
 
 from lib.base.errors import UserError
 from lib.base.files import write_json
-from lib.config.schema import AugmentSettings, Settings, check_settings, save_settings
+from lib.config.schema import AugmentSettings, Settings, save_settings
 from lib.data.competition import open_test, open_training
-from lib.data.inspection import inspect_all
 from lib.masks.rules import Gate, Rule
 from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder
-from lib.training.batches import CropDataset, EpochSampler, ImageCache, batches, build_loader
+from lib.training.batches import CropDataset, EpochSampler, ImageCache, batches
 from lib.training.pseudo_labels import judge, read_pseudo_labels
-from lib.training.trainer import FoldTraining
+from lib.training.schedule import batches_per_update, plan_epochs
+from lib.training.trainer import train_epoch, train_fold, train_step
+from tests.training.jobs import Begun, jobs_of, settings_of
 
 
-def settings_of(competition, **train) -> Settings:
-    content = {
-        "name": "test",
-        "data": {"root": str(competition)},
-        "folds": {"count": 2},
-        "model": {"encoder": "resnet10t", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]},
-        "train": {"epochs": 2, "batch_size": 4, "workers": 0, "crop_size": 32} | train,
-    }
-    return check_settings(content, source=competition)
-
-
-def training_of(settings: Settings, folder) -> FoldTraining:
-    data = open_training(settings.data)
-    table = pd.DataFrame(fact._asdict() for fact in inspect_all(data))
-    table = table.assign(fold=np.arange(len(table)) % 2, coverage_mask=[row[0] for row in table.coverage])
-    fold, accelerator = RunFolder(folder).fold(0), Accelerator(cpu=True)
-    training = FoldTraining(0, fold, table, data, settings, {}, accelerator, "fp32", lambda fold, row: None)
-    training.build()
-    return training
-
-
-def parameters(training: FoldTraining) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in training.network.named_parameters()}
+def parameters(begun: Begun) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in begun.state.module.named_parameters()}
 
 
 def test_gradients_add_up_to_the_mean_of_the_batches_before_a_step(competition, tmp_path):
-    training = training_of(settings_of(competition, accumulate=2), tmp_path)
-    assert len(training.loader) == 3
-    training.network.train()
-    before, twin = parameters(training), copy.deepcopy(training.network)
-    first, second, third = batches(training.loader)
+    begun = Begun(settings_of(competition, accumulate=2), tmp_path)
+    assert begun.job.plan.lengths == [3, 3]
+    begun.state.network.train()
+    before, twin = parameters(begun), copy.deepcopy(begun.state.network)
+    first, second, third = batches(begun.loader)
     for batch in (first, second):
-        total, _ = training.loss(twin(batch["images"]), batch["masks"], batch.get("distances"), 0.0)
+        total, _ = begun.loss_of(twin(batch["images"]), batch["masks"], batch.get("distances"), 0.0)
         (total / 2).backward()
     norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), float("inf"))
 
-    training.train_step(first, 0)
-    assert all(torch.equal(before[name], now) for name, now in parameters(training).items())
-    found = []
-    clip = training.accelerator.clip_grad_norm_
-    training.accelerator.clip_grad_norm_ = lambda *of: found.append(clip(*of))
-    training.train_step(second, 1)
-    assert torch.allclose(found[0], norm, rtol=0.02)  # the share of the boundary term grows a little with the step
-    after = parameters(training)
+    train_step(begun.job, begun.state, begun.loss_of, first, 0)
+    assert all(torch.equal(before[name], now) for name, now in parameters(begun).items())
+    norms = []
+    clip = begun.accelerator.clip_grad_norm_
+    begun.accelerator.clip_grad_norm_ = lambda *of: norms.append(clip(*of))
+    train_step(begun.job, begun.state, begun.loss_of, second, 1)
+    assert torch.allclose(norms[0], norm, rtol=0.02)  # the share of the boundary term grows a little with the step
+    after = parameters(begun)
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    training.train_step(third, 2)  # alone at the end of the epoch: a step, of the whole gradient
-    assert any(not torch.equal(after[name], now) for name, now in parameters(training).items())
-    assert [training.batches_in_step(number) for number in (1, 2, 3)] == [2, 2, 1]
+    train_step(begun.job, begun.state, begun.loss_of, third, 2)  # alone at the end: a step, of the whole gradient
+    assert any(not torch.equal(after[name], now) for name, now in parameters(begun).items())
+    assert [batches_per_update(number, 3, 2) for number in range(3)] == [2, 2, 1]
 
 
 def test_the_encoder_stays_as_it_is_in_the_frozen_epochs(competition, tmp_path):
-    from tqdm import tqdm
-
-    training = training_of(settings_of(competition, freeze_epochs=1), tmp_path)
-    states = [parameters(training)]
-    for epoch in range(2):
-        training.progress.epoch = epoch
-        training.train_epoch(tqdm(disable=True))
-        states.append(parameters(training))
+    begun = Begun(settings_of(competition, freeze_epochs=1), tmp_path)
+    states = [parameters(begun)]
+    for _ in range(2):
+        row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+        begun.state.history.append(row | {"val_dice": 0.0})
+        states.append(parameters(begun))
 
     def changed(before: dict, after: dict) -> set[bool]:
         return {name.startswith("network.encoder.") for name in before if not torch.equal(before[name], after[name])}
@@ -107,41 +84,39 @@ def test_an_epoch_leaves_out_empty_images_others_each_time():
 @pytest.mark.parametrize(("share", "expected"), [(None, 12), (0.5, 12), (0.1, 11), (0.0, 10)])
 def test_empty_images_are_at_most_the_share_asked_for(competition, share, expected):
     settings = settings_of(competition, empty_share=share)
-    data = open_training(settings.data)
-    ids = data.ids[:12]
-    empty = np.array([not data.read_mask(image_id).any() for image_id in ids])
-    empty[[0, 7]], kept = True, empty.sum()
-    assert kept <= 2 and empty.sum() == 2
-    dataset = CropDataset(data, ids, settings, (32, 32), False, empty)
-    sampler = build_loader(dataset, settings, 0, 1, torch.device("cpu")).sampler
-    drawn = [index for _, index in sampler]
+    plan = plan_epochs(12, 2, settings.train, processes=1)
+    empty = np.isin(np.arange(12), [0, 7])
+    drawn = [index for _, index in EpochSampler(12, 0, 0, 1, np.flatnonzero(empty), plan.left_out)]
     assert len(drawn) == expected
     assert sum(empty[drawn]) == expected - 10
 
 
 def test_the_share_of_empty_images_slides_from_the_first_epoch_to_the_last(competition, tmp_path):
-    from tqdm import tqdm
-
-    training = training_of(settings_of(competition, epochs=3, batch_size=2, empty_share=[0.0, 0.4]), tmp_path)
-    sampler, lengths = training.loader.sampler, []
-    empty = training.loader.dataset.empty
+    begun = Begun(settings_of(competition, epochs=3, batch_size=2, empty_share=[0.0, 0.4]), tmp_path)
+    sampler, lengths = begun.loader.sampler, []
+    empty = begun.job.images.is_empty
     assert len(empty) == 12 and empty.sum() == 3
     for sampler.epoch in range(3):
         drawn = [index for _, index in sampler]
         lengths.append(len(drawn))
         assert sum(empty[drawn]) == len(drawn) - 9
     assert lengths == [9, 11, 12]  # with 9 images that have a mask, 0, 2 and 6 without are 0, .2 and .4 of all
-    assert training.first_steps == [0, 4, 9, 15] and training.steps == 15
-    with tqdm(total=training.steps) as bar:
-        training.run(bar)
+    plan = begun.job.plan
+    assert [plan.first_step(epoch) for epoch in range(4)] == [0, 4, 9, 15] and plan.steps == 15
+    with tqdm(total=plan.steps) as bar:
+        train_fold(begun.job, begun.accelerator, lambda job, row: None, bar)
     assert bar.n == 15
 
 
 def test_nothing_but_empty_images_is_refused(competition):
-    settings = settings_of(competition, empty_share=0.0)
-    dataset = CropDataset(None, ["a", "b"], settings, (32, 32), False, np.array([True, True]))
     with pytest.raises(UserError, match=r"train\.empty_share leaves none"):
-        build_loader(dataset, settings, 0, 1, torch.device("cpu"))
+        plan_epochs(2, 2, settings_of(competition, empty_share=0.0).train, processes=1)
+
+
+def test_fewer_images_than_processes_are_refused(competition):
+    with pytest.raises(UserError, match="3 crops for 4 processes"):
+        plan_epochs(3, 0, settings_of(competition).train, processes=4)
+    assert plan_epochs(3, 0, settings_of(competition).train, processes=3).lengths == [1, 1]
 
 
 def test_a_mask_that_moves_with_the_threshold_is_not_sure():
@@ -172,18 +147,18 @@ def planted_run(settings: Settings, folder, sure: set[int]) -> RunFolder:
 
 def test_sure_test_images_are_learned_from_and_never_validated_on(competition, tmp_path):
     other = planted_run(settings_of(competition), tmp_path / "other", sure={1, 4})
-    plain = training_of(settings_of(competition), tmp_path / "a")
-    training = training_of(settings_of(competition, pseudo_labels=str(other.root)), tmp_path / "b")
-    dataset = training.loader.dataset
-    assert dataset.ids == [*plain.loader.dataset.ids, "pseudo:test_001", "pseudo:test_004"]
-    assert training.validation_ids == plain.validation_ids
-    expected = np.zeros_like(dataset.data.read_mask("pseudo:test_001"))
+    (plain,) = jobs_of(settings_of(competition), tmp_path)
+    (job,) = jobs_of(settings_of(competition, pseudo_labels=str(other.root)), tmp_path)
+    images = job.images
+    assert images.training == [*plain.images.training, "pseudo:test_001", "pseudo:test_004"]
+    assert images.validation == plain.images.validation
+    expected = np.zeros_like(images.source.read_mask("pseudo:test_001"))
     expected[10:20, 10:30] = 1
-    assert np.array_equal(dataset.data.read_mask("pseudo:test_001"), expected)
-    test = open_test(training.settings.data)
-    assert np.array_equal(dataset.data.read_image("pseudo:test_004"), test.read_image("test_004"))
-    assert np.array_equal(dataset.data.read_mask("train_000"), training.data.read_mask("train_000"))
-    assert dataset.empty.tolist()[-2:] == [False, False] and len(dataset.empty) == len(dataset.ids)
+    assert np.array_equal(images.source.read_mask("pseudo:test_001"), expected)
+    test = open_test(job.settings.data)
+    assert np.array_equal(images.source.read_image("pseudo:test_004"), test.read_image("test_004"))
+    assert np.array_equal(images.source.read_mask("train_000"), job.data.read_mask("train_000"))
+    assert images.is_empty.tolist()[-2:] == [False, False] and len(images.is_empty) == len(images.training)
 
 
 def test_a_run_that_is_sure_of_nothing_is_refused(competition, tmp_path):

@@ -1,5 +1,8 @@
 """Training: what a batch is, the schedule, the averaged weights, and resuming as if nothing had happened."""
 
+import weakref
+from multiprocessing import active_children
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,28 +11,20 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from lib.base.errors import UserError
-from lib.config.schema import Settings, check_settings
+from lib.config.schema import Settings
 from lib.data.competition import open_training
-from lib.data.folds import image_table
-from lib.data.inspection import inspect_all
+from lib.training import trainer
 from lib.training.augment import random_crop, random_mask_pixel
-from lib.training.batches import CropDataset, EpochSampler, batches, build_loader
+from lib.training.batches import CropDataset, EpochSampler, batches, build_loader, loader_processes
 from lib.training.losses import signed_distances
-from lib.training.trainer import FoldTraining, train_folds
+from lib.training.schedule import learning_rate
+from lib.training.trainer import train_folds
+from tests.training.jobs import jobs_of, settings_of, train
 
 
 @pytest.fixture
 def settings(competition) -> Settings:
-    return check_settings(
-        {
-            "name": "test",
-            "data": {"root": str(competition)},
-            "folds": {"count": 2},
-            "model": {"encoder": "resnet10t", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]},
-            "train": {"epochs": 3, "batch_size": 4, "workers": 0},
-        },
-        source=competition,
-    )
+    return settings_of(competition, epochs=3, crop_size=256)
 
 
 @pytest.fixture
@@ -37,22 +32,15 @@ def data(settings):
     return open_training(settings.data)
 
 
-@pytest.fixture
-def table(data) -> pd.DataFrame:
-    images = image_table(inspect_all(data), data.groups, data.classes)
-    return images.assign(fold=np.arange(len(images)) % 2, group=images.id)
-
-
-def test_a_batch_depends_on_seed_and_epoch_but_not_on_workers(settings, data):
+def test_a_batch_depends_on_seed_and_epoch_but_not_on_workers(competition, tmp_path):
     def epoch_of(workers: int, epoch: int) -> list[torch.Tensor]:
-        changed = settings.model_copy(update={"train": settings.train.model_copy(update={"workers": workers})})
-        dataset = CropDataset(data, data.ids, changed, (48, 64), with_distances=True)
-        loader = build_loader(dataset, changed, process=0, processes=1, device=torch.device("cpu"))
+        (job,) = jobs_of(settings_of(competition, workers=workers), tmp_path)
+        loader = build_loader(job, with_distances=True)
         loader.sampler.epoch = epoch
         return [batch[name] for batch in batches(loader) for name in ("images", "masks", "distances")]
 
     assert all(torch.equal(a, b) for a, b in zip(epoch_of(0, 1), epoch_of(2, 1), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(epoch_of(0, 1), epoch_of(0, 2), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(epoch_of(0, 1), epoch_of(0, 0), strict=True))
 
 
 def test_distances_are_those_of_the_augmented_mask(settings, data):
@@ -66,22 +54,20 @@ def test_processes_share_out_the_images_of_an_epoch():
     assert len({key for share in shares for key in share}) == 9
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize(
     ("device", "cores", "processes", "expected"),
     [("cpu", 2, 1, 0), ("cpu", 16, 1, 4), ("cpu", 16, 4, 1), ("cuda", 16, 1, 8), ("cuda", 16, 4, 4), ("cuda", 2, 4, 1)],
 )
-def test_loader_processes_fit_the_machine(settings, data, monkeypatch, device, cores, processes, expected):
+def test_loader_processes_fit_the_machine(monkeypatch, device, cores, processes, expected):
     monkeypatch.setattr("lib.training.batches.THREADS", cores)
-    changed = settings.model_copy(update={"train": settings.train.model_copy(update={"workers": None})})
-    dataset = CropDataset(data, data.ids, changed, (48, 64), with_distances=False)
-    assert build_loader(dataset, changed, 0, processes, torch.device(device)).num_workers == expected
+    monkeypatch.setattr("lib.base.distributed.COUNT", processes)
+    assert loader_processes(None, torch.device(device)) == expected
+    assert loader_processes(3, torch.device(device)) == 3
 
 
-def test_a_worker_error_keeps_its_one_sentence(settings, data, competition):
-    changed = settings.model_copy(update={"train": settings.train.model_copy(update={"workers": 1})})
-    dataset = CropDataset(data, data.ids, changed, (48, 64), with_distances=False)
-    loader = build_loader(dataset, changed, process=0, processes=1, device=torch.device("cpu"))
+def test_a_worker_error_keeps_its_one_sentence(competition, tmp_path):
+    (job,) = jobs_of(settings_of(competition, workers=1), tmp_path)
+    loader = build_loader(job, with_distances=False)
     for path in (competition / "train_images").iterdir():
         path.unlink()
     with pytest.raises(UserError) as caught:
@@ -123,26 +109,20 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-def test_an_interrupted_training_ends_with_the_same_files(settings, data, table, tmp_path, monkeypatch):
-    from lib.run.folder import RunFolder
+def test_an_interrupted_training_ends_with_the_same_files(settings, tmp_path, monkeypatch):
+    whole = train(settings, tmp_path / "whole")
+    validate, calls = trainer.validate, []
 
-    whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
-    train_folds([0], whole, table, data, settings, {"made": "from"})
-
-    validate = FoldTraining.validate
-    calls = []
-
-    def killed_at_the_second_epoch(self) -> dict:
-        calls.append(self)
+    def killed_at_the_second_epoch(*arguments) -> tuple:
+        calls.append(arguments)
         if len(calls) == 2:
             raise Killed
-        return validate(self)
+        return validate(*arguments)
 
-    monkeypatch.setattr(FoldTraining, "validate", killed_at_the_second_epoch)
+    monkeypatch.setattr(trainer, "validate", killed_at_the_second_epoch)
     with pytest.raises(Killed):
-        train_folds([0], broken, table, data, settings, {"made": "from"})
-    assert not broken.fold(0).metrics.exists()
-    train_folds([0], broken, table, data, settings, {"made": "from"})
+        train(settings, tmp_path / "broken")
+    broken = train(settings, tmp_path / "broken")
 
     expected, found = load_file(whole.fold(0).weights), load_file(broken.fold(0).weights)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -151,53 +131,57 @@ def test_an_interrupted_training_ends_with_the_same_files(settings, data, table,
     assert not broken.fold(0).resume.exists()
 
 
-def test_a_state_of_other_settings_is_refused(settings, data, table, tmp_path, monkeypatch):
-    from lib.run.folder import RunFolder
-
-    run = RunFolder(tmp_path / "run")
-    monkeypatch.setattr(FoldTraining, "finish", lambda self: (_ for _ in ()).throw(Killed))
+def test_a_state_of_other_settings_is_refused(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "write_end", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
-        train_folds([0], run, table, data, settings, {"train": {"epochs": 3}})
-    with pytest.raises(UserError, match="train.epochs: 3 -> 4.*--restart"):
-        train_folds([0], run, table, data, settings, {"train": {"epochs": 4}})
+        train(settings, tmp_path, made_from={"train": {"lr": 3}})
+    with pytest.raises(UserError, match="train.lr: 3 -> 4.*--restart"):
+        train(settings, tmp_path, made_from={"train": {"lr": 4}})
 
 
-def test_the_learning_rate_warms_up_and_ends_near_zero(settings, data, table, tmp_path):
-    from accelerate import Accelerator
-
-    from lib.run.folder import RunFolder
-
-    folder, accelerator = RunFolder(tmp_path).fold(0), Accelerator(cpu=True)
-    training = FoldTraining(0, folder, table, data, settings, {}, accelerator, "fp32", lambda fold, row: None)
-    rates = [training.lr(step) for step in range(training.steps)]
+def test_the_learning_rate_warms_up_and_ends_near_zero(settings):
+    rates = [learning_rate(step, 30, settings.train) for step in range(30)]
     peak = int(np.argmax(rates))
     assert rates[peak] <= settings.train.lr
     assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
     assert 0 < rates[-1] < settings.train.lr / 10
 
 
-def test_a_loss_that_is_no_number_is_told_and_the_best_weights_stay(settings, data, table, tmp_path, monkeypatch):
-    from lib.run.folder import RunFolder
+def test_a_loss_that_is_no_number_is_reported_and_the_weights_stay(settings, tmp_path, monkeypatch):
+    step = trainer.train_step
 
-    run = RunFolder(tmp_path / "run")
-    step = FoldTraining.train_step
+    def diverging(job, state, *rest):
+        losses = step(job, state, *rest)
+        return losses if state.epoch == 0 else {name: value * float("nan") for name, value in losses.items()}
 
-    def diverging(self, batch, number):
-        losses = step(self, batch, number)
-        return losses if number < len(self.loader) else {name: value * float("nan") for name, value in losses.items()}
-
-    monkeypatch.setattr(FoldTraining, "train_step", diverging)
+    monkeypatch.setattr(trainer, "train_step", diverging)
     with pytest.raises(UserError, match="no longer a number in epoch 2.*train.lr"):
-        train_folds([0], run, table, data, settings, {})
-    assert run.fold(0).weights.is_file()
+        train(settings, tmp_path)
+    assert (tmp_path / "fold_0" / "model.safetensors").is_file()
 
 
-def test_the_bar_counts_every_step(settings, data, table, tmp_path, monkeypatch):
-    from lib.run.folder import RunFolder
-
+def test_the_bar_counts_every_step(settings, tmp_path, monkeypatch):
     bars = []
-    monkeypatch.setattr(
-        "lib.training.trainer.progress", lambda what, **options: bars.append(tqdm(**options)) or bars[-1]
-    )
-    train_folds([0, 1], RunFolder(tmp_path / "run"), table, data, settings, {})
+    monkeypatch.setattr(trainer, "progress", lambda what, **options: bars.append(tqdm(**options)) or bars[-1])
+    train(settings, tmp_path, folds=[0, 1])
     assert bars[0].n == bars[0].total == 2 * 3 * 3
+
+
+def test_each_fold_is_freed_before_the_next_one(competition, tmp_path, monkeypatch):
+    """Networks, averages and optimizers of earlier folds are gone, and so are their loader processes."""
+    references, alive = [], []
+    begin = trainer.load_or_begin
+
+    def watched(job, accelerator):
+        alive.append((sum(reference() is not None for reference in references), len(active_children())))
+        state = begin(job, accelerator)
+        parts = (state.module, state.averaged, state.optimizer, state.optimizer.optimizer)
+        references.extend(weakref.ref(part) for part in parts)
+        return state
+
+    monkeypatch.setattr(trainer, "load_or_begin", watched)
+    children = []
+    settings = settings_of(competition, workers=2)
+    train_folds(jobs_of(settings, tmp_path, [0, 1, 0]), lambda job, row: children.append(len(active_children())))
+    assert children == [2] * 3 * 2
+    assert alive == [(0, 0)] * 3

@@ -1,0 +1,34 @@
+"""Scores of the averaged weights on the images that a fold leaves out of its training."""
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from lib.base.distributed import own_share
+from lib.masks.metrics import count_images
+from lib.model.network import SegmentationNet
+from lib.prediction.predictor import Predictor
+from lib.training.fold_job import FoldJob
+
+
+def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -> tuple[float, int]:
+    """Score of the validation images by the run's metric, and the threshold, 1 to 255, at which it is reached.
+
+    The best of all thresholds, not a fixed one, so that epochs and losses compare whatever their calibration. In one
+    view. Several processes share out the images.
+    """
+    if accelerator.num_processes > 1:
+        for statistics in network.buffers():  # of each process's own batches; the first one's are saved
+            torch.distributed.broadcast(statistics, src=0)
+    one_view = job.settings.infer.model_copy(update={"tta": "none"})
+    predictor = Predictor([network], one_view, job.device, job.precision)
+    share = own_share(job.images.validation)
+    stream = (
+        (image_id, probability_map, job.data.read_mask(image_id))
+        for image_id, probability_map in predictor.predict(job.data, share)
+    )
+    parts = gather_object([count_images(stream, job.data.classes)] if share else [])
+    tp, fp, fn = (np.concatenate([getattr(part, name) for part in parts]) for name in ("tp", "fp", "fn"))
+    scores = job.metric.score(tp, fp, fn).mean(axis=0)
+    return float(scores.max()), int(scores.argmax()) + 1

@@ -1,0 +1,58 @@
+"""Fold jobs on the small competition, for tests of single steps and epochs."""
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from lib.config.schema import Settings, check_settings
+from lib.data.competition import open_training
+from lib.data.folds import image_table
+from lib.data.inspection import inspect_all
+from lib.run.folder import RunFolder
+from lib.training.batches import build_loader
+from lib.training.fold_job import FoldJob, plan_fold
+from lib.training.losses import SegmentationLoss
+from lib.training.start import load_or_begin
+from lib.training.trainer import build_accelerator, train_folds
+
+TINY = {"encoder": "resnet10t", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]}
+
+
+def settings_of(competition, sections: dict | None = None, **train) -> Settings:
+    content = {
+        "name": "test",
+        "data": {"root": str(competition)},
+        "folds": {"count": 2},
+        "model": TINY,
+        "train": {"epochs": 2, "batch_size": 4, "workers": 0, "crop_size": 32} | train,
+    }
+    content |= {name: content.get(name, {}) | section for name, section in (sections or {}).items()}
+    return check_settings(content, source=competition)
+
+
+def table_of(settings: Settings) -> pd.DataFrame:
+    """Two folds in turn."""
+    data = open_training(settings.data)
+    images = image_table(inspect_all(data), data.groups, data.classes)
+    return images.assign(fold=np.arange(len(images)) % 2, group=images.id)
+
+
+def jobs_of(settings: Settings, folder, folds=(0,), made_from: dict | None = None) -> list[FoldJob]:
+    data, table = open_training(settings.data), table_of(settings)
+    return [plan_fold(fold, RunFolder(folder), table, data, settings, made_from or {}) for fold in folds]
+
+
+def train(settings: Settings, folder, folds=(0,), made_from: dict | None = None) -> RunFolder:
+    train_folds(jobs_of(settings, folder, folds, made_from), after_epoch=lambda job, row: None)
+    return RunFolder(folder)
+
+
+class Begun:
+    """A fold's training before its first step: the job and what `train_step` and `train_epoch` take."""
+
+    def __init__(self, settings: Settings, folder) -> None:
+        (self.job,) = jobs_of(settings, folder)
+        self.accelerator: Accelerator = build_accelerator(self.job)
+        self.state = load_or_begin(self.job, self.accelerator)
+        self.loss_of = SegmentationLoss(settings.loss)
+        self.loader = build_loader(self.job, self.loss_of.needs_distance)
