@@ -54,9 +54,15 @@ class DataSettings(Section):
     image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
     classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]
 
-    id_column: str | None = None  # default: the first column
+    id_column: str | None = None  # default: the first column; or a template of columns, as {subject}_{img}
     rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
-    class_column: str | None = None  # default for several classes: the id column holds <id>_<class>
+    class_column: str | None = None  # default for several classes: a column each, or <id>_<class> in the id column
+    id_pattern: str = "{id}"  # what the id column holds, as in {id}_mask or */{id}; image suffixes need no mention
+    sample_id_column: str | None = None  # the same of sample_submission; default: as above if it has such columns
+    sample_rle_column: str | None = None
+    sample_class_column: str | None = None
+    sample_id_pattern: str | None = None  # default: id_pattern
+    loose_ids: list[Literal["case", "zeros"]] = []  # how ids may differ from the images': A and a, 7 and 007
     rle: RleSettings = Field(default_factory=RleSettings)
     compare_masks: str | None = None  # the same masks in the other form, csv or images, to check `rle` by
     instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
@@ -80,6 +86,13 @@ class DataSettings(Section):
             if not name.isprintable() or not name.strip(". ") or "/" in name or "\\" in name:
                 raise ValueError(f"class {name!r} cannot be the name of a folder")
         return classes
+
+    @field_validator("id_pattern", "sample_id_pattern")
+    @classmethod
+    def _has_the_id(cls, pattern: str | None) -> str | None:
+        if pattern is not None and "{id}" not in pattern:
+            raise ValueError("must say where the {id} stands, as in {id}_mask")
+        return pattern
 
     @field_validator("value_range")
     @classmethod

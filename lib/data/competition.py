@@ -13,11 +13,12 @@ import numpy as np
 from lib.base.errors import SHOWN, UserError, listed
 from lib.config.schema import DataSettings
 from lib.data.discovery import PLACEHOLDER, clean_id, fill, find_files, is_excluded, make_id
+from lib.data.id_match import Source, likely_mistake, match_ids
 from lib.data.images import dicom_field, image_size, read_image, read_mask_image
 from lib.data.lazy_tif import Slide, open_slide
 from lib.data.mask_index import Masks, index_masks, is_table, match_masks, read_masks_table
-from lib.data.rle_table import row_keys
-from lib.data.sample_submission import SubmissionRow, read_sample_rows, rows_of_all, sample_rle_column
+from lib.data.rle_table import row_keys, training_columns
+from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
 from lib.data.tables import Table, column, read_table
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
@@ -125,16 +126,21 @@ class TrainingData(Images):
 
 
 class TestData(Images):
-    """Test images with the rows that the submission must have, in their order."""
+    """Test images with the columns and rows that the submission must have, in their order."""
 
     __test__ = False  # not a test, whatever pytest makes of its name
 
     def __init__(
-        self, settings: DataSettings, files: dict[str, list[str]], columns: list[str], rows: list[SubmissionRow]
+        self,
+        settings: DataSettings,
+        files: dict[str, list[str]],
+        columns: list[str],
+        rle_column: int,
+        rows: list[SubmissionRow],
     ):
         super().__init__(settings, files)
         self.columns = columns
-        self.rle_column = columns.index(sample_rle_column(columns, settings))
+        self.rle_column = rle_column
         self.rows = rows
 
 
@@ -146,7 +152,7 @@ def open_training(settings: DataSettings) -> TrainingData:
     """
     files, parts = _list_images(settings, settings.train_images, "data.train_images")
     table = read_masks_table(settings, "data.train_masks") if is_table(settings.train_masks) else None
-    masks = match_masks(index_masks(settings, table), files, settings)
+    masks = match_masks(index_masks(settings, table), table, files, settings)
     files = {image_id: files[image_id] for image_id in masks}
     return TrainingData(settings, files, masks, _groups(settings, table, files, parts))
 
@@ -156,7 +162,8 @@ def open_compared(training: TrainingData) -> TrainingData:
     settings = training.settings.model_copy(update={"train_masks": training.settings.compare_masks})
     table = read_masks_table(settings, "data.compare_masks") if is_table(settings.train_masks) else None
     masks = index_masks(settings, table)
-    known = {image_id: masks[image_id] for image_id in training.ids if image_id in masks}
+    image_of = match_ids(masks, training.files, settings.loose_ids, "data.compare_masks")
+    known = {image_of[name]: pieces for name, pieces in masks.items() if image_of[name] in training.files}
     return TrainingData(settings, {image_id: training.files[image_id] for image_id in known}, known, None)
 
 
@@ -169,18 +176,8 @@ def open_test(settings: DataSettings) -> TestData:
     if settings.test_images is None:
         raise UserError("data.test_images is not set, so there is nothing to predict")
     files, _ = _list_images(settings, settings.test_images, "data.test_images")
-    columns, rows = read_sample_rows(settings)
-    if rows:
-        sample_ids = {row.id for row in rows}
-        sample = f"{settings.root / settings.sample_submission} (data.sample_submission)"
-        if absent := sorted(sample_ids - files.keys()):
-            images = f"{settings.root / settings.test_images}, or data.exclude leaves it out"
-            raise UserError(f"{listed(absent)} of {sample} have no image in {images}")
-        if surplus := sorted(files.keys() - sample_ids):
-            raise UserError(f"test images {listed(surplus)} are not in {sample}; leave them out with data.exclude")
-    else:
-        rows = rows_of_all(sorted(files), columns, settings)
-    return TestData(settings, files, columns, rows)
+    sample = read_sample(settings)
+    return TestData(settings, files, sample.names, sample.rle_column, match_sample(sample, files, settings))
 
 
 def _list_images(
@@ -222,17 +219,20 @@ def _groups(
         keys = [clean_id(text, path) for text in next(iter(table.values()))]
     elif masks_table is not None and (name or "group" in masks_table):
         path, table = settings.root / settings.train_masks, masks_table
-        keys = [image_id for image_id, _ in row_keys(table, path, settings)]
+        keys = [image_id for image_id, _ in row_keys(table, path, training_columns(settings), settings.classes)]
     elif name:
         raise UserError(f"data.group = '{name}' is a column, but no table holds it; set data.group_csv")
     else:
         return None
-    groups = {}
-    for image_id, group in zip(keys, column(table, name or "group", path, "data.group"), strict=True):
+    groups, image_of = {}, match_ids(set(keys), files, settings.loose_ids, str(path))
+    for key, group in zip(keys, column(table, name or "group", path, "data.group"), strict=True):
+        image_id = image_of[key]
         if groups.setdefault(image_id, group) != group:
             raise UserError(f"{path} puts '{image_id}' into two groups, '{groups[image_id]}' and '{group}'")
     if missing := [image_id for image_id in ids if not groups.get(image_id)]:
-        raise UserError(f"{path} has no group for {listed(missing)}")
+        source = Source(None, "data.", ("data.train_images", settings.train_images))
+        mistake = likely_mistake(groups.keys() - files.keys(), missing, source)
+        raise UserError(f"{path} has no group for {listed(missing)}{f': {mistake}' if mistake else ''}")
     return {image_id: groups[image_id] for image_id in ids}
 
 

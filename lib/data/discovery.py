@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from fnmatch import translate
 from functools import lru_cache
@@ -52,23 +53,38 @@ def fill(template: str, parts: dict[str, str], setting: str) -> str:
 
 
 def clean_id(text: str, source: str | Path) -> str:
-    """An id without blanks around it and without an image suffix. Raises UserError unless it is safe as a file name."""
-    cleaned = text.strip()
-    stem, dot, suffix = cleaned.rpartition(".")
-    if dot + suffix.lower() in SUFFIXES:
-        cleaned = stem
+    """An id without blanks around it and without an image suffix, in Unicode's composed form (NFC).
+
+    macOS writes file names in the decomposed form, tables have either; both look alike. Raises UserError unless the id
+    is safe as a file name.
+    """
+    cleaned = unicodedata.normalize("NFC", without_suffix(text))
     safe = cleaned.isprintable() and "/" not in cleaned and "\\" not in cleaned and not cleaned.startswith(".")
     if not cleaned or not safe or len(cleaned.encode()) > LONGEST_ID:
         raise UserError(f"{source} has the id {ascii(text[:80])}, which cannot be used as a file name")
     return cleaned
 
 
+def without_suffix(text: str) -> str:
+    """The text without blanks around it and without an image suffix."""
+    text = text.strip()
+    stem, dot, suffix = text.rpartition(".")
+    return stem if dot + suffix.lower() in SUFFIXES else text
+
+
+def compile_pattern(pattern: str) -> re.Pattern:
+    """A pattern that a whole text must match, its placeholders being groups. Raises UserError where it is none."""
+    return _expression(pattern, ())
+
+
 @lru_cache(maxsize=8)
 def _exclusion(patterns: tuple[str, ...]) -> re.Pattern | None:
-    return re.compile("|".join(map(translate, patterns))) if patterns else None
+    composed = (translate(unicodedata.normalize("NFC", pattern)) for pattern in patterns)
+    return re.compile("|".join(composed)) if patterns else None
 
 
 def is_excluded(image_id: str, settings: DataSettings) -> bool:
+    """Whether data.exclude leaves the id out."""
     expression = _exclusion(tuple(settings.exclude))
     return expression is not None and expression.fullmatch(image_id) is not None
 

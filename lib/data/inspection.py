@@ -38,6 +38,9 @@ def inspect_all(training: TrainingData) -> list[ImageFacts]:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
         raise UserError(f"{counted}: {'; '.join(problems[:SHOWN])}{more} (data.exclude leaves images out)")
+    if not any(any(image.coverage) for image in facts):
+        source = f"{training.settings.root / training.settings.train_masks} (data.train_masks)"
+        raise UserError(f"the masks of all {len(facts)} training images in {source} are empty: nothing can be learned")
     return facts
 
 

@@ -5,12 +5,14 @@ memory as text; mask files are only listed.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from lib.base.errors import UserError, listed
 from lib.config.schema import DataSettings
 from lib.data.discovery import WILDCARD, find_files, is_excluded, make_id
-from lib.data.rle_table import class_index_of, guess_rle_column, row_keys
+from lib.data.id_match import Source, likely_mistake, match_ids
+from lib.data.rle_table import class_index_of, guess_rle_column, is_wide, row_keys, training_columns
 from lib.data.tables import Table, column, read_table
 
 Masks = dict[str, list[list[str]]]  # by id and class: run lengths or mask files, all of them together being the mask
@@ -44,14 +46,26 @@ def index_masks(settings: DataSettings, table: Table | None) -> Masks:
 
 def _masks_from_table(table: Table, path: Path, settings: DataSettings) -> Masks:
     """Run lengths by id and class, of all ids in the table but the excluded ones."""
-    rle_name = settings.rle_column or guess_rle_column(list(table), settings, path)
-    texts = column(table, rle_name, path, "data.rle_column")
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
-    for (image_id, class_index), text in zip(row_keys(table, path, settings), texts, strict=True):
+    for image_id, class_index, text in _texts(table, path, settings):
         if not is_excluded(image_id, settings):
             masks[image_id][class_index].append(text)
     _check_single(masks, settings, f"rows in {path}")
     return dict(masks)
+
+
+def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[str, int, str]]:
+    """Id, class index and run lengths of each row, or of each row and class where each class has a column."""
+    columns = training_columns(settings)
+    keys = row_keys(table, path, columns, settings.classes)
+    if is_wide(table, columns, settings.classes):
+        rows = zip(*(table[name] for name in settings.classes), strict=True)
+        for (image_id, _), texts in zip(keys, rows, strict=True):
+            yield from ((image_id, index, text) for index, text in enumerate(texts))
+        return
+    name = columns.rle or guess_rle_column(list(table), columns, path)
+    for key, text in zip(keys, column(table, name, path, "data.rle_column"), strict=True):
+        yield *key, text
 
 
 def _masks_from_files(settings: DataSettings) -> Masks:
@@ -65,7 +79,8 @@ def _masks_from_files(settings: DataSettings) -> Masks:
     for parts, path in find_files(settings.root, pattern, "data.train_masks"):
         image_id = make_id(settings.image_id, parts, path)
         if not is_excluded(image_id, settings):
-            masks[image_id][class_index_of(parts.get("class", settings.classes[0]), settings, path)].append(path)
+            name = parts.get("class", settings.classes[0])
+            masks[image_id][class_index_of(name, settings.classes, path)].append(path)
     _check_single(masks, settings, "mask files")
     return dict(masks)
 
@@ -80,14 +95,34 @@ def _check_single(masks: Masks, settings: DataSettings, what: str) -> None:
         )
 
 
-def match_masks(masks: Masks, files: dict[str, list[str]], settings: DataSettings) -> Masks:
-    """The masks of the images that are there, as data.images_without_mask and data.masks_without_image say."""
-    source = settings.root / settings.train_masks
-    if settings.masks_without_image == "error" and (lost := sorted(masks.keys() - files.keys())):
+def match_masks(masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings) -> Masks:
+    """The masks of the images that are there, as data.images_without_mask and data.masks_without_image say.
+
+    Raises UserError where these do not allow what is missing, and whatever they say where no mask is an image's, or
+    where those that are not differ from the images without a mask by a likely mistake.
+    """
+    source, images = settings.root / settings.train_masks, settings.root / settings.train_images
+    image_of = match_ids(masks, files, settings.loose_ids, str(source))
+    masks = {image_of[name]: pieces for name, pieces in masks.items()}
+    lost, bare = sorted(masks.keys() - files.keys()), sorted(files.keys() - masks.keys())
+    described = Source(table, "data.", ("data.train_images", settings.train_images), settings.train_masks)
+    if mistake := likely_mistake(lost, bare, described):
+        raise UserError(f"masks {listed(lost)} of {source} have no image in {images}: {mistake}")
+    if len(lost) == len(masks):
         raise UserError(
-            f"masks {listed(lost)} of {source} have no image in {settings.root / settings.train_images}; "
-            "set data.masks_without_image=skip if that is right"
+            f"no image in {images} has a mask in {source}: the images are {listed(bare)}, the masks {listed(lost)}; "
+            "set data.train_images, and data.train_masks or data.id_column, so that their ids are the same"
         )
+    if lost and settings.masks_without_image == "error":
+        raise UserError(
+            f"masks {listed(lost)} of {source} have no image in {images}; "
+            "set data.masks_without_image=skip if they are to be left out"
+        )
+    return _of_images(masks, files, settings)
+
+
+def _of_images(masks: Masks, files: dict[str, list[str]], settings: DataSettings) -> Masks:
+    """The masks of all images, or of those that have one, as data.images_without_mask says."""
     if settings.images_without_mask == "empty":
         nothing = [[] for _ in settings.classes]
         return {image_id: masks.get(image_id, nothing) for image_id in files}
@@ -95,9 +130,7 @@ def match_masks(masks: Masks, files: dict[str, list[str]], settings: DataSetting
     bare = [image_id for image_id in files if image_id not in masks] if settings.images_without_mask == "error" else []
     if bare := bare + [image_id for image_id, pieces in matched.items() if not all(pieces)]:
         raise UserError(
-            f"images {listed(sorted(bare))} have no mask in {source}, or not for every class; "
-            "set data.images_without_mask=empty (or skip) if that is right"
+            f"images {listed(sorted(bare))} have no mask in {settings.root / settings.train_masks}, or not for every "
+            "class; set data.images_without_mask=empty (or skip) if that is right"
         )
-    if not matched:
-        raise UserError(f"no image in {settings.root / settings.train_images} has a mask in {source}")
     return matched

@@ -1,55 +1,153 @@
 """A table of run lengths: the image and class that each row is about, and the column that holds the run lengths."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lib.base.errors import UserError
 from lib.config.schema import DataSettings
-from lib.data.discovery import clean_id
+from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, without_suffix
 from lib.data.tables import Table, column
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")
+PANDAS_INDEX = ("", "Unnamed: 0")  # what the column of row numbers is called that DataFrame.to_csv writes first
 
 
-def row_keys(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[str, int]]:
-    """Id and class index of each row. Without a class column, the id column holds <id>_<class> if there are several."""
-    ids = column(table, settings.id_column or next(iter(table)), path, "data.id_column")
-    if settings.class_column:
-        names = column(table, settings.class_column, path, "data.class_column")
-        for image_id, name in zip(ids, names, strict=True):
-            yield clean_id(image_id, path), class_index_of(name, settings, path)
-    elif len(settings.classes) == 1:
-        for image_id in ids:
-            yield clean_id(image_id, path), 0
-    else:
-        for text in ids:
-            image_id, index = _split_class(text, settings, path)
-            yield clean_id(image_id, path), index
+class Columns(NamedTuple):
+    """How a table is read. A column that is None is found as `id_texts` and `guess_rle_column` say."""
+
+    id: str | None  # a column, or a template of columns such as {subject}_{img}
+    class_name: str | None
+    rle: str | None
+    id_pattern: str  # what stands in the id column, as in {id}_mask
+    prefix: str  # of the settings that say so: `data.` or `data.sample_`
 
 
-def _split_class(text: str, settings: DataSettings, path: Path) -> tuple[str, int]:
-    """The two halves of <id>_<class>; a class may itself hold underscores, and the longest that fits is taken."""
-    for name in sorted(settings.classes, key=len, reverse=True):
-        if text.endswith(f"_{name}"):
-            return text[: -len(name) - 1], settings.classes.index(name)
-    raise UserError(
-        f"{path}: '{text[:80]}' ends in none of the classes {settings.classes}; "
-        "set data.classes, or data.class_column if a column holds the class"
+def training_columns(settings: DataSettings) -> Columns:
+    """The columns of data.train_masks."""
+    return Columns(settings.id_column, settings.class_column, settings.rle_column, settings.id_pattern, "data.")
+
+
+def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
+    """The columns of data.sample_submission: what its own settings say, else the training table's if it has them."""
+
+    def known(own: str | None, shared: str | None) -> str | None:
+        return own if own is not None or not _has(columns, shared) else shared
+
+    return Columns(
+        known(settings.sample_id_column, settings.id_column),
+        known(settings.sample_class_column, settings.class_column),
+        known(settings.sample_rle_column, settings.rle_column),
+        settings.sample_id_pattern or settings.id_pattern,
+        "data.sample_",
     )
 
 
-def class_index_of(name: str, settings: DataSettings, source: Path | str) -> int:
-    if name not in settings.classes:
-        raise UserError(f"{source} has the class '{name}', which is not one of data.classes: {settings.classes}")
-    return settings.classes.index(name)
+def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> Iterator[tuple[str, int]]:
+    """Id and class index of each row. Without a class column, the id column holds <id>_<class> if there are several."""
+    texts = id_texts(table, path, columns)
+    read_id = _IdReader(columns, path)
+    if columns.class_name:
+        names = column(table, columns.class_name, path, f"{columns.prefix}class_column")
+        for text, name in zip(texts, names, strict=True):
+            yield read_id(text), class_index_of(name, classes, path)
+    elif len(classes) == 1 or is_wide(table, columns, classes):
+        for text in texts:
+            yield read_id(text), 0
+    else:
+        for text in texts:
+            text, index = _split_class(text, classes, path)
+            yield read_id(text), index
 
 
-def guess_rle_column(columns: list[str], settings: DataSettings, path: Path | str) -> str:
+def id_texts(table: Table, path: Path, columns: Columns) -> Sequence[str]:
+    """What stands in the id column, by default the first, or in the template that it is made by."""
+    name, setting = columns.id, f"{columns.prefix}id_column"
+    if name is None:
+        name = next(iter(table))
+        if is_pandas_index(table, name):
+            others = ", ".join(list(table)[1:])
+            raise UserError(
+                f"{path}: the first column, '{name}', only numbers the rows, as pandas writes its index; "
+                f"set {setting} to the column of the ids, one of: {others}"
+            )
+    if name in table or not PLACEHOLDER.search(name):
+        return column(table, name, path, setting)
+    parts = {part: column(table, part, path, setting) for part in PLACEHOLDER.findall(name)}
+    rows = zip(*parts.values(), strict=True)
+    return [fill(name, dict(zip(parts, values, strict=True)), setting) for values in rows]
+
+
+def is_pandas_index(table: Table, name: str) -> bool:
+    """Whether a column is the row numbers that DataFrame.to_csv writes first unless index=False is given."""
+    return name in PANDAS_INDEX and len(table) > 2 and table[name] == [str(n) for n in range(len(table[name]))]
+
+
+def is_wide(table: Table, columns: Columns, classes: list[str]) -> bool:
+    """Whether the run lengths of each of several classes stand in a column of the class's name."""
+    return len(classes) > 1 and columns.class_name is None and table.keys() >= set(classes)
+
+
+def class_index_of(name: str, classes: list[str], source: Path | str) -> int:
+    """The number of a class. Raises UserError for one that data.classes does not name."""
+    if name not in classes:
+        raise UserError(f"{source} has the class '{name}', which is not one of data.classes: {classes}")
+    return classes.index(name)
+
+
+def guess_rle_column(names: Sequence[str], columns: Columns, path: Path | str) -> str:
     """The column of the run lengths: by its name, or the only one beside the ids and classes."""
-    id_name = settings.id_column if settings.id_column in columns else columns[0]
-    others = [name for name in columns if name not in (id_name, settings.class_column)]
+    id_names = PLACEHOLDER.findall(columns.id or "") or [columns.id or names[0]]
+    others = [name for name in names if name not in (*id_names, columns.class_name, *PANDAS_INDEX)]
     likely = [name for name in others if any(hint in name.lower() for hint in RLE_COLUMN_HINTS)]
     for candidates in (likely, others):
         if len(candidates) == 1:
             return candidates[0]
-    raise UserError(f"{path}: set data.rle_column to the column of the run lengths, one of: {', '.join(columns)}")
+    setting = f"{columns.prefix}rle_column"
+    raise UserError(f"{path}: set {setting} to the column of the run lengths, one of: {', '.join(names)}")
+
+
+class _IdReader:
+    """Ids from the texts of an id column. Raises UserError where two texts give one id by data.id_pattern."""
+
+    def __init__(self, columns: Columns, path: Path):
+        self.path, self.setting = path, f"{columns.prefix}id_pattern"
+        self.pattern = columns.id_pattern
+        self.expression = None if self.pattern == "{id}" else compile_pattern(self.pattern)
+        self.text_of: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str:
+        if self.expression is not None:
+            return self._inside(without_suffix(text))
+        if "/" in text or "\\" in text:
+            raise UserError(
+                f"{self.path} has the id {ascii(text[:80])}, which cannot be used as a file name; "
+                f"if it is an id behind a folder, set {self.setting}=*/{{id}}"
+            )
+        return clean_id(text, self.path)
+
+    def _inside(self, text: str) -> str:
+        match = self.expression.fullmatch(text)
+        if match is None:
+            raise UserError(f"{self.path} has the id {ascii(text[:80])}, not one of {self.setting} = '{self.pattern}'")
+        image_id = clean_id(match["id"], self.path)
+        if self.text_of.setdefault(image_id, text) != text:
+            texts = f"'{self.text_of[image_id]}' and '{text}'"
+            raise UserError(f"{self.path}: {texts} are both '{image_id}' by {self.setting} = '{self.pattern}'")
+        return image_id
+
+
+def _split_class(text: str, classes: list[str], path: Path) -> tuple[str, int]:
+    """The two halves of <id>_<class>; a class may itself hold underscores, and the longest that fits is taken."""
+    for name in sorted(classes, key=len, reverse=True):
+        if text.endswith(f"_{name}"):
+            return text[: -len(name) - 1], classes.index(name)
+    raise UserError(
+        f"{path}: '{text[:80]}' ends in none of the classes {classes}; "
+        "set data.classes, or data.class_column if a column holds the class"
+    )
+
+
+def _has(names: Sequence[str], name: str | None) -> bool:
+    """Whether there is a column of that name, or every column of a template."""
+    return name is not None and (name in names or bool(parts := PLACEHOLDER.findall(name)) and set(parts) <= set(names))

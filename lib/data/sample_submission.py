@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+from lib.base.errors import UserError, listed
 from lib.config.schema import DataSettings
-from lib.data.rle_table import guess_rle_column, row_keys
-from lib.data.tables import read_table
+from lib.data.id_match import Source, likely_mistake, match_ids
+from lib.data.rle_table import guess_rle_column, is_wide, row_keys, sample_columns
+from lib.data.tables import Table, column, read_table
 
 
 class SubmissionRow(NamedTuple):
@@ -15,35 +17,64 @@ class SubmissionRow(NamedTuple):
     values: tuple[str, ...]
 
 
-def read_sample_rows(settings: DataSettings) -> tuple[list[str], list[SubmissionRow]]:
-    """Columns of the sample submission and one row for each image and class in it, in the order they come first."""
+class SampleSubmission(NamedTuple):
+    """Columns, the one of the run lengths, and one row for each image and class, in the order they come first."""
+
+    names: list[str]
+    rle_column: int
+    rows: list[SubmissionRow]
+    table: Table | None  # None without a sample
+    class_name: str = "class"  # of the column of classes, if there is one
+
+
+def read_sample(settings: DataSettings) -> SampleSubmission:
+    """The sample that data.sample_submission names, or without one the columns that a submission has by default."""
     if settings.sample_submission is None:
-        return ["id", *(["class"] if len(settings.classes) > 1 else []), "rle"], []
+        names = ["id", *(["class"] if len(settings.classes) > 1 else []), "rle"]
+        return SampleSubmission(names, len(names) - 1, [], None)
     path = settings.root / settings.sample_submission
     table = read_table(path, "data.sample_submission")
-    # A sample may lack the columns that train.csv calls otherwise; then they are found as in a table without settings.
-    absent = [field for field in ("id_column", "class_column") if getattr(settings, field) not in table]
-    settings = settings.model_copy(update=dict.fromkeys(absent))
+    columns, names = sample_columns(settings, table), list(table)
+    if is_wide(table, columns, settings.classes):
+        raise UserError(f"{path} has a column for each class; submissions have one column of run lengths")
+    rle_name = columns.rle or guess_rle_column(names, columns, path)
+    column(table, rle_name, path, "data.sample_rle_column")
     rows = {}
     values_of_rows = zip(*table.values(), strict=True)
-    for (image_id, class_index), values in zip(row_keys(table, path, settings), values_of_rows, strict=True):
-        rows.setdefault((image_id, class_index), SubmissionRow(image_id, class_index, values))
-    return list(table), list(rows.values())
+    for key, values in zip(row_keys(table, path, columns, settings.classes), values_of_rows, strict=True):
+        rows.setdefault(key, SubmissionRow(*key, values))
+    return SampleSubmission(names, names.index(rle_name), list(rows.values()), table, columns.class_name or "class")
 
 
-def sample_rle_column(columns: list[str], settings: DataSettings) -> str:
-    if settings.rle_column in columns:
-        return settings.rle_column
-    return guess_rle_column(columns, settings, settings.sample_submission)
+def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings: DataSettings) -> list[SubmissionRow]:
+    """The sample's rows by the ids of the test images; a row for each image and class where it has none.
+
+    Raises UserError when images and sample do not belong together, listing the first ids and the count.
+    """
+    if not sample.rows:
+        return rows_of_all(sorted(files), sample.names, sample.class_name, settings.classes)
+    path = f"{settings.root / settings.sample_submission} (data.sample_submission)"
+    image_of = match_ids({row.id for row in sample.rows}, files, settings.loose_ids, path)
+    rows = [row._replace(id=image_of[row.id]) for row in sample.rows]
+    absent = sorted(set(image_of.values()) - files.keys())
+    surplus = sorted(files.keys() - set(image_of.values()))
+    images = settings.root / settings.test_images
+    source = Source(sample.table, "data.sample_", ("data.test_images", settings.test_images))
+    if mistake := likely_mistake(absent, surplus, source):
+        raise UserError(f"{listed(absent)} of {path} have no image in {images}: {mistake}")
+    if absent:
+        raise UserError(f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out")
+    if surplus:
+        raise UserError(f"test images {listed(surplus)} are not in {path}; leave them out with data.exclude")
+    return rows
 
 
-def rows_of_all(ids: list[str], columns: list[str], settings: DataSettings) -> list[SubmissionRow]:
+def rows_of_all(ids: list[str], names: list[str], class_name: str, classes: list[str]) -> list[SubmissionRow]:
     """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>."""
     rows = []
-    class_name = settings.class_column or "class"
     for image_id in ids:
-        for index, name in enumerate(settings.classes):
-            key = image_id if len(settings.classes) == 1 or class_name in columns else f"{image_id}_{name}"
-            known = {columns[0]: key, class_name: name}
-            rows.append(SubmissionRow(image_id, index, tuple(known.get(column, "") for column in columns)))
+        for index, name in enumerate(classes):
+            key = image_id if len(classes) == 1 or class_name in names else f"{image_id}_{name}"
+            known = {names[0]: key, class_name: name}
+            rows.append(SubmissionRow(image_id, index, tuple(known.get(column, "") for column in names)))
     return rows

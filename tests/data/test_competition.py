@@ -629,7 +629,7 @@ def test_inspect_all_tells_size_coverage_and_hash(tmp_path):
 def test_the_hash_tells_shapes_apart(tmp_path):
     for id, shape in (("a", (2, 8)), ("b", (4, 4))):
         save(tmp_path / "train_images" / f"{id}.png", np.zeros(shape, np.uint8))
-    write_csv(tmp_path / "train.csv", "id,rle", "a,", "b,")
+    write_csv(tmp_path / "train.csv", "id,rle", "a,1 1", "b,")
     first, second = inspect_all(open_training(DataSettings(root=tmp_path)))
     assert first.sha256 != second.sha256
 

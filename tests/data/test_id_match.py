@@ -1,0 +1,173 @@
+"""Ids that are not those of the images: the likely mistakes are named, with a setting that gives the right masks."""
+
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.base.errors import UserError
+from lib.config.schema import DataSettings
+from lib.data.competition import open_test, open_training
+from lib.data.id_match import loosened, match_ids
+from lib.data.inspection import inspect_all
+from lib.masks.rle import encode
+from tests.data.test_competition import assert_masks, draw, save, save_image, write_csv
+
+IDS = ("img_001", "img_002", "img_010")
+LOOSEST = {"images_without_mask": "empty", "masks_without_image": "skip"}  # what the two errors of old led to
+
+
+def write(root, rows, header="id,rle", names=IDS, sample=None):
+    """Images by `names`, a table whose rows are made from id and run lengths; the masks by name."""
+    masks = {name: draw() for name in names}
+    for name in names:
+        save_image(root / "train_images" / f"{name}.png")
+        save_image(root / "test_images" / f"{name}.png")
+    written = [rows(number, name, encode(mask)) for number, (name, mask) in enumerate(masks.items())]
+    write_csv(root / "train.csv", header, *written)
+    write_csv(root / "sample_submission.csv", header, *(sample or written))
+    return masks
+
+
+def setting_in(message: str) -> dict:
+    """The last setting of `set data.key=value` in an error, to be tried as a user would."""
+    name, value = re.findall(r"set data\.(\w+)=(\S+?)(?=[,;)]|$)", message)[-1]
+    return {name: value.strip("[]").split(",") if name == "loose_ids" else value}
+
+
+MISTAKES = {
+    "index": (lambda n, name, text: f"{n},{name},{text}", ",id,rle"),
+    "named index": (lambda n, name, text: f"{n},{name},{text}", "Unnamed: 0,id,rle"),
+    "column": (lambda n, name, text: f"{n + 5},{name}.png,{text}", "row,file,rle"),
+    "case": (lambda n, name, text: f"{name.upper()},{text}", "id,rle"),
+    "zeros": (lambda n, name, text: f"{name.replace('_0', '_').replace('_0', '_')},{text}", "id,rle"),
+    "after": (lambda n, name, text: f"{name}_mask.png,{text}", "id,rle"),
+    "before": (lambda n, name, text: f"mask-{name},{text}", "id,rle"),
+    "folder": (lambda n, name, text: f"stage{n % 2}/train/{name}.jpg,{text}", "id,rle"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("options", [{}, LOOSEST], ids=["strict", "loosest"])
+def test_the_advice_for_a_likely_mistake_gives_the_right_masks(tmp_path, mistake, options):
+    rows, header = MISTAKES[mistake]
+    masks = write(tmp_path, rows, header)
+    settings = DataSettings(root=tmp_path, **options)
+    with pytest.raises(UserError) as caught:
+        open_training(settings)
+    message = str(caught.value)
+    assert "=skip" not in message and "=empty" not in message
+    advised = {"id_column": "id"} if "index" in mistake else setting_in(message)
+    assert_masks(open_training(settings.model_copy(update=advised)), masks)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_sample_with_the_same_mistake_names_its_own_setting(tmp_path, mistake):
+    rows, header = MISTAKES[mistake]
+    write(tmp_path, rows, header)
+    settings = DataSettings(root=tmp_path)
+    with pytest.raises(UserError) as caught:
+        open_test(settings)
+    advised = {"sample_id_column": "id"} if "index" in mistake else setting_in(str(caught.value))
+    test = open_test(settings.model_copy(update=advised))
+    assert {row.id for row in test.rows} == set(IDS)
+    if "loose_ids" not in advised:
+        assert all(name.startswith("sample_") for name in advised)
+
+
+def test_the_two_errors_of_old_do_not_lead_to_empty_masks(tmp_path):
+    write(tmp_path, lambda n, name, text: f"other{n},{text}")
+    with pytest.raises(
+        UserError, match="no image in .* has a mask in .*: the images are 'img_001', .*, the masks 'other0'"
+    ):
+        open_training(DataSettings(root=tmp_path, **LOOSEST))
+
+
+def test_a_few_ids_that_match_do_not_excuse_the_others(tmp_path):
+    write(tmp_path, lambda n, name, text: f"{name.upper() if n else name},{text}")
+    with pytest.raises(UserError, match="differ in upper and lower case only"):
+        open_training(DataSettings(root=tmp_path, **LOOSEST))
+
+
+def test_masks_and_images_that_really_lack_each_other_are_left_out_as_set(tmp_path):
+    masks = write(tmp_path, lambda n, name, text: f"{name if n else 'case77'},{text}")
+    masks["img_001"] = np.zeros_like(masks["img_001"])
+    assert_masks(open_training(DataSettings(root=tmp_path, **LOOSEST)), masks)
+
+
+def test_unicode_forms_are_one(tmp_path):
+    name = "Zürich_é"
+    composed, decomposed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    masks = write(tmp_path, lambda n, name, text: f"{composed},{text}", names=[decomposed])
+    assert_masks(open_training(DataSettings(root=tmp_path)), {composed: masks[decomposed]})
+    assert open_test(DataSettings(root=tmp_path)).rows[0].values[0] == composed
+    with pytest.raises(UserError, match="data.exclude leaves no image"):
+        open_training(DataSettings(root=tmp_path, exclude=[decomposed]))
+
+
+def test_mask_files_and_image_files_with_something_around_the_id(tmp_path):
+    masks = write(tmp_path, lambda n, name, text: f"{name},{text}")
+    for name, mask in masks.items():
+        save(tmp_path / "masks" / f"{name}_mask.png", mask)
+        save_image(tmp_path / "scans" / f"{name}_sat.png")
+    settings = DataSettings(root=tmp_path, train_masks="masks")
+    with pytest.raises(UserError, match="{id}_mask; set data.train_masks to a pattern such as masks/{id}_mask.png"):
+        open_training(settings)
+    assert_masks(open_training(settings.model_copy(update={"train_masks": "masks/{id}_mask.png"})), masks)
+    settings = DataSettings(root=tmp_path, train_images="scans")
+    with pytest.raises(UserError, match="{id}_sat; set data.train_images to a pattern such as scans/{id}_sat.png"):
+        open_training(settings)
+    assert_masks(open_training(settings.model_copy(update={"train_images": "scans/{id}_sat.png"})), masks)
+
+
+def test_ids_that_become_one_are_an_error(tmp_path):
+    write(tmp_path, lambda n, name, text: f"Img_{n},{text}", names=["img_1", "IMG_1"])
+    with pytest.raises(UserError, match="'Img_1' of .*train.csv may be images 'IMG_1', 'img_1'"):
+        open_training(DataSettings(root=tmp_path, loose_ids=["case"]))
+    write(tmp_path / "zeros", lambda n, name, text: f"{'0' * n}7,{text}", names=["007", "8"])
+    with pytest.raises(UserError, match="'7' and '07' of .*train.csv are both '007'"):
+        open_training(DataSettings(root=tmp_path / "zeros", loose_ids=["zeros"]))
+    write(tmp_path / "folders", lambda n, name, text: f"part{n}/a.png,{text}", names=["a", "b"])
+    with pytest.raises(UserError, match="'part0/a' and 'part1/a' are both 'a' by data.id_pattern"):
+        open_training(DataSettings(root=tmp_path / "folders", id_pattern="*/{id}", **LOOSEST))
+
+
+def test_an_id_in_two_columns(tmp_path):
+    masks = write(tmp_path, lambda n, name, text: f"{name[:3]},{name[4:]},{text}", "subject,img,pixels")
+    settings = DataSettings(root=tmp_path, id_column="{subject}_{img}")
+    assert_masks(open_training(settings), masks)
+    with pytest.raises(UserError, match="no column 'day' .data.id_column"):
+        open_training(settings.model_copy(update={"id_column": "{subject}_{day}", "rle_column": "pixels"}))
+
+
+def test_columns_of_the_sample_are_settings_of_their_own(tmp_path):
+    masks = write(tmp_path, lambda n, name, text: f"{n + 1},{name},{text},x", "row,id,annotation,cell")
+    write_csv(tmp_path / "sample_submission.csv", "number,image,prediction,note", *(f"9,{name},,?" for name in IDS))
+    settings = DataSettings(
+        root=tmp_path, id_column="id", rle_column="annotation", sample_id_column="image", sample_rle_column="prediction"
+    )
+    assert_masks(open_training(settings), masks)
+    test = open_test(settings)
+    assert test.rle_column == 2 and test.rows[0] == ("img_001", 0, ("9", "img_001", "", "?"))
+    with pytest.raises(UserError, match="sample_submission.csv: set data.sample_rle_column to the column"):
+        open_test(
+            settings.model_copy(update={"sample_rle_column": None}).model_copy(update={"sample_id_column": "note"})
+        )
+
+
+def test_masks_that_are_all_empty_are_an_error(tmp_path):
+    write(tmp_path, lambda n, name, text: f"{name},")
+    with pytest.raises(UserError, match="the masks of all 3 training images in .*train.csv.* are empty"):
+        inspect_all(open_training(DataSettings(root=tmp_path)))
+
+
+@given(st.text("aAbB01", max_size=6))
+def test_loosened_ids_are_those_of_the_definition(name):
+    case = name.lower()
+    assert loosened(name, ["case"]) == case
+    digits = "".join(str(int(part)) if part.isdigit() else part for part in re.split(r"(\d+)", name))
+    assert loosened(name, ["zeros"]) == digits
+    assert match_ids([name], ["elsewhere"], ["case", "zeros"], "x") == {name: name}
