@@ -1,0 +1,160 @@
+"""The page of all runs, `leaderboard.html`: runs on the same folds by score, and what differs in their settings."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib.base.errors import UserError
+from lib.base.files import read_json, sha256_of_file
+from lib.config.schema import Settings
+from lib.report.charts import Axis, Chart
+from lib.report.overview import metric_name, stage_times
+from lib.report.page import stages_done, write_page
+from lib.run.folder import RunFolder, open_run
+
+NOT_COMPARED = {"name"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score to compare runs by: nested, with its 95 % interval, and what in-sample scoring adds to it."""
+
+    metric: str
+    nested: float
+    interval: tuple[float, float]
+    gap: float
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.nested:.4f}  {low:.4f} to {high:.4f}  gap {self.gap:+.4f}"
+
+
+@dataclass
+class Entry:
+    """One run: its settings as {dotted key: value}, the fingerprint of its folds, its score once 03 is done."""
+
+    name: str
+    folds: str
+    settings: dict[str, object]
+    score: Score | None
+    state: str
+    seconds: float
+    has_report: bool
+    differences: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Board:
+    """Runs on the same folds with the same metric, best first; without a score: what they wait for."""
+
+    title: str
+    entries: list[Entry]
+
+    @property
+    def chart(self) -> Chart | None:
+        """The nested scores with their intervals, best on top; None unless two runs have one."""
+        scored = [entry for entry in self.entries if entry.score]
+        if len(scored) < 2:
+            return None
+        names = [entry.name for entry in scored][::-1]
+        x = Axis.around(scored[0].score.metric, [end for entry in scored for end in entry.score.interval])
+        chart = Chart("Nested score", x, Axis("", 0, len(scored)), height=50 + 22 * len(scored), y_names=names)
+        for place, entry in enumerate(reversed(scored)):
+            chart.whisker(*entry.score.interval, place + 0.5, "s0")
+            chart.dot(entry.score.nested, place + 0.5, "s0", f"{entry.name}: {entry.score}")
+        chart.caption = "Runs whose intervals overlap may still differ: lib.tools.compare pairs them image by image."
+        return chart
+
+
+def read_entries(folder: Path) -> tuple[list[Entry], list[str]]:
+    """Every run below `folder`, and a sentence for each that cannot be read."""
+    entries, unreadable = [], []
+    for config in sorted(folder.glob("*/config.yaml")):
+        try:
+            entries.append(read_entry(*open_run(config.parent)))
+        except UserError as error:
+            unreadable.append(str(error))
+        except KeyError as error:
+            unreadable.append(f"{config.parent} was made by another version: its files lack {error}")
+    return entries, unreadable
+
+
+def read_entry(run: RunFolder, settings: Settings) -> Entry:
+    """What the leaderboard says of one run."""
+    done = stages_done(run, settings)
+    return Entry(
+        run.root.name,
+        sha256_of_file(run.folds) if run.folds.is_file() else "",
+        flat(settings.model_dump(mode="json", exclude=NOT_COMPARED)),
+        read_score(run, settings, done) if "03" in done else None,
+        "finished" if "05" in done else f"next: {next_stage(run, settings, done)}",
+        sum(row["seconds"] for row in stage_times(run)),
+        run.report.is_file(),
+    )
+
+
+def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Score:
+    """The score of the submission: with morphology once 05 is done, and of objects where its rows are objects."""
+    threshold = read_json(run.threshold)
+    if "05" in done and settings.submission.rows == "instance":
+        objects = read_json(run.objects)
+        gap = objects["in_sample"] - objects["nested"]
+        return Score(objects["metric"], objects["nested"], tuple(objects["interval"]), gap)
+    scores = read_json(run.postprocess)["after"] if "05" in done else threshold
+    interval = read_json(run.postprocess)["interval"] if "05" in done else threshold["interval"]
+    gap = scores["in_sample"] - scores["nested"]
+    return Score(metric_name(threshold["metric"]), scores["nested"], tuple(interval), gap)
+
+
+def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
+    """The first stage whose results are missing, or made by older models."""
+    folds = range(settings.folds.count)
+    if not settings.ensemble.members and not all(run.fold(fold).metrics.is_file() for fold in folds):
+        return "02_train.py"
+    return next(f"{stage}.py" for stage in ("03_oof_threshold", "04_infer", "05_postprocess") if stage[:2] not in done)
+
+
+def boards(entries: Sequence[Entry]) -> list[Board]:
+    """The runs by folds and metric; the board of the most runs first."""
+    by_folds: dict[tuple, list[Entry]] = {}
+    for entry in entries:
+        metric = entry.settings["threshold.metric"], entry.settings["submission.rows"]
+        by_folds.setdefault((entry.folds, *metric), []).append(entry)
+    made = []
+    for group in sorted(by_folds.values(), key=len, reverse=True):
+        name_differences(group)
+        group.sort(key=lambda entry: (entry.score is None, -entry.score.nested if entry.score else 0))
+        first = group[0].settings
+        kind = "objects" if first["submission.rows"] == "instance" else metric_name_of(first)
+        folds = f"{first['folds.count']} folds ({group[0].folds[:6] or 'not made yet'})"
+        made.append(Board(f"{first['data.root']}, {folds}, {kind}", group))
+    return made
+
+
+def metric_name_of(settings: dict[str, object]) -> str:
+    return metric_name({"name": settings["threshold.metric"], "beta": settings["threshold.beta"]})
+
+
+def name_differences(entries: list[Entry]) -> None:
+    """Give each run the settings in which it differs from most of them; ties go to the default."""
+    default = flat(Settings(name="default").model_dump(mode="json", exclude=NOT_COMPARED))
+    for key in sorted(set().union(*(entry.settings for entry in entries))):
+        values = Counter(str(entry.settings.get(key)) for entry in entries)
+        usual = max(values, key=lambda value: (values[value], value == str(default.get(key)), value))
+        for entry in entries:
+            if str(entry.settings.get(key)) != usual:
+                entry.differences.append(f"{key}={entry.settings.get(key)}")
+
+
+def flat(content: dict, prefix: str = "") -> dict[str, object]:
+    """A nested mapping as {dotted key: value}."""
+    found = {}
+    for key, value in content.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def write_leaderboard(path: Path, made: list[Board], unreadable: list[str]) -> None:
+    """Write the page; its links to the runs' pages are relative to its folder."""
+    write_page(path, "leaderboard.html", title="Leaderboard", boards=made, unreadable=unreadable, refresh=False)

@@ -1,0 +1,71 @@
+"""The leaderboard: which runs may be compared, in which order, and what it says of their settings."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib.base.files import read_json, write_json
+from lib.report.leaderboard import boards, name_differences, read_entries
+from lib.tools.leaderboard import leaderboard
+from tests.report.test_report import FakeRun, Page
+
+
+def change(run: Path, name: str, **settings: object) -> Path:
+    """A copy of a finished run under another name, with settings `section__key` that no stage is made from."""
+    copy = run.parent / name
+    shutil.copytree(run, copy)
+    content = yaml.safe_load((copy / "config.yaml").read_text()) | {"name": name}
+    for dotted, value in settings.items():
+        section, key = dotted.split("__")
+        content[section][key] = value
+    (copy / "config.yaml").write_text(yaml.safe_dump(content))
+    return copy
+
+
+def set_score(run: Path, nested: float) -> None:
+    content = read_json(run / "postprocess.json")
+    content["after"]["nested"] = nested
+    write_json(run / "postprocess.json", content)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    run = FakeRun.finished(tmp_path_factory.mktemp("board"), training=18, test=6).run.root
+    set_score(run, 0.5)
+    set_score(change(run, "better", train__cache_mb=1), 0.7)
+    set_score(change(run, "worse", train__workers=3), 0.2)
+    shutil.rmtree(change(run, "begun") / "fold_1")
+    other = change(run, "other")
+    (other / "folds.csv").write_text((other / "folds.csv").read_text() + "\n")
+    (run.parent / "unreadable").mkdir()
+    (run.parent / "unreadable" / "config.yaml").write_text("nonsense: 1")
+    return run.parent
+
+
+def test_runs_on_the_same_folds_stand_in_the_order_of_their_scores(runs):
+    entries, unreadable = read_entries(runs)
+    same, apart = boards(entries)
+    assert [entry.name for entry in same.entries] == ["better", "blobs", "worse", "begun"]
+    assert [entry.name for entry in apart.entries] == ["other"]  # whose folds are others, so all of it is stale
+    assert same.entries[-1].state == "next: 02_train.py" and same.entries[-1].score is None
+    assert same.entries[0].differences == ["train.cache_mb=1"] and same.entries[1].differences == []
+    assert same.entries[2].differences == ["train.workers=3"]
+    assert len(unreadable) == 1 and "nonsense" in unreadable[0]
+
+
+def test_of_two_runs_the_one_without_the_default_is_named(runs):
+    entries = [entry for entry in read_entries(runs)[0] if entry.name in ("blobs", "better")]
+    name_differences(entries)
+    assert {entry.name: entry.differences for entry in entries} == {"blobs": [], "better": ["train.cache_mb=1"]}
+
+
+def test_the_command_prints_and_writes_the_page(runs, capsys):
+    arguments = type("Arguments", (), {"runs": runs})
+    leaderboard(arguments)
+    out = capsys.readouterr().out
+    assert "better  0.7000" in out and "train.workers=3" in out and "next: 02_train.py" in out
+    page = Page((runs / "leaderboard.html").read_text())
+    assert "0.7000" in page.text and "nonsense" in page.text
+    assert {link["href"] for link in page.all("a")} >= {"better/report.html", "blobs/report.html"}
