@@ -18,10 +18,11 @@ from lib.base.cli import run_command
 from lib.config.schema import ThresholdSettings
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
-from lib.masks.metrics import Counts
+from lib.masks.metrics import Counts, pooled
 from lib.masks.statistics import group_numbers
 from lib.run.folder import open_run
-from lib.tuning.thresholds import ThresholdResult, choose_thresholds
+from lib.tuning.score_table import ScoreTable
+from lib.tuning.thresholds import ThresholdResult, choose_thresholds, terms_of
 
 SIZES = (20, 40, 80, 160)  # images to tune on
 
@@ -68,9 +69,10 @@ def of_images(counts: Counts, chosen: np.ndarray) -> Counts:
 
 def score_at(counts: Counts, result: ThresholdResult) -> float:
     """Mean score over the classes of other images at the thresholds that were chosen."""
-    scores = result.metric.score(counts.tp, counts.fp, counts.fn)
-    chosen = [choice.rule.threshold - 1 for choice in result.classes.values()]
-    return float(scores[np.arange(len(chosen)), chosen].mean())
+    images = np.arange(len(counts.ids))
+    tables = [ScoreTable.of_class(counts, index, result.metric, images) for index in range(len(counts.classes))]
+    rules = [choice.rule for choice in result.classes.values()]
+    return float(np.mean([pooled(*terms_of(*each)) for each in zip(rules, tables, strict=True)]))
 
 
 def by_size(draws: pd.DataFrame) -> pd.DataFrame:

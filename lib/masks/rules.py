@@ -9,6 +9,8 @@ from lib.base.errors import UserError
 from lib.base.files import read_json
 from lib.masks import morphology
 
+NO_MASK = 256  # the threshold that no map reaches: every mask is empty
+
 # In this order the steps are applied; (image operation, what its size means in a name, or None for no size).
 STEPS = {
     "opening": (morphology.opening, "opening {}"),
@@ -77,7 +79,7 @@ class Rule:
     winners of SIIM-ACR Pneumothorax Segmentation, `threshold` being the bottom. That is a decision on the whole
     image, not hysteresis: once the gate opens, components without a pixel above `top` stay."""
 
-    threshold: int  # 1 ... 255; a pixel is mask where map >= threshold
+    threshold: int  # 1 ... 255, a pixel is mask where map >= threshold; or NO_MASK
     gate: Gate | None = None
     steps: tuple[Step, ...] = ()
 
@@ -87,7 +89,14 @@ class Rule:
             return np.zeros_like(probability_map)
         return apply_steps(self.steps, at_least(probability_map, self.threshold))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every mask is empty, whatever the map."""
+        return self.threshold >= NO_MASK
+
     def __str__(self) -> str:
+        if self.is_empty:
+            return "no mask at all"
         return ", ".join([f"t={self.threshold}", *([str(self.gate)] if self.gate else []), *map(str, self.steps)])
 
     def to_dict(self) -> dict:

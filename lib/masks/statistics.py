@@ -14,21 +14,35 @@ from lib.base.errors import UserError
 from lib.masks.metrics import pooled, ratio
 
 SURE = 2  # standard errors by which a step of processing must gain to be adopted; docs/decisions.md has 0 to 3
+PARTS = 5  # that stand in for folds where fewer than three are trained
 CHANGED = 5  # groups that must score differently: of fewer, a standard error says little
 
 
-def splits(folds: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each fold: its number, the images of the other folds (bool), the images of the fold (bool).
+def nested_parts(folds: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The part of each image, (images,) whole numbers; a nested score leaves one part out at a time.
 
-    Raises UserError when fewer than two folds have images: nothing could be left out.
+    Parts are the folds where there are three or more. No model has seen the images it is scored on, so for thresholds
+    and morphology other parts serve as well: of fewer folds, PARTS parts of whole groups, or of images where there are
+    fewer than three groups.
     """
-    numbers = np.unique(folds)
+    if len(np.unique(folds)) >= 3:
+        return folds
+    numbers = group_numbers(groups)
+    if numbers.max(initial=0) < 2:
+        numbers = np.arange(len(folds))
+    return np.random.default_rng(0).permutation(numbers.max(initial=0) + 1)[numbers] % PARTS
+
+
+def splits(parts: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For each part: its number, the images of the other parts (bool), the images of the part (bool).
+
+    Raises UserError when there is a single part: nothing could be left out.
+    """
+    numbers = np.unique(parts)
     if len(numbers) < 2:
-        raise UserError(
-            "a nested score needs out-of-fold maps of at least two folds; train another fold with 02_train.py"
-        )
+        raise UserError("a nested score takes out-of-fold maps of at least two images")
     for number in numbers:
-        left_out = folds == number
+        left_out = parts == number
         yield int(number), ~left_out, left_out
 
 

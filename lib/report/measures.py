@@ -38,6 +38,9 @@ class OofScores:
         """At the rules without their morphology steps: threshold, and gate if any."""
         tp, fp = np.empty(counts.positives.shape, int), np.empty(counts.positives.shape, int)
         for layer, rule in enumerate(rules.values()):
+            if rule.is_empty:
+                tp[:, layer] = fp[:, layer] = 0
+                continue
             tp[:, layer], fp[:, layer] = (table[:, layer, rule.threshold - 1] for table in (counts.tp, counts.fp))
             if rule.gate:
                 at_top = layer, rule.gate.top - 1

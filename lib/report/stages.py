@@ -180,7 +180,7 @@ def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int)
     for name in folds:
         chart.line(probability, curves[name], "faint", width=1.1)
     chart.line(probability, curves.score, "s0", width=2.6)
-    chosen = row["rule"]["threshold"]
+    chosen = min(row["rule"]["threshold"], 255)  # no mask at all is 256
     chart.upright(chosen / 255, "s3")
     at_chosen = float(curves.score.iloc[chosen - 1])
     chart.dot(chosen / 255, at_chosen, "s3", f"{chosen} of 255: {at_chosen:.4f}")

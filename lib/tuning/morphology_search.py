@@ -137,22 +137,21 @@ def search_morphology(
     """Choose threshold and morphology steps of each class.
 
     `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty nothing is read and
-    no step adopted. Raises UserError for fewer than three folds (selecting steps without one fold takes two others)
-    and for maps that are not the ones counted.
+    no step adopted. Fewer than three folds are replaced by parts, see `nested_parts`: selecting steps without one part
+    takes two others. Raises UserError for fewer than three images and for maps that are not the ones counted.
     """
-    if settings.steps and len(np.unique(folds)) < 3:
-        raise UserError(
-            "choosing morphology takes out-of-fold maps of at least three folds; train another fold with "
-            "02_train.py, or set postprocess.steps=[] to do without"
-        )
     chosen = choose_thresholds(counts, folds, thresholds, groups)
-    groups = group_numbers(groups)
+    parts, groups = chosen.parts, group_numbers(groups)
+    if settings.steps and len(np.unique(parts)) < 3:
+        raise UserError(
+            "choosing morphology takes maps of three images or more; set postprocess.steps=[] to do without"
+        )
     selected = [
-        search_steps(read, counts, class_index, folds, groups, thresholds, settings).selected()
+        search_steps(read, counts, class_index, parts, groups, thresholds, settings).selected()
         for class_index in range(len(counts.classes))
     ]
     if settings.steps:
-        terms = score_rules(read, counts, folds, chosen.metric, selected)
+        terms = score_rules(read, counts, parts, chosen.metric, selected)
     else:
         terms = [
             (choice.in_sample_terms, choice.in_sample_terms, choice.nested_terms) for choice in chosen.classes.values()
@@ -170,7 +169,7 @@ def search_steps(
     read: ReadPairs,
     counts: Counts,
     class_index: int,
-    folds: np.ndarray,
+    parts: np.ndarray,
     groups: np.ndarray,
     thresholds: ThresholdSettings,
     settings: PostprocessSettings,
@@ -187,7 +186,7 @@ def search_steps(
         for steps, levels in candidates.blocks:
             columns = slice(before, before := before + len(levels))
             tables[steps] = replace(plain, thresholds=levels, tp=tp[:, columns], fp=fp[:, columns])
-    return StepSelection(tables, folds[images], thresholds.rule)
+    return StepSelection(tables, parts[images], thresholds.rule)
 
 
 def count_candidates(candidates: Candidates, pairs: Iterable[Pair], class_index: int, images: int) -> np.ndarray:
@@ -217,19 +216,19 @@ def require_counted(pairs: Iterable[Pair], counts: Counts) -> Iterator[Pair]:
 
 
 def score_rules(
-    read: ReadPairs, counts: Counts, folds: np.ndarray, metric: Metric, selected: list[SelectedRules]
+    read: ReadPairs, counts: Counts, parts: np.ndarray, metric: Metric, selected: list[SelectedRules]
 ) -> np.ndarray:
     """The terms on all images, (classes, 3, 2, images): of `rule`, of `best_tried`, of the image's `without_fold`."""
 
     def measure(item: tuple[int, Pair]) -> list[list[tuple]]:
-        fold, (_, maps, truths) = item
+        part, (_, maps, truths) = item
         terms = []
         for rules, probability_map, truth in zip(selected, planes(maps), planes(truths), strict=True):
-            scored = rules.rule, rules.best_tried, rules.without_fold[fold]
+            scored = rules.rule, rules.best_tried, rules.without_fold[part]
             terms.append([metric.terms(*count_mask(rule.apply(probability_map), truth)) for rule in scored])
         return terms
 
-    pairs = zip(folds.tolist(), require_counted(read(counts.ids.tolist()), counts), strict=True)
+    pairs = zip(parts.tolist(), require_counted(read(counts.ids.tolist()), counts), strict=True)
     measured = progress("selected rules", prefetched(measure, pairs, 2 * THREADS), len(counts.ids))
     terms = np.empty((len(selected), 3, 2, len(counts.ids)))
     for number, (_, of_image) in enumerate(measured):

@@ -18,7 +18,7 @@ from lib.config.schema import ObjectSettings
 from lib.data.competition import TrainingData
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.masks.rules import Rule
-from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, splits
+from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
 from lib.prediction.map_store import MapStore
 
 GRID = range(32, 256, 32)
@@ -135,10 +135,10 @@ class Trials:
         """The column (images, rules) with the best mean; of components alone unless `cut`."""
         return int(np.argmax(scores[:, : scores.shape[1] if cut else scores.shape[1] // len(self.ways)].mean(axis=0)))
 
-    def nested(self, scores: np.ndarray, folds: np.ndarray, cut: bool) -> tuple[np.ndarray, dict[int, int]]:
+    def nested(self, scores: np.ndarray, parts: np.ndarray, cut: bool) -> tuple[np.ndarray, dict[int, int]]:
         """Each image's score at the column chosen without its fold, (images,), and that column for each fold."""
-        left_out_scores, chosen = np.empty(len(folds)), {}
-        for fold, others, left_out in splits(folds):
+        left_out_scores, chosen = np.empty(len(parts)), {}
+        for fold, others, left_out in splits(parts):
             chosen[fold] = self.choose(scores[others], cut)
             left_out_scores[left_out] = scores[left_out, chosen[fold]]
         return left_out_scores, chosen
@@ -150,7 +150,7 @@ def search_objects(
     """Choose the object rule of each class on out-of-fold maps.
 
     `table` has the columns id, fold and group; `rules` are those of the masks. Of more images than objects.images
-    a random part is used, always the same. Raises UserError when fewer than two folds have images.
+    a random part is used, always the same. Raises UserError for a single image.
     """
     trials = [Trials(rule, settings) for rule in rules.values()]
 
@@ -160,10 +160,11 @@ def search_objects(
         return np.stack([trial.scores(np.ascontiguousarray(plane), objects) for trial, plane, objects in planes])
 
     table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
-    folds, groups = table.fold.to_numpy(), group_numbers(table.group.to_numpy())
+    groups = group_numbers(table.group.to_numpy())
+    parts = nested_parts(table.fold.to_numpy(), groups)
     measured = prefetched(measure, read_objects(store, data, table.id), ahead=2 * THREADS)
     scores = np.stack([of_image for _, of_image in progress("objects", measured, len(table))], axis=1)
-    choices = [_choose(trial, of_class, folds, groups) for trial, of_class in zip(trials, scores, strict=True)]
+    choices = [_choose(trial, of_class, parts, groups) for trial, of_class in zip(trials, scores, strict=True)]
     nested = np.stack([choice.nested_scores for choice in choices], axis=1)
     interval = bootstrap_interval(nested, np.ones_like(nested), groups, REPEATS)
     return ObjectResult(describe_score(settings), dict(zip(rules, choices, strict=True)), interval, table.id.tolist())
@@ -180,12 +181,12 @@ def as_objects(rules: dict[str, Rule]) -> dict[str, ObjectRule]:
     return {name: ObjectRule(rule) for name, rule in rules.items()}
 
 
-def _choose(trials: Trials, scores: np.ndarray, folds: np.ndarray, groups: np.ndarray) -> ClassObjects:
-    components, _ = trials.nested(scores, folds, cut=False)
-    cut, _ = trials.nested(scores, folds, cut=True)
+def _choose(trials: Trials, scores: np.ndarray, parts: np.ndarray, groups: np.ndarray) -> ClassObjects:
+    components, _ = trials.nested(scores, parts, cut=False)
+    cut, _ = trials.nested(scores, parts, cut=True)
     gain = Gain.between(*(np.stack([nested, np.ones_like(nested)]) for nested in (components, cut)), groups)
     adopted = not gain.doubt()
-    nested, chosen = trials.nested(scores, folds, adopted)
+    nested, chosen = trials.nested(scores, parts, adopted)
     column = trials.choose(scores, adopted)
     return ClassObjects(
         rule=trials.rule(column),

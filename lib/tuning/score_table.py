@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
+from lib.masks.rules import NO_MASK
 
 COLUMNS = 32  # scored at a time: the terms of all thresholds would take 4 KB an image
 
@@ -58,7 +59,9 @@ class ScoreTable:
         return self.metric.terms(tp, self.fp[:, columns], self.positives[:, None] - tp)
 
     def terms_at(self, threshold: int) -> np.ndarray:
-        """The terms at one threshold, (2, images)."""
+        """The terms at one threshold or of NO_MASK, (2, images)."""
+        if threshold == NO_MASK:
+            return self.empty_terms()
         column = self.column(threshold)
         return np.stack(self.terms(slice(column, column + 1)))[:, :, 0]
 

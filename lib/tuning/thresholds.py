@@ -16,11 +16,13 @@ import numpy as np
 from lib.base.files import write_text
 from lib.config.schema import ThresholdSettings
 from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.masks.rules import Gate, Rule
+from lib.masks.rules import NO_MASK, Gate, Rule
 from lib.masks.statistics import (
+    Gain,
     bootstrap_interval,
     group_numbers,
     influence,
+    nested_parts,
     run_around,
     splits,
     standard_error,
@@ -28,6 +30,7 @@ from lib.masks.statistics import (
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.triplet import best_gate, shut_by
 
+ROUNDING = 1e-12  # scores this near are equal
 REACH = 10  # columns to either side of a threshold that make its neighbourhood
 HALF = 128  # the threshold that is p >= .5
 FOREIGN = 0.1  # a fold that loses more than this at the others' threshold has a model unlike theirs
@@ -45,8 +48,9 @@ class ClassChoice:
     fold_nested: dict[int, float]  # each fold's score by the rule tuned without it
     in_sample_terms: np.ndarray  # (2, images) of the rule; see `Metric.terms`
     nested_terms: np.ndarray  # (2, images) of each image at the rule tuned without its fold
+    empty_terms: np.ndarray  # (2, images) of no mask at all
+    over_no_mask: Gain  # nested, over no mask at all
     at_half: float  # what no tuning gives
-    all_empty: float
 
     @property
     def in_sample(self) -> float:
@@ -55,6 +59,27 @@ class ClassChoice:
     @property
     def nested(self) -> float:
         return float(pooled(*self.nested_terms))
+
+    @property
+    def all_empty(self) -> float:
+        """The score of no mask at all."""
+        return float(pooled(*self.empty_terms))
+
+    def about_no_mask(self) -> str:
+        """A sentence where no mask at all is chosen, or scores about as well as what is; else nothing."""
+        best = int(self.curve.argmax())
+        if self.rule.is_empty:
+            return (
+                f"no mask at all scores {self.all_empty:.4f}, more than any threshold (the best, t={THRESHOLDS[best]}: "
+                f"{self.curve[best]:.4f}), so every mask of the submission is empty. The model finds too little: train "
+                "it longer or otherwise, or try threshold.rule=triplet"
+            )
+        if self.over_no_mask.mean <= self.over_no_mask.standard_error:
+            return (
+                f"no mask at all scores {self.all_empty:.4f}, about as much as {self.rule} (nested {self.over_no_mask} "
+                "over it): as far as these images can tell, the model adds nothing to an empty submission"
+            )
+        return ""
 
     def foreign_folds(self) -> dict[int, tuple[int, float, float]]:
         """Folds that the others' threshold does not suit: their own best one, its score, and theirs at the others'."""
@@ -75,6 +100,8 @@ class ClassChoice:
             "in_sample": self.in_sample,
             "at_half": self.at_half,
             "all_empty": self.all_empty,
+            "gain_over_no_mask": self.over_no_mask.mean,
+            "about_no_mask": self.about_no_mask(),
         }
 
 
@@ -85,6 +112,8 @@ class ThresholdResult:
     metric: Metric
     classes: dict[str, ClassChoice]
     interval: tuple[float, float]  # 95 % bootstrap interval of the nested score
+    parts: np.ndarray  # (images,) left out one at a time: the folds, see `nested_parts`
+    folds: int  # that have images
 
     def mean(self, field: str) -> float:
         """Mean over the classes of a score: nested, in_sample, at_half or all_empty."""
@@ -111,15 +140,21 @@ class ThresholdResult:
             f"{self.metric}: nested {nested:.4f} (95 % {low:.4f} to {high:.4f}), in-sample {in_sample:.4f}, "
             f"gap {in_sample - nested:+.4f}; at .5 {self.mean('at_half'):.4f}, all empty {self.mean('all_empty'):.4f}"
         ]
+        if self.folds < 3:
+            parts = len(np.unique(self.parts))
+            have = "1 fold has" if self.folds == 1 else "2 folds have"
+            lines.append(f"  only {have} maps: in the nested score {parts} parts of the images stand in for folds")
         for name, choice in self.classes.items():
             without = "; ".join(str(rule) for rule in choice.fold_rules.values())
-            first, last = choice.plateau
-            lines.append(f"  {name}: {choice.rule} (plateau {first} to {last}); without each fold {without}")
-            for fold, (threshold, best, told) in choice.foreign_folds().items():
+            around = "" if choice.rule.is_empty else " (plateau {} to {})".format(*choice.plateau)
+            lines.append(f"  {name}: {choice.rule}{around}; without each fold {without}")
+            if choice.about_no_mask():
+                lines.append(f"  warning: {choice.about_no_mask()}")
+            for fold, (threshold, best, reported) in choice.foreign_folds().items():
                 lines.append(
-                    f"  warning: fold {fold} scores {told:.4f} at {choice.fold_rules[fold]}, which is chosen on the "
-                    f"other folds, and {best:.4f} at t={threshold}: its images or its model's probabilities are unlike "
-                    "theirs. Look at its maps; train longer or with another train.seed"
+                    f"  warning: fold {fold} scores {reported:.4f} at {choice.fold_rules[fold]}, which is chosen on "
+                    f"the other folds, and {best:.4f} at t={threshold}: its images or its model's probabilities are "
+                    "unlike theirs. Look at its maps; train longer or with another train.seed"
                 )
         return "\n".join(lines)
 
@@ -142,23 +177,28 @@ def choose_thresholds(
     """Choose the rule of each class from out-of-fold counts.
 
     `folds` and `groups` are (images,), in the order of `counts.ids`; without groups every image is its own.
-    Raises UserError when fewer than two folds have images.
+    Fewer than three folds are replaced by parts, see `nested_parts`. Raises UserError for a single image.
     """
     metric = Metric.of(settings)
     groups = np.arange(len(counts.ids)) if groups is None else group_numbers(groups)
+    parts = nested_parts(folds, groups)
     classes = {
-        str(name): _choose_class(ScoreTable.of_class(counts, class_index, metric, groups), folds, settings.rule)
+        str(name): _choose_class(ScoreTable.of_class(counts, class_index, metric, groups), parts, settings.rule)
         for class_index, name in enumerate(counts.classes)
     }
     nested = np.stack([choice.nested_terms for choice in classes.values()], axis=2)
     interval = bootstrap_interval(*nested, groups, settings.bootstrap)
-    return ThresholdResult(metric, classes, interval)
+    return ThresholdResult(metric, classes, interval, parts, len(np.unique(folds)))
 
 
 def tune(table: ScoreTable, kind: str) -> Rule:
-    """The best rule for the table's images: a threshold, or for `triplet` a threshold behind a gate."""
+    """The best rule for the table's images: a threshold, for `triplet` one behind a gate, or no mask at all."""
     gate = best_gate(table) if kind == "triplet" else None
-    return Rule(best_threshold(_behind(gate, table)), gate)
+    behind = _behind(gate, table)
+    threshold = best_threshold(behind)
+    if pooled(*table.empty_terms()) > pooled(*behind.terms_at(threshold)):
+        return Rule(NO_MASK)
+    return Rule(threshold, gate)
 
 
 def _behind(gate: Gate | None, table: ScoreTable) -> ScoreTable:
@@ -179,12 +219,14 @@ def best_threshold(table: ScoreTable, reach: int = REACH, tolerance: float = 0.5
     neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
     judged = np.where(candidates, neighbourhood, -np.inf)
     best = int(np.argmax(judged))
-    low, high = run_around(best, judged >= judged[best] - 1e-12)
+    low, high = run_around(best, judged >= judged[best] - ROUNDING)
     return int(table.thresholds[(low + high) // 2])
 
 
 def plateau(table: ScoreTable, threshold: int) -> tuple[int, int]:
     """The unbroken run of thresholds around this one within two standard errors of its score, or above it."""
+    if threshold == NO_MASK:
+        return NO_MASK, NO_MASK
     low, high = run_around(table.column(threshold), _not_worse(table, table.column(threshold), tolerance=2))
     return int(table.thresholds[low]), int(table.thresholds[high])
 
@@ -193,23 +235,22 @@ def _not_worse(table: ScoreTable, column: int, tolerance: float) -> np.ndarray:
     """Whether each threshold's score is at most `tolerance` standard errors below that of `column`, (thresholds,) bool.
 
     The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
-    too wide.
+    too wide. A single group tells no error, so its images stand in for groups.
     """
+    groups = table.groups if np.ptp(table.groups) else np.arange(len(table.groups))
     best, near = influence(*table.terms(slice(column, column + 1))), []
     for terms in table.in_parts():
         lost = best - influence(*terms)
-        near.append(lost.mean(axis=0) <= tolerance * standard_error(lost, table.groups))
-    near = np.concatenate(near)
-    near[column] = True
-    return near
+        near.append(lost.mean(axis=0) <= tolerance * np.nan_to_num(standard_error(lost, groups)) + ROUNDING)
+    return np.concatenate(near)
 
 
-def _choose_class(table: ScoreTable, folds: np.ndarray, kind: str) -> ClassChoice:
+def _choose_class(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice:
     rule = tune(table, kind)
     curve = table.emptied(shut_by(rule.gate, table)).scores()
-    nested = np.empty((2, len(folds)))
+    nested = np.empty((2, len(parts)))
     fold_rules, fold_curves, fold_nested = {}, {}, {}
-    for fold, others, left_out in splits(folds):
+    for fold, others, left_out in splits(parts):
         alone = table.of(left_out)
         fold_curves[fold] = alone.emptied(shut_by(rule.gate, alone)).scores()
         tuned = fold_rules[fold] = tune(table.of(others), kind)
@@ -225,7 +266,8 @@ def _choose_class(table: ScoreTable, folds: np.ndarray, kind: str) -> ClassChoic
         in_sample_terms=terms_of(rule, table),
         nested_terms=nested,
         at_half=float(pooled(*table.terms_at(HALF))),
-        all_empty=float(pooled(*table.empty_terms())),
+        empty_terms=table.empty_terms(),
+        over_no_mask=Gain.between(table.empty_terms(), nested, table.groups),
     )
 
 

@@ -7,7 +7,7 @@ made it known.
 import numpy as np
 from scipy.sparse import vstack
 
-from lib.masks.metrics import THRESHOLDS, ratio
+from lib.masks.metrics import THRESHOLDS, pooled, ratio
 from lib.masks.rules import Gate
 from lib.masks.statistics import membership, run_around
 from lib.tuning.score_table import ScoreTable
@@ -16,9 +16,10 @@ from lib.tuning.score_table import ScoreTable
 def best_gate(table: ScoreTable) -> Gate | None:
     """The gate of the best triplet, over all 255 tops, all bottoms up to the top, and areas 1, 2, 4, ... pixels.
 
-    None where no gate beats the plain threshold. Ties: the smallest area, the middle of the tops.
+    None where no gate beats both the plain threshold and no mask at all, which is what larger areas would come to.
+    Ties: the smallest area, the middle of the tops.
     """
-    best_score, best = table.scores().max(), None
+    best_score, best = max(table.scores().max(), pooled(*table.empty_terms())), None
     is_triplet = np.tri(len(THRESHOLDS), dtype=bool)  # (tops, bottoms)
     areas = [2**power for power in range(int(table.predicted(1).max(initial=1)).bit_length())]
     for area, scores in zip(areas, np.where(is_triplet, _gated_scores(table, areas), -np.inf), strict=True):

@@ -272,10 +272,21 @@ def test_without_steps_nothing_is_read_and_two_folds_are_enough():
     assert result.mean("after", "nested") == result.mean("before", "nested")
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_few_folds_parts_are_left_out(count):
+    """The scores are those of each image at the rule selected on other groups."""
+    made, folds = blobs(20, specks=1.5), np.arange(20) % count
+    result = search(made, folds=folds)
+    outcome = result.classes["mask"]
+    parts = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings()).parts
+    nested = naive_dice(made, [outcome.without_fold[part] for part in parts])
+    assert outcome.rule.steps and outcome.scores("after")["nested"] == pytest.approx(nested.mean())
+
+
 def test_user_errors():
     made = blobs(6, specks=1)
-    with pytest.raises(UserError, match="at least three folds"):
-        search(made, folds=np.arange(6) % 2)
+    with pytest.raises(UserError, match="three images or more"):
+        search(made[:2], folds=np.arange(2))
     counts, folds = count_images(made, ["mask"]), np.arange(6) % 3
     arguments = (counts, folds, np.arange(6), ThresholdSettings(), FEW_STEPS)
     changed = [*made[:5], ("image5", 255 - made[5][1], made[5][2])]

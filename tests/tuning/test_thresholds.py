@@ -10,7 +10,7 @@ from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.schema import ThresholdSettings
 from lib.masks.metrics import Metric, count_images
-from lib.masks.rules import Gate, Rule, read_rules
+from lib.masks.rules import NO_MASK, Gate, Rule, apply_rules, read_rules
 from lib.masks.statistics import bootstrap_interval, influence, standard_error
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.thresholds import best_threshold, choose_thresholds, plateau, tune
@@ -135,9 +135,98 @@ def test_a_fold_whose_probabilities_are_unlike_the_others_is_named():
     assert "warning" not in str(alike)
 
 
-def test_one_fold_has_no_nested_score():
-    with pytest.raises(UserError, match="at least two folds"):
-        choose_thresholds(count_images(images(4), ["a"]), np.zeros(4, int), ThresholdSettings())
+@pytest.mark.parametrize("folds", [1, 2])
+def test_of_few_folds_parts_of_whole_groups_are_left_out(folds):
+    """Each image is scored at a rule tuned on images of other groups."""
+    made, groups = images(40), np.arange(40) // 2
+    counts = count_images(made, ["a"])
+    result = choose_thresholds(counts, np.arange(40) % folds, ThresholdSettings(), groups)
+    choice = result.classes["a"]
+    assert len(set(result.parts)) == 5 and all(len(set(result.parts[groups == group])) == 1 for group in range(20))
+    for part, rule in choice.fold_rules.items():
+        others = [item for item, other in zip(made, result.parts, strict=True) if other != part]
+        table = ScoreTable.of_class(count_images(others, ["a"]), 0, Metric(), groups[result.parts != part])
+        assert rule == tune(table, "threshold")
+    assert choice.nested == pytest.approx(naive_score(made, [choice.fold_rules[part] for part in result.parts], "dice"))
+    assert "parts of the images stand in for folds" in str(result)
+
+
+def test_a_single_image_has_no_nested_score():
+    with pytest.raises(UserError, match="at least two images"):
+        choose_thresholds(count_images(images(1), ["a"]), np.zeros(1, int), ThresholdSettings())
+
+
+def test_of_tied_thresholds_the_middle_is_taken_where_each_fold_is_one_group():
+    """Without one of the two groups the other is alone, and tells no standard error."""
+    truth = np.zeros((10, 10, 1), np.uint8)
+    truth[2:7, 3:8] = 1
+    tops = [(240, 20), (250, 30)] * 4  # inside and outside of the truth
+    made = [(str(n), np.where(truth, *values).astype(np.uint8), truth) for n, values in enumerate(tops)]
+    folds = np.repeat([0, 1], 4)
+    choice = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(), folds).classes["a"]
+    assert {rule.threshold for rule in choice.fold_rules.values()} == {(31 + 240) // 2}
+    single = ScoreTable.of_class(count_images(made, ["a"]), 0, Metric(), np.zeros(8, int))
+    assert tune(single, "threshold").threshold == (31 + 240) // 2
+
+
+# ---- no mask at all
+
+
+def mostly_empty(with_object: int, empty: int = 40):
+    """Every map has false alarms of the highest value; the objects are missed."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(empty + with_object):
+        truth = np.zeros((12, 12, 1), np.uint8)
+        truth[2:6, 2:6] = number >= empty
+        maps = np.where(rng.random((12, 12, 1)) < 0.1, 255, 0).astype(np.uint8)
+        made.append((f"image{number}", np.where(truth, 0, maps).astype(np.uint8), truth))
+    order = rng.permutation(len(made))
+    return [made[index] for index in order]
+
+
+@pytest.mark.parametrize("rule", ["threshold", "triplet"])
+def test_no_mask_at_all_is_chosen_where_it_scores_best(rule, tmp_path):
+    made, folds = mostly_empty(with_object=3), np.arange(43) % 4
+    result = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(rule=rule))
+    choice = result.classes["a"]
+    assert choice.rule == Rule(NO_MASK) and str(choice.rule) == "no mask at all"
+    assert choice.nested == choice.in_sample == choice.all_empty == pytest.approx(40 / 43)
+    assert not choice.rule.apply(made[0][1][..., 0]).any()
+    assert "no mask at all scores 0.9302, more than any threshold" in str(result)
+    write_json(tmp_path / "threshold.json", result.to_dict())
+    assert read_rules(tmp_path / "threshold.json") == {"a": Rule(NO_MASK)}
+    assert "every mask of the submission is empty" in result.to_dict()["classes"]["a"]["about_no_mask"]
+
+
+def test_no_mask_at_all_is_chosen_for_its_class_alone():
+    empty, other = mostly_empty(with_object=2, empty=28), images(30)
+    made = [
+        (
+            image_id,
+            np.concatenate([maps, np.pad(others, ((0, 4), (0, 3), (0, 0)))], axis=2),
+            np.concatenate([truth, np.pad(other_truth, ((0, 4), (0, 3), (0, 0)))], axis=2),
+        )
+        for (image_id, maps, truth), (_, others, other_truth) in zip(empty, other, strict=True)
+    ]
+    result = choose_thresholds(count_images(made, ["none", "some"]), np.arange(30) % 3, ThresholdSettings())
+    assert result.classes["none"].rule.is_empty and not result.classes["some"].rule.is_empty
+    masks = apply_rules({name: choice.rule for name, choice in result.classes.items()}, made[1][1])
+    assert not masks[..., 0].any() and masks[..., 1].any()
+
+
+def test_what_adds_nothing_to_an_empty_submission_is_said():
+    """Objects are found in as many images as empty ones have false alarms."""
+    full, none = np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8, 1), np.uint8)
+    full[2:6, 2:6] = 1
+    kinds = [(full * 255, full)] * 7 + [(full * 255, none)] * 6 + [(none, none)] * 20
+    made = [(str(number), *kinds[number]) for number in np.random.default_rng(0).permutation(33)]
+    result = choose_thresholds(count_images(made, ["a"]), np.arange(33) % 3, ThresholdSettings())
+    choice = result.classes["a"]
+    assert not choice.rule.is_empty and choice.in_sample > choice.all_empty
+    assert "adds nothing to an empty submission" in str(result)
+    clear = choose_thresholds(count_images(images(24), ["a"]), np.arange(24) % 3, ThresholdSettings())
+    assert "no mask at all" not in str(clear) and clear.classes["a"].about_no_mask() == ""
 
 
 # ---- the centre of the plateau
@@ -242,7 +331,7 @@ def test_gate_equals_trying_every_triplet(metric):
     made = [(i, levels[np.digitize(maps, [30, 80, 130, 180, 230])], truth) for i, maps, truth in images(12, seed=3)]
     gates = [None, *(Gate(int(top), area) for top in levels[1:] for area in (1, 2, 4, 8, 16, 32, 64))]
     rules = [Rule(int(b), gate) for gate in gates for b in levels[1:] if gate is None or b <= gate.top]
-    best = max(naive_score(made, [rule] * 12, metric) for rule in rules)
+    best = max(naive_score(made, [rule] * 12, metric) for rule in [*rules, Rule(NO_MASK)])
     table = single_table(made, metric)
     gate = best_gate(table)
     numerator, denominator = table.emptied(shut_by(gate, table)).terms(slice(255))
