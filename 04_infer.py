@@ -29,6 +29,8 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         require_thresholds(run, settings)  # 03 finds the weights
     made_from = test_inputs(run, settings)
     data = open_test(settings.data)
+    if data.warning and is_first():
+        print(f"warning   {data.warning}")
     record.begin(settings)
     make_maps = average_test if members else predict_test
     make_maps(run, settings, data)

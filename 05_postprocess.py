@@ -36,6 +36,8 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     lock_run(run)
     record = StageRecord(run, "05_postprocess")
     training, test = open_training(settings.data), open_test(settings.data)
+    if test.warning:
+        print(f"warning   {test.warning}")
     made_from = require_thresholds(run, settings) | require_maps(run, settings)
     table = read_folds(run.folds, training, settings.folds.count)
     oof, test_maps = (MapStore(folder, tuple(training.classes)) for folder in (run.oof, run.test))

@@ -68,6 +68,9 @@ class DataSettings(Section):
     instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
     images_without_mask: Literal["error", "empty", "skip"] = "error"
     masks_without_image: Literal["error", "skip"] = "error"
+    unreadable_test_images: Literal["error", "empty"] = (
+        "error"  # absent or damaged; empty: their rows are written empty
+    )
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
     group: str | None = None  # a column (default: `group` if any), parts of the pattern as {case}, or dicom:PatientID
     group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 
 from lib.base.errors import SHOWN, UserError, listed
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
 from lib.config.schema import DataSettings
 from lib.data.discovery import PLACEHOLDER, clean_id, fill, find_files, is_excluded, make_id
 from lib.data.id_match import Source, likely_mistake, match_ids
@@ -137,11 +139,22 @@ class TestData(Images):
         columns: list[str],
         rle_column: int,
         rows: list[SubmissionRow],
+        unreadable: dict[str, str],
     ):
         super().__init__(settings, files)
         self.columns = columns
         self.rle_column = rle_column
-        self.rows = rows
+        self.rows = rows  # of the unreadable images, too
+        self.unreadable = unreadable  # what is wrong, by id; these ids are not in `ids`
+
+    @property
+    def warning(self) -> str | None:
+        """How many images get empty rows since they cannot be read, and what is wrong with the first few."""
+        if not self.unreadable:
+            return None
+        first = "; ".join(list(self.unreadable.values())[:SHOWN])
+        count = len(self.ids) + len(self.unreadable)
+        return f"{len(self.unreadable)} of {count} test images cannot be read, their rows are written empty: {first}"
 
 
 def open_training(settings: DataSettings) -> TrainingData:
@@ -171,13 +184,35 @@ def open_test(settings: DataSettings) -> TestData:
     """List the test images and match them with the sample submission.
 
     Without a sample, or with one that has only a header, there is a row for each image and class in the order of the
-    ids. Raises UserError when images and sample do not belong together, listing the first ids and the count.
+    ids. Raises UserError when images and sample do not belong together, listing the first ids and the count. Where
+    data.unreadable_test_images is `empty`, every image is decoded once to find those that are absent or damaged.
     """
     if settings.test_images is None:
         raise UserError("data.test_images is not set, so there is nothing to predict")
     files, _ = _list_images(settings, settings.test_images, "data.test_images")
-    sample = read_sample(settings)
-    return TestData(settings, files, sample.names, sample.rle_column, match_sample(sample, files, settings))
+    sample, unreadable = read_sample(settings), {}
+    rows = match_sample(sample, files, settings)
+    if settings.unreadable_test_images == "empty":
+        unreadable = find_unreadable(Images(settings, files))
+        files = {image_id: paths for image_id, paths in files.items() if image_id not in unreadable}
+        absent = sorted({row.id for row in rows} - files.keys() - unreadable.keys())
+        unreadable |= {image_id: f"'{image_id}' has no file" for image_id in absent}
+        if not files:
+            raise UserError(f"none of the {len(unreadable)} test images can be read: {next(iter(unreadable.values()))}")
+    return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable)
+
+
+def find_unreadable(images: Images) -> dict[str, str]:
+    """What is wrong with each image that cannot be decoded, by id; large images that are read by regions are opened."""
+
+    def problem(image_id: str) -> str | None:
+        try:
+            images.open_image(image_id)
+        except UserError as error:
+            return str(error)
+
+    found = progress("test images", prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
+    return {image_id: text for image_id, text in found if text is not None}
 
 
 def _list_images(

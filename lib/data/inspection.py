@@ -9,7 +9,8 @@ import cv2
 from lib.base.errors import SHOWN, UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
-from lib.data.competition import TrainingData
+from lib.config.schema import DataSettings
+from lib.data.competition import TrainingData, find_unreadable, open_test
 from lib.data.duplicates import perceptual_hash
 
 
@@ -55,3 +56,25 @@ def _inspect(training: TrainingData, image_id: str) -> ImageFacts | str:
     digest.update(image)
     coverage = tuple(float(cv2.countNonZero(layer)) / layer.size for layer in cv2.split(mask))
     return ImageFacts(image_id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(image))
+
+
+def inspect_test(settings: DataSettings) -> str:
+    """A line on whether the test images can be read and are those of the sample submission, or what is wrong.
+
+    Nothing here stops a training: the test images may be hidden until the submission.
+    """
+    if settings.test_images is None:
+        return "checked   no test images (data.test_images)"
+    try:
+        data = open_test(settings)
+        unreadable = data.unreadable or find_unreadable(data)
+    except UserError as error:
+        return f"warning   test images: {error}"
+    count = len(data.ids) + len(data.unreadable)
+    if unreadable:
+        first = "; ".join(list(unreadable.values())[:SHOWN])
+        return (
+            f"warning   {len(unreadable)} of {count} test images cannot be read: {first} "
+            f"(data.unreadable_test_images = {settings.unreadable_test_images})"
+        )
+    return f"checked   {count} test images, {len(data.rows)} rows of {settings.sample_submission or 'the submission'}"

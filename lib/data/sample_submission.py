@@ -62,7 +62,12 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     source = Source(sample.table, "data.sample_", ("data.test_images", settings.test_images))
     if mistake := likely_mistake(absent, surplus, source):
         raise UserError(f"{listed(absent)} of {path} have no image in {images}: {mistake}")
-    if absent:
+    if len(absent) == len(set(image_of.values())):
+        raise UserError(
+            f"no id of {path} has an image in {images}: the ids are {listed(absent)}, the images {listed(surplus)}; "
+            "set data.test_images or data.sample_id_column so that they agree (or does data.exclude leave all out?)"
+        )
+    if absent and settings.unreadable_test_images == "error":
         raise UserError(f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out")
     if surplus:
         raise UserError(f"test images {listed(surplus)} are not in {path}; leave them out with data.exclude")

@@ -56,7 +56,11 @@ def _encoded_in_order(
     for number, row in enumerate(data.rows):
         numbers_of[row.id].append(number)
 
+    nothing = np.zeros((1, 1, len(data.classes)), np.uint8 if settings.submission.rows == "mask" else np.int32)
+
     def found_in(image_id: str) -> np.ndarray:
+        if image_id in data.unreadable:
+            return nothing
         return apply_rules(rules, resized(store.read(image_id), settings.submission.size))
 
     waiting, turn = {}, 0

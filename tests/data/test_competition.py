@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 import pickle
+import re
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from PIL import Image
 from lib.base.errors import UserError
 from lib.config.schema import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
-from lib.data.inspection import inspect_all
+from lib.data.inspection import inspect_all, inspect_test
 from lib.masks.rle import encode
 
 RANDOM = np.random.default_rng(0)
@@ -579,7 +580,7 @@ def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
     with pytest.raises(UserError, match="'test_b', 'test_c' are not in .*sample_submission.csv"):
         open_test(DataSettings(root=tmp_path))
     assert open_test(DataSettings(root=tmp_path, exclude=["test_[bc]"])).ids == ["test_a"]
-    with pytest.raises(UserError, match="'test_a' of .* have no image in .* or data.exclude leaves it out"):
+    with pytest.raises(UserError, match="the ids are 'test_a', .* does data.exclude leave all out"):
         open_test(DataSettings(root=tmp_path, exclude=["test_a"]))
 
 
@@ -605,6 +606,37 @@ def test_without_a_sample_there_is_a_row_for_each_image_and_class(tmp_path):
     write_csv(tmp_path / "sample_submission.csv", "Image_Label,EncodedPixels")
     test = open_test(DataSettings(root=tmp_path, classes=["x", "y"]))
     assert [row.values for row in test.rows][:2] == [("test_a_x", ""), ("test_a_y", "")]
+
+
+def test_test_images_that_cannot_be_read_stop_unless_a_setting_says_otherwise(tmp_path):
+    simple(tmp_path)
+    (tmp_path / "test_images/test_a.png").unlink()
+    with pytest.raises(UserError, match="'test_a' of .* have no image in .*test_images"):
+        open_test(DataSettings(root=tmp_path))
+    empty = DataSettings(root=tmp_path, unreadable_test_images="empty")
+    assert open_test(empty).unreadable == {"test_a": "'test_a' has no file"}
+    for name in "bc":
+        (tmp_path / f"test_images/test_{name}.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="none of the 3 test images can be read"):
+        open_test(empty)
+    assert open_test(DataSettings(root=tmp_path, exclude=["test_a"], sample_submission=None)).unreadable == {}
+
+
+def test_01_looks_at_the_test_images_and_the_sample(tmp_path):
+    simple(tmp_path)
+    settings = DataSettings(root=tmp_path)
+    assert inspect_test(settings) == "checked   3 test images, 3 rows of sample_submission.csv"
+    assert inspect_test(settings.model_copy(update={"sample_submission": None})).endswith("3 rows of the submission")
+    assert inspect_test(settings.model_copy(update={"test_images": None})).startswith("checked   no test images")
+    broken = tmp_path / "test_images/test_b.png"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    for value in ("error", "empty"):
+        said = inspect_test(settings.model_copy(update={"unreadable_test_images": value}))
+        assert said.startswith("warning   1 of 3 test images cannot be read: ") and "test_b.png" in said
+    write_csv(tmp_path / "sample_submission.csv", "id,rle", "other,")
+    assert re.match("warning   test images: no id of .*sample_submission.csv.*'other'", inspect_test(settings))
+    (tmp_path / "sample_submission.csv").unlink()
+    assert re.match("warning   test images: .*sample_submission.csv does not exist", inspect_test(settings))
 
 
 # ---- checking everything --------------------------------------------------------------------------------------------

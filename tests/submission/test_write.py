@@ -58,6 +58,27 @@ def test_rows_are_the_samples_in_its_order_with_its_other_columns(tmp_path):
         np.testing.assert_array_equal(decode(text, SHAPE), store.read(name[0])[:, :, 0] >= 100)
 
 
+@pytest.mark.parametrize("rows", ["mask", "instance"])
+def test_images_that_cannot_be_read_get_empty_rows_where_a_setting_says_so(tmp_path, rows):
+    write_test_set(tmp_path, ["id,rle", "c,", "gone,", "a,", "b,"])
+    broken = tmp_path / "test_images/c.png"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    data = {"unreadable_test_images": "empty", "rle": {"empty": "-"}}
+    settings = settings_of(tmp_path, data=data, submission={"rows": rows})
+    test, store, path = open_test(settings.data), write_maps(tmp_path), tmp_path / "submission.csv"
+    assert test.ids == ["a", "b"] and list(test.unreadable) == ["c", "gone"]
+    assert test.warning.startswith("2 of 4 test images cannot be read, their rows are written empty: ")
+    assert "c.png" in test.warning and "'gone' has no file" in test.warning
+    rule = Rule(100) if rows == "mask" else ObjectRule(Rule(100))
+    write_submission(path, test, store, {"mask": rule}, settings)
+    texts = {}
+    for name, text in read(path)[1:]:
+        texts.setdefault(name, []).append(text)
+    assert list(texts) == ["c", "gone", "a", "b"] and texts["c"] == texts["gone"] == ["-"]
+    found = np.sum([decode(text, SHAPE) for text in texts["a"]], axis=0)
+    np.testing.assert_array_equal(found, store.read("a")[:, :, 0] >= 100)
+
+
 def test_each_object_has_a_row_and_none_shares_a_pixel(tmp_path):
     write_test_set(tmp_path, ["ImageId,EncodedPixels", "b,", "c,", "a,"])
     settings = settings_of(tmp_path, submission={"rows": "instance"}, data={"rle": {"empty": "-1"}})
