@@ -1,7 +1,8 @@
 """Check every training image and mask, find duplicates, and split the images into folds.
 
 reads    a settings file and the training images and masks it points to
-writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, coverage), duplicates.csv
+writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, coverage), duplicates.csv,
+         training_files.json
 next     python 02_train.py --run runs/NAME
 
 Images of one group, and duplicates of one image, share a fold. Existing folds are never replaced by others.
@@ -19,11 +20,12 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.competition import open_training
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
+    from lib.data.input_files import note_training_files
     from lib.data.inspection import inspect_all, inspect_test
     from lib.data.rle_check import check_convention, describe
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import StageRecord
+    from lib.run.record import StageRecord
 
     if settings.ensemble.members:
         return prepare_ensemble(run, settings)
@@ -45,6 +47,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     record.begin(settings)
     duplicates_path = run.root / "duplicates.csv"
     write_text(duplicates_path, duplicates.to_csv(index=False))
+    note_training_files(run, data)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
     refresh_report(run, settings)
 
@@ -59,7 +62,7 @@ def prepare_ensemble(run, settings) -> StageSummary:
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.members import adopt_folds
-    from lib.run.provenance import StageRecord
+    from lib.run.record import StageRecord
 
     record = StageRecord(run, "01_prepare_folds")
     run.root.mkdir(parents=True, exist_ok=True)

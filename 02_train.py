@@ -17,28 +17,29 @@ from lib.run.stage import run_stage, stage_parser
 
 def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first, wait_for_all
-    from lib.data.competition import open_training
     from lib.data.folds import read_folds
+    from lib.data.input_files import open_unchanged_training
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import StageRecord, require_same, training_inputs
+    from lib.run.provenance import fold_inputs, require_fold, training_inputs
+    from lib.run.record import StageRecord
 
     record = StageRecord(run, "02_train")
     if settings.ensemble.members:
         print(f"an ensemble has nothing to train; its members are {', '.join(map(str, settings.ensemble.members))}")
-        return StageSummary([], f"python 03_oof_threshold.py --run {run.root}", 0)
-    made_from = training_inputs(run, settings)
-    data = open_training(settings.data)
-    table = read_folds(run.folds, data, settings.folds.count)
+        return StageSummary([], f"python {run.command('03_oof_threshold')}", 0)
     folds = chosen_folds(arguments.folds, settings.folds.count)
     lock_run(run, folds)
+    data = open_unchanged_training(run, settings)
+    table = read_folds(run.folds, data, settings.folds.count)
+    made_from = fold_inputs(run, settings)
     if arguments.restart and is_first():
         for fold in folds:
             run.fold(fold).remove()
     wait_for_all()
     done = [fold for fold in folds if run.fold(fold).metrics.is_file()]
     for fold in done:
-        require_same(run.fold(fold).metrics, made_from, f"add --restart --folds {fold} to train it again")
+        require_fold(run, fold, made_from[fold])
         if is_first():
             print(f"fold {fold} is done; --restart --folds {fold} trains it again")
     record.begin(settings)
@@ -46,15 +47,13 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         from lib.training.fold_job import plan_fold  # torch, which takes seconds to load
         from lib.training.trainer import train_folds
 
-        jobs = [plan_fold(fold, run, table, data, settings, made_from) for fold in missing]
+        jobs = [plan_fold(fold, run, table, data, settings, made_from[fold]) for fold in missing]
         train_folds(jobs, after_epoch=show_epoch)
     if not is_first():
         return None
-    seconds = record.write(made_from)
+    seconds = record.write(training_inputs(run, settings))
     refresh_report(run, settings)
-    return StageSummary(
-        [run.fold(fold).root for fold in folds], f"python 03_oof_threshold.py --run {run.root}", seconds
-    )
+    return StageSummary([run.fold(fold).root for fold in folds], f"python {run.command('03_oof_threshold')}", seconds)
 
 
 def show_epoch(job, row: dict) -> None:

@@ -17,26 +17,32 @@ from lib.run.stage import run_stage, stage_parser
 def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first
     from lib.base.files import read_json
-    from lib.data.competition import open_training
     from lib.data.folds import read_folds
+    from lib.data.input_files import open_unchanged_training
     from lib.prediction.ensemble import average_out_of_fold, describe
     from lib.prediction.run_maps import predict_out_of_fold
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import StageRecord, threshold_inputs
+    from lib.run.provenance import threshold_inputs, trained_folds
+    from lib.run.record import StageRecord
 
     lock_run(run)
     record = StageRecord(run, "03_oof_threshold")
+    data = open_unchanged_training(run, settings)
     made_from = threshold_inputs(run, settings)
-    data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
     record.begin(settings)
     make_maps = average_out_of_fold if settings.ensemble.members else predict_out_of_fold
     store = make_maps(run, settings, data, table)
     if not is_first():
         return None
-    result = choose_on(store, run, settings, data, table)
-    seconds = record.write(made_from)
+    trained = trained_folds(run, settings)
+    if len(trained) < settings.folds.count:
+        numbers = ", ".join(map(str, trained))
+        print(f"trained   fold {numbers} of {settings.folds.count}: the score is of their images only")
+    result = choose_on(store, run, settings, data, table[table.fold.isin(trained)])
+    weights = [run.ensemble] if settings.ensemble.members else []
+    seconds = record.write(made_from, [run.threshold, run.oof_counts, *weights])
     refresh_report(run, settings)
     if settings.ensemble.members:
         print(describe(read_json(run.ensemble)))

@@ -20,7 +20,8 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.prediction.run_maps import predict_test
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import StageRecord, require_thresholds, test_inputs
+    from lib.run.provenance import require_thresholds, test_inputs, trained_folds
+    from lib.run.record import StageRecord
 
     lock_run(run)
     record = StageRecord(run, "04_infer")
@@ -38,7 +39,9 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         return None
     seconds = record.write(made_from)
     refresh_report(run, settings)
-    averaged = f"{len(members)} runs" if members else f"{settings.folds.count} models"
+    averaged = (
+        f"{len(members)} runs" if members else f"{len(trained_folds(run, settings))} of {settings.folds.count} models"
+    )
     print(f"{len(data.ids)} test images, each the average of {averaged}")
     return StageSummary([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
 

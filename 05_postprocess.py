@@ -5,78 +5,92 @@ writes   runs/NAME/postprocess.json, before_after.png, submission.csv, submissio
 next     upload runs/NAME/submission.csv
 
 submission_unprocessed.csv is the same without morphology: threshold only. With submission.rows=instance objects are
-chosen by their own score, which objects.json holds. Last the out-of-fold maps are written as a submission would be,
-read back and scored: the score must be the one told.
+chosen by their own score, which objects.json holds. The out-of-fold masks are written as a submission would be, read
+back and scored: the score must be the one reported. Only then the new files take the place of the old ones. Without
+test images (data.test_images=null) the run ends with its score.
 """
 
 import argparse
+from contextlib import nullcontext
 
 from lib.base.cli import StageSummary
 from lib.run.stage import run_stage, stage_parser
 
 
 def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
-    from functools import partial
-
     from lib.base.files import read_json, write_json
-    from lib.data.competition import open_test, open_training
     from lib.data.folds import read_folds
-    from lib.masks.metrics import Counts
+    from lib.data.input_files import open_predicted_test, open_unchanged_training
     from lib.masks.rules import read_rules
-    from lib.prediction.map_store import MapStore, read_pairs
+    from lib.prediction.map_store import MapStore
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import StageRecord, require_maps, require_thresholds
-    from lib.submission.round_trip import rehearse, require_told
-    from lib.submission.write import write_submission
-    from lib.tuning.morphology_search import search_morphology
-    from lib.tuning.object_search import as_objects, read_objects, search_objects
+    from lib.run.provenance import require_maps, require_thresholds, submission_inputs, trained_folds
+    from lib.run.record import StageRecord
+    from lib.submission.write import new_submissions
 
     lock_run(run)
     record = StageRecord(run, "05_postprocess")
-    training, test = open_training(settings.data), open_test(settings.data)
-    if test.warning:
+    training, has_test = open_unchanged_training(run, settings), settings.data.test_images is not None
+    require_thresholds(run, settings)
+    if has_test:
+        require_maps(run, settings)
+    test = open_predicted_test(run, settings) if has_test else None
+    if test and test.warning:
         print(f"warning   {test.warning}")
-    made_from = require_thresholds(run, settings) | require_maps(run, settings)
     table = read_folds(run.folds, training, settings.folds.count)
+    table = table[table.fold.isin(trained_folds(run, settings))]
     oof, test_maps = (MapStore(folder, tuple(training.classes)) for folder in (run.oof, run.test))
 
-    size = settings.submission.size
-    result = search_morphology(
-        partial(read_pairs, oof, training, size=size),
-        Counts.load(run.oof_counts),
-        table.fold.to_numpy(),
-        table.group.to_numpy(),
-        settings.threshold,
-        settings.postprocess,
-    )
-    record.begin(settings)
-    run.submission.unlink(missing_ok=True)  # what is uploaded is never of another postprocess.json
-    write_json(run.postprocess, result.to_dict())
-    result.write_gains(run.postprocess.with_suffix(".csv"))
-    before, after = read_rules(run.threshold), read_rules(run.postprocess)
-    plot_before_after(result, before, training, oof, size, run.before_after)
-    if settings.submission.rows == "instance":
-        objects = search_objects(oof, training, table, after, settings.objects)
-        write_json(run.objects, objects.to_dict())
-        result, told = f"{result}\n{objects}", objects.mean("in_sample")
-        before, after = as_objects(before), objects.rules
-        rehearsed = rehearse(read_objects(oof, training, objects.ids), after, settings)
-    else:
-        told = result.mean("after", "in_sample")
-        rehearsed = rehearse(read_pairs(oof, training, result.ids.tolist(), size), after, settings)
-    require_told(rehearsed, told)
-    write_submission(run.unprocessed, test, test_maps, before, settings)
-    rows = write_submission(run.submission, test, test_maps, after, settings)
-    seconds = record.write(made_from)
+    thresholds = read_rules(run.threshold)
+    result, objects, rules = choose(run, settings, training, table, oof)
+    submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext(0)
+    with submissions as rows:  # they take their places at the end of the block
+        record.begin(settings)
+        write_json(run.postprocess, result.to_dict())
+        result.write_gains(run.postprocess.with_suffix(".csv"))
+        if objects:
+            write_json(run.objects, objects.to_dict())
+    plot_before_after(result, thresholds, training, oof, settings.submission.size, run.before_after)
+    seconds = record.write(submission_inputs(run, settings))
     refresh_report(run, settings)
 
-    print(f"\n{result}")
-    print(f"\nrehearsal: the out-of-fold masks, written as a submission and read back, score {rehearsed:.6f} as told")
+    if not has_test:
+        print("no test images (data.test_images), so there is nothing to submit")
+        return StageSummary([run.postprocess, run.report], f"look at {run.report}", seconds, read_json(run.postprocess))
     print(f"{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
     written = [run.postprocess, run.report, run.submission]
     return StageSummary(written, f"upload {run.submission}", seconds, read_json(run.postprocess))
+
+
+def choose(run, settings, training, table, oof) -> tuple:
+    """Choose rules on the out-of-fold maps and print their scores: the search's result, that of objects, the rules."""
+    from functools import partial
+
+    from lib.masks.metrics import Counts
+    from lib.prediction.map_store import read_pairs
+    from lib.submission.round_trip import rehearse, require_told
+    from lib.tuning.morphology_search import search_morphology
+    from lib.tuning.object_search import read_objects, search_objects
+
+    read = partial(read_pairs, oof, training, size=settings.submission.size)
+    folds, groups = table.fold.to_numpy(), table.group.to_numpy()
+    result = search_morphology(
+        read, Counts.load(run.oof_counts), folds, groups, settings.threshold, settings.postprocess
+    )
+    rules = {name: outcome.rule for name, outcome in result.classes.items()}
+    objects, reported = None, result.mean("after", "in_sample")
+    if settings.submission.rows == "instance":
+        objects = search_objects(oof, training, table, rules, settings.objects)
+        rules, reported = objects.rules, objects.mean("in_sample")
+        rehearsed = rehearse(read_objects(oof, training, objects.ids), rules, settings)
+    else:
+        rehearsed = rehearse(read(result.ids.tolist()), rules, settings)
+    require_told(rehearsed, reported)
+    print(f"\n{result}" + (f"\n{objects}" if objects else ""))
+    print(f"\nrehearsal: the out-of-fold masks, written as a submission and read back, score {rehearsed:.6f} as told")
+    return result, objects, rules
 
 
 if __name__ == "__main__":

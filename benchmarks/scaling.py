@@ -24,6 +24,8 @@ import yaml
 from planted import planted_pair
 
 from lib.base.files import sha256_of_json, write_json, write_text
+from lib.data.competition import open_test
+from lib.data.input_files import compare_test_images, write_known
 from lib.masks.rle import encode
 from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder, open_run
@@ -120,6 +122,7 @@ def plant_models(folder: Path, run: RunFolder) -> None:
     for fold in range(settings.folds.count):
         write_text(run.fold(fold).weights, f"planted {fold}")
         write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
+    write_known(run.test_files, compare_test_images(run, open_test(settings.data))[0])
     write_json(run.oof / "made_from.json", map_inputs(run, settings))
     write_json(run.test / "made_from.json", {"ensemble": sha256_of_json(test_inputs(run, settings))})
 

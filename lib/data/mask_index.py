@@ -25,16 +25,21 @@ def is_table(masks: str) -> bool:
 
 def read_masks_table(settings: DataSettings, setting: str) -> Table:
     """The csv of run lengths that data.train_masks names; one table of all files where it is a pattern."""
-    if not WILDCARD.search(settings.train_masks):
-        return read_table(settings.root / settings.train_masks, setting)
     whole: Table = {}
-    for _, path in find_files(settings.root, settings.train_masks, setting):
-        table = read_table(Path(path), setting)
+    for path in masks_table_files(settings):
+        table = read_table(path, setting)
         if whole and whole.keys() != table.keys():
             raise UserError(f"{path} has the columns {', '.join(table)}, but the table before it {', '.join(whole)}")
         for name, values in table.items():
             whole.setdefault(name, []).extend(values)
     return whole
+
+
+def masks_table_files(settings: DataSettings) -> list[Path]:
+    """The csv files of run lengths that data.train_masks names."""
+    if not WILDCARD.search(settings.train_masks):
+        return [settings.root / settings.train_masks]
+    return [Path(path) for _, path in find_files(settings.root, settings.train_masks, "data.train_masks")]
 
 
 def index_masks(settings: DataSettings, table: Table | None) -> Masks:

@@ -18,11 +18,12 @@ from lib.base.files import read_json, sha256_of_json, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
-from lib.data.competition import TestData, TrainingData, open_test, open_training
+from lib.data.competition import TestData, TrainingData, open_test
+from lib.data.input_files import open_unchanged_training
 from lib.masks.metrics import Metric, count_at_thresholds, ratio
 from lib.masks.statistics import splits
 from lib.prediction.map_store import MapStore, read_pairs
-from lib.prediction.run_maps import missing_maps, predict_out_of_fold, predict_test
+from lib.prediction.run_maps import missing_maps, missing_test_maps, predict_out_of_fold, predict_test
 from lib.run.folder import RunFolder
 from lib.run.lock import lock_run
 from lib.run.members import open_members
@@ -64,7 +65,7 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     stores = []
     for member, own in open_members(settings):
         lock_run(member)
-        stores.append(predict_out_of_fold(member, own, open_training(own.data), table))
+        stores.append(predict_out_of_fold(member, own, open_unchanged_training(member, own), table))
     if is_first():
         found = find_weights(stores, settings, data, table)
         write_json(run.ensemble, found)
@@ -87,9 +88,7 @@ def average_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
         if weight > 0:
             lock_run(member)
             stores.append(predict_test(member, own, open_test(own.data)))
-    store = MapStore(run.test, tuple(data.classes))
-    inputs = sha256_of_json(test_inputs(run, settings))
-    missing = missing_maps(store, {"ensemble": data.ids}, {"ensemble": inputs})["ensemble"]
+    store, missing = missing_test_maps(run, data, sha256_of_json(test_inputs(run, settings)))
     _average(stores, [weight for weight in weights.values() if weight > 0], missing, store)
     wait_for_all()
     return store

@@ -1,5 +1,7 @@
 """Probability maps on disk: one 8-bit PNG per image and class, `<folder>/[<class>/]<id>.png`."""
 
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,18 @@ from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import TrainingData
+from lib.run.folder import RunFolder
+
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
 class MapStore:
-    """Maps of one kind (out-of-fold or test) below one folder; with one class there is no class folder."""
+    """Maps of one kind (out-of-fold or test) below one folder; with one class there is no class folder.
+
+    Each PNG ends in a seal, a text chunk that names image and class and holds a checksum of all bytes before it, so
+    that damaged, edited and exchanged files are noticed.
+    """
 
     folder: Path
     classes: tuple[str, ...]
@@ -25,8 +34,8 @@ class MapStore:
         return (self.folder / class_name if len(self.classes) > 1 else self.folder) / f"{image_id}.png"
 
     def has(self, image_id: str) -> bool:
-        """Whether the maps of all classes of an image are there. A map that exists is whole."""
-        return all(self.path(image_id, name).is_file() for name in self.classes)
+        """True where the maps of all classes of an image are there and intact."""
+        return all(self._read_sealed(image_id, name) is not None for name in self.classes)
 
     def remove(self, image_id: str) -> None:
         """Remove an image's maps, if any."""
@@ -35,21 +44,39 @@ class MapStore:
 
     def write(self, image_id: str, maps: np.ndarray) -> None:
         """Write one image's maps, uint8 (height, width, classes)."""
-        for name, plane in zip(self.classes, np.moveaxis(maps, -1, 0), strict=True):
-            encoded = cv2.imencode(".png", np.ascontiguousarray(plane))[1]
-            write_bytes(self.path(image_id, name), encoded.tobytes())
+        for name, values in zip(self.classes, np.moveaxis(maps, -1, 0), strict=True):
+            encoded = cv2.imencode(".png", np.ascontiguousarray(values))[1].tobytes()
+            body = encoded.removesuffix(PNG_END)
+            write_bytes(self.path(image_id, name), body + seal(body, image_id, name), durable=False)
 
     def read(self, image_id: str) -> np.ndarray:
-        """Read one image's maps, uint8 (height, width, classes). Raises UserError for an absent or broken file."""
-        return np.stack([self._read_plane(self.path(image_id, name)) for name in self.classes], axis=-1)
+        """Read one image's maps, uint8 (height, width, classes). Raises UserError for an absent or damaged file."""
+        return np.stack([self._read_map(image_id, name) for name in self.classes], axis=-1)
 
-    @staticmethod
-    def _read_plane(path: Path) -> np.ndarray:
-        plane = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if plane is None or plane.ndim != 2 or plane.dtype != np.uint8:
-            state = "is not an 8-bit gray PNG" if path.is_file() else "does not exist"
-            raise UserError(f"probability map {path} {state}; run the stage that writes it again")
-        return plane
+    def _read_map(self, image_id: str, class_name: str) -> np.ndarray:
+        content = self._read_sealed(image_id, class_name)
+        if content is None:
+            path = self.path(image_id, class_name)
+            state = "is damaged, edited, or of another image" if path.is_file() else "does not exist"
+            stage = "03_oof_threshold" if self.folder.name == "oof" else "04_infer"
+            remedy = RunFolder(self.folder.parent).command(stage)
+            raise UserError(f"probability map {path} {state}; to make it again, run {remedy}")
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+
+    def _read_sealed(self, image_id: str, class_name: str) -> bytes | None:
+        """The bytes of a map's file; None where it is absent or does not end in its seal."""
+        try:
+            content = self.path(image_id, class_name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        length = len(seal(b"", image_id, class_name))
+        return content if content[-length:] == seal(content[:-length], image_id, class_name) else None
+
+
+def seal(body: bytes, image_id: str, class_name: str) -> bytes:
+    """The end of a map's PNG: a tEXt chunk with the checksum of `body`, which is all that precedes it, and IEND."""
+    text = f"Map\0{zlib.crc32(body):08x} {class_name}/{image_id}".encode("ascii", "backslashreplace")
+    return struct.pack(">I", len(text)) + b"tEXt" + text + struct.pack(">I", zlib.crc32(b"tEXt" + text)) + PNG_END
 
 
 def to_map(probabilities: np.ndarray) -> np.ndarray:
@@ -68,6 +95,11 @@ def read_pairs(
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         maps, truth = store.read(image_id), data.read_mask(image_id)
+        if maps.shape != truth.shape:
+            raise UserError(
+                f"{store.path(image_id, store.classes[0])} is {maps.shape[0]} x {maps.shape[1]}, but its image is "
+                f"{truth.shape[0]} x {truth.shape[1]}; remove {store.folder} and make the maps again"
+            )
         if size is not None:
             truth = (resized(255 * truth, size) > 127).view(np.uint8)
         return resized(maps, size), truth

@@ -11,16 +11,18 @@ from lib.base.files import read_json, sha256_of_json, write_json
 from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData
+from lib.data.input_files import compare_test_images, write_known
 from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder
-from lib.run.provenance import map_inputs, test_inputs
+from lib.run.provenance import map_inputs, test_inputs, trained_folds
 
 if TYPE_CHECKING:  # torch comes with it, which a stage that has nothing to predict does without
     from lib.prediction.predictor import Predictor
 
 
 def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: dict[str, str]) -> dict[str, list[str]]:
-    """This process's share of each maker's (a model's) ids that have no map, after removing what another model made.
+    """This process's share of each maker's (a model's) ids whose map is absent or damaged, after removing what another
+    model made.
 
     `made_from.json` beside the maps holds the fingerprints. It is written after the removal and before any prediction,
     so a kill at any moment leaves no map under a wrong fingerprint. Of several processes the first does it. Shares are
@@ -38,17 +40,33 @@ def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: di
     return {maker: [id for id in own_share(ids) if not store.has(id)] for maker, ids in makers.items()}
 
 
+def missing_test_maps(run: RunFolder, data: TestData, fingerprint: str) -> tuple[MapStore, list[str]]:
+    """This process's share of the test images whose map is absent, damaged, of other models or of another image.
+
+    What is known of the images is written, too, after the removal and before any prediction.
+    """
+    store = MapStore(run.test, tuple(data.classes))
+    if is_first():
+        known, changed = compare_test_images(run, data)
+        for image_id in changed:
+            store.remove(image_id)
+        write_known(run.test_files, known)
+    return store, missing_maps(store, {"ensemble": data.ids}, {"ensemble": fingerprint})["ensemble"]
+
+
 def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> MapStore:
-    """Predict every training image with the one model that did not see it; maps already there are kept.
+    """Predict every image of the trained folds with the one model that did not see it; maps already there are kept.
 
     Several processes share out the images, and all of them return when all maps are there.
     """
     fingerprints = map_inputs(run, settings)
     store = MapStore(run.oof, tuple(data.classes))
-    makers = {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in range(settings.folds.count)}
-    missing = missing_maps(store, makers, fingerprints)
+    folds = trained_folds(run, settings)
+    missing = missing_maps(
+        store, {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in folds}, fingerprints
+    )
     with progress("out-of-fold maps", total=sum(map(len, missing.values()))) as bar:
-        for fold, ids in enumerate(missing.values()):
+        for fold, ids in zip(folds, missing.values(), strict=True):
             if ids:
                 _predict(run, settings, data, [fold], ids, store, bar)
     wait_for_all()
@@ -56,16 +74,15 @@ def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
 
 
 def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
-    """Predict every test image with the average of all folds' models; maps already there are kept.
+    """Predict every test image with the average of the trained folds' models; maps already there are kept.
 
     Several processes share out the images, and all of them return when all maps are there.
     """
     fingerprint = sha256_of_json(test_inputs(run, settings))
-    store = MapStore(run.test, tuple(data.classes))
-    missing = missing_maps(store, {"ensemble": data.ids}, {"ensemble": fingerprint})["ensemble"]
+    store, missing = missing_test_maps(run, data, fingerprint)
     with progress("test maps", total=len(missing)) as bar:
         if missing:
-            _predict(run, settings, data, list(range(settings.folds.count)), missing, store, bar)
+            _predict(run, settings, data, trained_folds(run, settings), missing, store, bar)
     wait_for_all()
     return store
 

@@ -28,7 +28,7 @@ from lib.report.galleries import (
 from lib.report.measures import OofScores, look_at_oof, look_at_test, sample
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
-from lib.run.provenance import threshold_inputs
+from lib.run.provenance import submission_inputs, threshold_inputs
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -83,7 +83,7 @@ def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
         done.add("03")
     if made_from["04"] and made_from["04"]["maps"] == inputs["maps"]:
         done.add("04")
-    if done == {"03", "04"} and made_from["05"] == made_from["03"] | made_from["04"]:
+    if done == {"03", "04"} and made_from["05"] == submission_inputs(run, settings):
         done.add("05")
     return frozenset(done)
 

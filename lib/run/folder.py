@@ -1,5 +1,6 @@
 """The run folder: where each stage's files are."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,14 @@ class RunFolder:
 
     def fold(self, number: int) -> "FoldFolder":
         return FoldFolder(self.root / f"fold_{number}")
+
+    @property
+    def training_files(self) -> Path:
+        return self.root / "training_files.json"
+
+    @property
+    def test_files(self) -> Path:
+        return self.root / "test_files.json"
 
     @property
     def oof(self) -> Path:
@@ -75,6 +84,10 @@ class RunFolder:
 
     def record(self, stage: str) -> Path:
         return self.root / f"{stage}.json"
+
+    def command(self, stage: str, *words: object) -> str:
+        """What to type to run a stage on this run, quoted for a shell."""
+        return shlex.join([f"{stage}.py", "--run", str(self.root), *map(str, words)])
 
 
 @dataclass(frozen=True)

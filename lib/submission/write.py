@@ -4,6 +4,7 @@ import csv
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, zip_longest
 from pathlib import Path
 
@@ -20,9 +21,30 @@ from lib.masks.objects import ObjectRule
 from lib.masks.rle import decode, decode_labels, encode, encode_labels
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapStore, resized
+from lib.run.folder import RunFolder
 
 Rules = dict[str, Rule] | dict[str, ObjectRule]  # of each class; objects where submission.rows is instance
 Check = tuple[int, int, int]  # height, width and checksum of a mask
+
+
+@contextmanager
+def new_submissions(
+    run: RunFolder,
+    data: TestData,
+    store: MapStore,
+    thresholds: dict[str, Rule],
+    rules: Rules,
+    settings: Settings,
+) -> Iterator[int]:
+    """Write both submissions of a run under temporary names and yield the number of rows.
+
+    They take the places of the old ones when the block ends well. Raises UserError as `write_submission` does.
+    """
+    with_objects = settings.submission.rows == "instance"
+    unprocessed = {name: ObjectRule(rule) for name, rule in thresholds.items()} if with_objects else thresholds
+    with atomic_path(run.unprocessed) as first, atomic_path(run.submission) as second:
+        write_submission(first, data, store, unprocessed, settings)
+        yield write_submission(second, data, store, rules, settings)
 
 
 def write_submission(path: Path, data: TestData, store: MapStore, rules: Rules, settings: Settings) -> int:

@@ -32,7 +32,7 @@ from lib.masks.statistics import bootstrap_interval
 from lib.prediction.map_store import MapStore
 from lib.report.comparison import write_comparison
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import require_same, threshold_inputs
+from lib.run.provenance import require_thresholds
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
@@ -99,9 +99,9 @@ def require_comparable(runs: list[RunFolder]) -> str:
 def finished_run(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> FinishedRun:
     """A run with the rules tuned without each fold. Raises UserError unless 03 is done and its inputs are unchanged."""
     counts = Counts.load(run.oof_counts)
-    remedy = f"run 03_oof_threshold.py --run {run.root}"
-    require_same(run.record("03_oof_threshold"), threshold_inputs(run, settings), remedy)
+    require_thresholds(run, settings)
     if counts.ids.tolist() != table.id.tolist():
+        remedy = f"run {run.command('03_oof_threshold')}"
         raise UserError(f"{run.oof_counts} does not hold the images of {run.folds}; {remedy}")
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     rules = {fold: [choice.fold_rules[fold] for choice in result.classes.values()] for fold in table.fold.unique()}

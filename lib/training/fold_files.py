@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 
-from lib.base.files import write_json, write_text
+from lib.base.files import sha256_of_file, write_json, write_text
 from lib.config.schema import save_settings
 from lib.model.network import save_weights
 from lib.training.fold_job import FoldJob
@@ -30,13 +30,14 @@ def write_end(job: FoldJob, state: TrainState) -> None:
 
 
 def fold_metrics(job: FoldJob, state: TrainState) -> dict:
-    """What `metrics.json` says of a fold: the epoch that is kept and its validation score, and how it was made."""
+    """What `metrics.json` says of a fold: the epoch that is kept, its validation score, and how it was made."""
     return {
         "fold": job.fold,
         job.score_name: state.best[job.score_name],
         "epoch": state.best["epoch"],
         "weights_source": state.weights_source,
         "precision": job.precision,
+        "weights_sha256": sha256_of_file(job.folder.weights),
         "made_from": job.made_from,
     }
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from lib.base.errors import UserError
 from lib.model.device import is_out_of_memory
 from lib.model.network import build_pretrained, start_at_shares
-from lib.run.provenance import differences
+from lib.run.record import differences
 from lib.training.fold_job import FoldJob
 from lib.training.state import RESTART, TrainState, begin_state, read_checkpoint, seed_all
 

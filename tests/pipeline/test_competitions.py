@@ -12,6 +12,7 @@ import pytest
 
 from lib.base.files import write_json
 from lib.data.competition import open_test, open_training
+from lib.data.input_files import compare_test_images, write_known
 from lib.masks.metrics import count_images
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.run.folder import open_run
@@ -85,6 +86,7 @@ def plant(root: Path, made: competitions.Competition) -> None:
     oof, test_maps = (MapStore(folder, tuple(data.classes)) for folder in (run.oof, run.test))
     for image_id, masks in made.train.items():
         oof.write(image_id, blurred(masks))
+    write_known(run.test_files, compare_test_images(run, test)[0])
     for image_id in test.ids:
         test_maps.write(image_id, blurred(made.test[image_id], made.scale))
     counts = count_images(read_pairs(oof, data, data.ids, settings.submission.size), data.classes)

@@ -115,7 +115,7 @@ def test_restart_begins_anew(whole, other):
     shutil.copytree(whole[0] / "runs", other / "runs")
     fold = other / "runs" / "blobs" / "fold_1"
     (fold / "model.safetensors").write_text("damaged")
-    assert "fold 1 is done" in script(other, *stage_words(STAGES[1])).out
+    assert "fold_1/model.safetensors is not what training wrote" in script(other, *stage_words(STAGES[1])).err
     assert script(other, *stage_words(STAGES[1]), "--restart", "--folds", "1").code == 0
     assert final_files(other) == final_files(whole[0])
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.base.files import read_json, sha256_of_file, write_json
 from lib.config.load import load_settings
 from lib.data.competition import TrainingData, open_training
 from lib.prediction.ensemble import average, find_weights, trials
@@ -80,6 +81,8 @@ def test_a_member_with_other_weights_makes_the_later_stages_refuse(user, tmp_pat
     shutil.copytree(user, folder)
     weights = folder / NAMES[0] / "fold_1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    metrics = weights.with_name("metrics.json")  # as if it had been trained anew
+    write_json(metrics, read_json(metrics) | {"weights_sha256": sha256_of_file(weights)})
     for stage in STAGES[3:]:
         refused = script(folder, f"{stage}.py", "--run", "runs/both")
         assert refused.code == 2 and "03_oof_threshold.py --run runs/both" in refused.err

@@ -42,7 +42,8 @@ from lib.report.page import refresh_report, stages_done, write_report
 from lib.report.pictures import SIDE, data_uri, errors_picture, shown_image
 from lib.report.stages import ensemble_part
 from lib.run.folder import RunFolder
-from lib.run.provenance import StageRecord, test_inputs, threshold_inputs, training_inputs
+from lib.run.provenance import submission_inputs, test_inputs, threshold_inputs, training_inputs
+from lib.run.record import StageRecord
 from lib.submission.write import write_submission
 from lib.tools.compare import describe, mask_scores
 from lib.training.tracking import require_tracker, tracked
@@ -179,7 +180,7 @@ class FakeRun:
         result.write_gains(self.run.postprocess.with_suffix(".csv"))
         store = MapStore(self.run.test, tuple(self.test.classes))
         write_submission(self.run.submission, self.test, store, read_rules(self.run.postprocess), self.settings)
-        record.write(threshold_inputs(self.run, self.settings) | test_inputs(self.run, self.settings))
+        record.write(submission_inputs(self.run, self.settings))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from lib.masks.metrics import count_images
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.run.folder import RunFolder
-from lib.run.provenance import StageRecord, threshold_inputs, training_inputs
+from lib.run.provenance import threshold_inputs, training_inputs
+from lib.run.record import StageRecord
 from lib.tools.compare import FinishedRun, border_band, compare, describe, mask_scores, most_different, score_table
 from lib.tuning.thresholds import choose_thresholds
 from tests import REPOSITORY

@@ -1,0 +1,143 @@
+"""Whether the files a run was made from are still the same: size and time are compared, content where they differ.
+
+`training_files.json` (written by 01) and `test_files.json` (by 04) hold for each image and mask the SHA-256 of its
+content, and size and modification time of its files. Looking at sizes and times takes one system call a file; a file
+is read again only where they are others, as after a copy to another machine, and then remembered with its new time.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from lib.base.distributed import is_first
+from lib.base.errors import UserError, listed
+from lib.base.files import CHUNK_BYTES, read_json, sha256_of_json, write_json
+from lib.base.prefetch import THREADS, prefetched
+from lib.config.schema import Settings
+from lib.data.competition import TestData, TrainingData, open_test, open_training
+from lib.data.mask_index import is_table, masks_table_files
+from lib.run.folder import RunFolder
+
+DIGEST_LENGTH = 32  # hexadecimal digits, 128 bits
+
+State = str  # size and modification time of each file
+Known = dict[str, list[str]]  # by name, such as "image a": [digest, state]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the content of an image or a mask comes from: files, and for run lengths the texts in them."""
+
+    files: tuple[str, ...]
+    texts: tuple[str, ...] | None = None
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the content, shortened."""
+        found = hashlib.sha256()
+        if self.texts is not None:
+            found.update("\0".join(self.texts).encode())
+            return found.hexdigest()[:DIGEST_LENGTH]
+        for path in self.files:
+            with open(path, "rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    found.update(chunk)
+            found.update(b"\0")
+        return found.hexdigest()[:DIGEST_LENGTH]
+
+
+def training_sources(data: TrainingData) -> dict[str, Source]:
+    """Every training image and mask."""
+    sources = image_sources(data)
+    tables = tuple(map(str, masks_table_files(data.settings))) if is_table(data.settings.train_masks) else None
+    for image_id in data.ids:
+        pieces = [piece for of_class in data.pieces(image_id) for piece in (*of_class, "")]  # "": the class ends
+        files = tables or tuple(filter(None, pieces))
+        sources[f"mask {image_id}"] = Source(files, tuple(pieces) if tables else None)
+    return sources
+
+
+def image_sources(data: TrainingData | TestData) -> dict[str, Source]:
+    """Every image."""
+    return {f"image {image_id}": Source(tuple(data.files[image_id])) for image_id in data.ids}
+
+
+def note_training_files(run: RunFolder, data: TrainingData) -> None:
+    """Write down the content of all training images and masks, as 01 has checked them."""
+    write_known(run.training_files, compare(training_sources(data), {})[0])
+
+
+def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
+    """Open the training data. Raises UserError where images or masks are no longer those that 01 has checked.
+
+    For a run that 01 made before it kept such notes they are made now.
+    """
+    data = open_training(settings.data)
+    if settings.ensemble.members:  # whose runs have notes of their own
+        return data
+    known = read_known(run.training_files)
+    current, changed = compare(training_sources(data), known)
+    if changed and known:
+        raise UserError(
+            f"{listed(changed)} of the training data changed after 01_prepare_folds.py had checked them; put back what "
+            "was there, or run 01 again with its settings file and then 02 with --restart"
+        )
+    if current != known and is_first():
+        write_known(run.training_files, current)
+    return data
+
+
+def compare_test_images(run: RunFolder, data: TestData) -> tuple[Known, set[str]]:
+    """What is known of the test images now, and the ids of those that are new or other than 04 has predicted."""
+    current, changed = compare(image_sources(data), read_known(run.test_files))
+    return current, {name.removeprefix("image ") for name in changed}
+
+
+def open_predicted_test(run: RunFolder, settings: Settings) -> TestData:
+    """Open the test data. Raises UserError where images are no longer those that 04 has predicted."""
+    data = open_test(settings.data)
+    _, changed = compare_test_images(run, data)
+    if changed:
+        remedy = f"run {run.command('04_infer')}"
+        raise UserError(f"test images {listed(sorted(changed))} are not those that were predicted; {remedy}")
+    return data
+
+
+def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]:
+    """What is known of the sources now, and the names of those whose content is new or other than known."""
+    state_of = cache(file_state)
+    states = {name: " ".join(map(state_of, source.files)) for name, source in sources.items()}
+    suspects = [name for name, state in states.items() if name not in known or known[name][1] != state]
+    digests = dict(prefetched(lambda name: sources[name].digest(), suspects, ahead=4 * THREADS))
+    current = {name: [digests.get(name) or known[name][0], state] for name, state in states.items()}
+    return current, [name for name in suspects if name not in known or known[name][0] != digests[name]]
+
+
+def file_state(path: str) -> State:
+    """Size and modification time. Raises UserError for a file that has gone."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def read_known(path: Path) -> Known:
+    """The notes of an earlier stage; none where the file is absent or damaged."""
+    try:
+        notes = read_json(path)
+        known = {str(name): [digest, state] for name, (digest, state) in notes["files"].items()}
+        return known if notes["content"] == content_digest(known) else {}
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def write_known(path: Path, known: Known) -> None:
+    """Write the notes, and one digest of all content, which what is made from the files refers to."""
+    write_json(path, {"content": content_digest(known), "files": known})
+
+
+def content_digest(known: Known) -> str:
+    """One SHA-256 for the content of all files."""
+    return sha256_of_json({name: digest for name, (digest, _) in known.items()})

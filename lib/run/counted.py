@@ -1,0 +1,75 @@
+"""Which settings count for which stage: each of them, from training on, unless this file says otherwise.
+
+A setting that is new, or forgotten here, counts everywhere: at worst a stage asks to be run again without need. What a
+stage was made from (lib/run/provenance.py) holds what the stage before it was made from, so a setting is listed under
+the first stage whose results it changes.
+"""
+
+from lib.config.schema import AugmentSettings, Settings
+
+TRAINING, MAPS, THRESHOLDS, SUBMISSION = STAGES = ("training", "maps", "thresholds", "submission")
+
+FIRST_STAGE = {  # sections as a whole, and single settings, which win over their section
+    "infer": MAPS,
+    "threshold": THRESHOLDS,  # of the training only what is printed while it runs
+    "submission": SUBMISSION,
+    "submission.size": THRESHOLDS,
+    "data.unreadable_test_images": SUBMISSION,
+    "postprocess": SUBMISSION,
+    "objects": SUBMISSION,
+}
+
+NO_STAGE = {  # setting or section: why it changes no pixel, or what counts in its place
+    "name": "the folder's name",
+    "folds": "folds.csv counts, which may be edited by hand",
+    "ensemble": "the members' maps and the weights count (ensemble_inputs)",
+    "data.root": "a place; the content of the files counts",
+    "data.train_images": "a place; the content of the files counts",
+    "data.train_masks": "a place; the content of the files counts",
+    "data.test_images": "a place; the content of the files counts",
+    "data.sample_submission": "a place; the content of the file counts",
+    "data.exclude": "the ids in folds.csv count, and those of the test images",
+    "data.images_without_mask": "the ids in folds.csv and the content of the masks count",
+    "data.masks_without_image": "the ids in folds.csv count",
+    "data.group": "the groups in folds.csv count",
+    "data.group_csv": "the groups in folds.csv count",
+    "data.compare_masks": "01 checks data.rle by it and nothing is made from it",
+    "data.max_pixels": "larger images are refused, not changed",
+    "augment.preset": "the strengths that it stands for count",
+    "train.pseudo_labels": "a place; the other run's maps and thresholds count",
+    "train.workers": "speed only",
+    "train.cache_mb": "speed only",
+    "train.tracker": "where numbers are shown",
+    "infer.batch_size": "speed only",
+}
+
+
+def first_stage(section: str, key: str | None = None) -> str | None:
+    """The first stage whose results a setting changes; None where it changes none."""
+    for name in (f"{section}.{key}", section):
+        if name in NO_STAGE:
+            return None
+        if name in FIRST_STAGE:
+            return FIRST_STAGE[name]
+    return TRAINING
+
+
+def counted(settings: Settings, stage: str) -> dict[str, dict]:
+    """Values of the settings that count from `stage` on, by section and key, ready for JSON."""
+    values = setting_values(settings)
+    chosen = {
+        section: {key: value for key, value in keys.items() if first_stage(section, key) == stage}
+        for section, keys in values.items()
+    }
+    return {section: keys for section, keys in chosen.items() if keys}
+
+
+def setting_values(settings: Settings) -> dict[str, dict]:
+    """All settings by section and key, for `augment` the strengths that its preset stands for."""
+    values = settings.model_dump(mode="json", exclude={"name"})
+    return values | {"augment": settings.augment.strengths}
+
+
+def default_values() -> dict[str, dict]:
+    """What a setting was worth to a version of the code that did not have it yet."""
+    return setting_values(Settings(name="default", augment=AugmentSettings(preset="none")))

@@ -1,0 +1,114 @@
+"""Records: what a stage or a fold was made from and what it wrote, kept as JSON beside its files, and checked later."""
+
+import platform
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from lib.base.distributed import is_first
+from lib.base.errors import UserError
+from lib.base.files import flush_disk, read_json, sha256_of_file, write_json
+from lib.config.schema import Settings, save_settings
+from lib.run.counted import default_values
+from lib.run.folder import RunFolder
+
+PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
+LACKING = ("training_files", "fold", "left_out_images")  # in records of earlier versions: taken as the same
+DIGEST_LENGTH = 64
+
+
+class StageRecord:
+    """`<stage>.json`: the command, what the stage was made from, versions and seconds. The clock starts here.
+
+    Where there is a record, the stage's files are whole and belong together. Of several processes the first writes it.
+    """
+
+    def __init__(self, run: RunFolder, stage: str) -> None:
+        self.run = run
+        self.path = run.record(stage)
+        self.started = time.monotonic()
+
+    def begin(self, settings: Settings) -> None:
+        """Keep the settings and forget the last record: from here on the stage writes its files."""
+        if is_first():
+            self.path.unlink(missing_ok=True)
+            save_settings(settings, self.run.config)
+
+    def write(self, made_from: dict, files: list[Path] = ()) -> float:
+        """Write the record once the stage's files are whole; return the seconds the stage took.
+
+        `files` are those that later stages read and check: their SHA-256 is kept.
+        """
+        seconds = time.monotonic() - self.started
+        if not is_first():
+            return seconds
+        content = {
+            "command": shlex.join(sys.argv),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 2),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "made_from": made_from,
+            "wrote": {path.name: sha256_of_file(path) for path in files},
+        }
+        flush_disk(self.run.root)  # once for all maps, so that the record does not survive a power cut without them
+        write_json(self.path, content)
+        return seconds
+
+
+def fingerprint(path: Path, remedy: str) -> str:
+    """SHA-256 of a file that an earlier stage wrote. Raises UserError with the remedy when it is absent."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; {remedy}")
+    return sha256_of_file(path)
+
+
+def require_same(recorded: Path, made_from: dict, remedy: str) -> None:
+    """Raise UserError unless the JSON file `recorded` says it was made from exactly `made_from`."""
+    before = read_json(recorded).get("made_from")
+    if not isinstance(before, dict):
+        raise UserError(f"{recorded} does not say what it was made from; {remedy}")
+    if changed := differences(before, made_from):
+        raise UserError(f"{recorded} was made from other inputs ({'; '.join(changed[:3])}); {remedy}")
+
+
+def require_written(recorded: Path, remedy: str) -> None:
+    """Raise UserError unless the files that a stage wrote beside its record are those it recorded."""
+    for name, digest in read_json(recorded).get("wrote", {}).items():
+        path = recorded.with_name(name)
+        if fingerprint(path, remedy) != digest:
+            raise UserError(f"{path} is not what {recorded.stem} wrote (damaged or edited); {remedy}")
+
+
+def differences(before: dict, after: dict) -> list[str]:
+    """What differs between two `made_from`, as 'key: before -> after'.
+
+    A setting that the earlier one does not name had its default: the version that wrote it did not have the setting.
+    What no longer counts is left out.
+    """
+    defaults, found = default_values(), []
+    if "training_files" in after and "training_files" not in before:
+        defaults["data"] = after["data"]  # earlier versions recorded only some settings of data
+    for key, value in after.items():
+        if key in defaults:
+            value = {name: (defaults[key] | before.get(key, {})).get(name) for name in value}, value
+        else:
+            value = before.get(key, value if key in LACKING else None), value
+        found += _changes(key, *value)
+    return found
+
+
+def _changes(key: str, before: object, after: object) -> list[str]:
+    """One line for each value that differs, keys of nested mappings joined by dots."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = sorted(before.keys() | after.keys())
+        return [line for name in names for line in _changes(f"{key}.{name}", before.get(name), after.get(name))]
+    return [] if before == after else [f"{key}: {_shown(before)} -> {_shown(after)}"]
+
+
+def _shown(value: object) -> str:
+    """A value for a message; a digest by its first characters."""
+    text = str(value)
+    return f"{text[:8]}..." if len(text) == DIGEST_LENGTH and text.isalnum() else text

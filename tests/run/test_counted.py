@@ -1,0 +1,131 @@
+"""Each setting of the model counts for the stages that it should, or stands in the list of those that count nowhere."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from lib.base.files import write_json, write_text
+from lib.config.schema import Settings
+from lib.run import provenance
+from lib.run.counted import FIRST_STAGE, NO_STAGE, STAGES, first_stage
+from lib.run.folder import RunFolder
+from lib.run.record import differences, require_same
+
+FOLDS = "id,fold\na,0\nb,1\n"
+SECTIONS = {name: field.annotation for name, field in Settings.model_fields.items() if name != "name"}
+EVERY_SETTING = [(section, key) for section, model in SECTIONS.items() for key in model.model_fields]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunFolder:
+    """A run whose two folds are trained, whatever the settings: only what the later stages add is looked at."""
+    run = RunFolder(tmp_path)
+    write_text(run.folds, FOLDS)
+    monkeypatch.setattr(provenance, "require_trained", lambda run, settings: {"fold_0": "w0", "fold_1": "w1"})
+    monkeypatch.setattr(provenance, "pseudo_inputs", lambda root: "the other run's maps")
+    return run
+
+
+def changed(settings: Settings, section: str, key: str) -> Settings:
+    """The settings with another value of one, which need not be a valid one."""
+    part = getattr(settings, section)
+    value = Path("another value") if isinstance(getattr(part, key), Path) else "another value"
+    part = part.model_copy(update={key: value})
+    return settings.model_copy(update={section: part})
+
+
+def stages_that_notice(run: RunFolder, before: Settings, after: Settings) -> set[str]:
+    """The stages whose fingerprints differ, every stage having those of the stages before it in its own."""
+    functions = {
+        "training": provenance.training_inputs,
+        "maps": provenance.map_inputs,
+        "thresholds": provenance.threshold_inputs,
+        "submission": provenance.submission_inputs,
+    }
+    with warnings.catch_warnings(action="ignore"):  # pydantic's, on the value that is none
+        return {stage for stage, made_from in functions.items() if made_from(run, before) != made_from(run, after)}
+
+
+def test_the_sections_are_models():
+    """So that the walk below meets every setting."""
+    assert all(issubclass(model, BaseModel) for model in SECTIONS.values())
+    assert len(EVERY_SETTING) > 90
+
+
+@pytest.mark.parametrize(("section", "key"), EVERY_SETTING)
+def test_every_setting_counts_from_its_stage_on_or_is_listed_as_counting_nowhere(run, section, key):
+    if f"{section}.{key}" in ("augment.preset", "ensemble.members"):  # looked at below
+        return
+    before = Settings(name="run")
+    noticed = stages_that_notice(run, before, changed(before, section, key))
+    first = first_stage(section, key)
+    if first is None:
+        assert section in NO_STAGE or f"{section}.{key}" in NO_STAGE
+        assert noticed == ({"training"} if key == "pseudo_labels" else set())  # by the other run's content
+    elif first == "training":
+        assert noticed == {"training"}  # from where require_trained refuses it at each later stage
+    else:
+        assert noticed == set(STAGES[STAGES.index(first) :])
+
+
+def test_of_a_preset_the_strengths_count(run):
+    light, heavy = (Settings(name="run", augment={"preset": preset}) for preset in ("light", "heavy"))
+    assert stages_that_notice(run, light, heavy) == {"training"}
+    written_out = Settings(name="run", augment={"preset": "none", "horizontal_flip": 0.5, "vertical_flip": 0.5})
+    assert stages_that_notice(run, light, written_out) == set()
+
+
+def test_of_an_ensemble_the_weights_and_the_members_maps_count_and_not_their_places(run, monkeypatch):
+    members = {}
+    monkeypatch.setattr(provenance, "open_members", lambda settings: members[str(settings.ensemble.members[0])])
+
+    def ensemble(place: str, infer: dict, **others: object) -> Settings:
+        members[place] = [(run, Settings(name="member", folds={"count": 2}, infer=infer))] * 2
+        return Settings(name="run", folds={"count": 2}, ensemble={"members": [place, "b"]} | others)
+
+    before = ensemble("a", {})
+    later = {"maps", "thresholds", "submission"}
+    assert stages_that_notice(run, before, ensemble("elsewhere/a", {})) == set()
+    assert stages_that_notice(run, before, ensemble("c", {"tta": "d4"})) == later
+    assert stages_that_notice(run, before, ensemble("a", {}, weights="search")) == later
+
+
+def test_what_is_listed_exists():
+    names = {f"{section}.{key}" for section, key in EVERY_SETTING} | SECTIONS.keys() | {"name"}
+    assert set(NO_STAGE) | set(FIRST_STAGE) <= names
+    assert all(NO_STAGE.values())
+
+
+def test_settings_that_made_silent_trouble_count():
+    for name in (
+        "data.class_column",
+        "data.id_column",
+        "data.image_id",
+        "data.rle",
+        "train.precision",
+        "train.compile",
+    ):
+        assert first_stage(*name.split(".")) == "training"
+    for name in ("infer.margin", "infer.window", "infer.average"):
+        assert first_stage(*name.split(".")) == "maps"
+
+
+def test_a_setting_unknown_to_an_earlier_version_had_its_default():
+    now = {"training_files": "x", "train": {"lr": 0.1, "accumulate": 1}, "model": {"dropout": 0.0}}
+    then = {"training_files": "x", "train": {"lr": 0.1}, "model": {"dropout": 0.0}}
+    assert differences(then, now) == []
+    now["train"]["accumulate"] = 4
+    assert differences(then, now) == ["train.accumulate: 1 -> 4"]
+
+
+def test_a_setting_that_no_longer_counts_is_not_compared():
+    assert differences({"training_files": "x", "data": {"train_masks": "a.csv"}}, {"training_files": "x"}) == []
+
+
+def test_a_run_made_before_files_were_noted_goes_on(tmp_path):
+    then = {"folds.csv": "f", "data": {"channels": 3}, "train": {"epochs": 2}}
+    now = {"folds.csv": "f", "training_files": "x", "fold": 1, "data": {"channels": 3, "id_column": "Image"}}
+    write_json(tmp_path / "metrics.json", {"made_from": then})
+    require_same(tmp_path / "metrics.json", now | {"train": Settings(name="a").train.model_dump() | {"epochs": 2}}, "")
