@@ -36,7 +36,23 @@ class RleSettings(Section):
     order: Literal["column", "row"] = "column"  # pixels are numbered down each column, or along each row
     base: Literal[0, 1] = 1  # number of the first pixel
     starts: Literal["absolute", "relative"] = "absolute"  # relative: a start is the gap since the previous run's end
-    empty: Literal["", "-1", "-", "1 0"] = ""  # what stands for an empty mask; a blank is always read as one
+    empty: Word = ""  # what stands for an empty mask, such as -1, - or authentic; a blank is always read as one
+    also_empty: tuple[Word, ...] = ()  # other words that are read as empty and never written, such as nan
+
+    @property
+    def blanks(self) -> tuple[str, ...]:
+        """Everything that is read as an empty mask, with single blanks between words."""
+        return ("", *(" ".join(word.split()) for word in (self.empty, *self.also_empty)))
+
+    @field_validator("empty", "also_empty")
+    @classmethod
+    def _are_no_masks(cls, value: str | tuple[str, ...]) -> object:
+        for word in [value] if isinstance(value, str) else value:
+            numbers = word.split()
+            is_mask = all(text.isdecimal() for text in numbers) and len(numbers) % 2 == 0 and "0" not in numbers[1::2]
+            if numbers and is_mask:
+                raise ValueError(f"{word!r} are the run lengths of a mask")
+        return value
 
 
 class DataSettings(Section):

@@ -13,14 +13,14 @@ from lib.config.schema import DataSettings
 from lib.data.discovery import WILDCARD, find_files, is_excluded, make_id
 from lib.data.id_match import Source, likely_mistake, match_ids
 from lib.data.rle_table import class_index_of, guess_rle_column, is_wide, row_keys, training_columns
-from lib.data.tables import Table, column, read_table
+from lib.data.tables import TABLE_SUFFIXES, Table, column, read_table
 
 Masks = dict[str, list[list[str]]]  # by id and class: run lengths or mask files, all of them together being the mask
 
 
 def is_table(masks: str) -> bool:
     """Whether a setting points to run lengths and not to mask images."""
-    return masks.lower().endswith(".csv")
+    return masks.lower().endswith(TABLE_SUFFIXES)
 
 
 def read_masks_table(settings: DataSettings, setting: str) -> Table:

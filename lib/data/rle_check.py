@@ -21,7 +21,7 @@ from lib.config.schema import RleSettings
 from lib.data.competition import TrainingData, open_compared
 from lib.data.mask_index import is_table
 from lib.masks.components import Runs
-from lib.masks.rle import decode_union, parse_runs
+from lib.masks.rle import decode_union, is_empty, parse_runs
 
 SAMPLE = 24  # masks; every convention reads each of them
 CLEARLY_MORE = 1.5  # times the components; a shift by one pixel gives a few more, the wrong order many times as many
@@ -72,7 +72,7 @@ def check_convention(training: TrainingData) -> Verdict:
 def candidates(declared: RleSettings) -> list[RleSettings]:
     """Every convention with the declared empty token, the declared one first."""
     others = [
-        RleSettings(order=order, base=base, starts=starts, empty=declared.empty)
+        declared.model_copy(update={"order": order, "base": base, "starts": starts})
         for order, base, starts in product(("column", "row"), (1, 0), ("absolute", "relative"))
     ]
     return [declared, *(other for other in others if other != declared)]
@@ -99,10 +99,9 @@ def count_components(texts: list[str], shape: tuple[int, int], convention: RleSe
 
 def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Reading], list[np.ndarray]]:
     """Masks with pixels, evenly over the ids: run lengths and image sizes, and the masks as images if there are any."""
-    blanks = ([], table.settings.rle.empty.split())
     readings, truths = [], []
     for image_id in spread([image_id for image_id in table.ids if images is None or image_id in images.files]):
-        index, texts = _first_texts(table.pieces(image_id), blanks)
+        index, texts = _first_texts(table.pieces(image_id), table.settings.rle)
         if not texts:
             continue
         shape = _or_none(table.image_size, image_id)
@@ -116,10 +115,10 @@ def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Read
     return readings, truths
 
 
-def _first_texts(pieces: list[list[str]], blanks: tuple[list[str], list[str]]) -> tuple[int, list[str]]:
+def _first_texts(pieces: list[list[str]], convention: RleSettings) -> tuple[int, list[str]]:
     """The first class with pixels and its run lengths, the blanks left out."""
     for index, texts in enumerate(pieces):
-        if kept := [text for text in texts if text.split() not in blanks]:
+        if kept := [text for text in texts if not is_empty(text, convention)]:
             return index, kept
     return 0, []
 

@@ -1,9 +1,18 @@
-"""Reading the csv files of a competition: every value is text, exactly as written."""
+"""Reading the tables of a competition, csv or parquet: every value is text, exactly as written."""
 
 import csv
+import gzip
+import re
+import zlib
+from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 from lib.base.errors import UserError
+
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+DELIMITERS = (",", "\t", ";")
+QUOTED = re.compile(r'"[^"]*"')
 
 Table = dict[str, list[str]]  # columns by name, every value as text
 
@@ -11,19 +20,23 @@ csv.field_size_limit(2**31 - 1)  # one field holds the run lengths of a whole ma
 
 
 def read_table(path: Path, setting: str) -> Table:
-    """Columns of a csv file by name, as text without surrounding blanks; no value is taken for a number or as missing.
+    """Columns of a table by name, as text without surrounding blanks; no value is taken for a number or as missing.
 
-    Raises UserError naming the file and the line when it is absent (then also the `setting` that points to it), not
-    UTF-8, has no header, two columns of one name, or a row with more or fewer values than the header.
+    Values are separated by commas, tabs or semicolons, whichever alone stands in the first line. Raises UserError
+    naming the file and the line when it is absent (then also the `setting` that points to it), not UTF-8, has no
+    header, two columns of one name, or a row with more or fewer values than the header.
     """
+    if path.name.lower().endswith(".parquet"):
+        return _read_parquet(path, setting)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
+        with _open(path) as file:
+            first = file.readline()
+            reader = csv.reader(chain([first], file), delimiter=_delimiter(first), skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(reader, [])]
             rows = [_checked_row(row, header, path, reader.line_num) for row in reader if row]
     except FileNotFoundError:
         raise UserError(f"table {path} does not exist ({setting})") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a csv file in UTF-8: {error}") from None
     if not header:
         raise UserError(f"{path} is empty; its first line must name the columns")
@@ -40,7 +53,41 @@ def column(table: Table, name: str, path: Path, setting: str) -> list[str]:
     return table[name]
 
 
+def _open(path: Path) -> TextIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _delimiter(first_line: str) -> str:
+    """What separates the names of the columns; a comma where several characters could."""
+    plain = QUOTED.sub("", first_line)
+    present = [delimiter for delimiter in DELIMITERS if delimiter in plain]
+    return present[0] if len(present) == 1 else ","
+
+
 def _checked_row(row: list[str], header: list[str], path: Path, line: int) -> list[str]:
     if len(row) != len(header):
         raise UserError(f"{path}, line {line}: {len(row)} values, but {len(header)} columns ({', '.join(header)})")
     return [value.strip() for value in row]
+
+
+def _read_parquet(path: Path, setting: str) -> Table:
+    """A missing value becomes a blank, a list of numbers their text with spaces between them."""
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise UserError(f"{path} is a parquet file, which needs one more package: pip install pyarrow") from None
+    try:
+        columns = pyarrow.parquet.read_table(path).to_pydict()
+    except FileNotFoundError:
+        raise UserError(f"table {path} does not exist ({setting})") from None
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path} is not a parquet file: {' '.join(str(error).split())}") from None
+    return {name.strip(): [_as_text(value) for value in values] for name, values in columns.items()}
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_as_text, value))
+    return "" if value is None or value != value else str(value).strip()  # not equal to itself: NaN

@@ -5,6 +5,7 @@ the order of the pixels (down the columns or along the rows), in the number of t
 absolute or the gap since the previous run, and in how an empty mask is written: see RleSettings.
 """
 
+import json
 from collections.abc import Sequence
 
 import cv2
@@ -14,6 +15,7 @@ from lib.base.errors import UserError
 from lib.config.schema import RleSettings
 
 STANDARD = RleSettings()
+LONGEST_WORD = 1000  # characters of a word that may stand for an empty mask
 
 
 def encode(mask: np.ndarray, convention: RleSettings = STANDARD) -> str:
@@ -90,22 +92,28 @@ def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleS
     return _paint(starts, ends, shape, convention, labels)
 
 
+def is_empty(text: str, convention: RleSettings = STANDARD) -> bool:
+    """Whether a text stands for an empty mask."""
+    return len(text) < LONGEST_WORD and " ".join(text.split()) in convention.blanks
+
+
 def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tuple[np.ndarray, np.ndarray]:
     """First pixel and one past the last pixel of each run, int64, counted from 0 in the convention's pixel order.
 
     `pixels` is the number of pixels of the image. Raises UserError as `decode` does.
     """
-    if text.split(maxsplit=2) in ([], convention.empty.split()):
+    if is_empty(text, convention):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     text = text.strip()
     if not text.isascii() or text.encode().translate(None, b"0123456789 \t"):
-        raise UserError(f"'{_excerpt(text)}' is not a list of whole numbers")
+        raise UserError(f"'{_excerpt(text)}' is not a list of whole numbers{_empty_hint(text)}")
     numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
     if len(numbers) % 2:
-        raise UserError(f"it holds {len(numbers)} numbers, but each run is a pair of start and length")
+        count = f"{len(numbers)} number{'s' if len(numbers) > 1 else ''}"
+        raise UserError(f"it holds {count}, but each run is a pair of start and length{_empty_hint(text)}")
     starts, lengths = numbers[0::2], numbers[1::2]
     if (lengths < 1).any():
-        raise UserError(f"run {_first(lengths < 1)} has length 0")
+        raise UserError(f"run {_first(lengths < 1)} has length 0{_empty_hint(text)}")
     # Numbers beyond the image are refused before anything is added up, so that no sum can overflow.
     too_large = (starts > pixels) | (lengths > pixels)
     if too_large.any():
@@ -201,6 +209,13 @@ def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
         text[place] = digit if place == places - 1 else digit * (rest > 0)
         rest = higher
     return cv2.transpose(text).tobytes()[:-1].translate(None, b"\0").decode()
+
+
+def _empty_hint(text: str) -> str:
+    """The setting that takes a short text as an empty mask, where it could be one."""
+    if len(text.split()) > 2 or len(text) > 40:
+        return ""
+    return f"; if {ascii(text)} stands for an empty mask, set data.rle.also_empty to [{json.dumps(text)}]"
 
 
 def _first(wrong: np.ndarray) -> int:

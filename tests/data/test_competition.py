@@ -1,6 +1,7 @@
 """Opening data as it lies on disk: the layouts of real competitions, and every way in which files can disagree."""
 
 import csv
+import gzip
 import hashlib
 import os
 import pickle
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -505,6 +507,48 @@ def test_columns_are_found_or_asked_for(tmp_path, header, options, problem):
     else:
         with pytest.raises(UserError, match=problem):
             open_training(layout)
+
+
+def test_each_class_may_have_a_column(tmp_path):
+    simple(tmp_path)
+    masks = {id: np.stack([draw(), draw()], axis=2) for id in "abc"}
+    rows = (f"{id},x,{encode(mask[:, :, 1])},{encode(mask[:, :, 0])}" for id, mask in masks.items())
+    write_csv(tmp_path / "train.csv", "id,note,heart,lung", *rows)
+    layout = DataSettings(root=tmp_path, classes=["lung", "heart"])
+    assert_masks(open_training(layout), masks)
+    write_csv(tmp_path / "sample_submission.csv", "id,heart,lung", "test_a,,", "test_b,,", "test_c,,")
+    with pytest.raises(UserError, match="sample_submission.csv has a column for each class"):
+        open_test(layout)
+
+
+@pytest.mark.parametrize("token", ["nan", "None", "[]", "-1", "authentic", "1 0", "0"])
+def test_the_error_on_an_empty_token_names_the_setting_that_takes_it(tmp_path, token):
+    masks = simple(tmp_path)
+    masks["b"][:] = 0
+    rows = (f"{id},{encode(mask) or token}" for id, mask in masks.items())
+    write_csv(tmp_path / "train.csv", "id,rle", *rows)
+    with pytest.raises(UserError) as caught:
+        inspect_all(open_training(DataSettings(root=tmp_path)))
+    advised = re.search(r"data.rle.(also_empty) to (\[.*?\])(?= \(data)", str(caught.value))
+    rle = {advised[1]: yaml.safe_load(advised[2])}
+    training = open_training(DataSettings(root=tmp_path, rle=rle))
+    inspect_all(training)
+    assert_masks(training, masks)
+    assert encode(masks["b"], training.settings.rle) == ""  # what is written is not changed by the advice
+
+
+def test_a_mask_cannot_be_declared_empty():
+    with pytest.raises(ValueError, match="run lengths of a mask"):
+        RleSettings(empty="1 1")
+
+
+def test_tables_of_other_kinds(tmp_path):
+    masks = simple(tmp_path)
+    for name, separator in (("a.tsv", "\t"), ("a.csv.gz", ";")):
+        text = "\n".join(f"{id}{separator}{encode(mask)}" for id, mask in masks.items())
+        content = f"id{separator}rle\n{text}\n".encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        assert_masks(open_training(DataSettings(root=tmp_path, train_masks=name)), masks)
 
 
 def test_the_ids_may_stand_in_any_column(tmp_path):

@@ -1,7 +1,10 @@
 """Reading csv files: text stays text, and every malformed table is refused by file and line."""
 
 import csv
+import gzip
+import io
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -61,6 +64,44 @@ def test_malformed_tables_are_refused(tmp_path, content, problem):
     with pytest.raises(UserError, match=problem) as caught:
         read_table(path, "data.x")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz"])
+def test_tabs_semicolons_and_gzip(tmp_path, delimiter, suffix):
+    rows = [["id", "a,b;c\td"], ["x", f"1{delimiter}2"], ["y", ""]]
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter).writerows(rows)
+    content = file.getvalue().encode()
+    path = write(tmp_path / f"a{suffix}", gzip.compress(content) if suffix.endswith("gz") else content)
+    assert read_table(path, "data.x") == {"id": ["x", "y"], "a,b;c\td": [f"1{delimiter}2", ""]}
+
+
+@pytest.mark.parametrize("content", [b"id,rle\n", gzip.compress(b"id,rle\na,1 1\n" * 50)[:-20], b""])
+def test_a_damaged_gzip_file_is_refused(tmp_path, content):
+    with pytest.raises(UserError, match="a.csv.gz"):
+        read_table(write(tmp_path / "a.csv.gz", content), "data.x")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match="a.parquet is a parquet file, .* pip install pyarrow"):
+        read_table(tmp_path / "a.parquet", "data.x")
+
+
+def test_parquet_values_are_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"id": [7, 8], "rle": ["1 2 ", None], "list": [[1, 2], []], "share": [0.5, float("nan")]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet", "data.x") == {
+        "id": ["7", "8"], "rle": ["1 2", ""], "list": ["1 2", ""], "share": ["0.5", ""],
+    }  # fmt: skip
+    with pytest.raises(UserError, match="b.parquet is not a parquet file"):
+        read_table(write(tmp_path / "b.parquet", "id,rle"), "data.x")
+    with pytest.raises(UserError, match="c.parquet does not exist .data.x"):
+        read_table(tmp_path / "c.parquet", "data.x")
 
 
 def test_absent_tables_and_columns_name_the_setting(tmp_path):
