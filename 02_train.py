@@ -8,7 +8,6 @@ A fold that is done is left alone; an interrupted one goes on where it stopped. 
 """
 
 import argparse
-import sys
 
 from lib.base.cli import StageSummary
 from lib.base.errors import UserError
@@ -57,16 +56,16 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
 
 
 def show_epoch(job, row: dict) -> None:
-    """Print the epoch's numbers where no progress bar shows them, and draw the report anew."""
+    """Print the epoch's score, and draw the report anew."""
     from lib.base.distributed import is_first
+    from lib.base.progress import print_above
     from lib.report.page import refresh_report
     from lib.run.folder import RunFolder
+    from lib.training.display import epoch_line
 
     if not is_first():
         return
-    if not sys.stderr.isatty():
-        numbers = "   ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
-        print(f"fold {job.fold} epoch {row['epoch']}/{job.settings.train.epochs}   {numbers}", flush=True)
+    print_above(epoch_line(job, row))
     refresh_report(RunFolder(job.folder.root.parent), job.settings)
 
 

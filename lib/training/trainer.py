@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lib.base.errors import UserError
-from lib.base.progress import progress
+from lib.base.progress import TEXT_FIRST, progress, skip
 from lib.model.device import keep_freed_memory
 from lib.training.batches import Batch, batches, build_loader
+from lib.training.display import bar_text
 from lib.training.fold_files import describe_fold, fold_metrics, write_end, write_epoch
 from lib.training.fold_job import FoldJob
 from lib.training.losses import SegmentationLoss
@@ -38,7 +39,7 @@ def train_folds(jobs: list[FoldJob], after_epoch: AfterEpoch) -> None:
     keep_freed_memory(jobs[0].device)
     require_tracker(jobs[0].settings.train.tracker)
     require_shared_disk(jobs)
-    with progress("training", total=sum(job.plan.steps for job in jobs), unit="step") as bar:
+    with progress("training", total=sum(job.plan.steps for job in jobs), unit="step", bar_format=TEXT_FIRST) as bar:
         for job in jobs:
             accelerator = build_accelerator(job)
             with tracked(accelerator, job.settings, job.fold):
@@ -68,7 +69,7 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
         state = load_or_begin(job, accelerator)
         loss_of = SegmentationLoss(job.settings.loss).to(job.device)
         loader = build_loader(job, loss_of.needs_distance)
-        bar.update(job.plan.first_step(state.epoch))
+        skip(bar, job.plan.first_step(state.epoch))
         while state.epoch < job.settings.train.epochs:
             row = train_epoch(job, state, loss_of, loader, bar)
             row[job.score_name], row["threshold"] = validate(state.averaged, job, accelerator)
@@ -96,7 +97,8 @@ def train_epoch(job: FoldJob, state: TrainState, loss_of: SegmentationLoss, load
         bar.update()
         if time.monotonic() - shown > BAR_SECONDS:
             shown = time.monotonic()
-            show(bar, job, state, sums["loss"], number + 1, shown - started)
+            require_number(sums["loss"], job, state)
+            bar.set_description_str(bar_text(job, state.history, float(sums["loss"]) / (number + 1)))
     sums = {name: state.accelerator.reduce(value, "mean") for name, value in sums.items()}
     require_number(sums["loss"], job, state)
     trained = len(loader) * job.plan.batch_size * state.accelerator.num_processes
@@ -128,19 +130,6 @@ def train_step(
         state.optimizer.zero_grad()
         state.update_average(averaging_decay(step, train.ema_decay))
     return {"loss": loss.detach()} | {f"loss_{name}": term for name, term in terms.items()}
-
-
-def show(bar: tqdm, job: FoldJob, state: TrainState, loss_sum: torch.Tensor, batches_done: int, seconds: float) -> None:
-    """Write the loss, the learning rate and the speed beside the bar."""
-    require_number(loss_sum, job, state)
-    train, step = job.settings.train, job.plan.first_step(state.epoch) + batches_done - 1
-    images = batches_done * job.plan.batch_size * state.accelerator.num_processes
-    score = f" {job.score_name} {state.history[-1][job.score_name]:.4f}" if state.history else ""
-    bar.set_description(f"fold {job.fold} epoch {state.epoch + 1}/{train.epochs}")
-    bar.set_postfix_str(
-        f"loss {float(loss_sum) / batches_done:.3f} lr {learning_rate(step, job.plan.steps, train):.1e} "
-        f"{images / seconds:.1f} img/s{score}"
-    )
 
 
 def require_number(loss: torch.Tensor, job: FoldJob, state: TrainState) -> None:
