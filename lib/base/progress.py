@@ -43,8 +43,9 @@ def progress(
 
 def skip(bar: tqdm, count: int) -> None:
     """Advance over work that an earlier process did: it says nothing about the time that is left."""
-    bar.initial += count
-    bar.update(count)
+    if not bar.disable:
+        bar.initial += count
+        bar.update(count)
 
 
 def print_above(line: str) -> None:
