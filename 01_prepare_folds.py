@@ -21,7 +21,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
     from lib.data.input_files import note_training_files
-    from lib.data.inspection import inspect_all, inspect_test
+    from lib.data.inspection import inspect_all, inspect_test, skipped_lines
     from lib.data.rle_check import check_convention, describe
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
@@ -40,7 +40,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     images["group"] = merged_groups(images, links)
     table = assign_folds(images, settings.folds.count, settings.folds.seed)
 
-    print(inspect_test(settings.data))
+    print("\n".join([*skipped_lines(settings.data), inspect_test(settings.data)]))
     run.root.mkdir(parents=True, exist_ok=True)
     lock_run(run)
     write_folds(table, data.classes, run.folds)

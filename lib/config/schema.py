@@ -5,6 +5,7 @@ file. An unknown key or a wrong value is a UserError that names the key and, whe
 """
 
 import difflib
+import os
 import reprlib
 from functools import reduce
 from pathlib import Path
@@ -59,7 +60,7 @@ class DataSettings(Section):
     """Where the images and masks are and how to read them. Paths are relative to `root`.
 
     A path may be a pattern: `*`, `?` and `[...]` match as in a shell, and `{name}` stands for a part of the id, as in
-    `stage1_train/{id}/images/*.png` or `train/{case}/{day}/scans/slice_{slice}_*.png`.
+    `stage1_train/{id}/images/*.png` or `train/{case}/{day}/scans/slice_{slice}_*.png`; `**` stands for any folders.
     """
 
     root: Path = Path("data")
@@ -91,7 +92,8 @@ class DataSettings(Section):
     group: str | None = None  # a column (default: `group` if any), parts of the pattern as {case}, or dicom:PatientID
     group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
 
-    channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as there are files (one plane each) per image
+    channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as the files have
+    plane_files: bool = False  # the files of one id, as many as channels, are its planes, in the order of their names
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
     value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
@@ -105,6 +107,13 @@ class DataSettings(Section):
             if not name.isprintable() or not name.strip(". ") or "/" in name or "\\" in name:
                 raise ValueError(f"class {name!r} cannot be the name of a folder")
         return classes
+
+    @field_validator(
+        "root", "train_images", "train_masks", "test_images", "sample_submission", "compare_masks", "group_csv"
+    )
+    @classmethod
+    def _home_folder(cls, path: Path | str | None) -> Path | str | None:
+        return type(path)(os.path.expanduser(path)) if path else path
 
     @field_validator("id_pattern", "sample_id_pattern")
     @classmethod

@@ -228,15 +228,29 @@ def _list_images(
         if not is_excluded(image_id, settings):
             files[image_id].append(path)
             parts_of[image_id] = parts
-    wanted = 1 if all(len(paths) == 1 for paths in files.values()) else settings.channels
-    if odd := [image_id for image_id in sorted(files) if len(files[image_id]) != wanted]:
-        raise UserError(
-            f"images {listed(odd)} have another number of files than data.channels = {settings.channels}: "
-            f"{', '.join(files[odd[0]][:SHOWN])}; an image is one file, or one file for each channel"
-        )
+    _check_number_of_files(files, settings, setting)
     if not files:
         raise UserError(f"data.exclude leaves no image of {setting} = '{pattern}'")
     return dict(files), parts_of
+
+
+def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, setting: str) -> None:
+    """Raise UserError where images have several files and data.plane_files does not say so, or too few or many."""
+    wanted = settings.channels if settings.plane_files else 1
+    odd = sorted(image_id for image_id, paths in files.items() if len(paths) != wanted)
+    if not odd:
+        return
+    first = ", ".join(files[odd[0]][: SHOWN + 1])
+    if settings.plane_files:
+        raise UserError(
+            f"images {listed(odd)} have another number of files than data.channels = {settings.channels}: {first} "
+            "(data.plane_files)"
+        )
+    raise UserError(
+        f"{len(odd)} ids have several files each, such as {listed(odd[:1])}: {first}; let data.image_id tell them "
+        f"apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set data.plane_files=true "
+        "if they are the planes of one image"
+    )
 
 
 def _groups(

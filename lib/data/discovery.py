@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import translate
 from functools import lru_cache
@@ -14,6 +15,7 @@ from lib.data.images import SUFFIXES
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 TOKEN = re.compile(r"\{(?P<name>[A-Za-z_]\w*)\}|(?P<star>\*)|(?P<any>\?)|\[(?P<set>!?[^\]]+)\]|(?P<plain>.)")
+ANY_FOLDERS = re.compile(r"(?<![^/])(\*\*/)+")
 WILDCARD = re.compile(r"[*?\[{]")
 LONGEST_ID = 200  # bytes; leaves room for suffixes within the 255 that file systems allow
 
@@ -22,18 +24,36 @@ def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[st
     """Each file of a folder or a pattern below `root`, after what its placeholders stand for, in the order of names.
 
     A folder means the image files in it, `{id}` being the name without the suffix. In a pattern `*`, `?` and `[...]`
-    match as in a shell, within one name; `{part}` matches one or more characters, as few as possible, and the same
-    text wherever it stands again. Hidden files do not match. Raises UserError when nothing is found.
+    match as in a shell, within one name, and `**` any number of folders; `{part}` matches one or more characters, as
+    few as possible, and the same text wherever it stands again. Hidden files do not match. Raises UserError when
+    nothing is found.
     """
     if WILDCARD.search(pattern):
-        files = _walk(str(root), pattern.split("/"), {})
+        root, pattern = (Path("/"), pattern[1:]) if pattern.startswith("/") else (root, pattern)
+        files = _walk(str(root), ANY_FOLDERS.sub("**/", pattern).split("/"), {})
     else:
         files = _image_files(root / pattern, setting)
     first = next(files, None)
     if first is None:
-        raise UserError(f"no image is found at {root / pattern} ({setting})")
+        others = skipped_files(root / pattern)
+        hint = f"; it holds {others}" if others else ""
+        if others and "folder" in others:
+            hint += f"; set {setting} to a pattern such as {pattern}/**/{{id}}.png to look into its folders"
+        raise UserError(f"no image is found at {root / pattern} ({setting}){hint}")
     yield first
     yield from files
+
+
+def skipped_files(folder: Path) -> str | None:
+    """What a folder holds beside images, which is not read: how many folders, and files of which suffixes."""
+    counts = Counter()
+    for entry in _entries(str(folder)):
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if entry.is_dir():
+            counts["folder"] += 1
+        elif suffix not in SUFFIXES:
+            counts[f"{suffix} file" if suffix else "suffixless file"] += 1
+    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.most_common()) or None
 
 
 def make_id(template: str, parts: dict[str, str], path: str) -> str:
@@ -101,6 +121,12 @@ def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], s
 def _walk(folder: str, segments: list[str], parts: dict[str, str]) -> Iterator[tuple[dict[str, str], str]]:
     """Files below `folder` that match the remaining segments of a pattern, given the parts found above it."""
     segment, deeper = segments[0], segments[1:]
+    if segment == "**" and deeper:
+        yield from _walk(folder, deeper, parts)
+        for entry in _entries(folder):
+            if entry.is_dir() and not _is_above(entry.path, folder):
+                yield from _walk(entry.path, segments, parts)
+        return
     if not WILDCARD.search(PLACEHOLDER.sub(lambda match: "" if match[1] in parts else match[0], segment)):
         path = os.path.join(folder, fill(segment, parts, "pattern"))
         if deeper:
@@ -118,6 +144,11 @@ def _walk(folder: str, segments: list[str], parts: dict[str, str]) -> Iterator[t
             yield from _walk(entry.path, deeper, parts | match.groupdict())
         elif entry.is_file():
             yield parts | match.groupdict(), entry.path
+
+
+def _is_above(folder: str, below: str) -> bool:
+    """Whether a link leads back to a folder that it lies in."""
+    return os.path.islink(folder) and f"{os.path.realpath(below)}/".startswith(f"{os.path.realpath(folder)}/")
 
 
 @lru_cache(maxsize=256)

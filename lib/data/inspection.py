@@ -11,6 +11,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import DataSettings
 from lib.data.competition import TrainingData, find_unreadable, open_test
+from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash
 
 
@@ -56,6 +57,16 @@ def _inspect(training: TrainingData, image_id: str) -> ImageFacts | str:
     digest.update(image)
     coverage = tuple(float(cv2.countNonZero(layer)) / layer.size for layer in cv2.split(mask))
     return ImageFacts(image_id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(image))
+
+
+def skipped_lines(settings: DataSettings) -> list[str]:
+    """A line for each folder of images or masks that holds files which are not read."""
+    lines = []
+    for name in ("train_images", "train_masks", "test_images"):
+        folder = getattr(settings, name)
+        if folder and (skipped := skipped_files(settings.root / folder)):
+            lines.append(f"warning   {skipped} in {settings.root / folder} are not read (data.{name})")
+    return lines
 
 
 def inspect_test(settings: DataSettings) -> str:

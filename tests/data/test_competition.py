@@ -19,7 +19,7 @@ from PIL import Image
 from lib.base.errors import UserError
 from lib.config.schema import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
-from lib.data.inspection import inspect_all, inspect_test
+from lib.data.inspection import inspect_all, inspect_test, skipped_lines
 from lib.masks.rle import encode
 
 RANDOM = np.random.default_rng(0)
@@ -310,6 +310,7 @@ def test_contrails_bands_and_npy_masks(tmp_path):
         root=tmp_path,
         train_images="train/{id}/band_1[145].npy",
         train_masks="train/{id}/human_pixel_masks.npy",
+        plane_files=True,
         plane=4,
         value_range=(243, 303),
         rle=RleSettings(empty="-"),
@@ -332,6 +333,7 @@ def test_vesuvius_slices_as_channels(tmp_path):
     layout = DataSettings(
         root=tmp_path,
         train_images="train/{id}/surface_volume/0[1-4].tif",
+        plane_files=True,
         train_masks="train/{id}/inklabels.png",
         channels=4,
         group="{id}",
@@ -460,11 +462,54 @@ def test_an_id_twice_is_an_error_unless_rows_are_instances(tmp_path, repeated):
     assert_masks(open_training(DataSettings(root=tmp_path, instances=True)), masks | {"a": masks["a"] | other})
 
 
-def test_two_files_of_one_image(tmp_path):
+def test_files_of_one_id_are_planes_only_where_a_setting_says_so(tmp_path):
+    """Three cases with slices of equal names, which as many channels would take for red, green and blue."""
+    masks = {}
+    for case in ("case1", "case2", "case3"):
+        for name in "ab":
+            save(tmp_path / "train" / case / f"{name}.png", draw() * 255)
+            masks[f"{case}_{name}"] = save(tmp_path / "masks" / case / f"{name}.png", draw())
+    layout = DataSettings(root=tmp_path, train_images="train/{case}/{id}.png", train_masks="masks/{case}/{id}.png")
+    with pytest.raises(UserError, match="2 ids have several files each, such as 'a': .*case1/a.png.*let data.image_id"):
+        open_training(layout)
+    assert_masks(open_training(layout.model_copy(update={"image_id": "{case}_{id}"})), masks)
+    planes = layout.model_copy(update={"plane_files": True, "instances": True})
+    assert open_training(planes).read_image("a").shape == (*SHAPE, 3)
+    with pytest.raises(UserError, match="'a', 'b' have another number of files than data.channels = 1: .*plane_files"):
+        open_training(planes.model_copy(update={"channels": 1}))
+
+
+def test_the_error_on_two_files_names_them_and_not_the_others(tmp_path):
     simple(tmp_path)
-    save_image(tmp_path / "train_images" / "a.jpg")
-    with pytest.raises(UserError, match="'a'.*another number of files.*a.jpg, .*a.png"):
-        open_training(DataSettings(root=tmp_path, channels=1))
+    save_image(tmp_path / "train_images" / "b.jpg")
+    for channels in (1, 3):
+        with pytest.raises(UserError, match="1 ids have several files each, such as 'b': .*b.jpg, .*b.png"):
+            open_training(DataSettings(root=tmp_path, channels=channels))
+
+
+def test_files_that_are_no_images_are_counted(tmp_path):
+    simple(tmp_path)
+    for name in ("1.svg", "2.svg", "notes"):
+        (tmp_path / "test_images" / name).touch()
+    (tmp_path / "train_images/more").mkdir()
+    settings = DataSettings(root=tmp_path)
+    assert skipped_lines(settings) == [
+        f"warning   1 folder in {tmp_path}/train_images are not read (data.train_images)",
+        f"warning   2 .svg files, 1 suffixless file in {tmp_path}/test_images are not read (data.test_images)",
+    ]
+    assert skipped_lines(settings.model_copy(update={"train_images": "train_images/*.png", "test_images": None})) == []
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    masks = simple(tmp_path / "salt")
+    assert_masks(open_training(DataSettings(root="~/salt")), masks)
+    assert_masks(
+        open_training(
+            DataSettings(train_images="~/salt/train_images/*{id}.png", train_masks="~/salt/train.csv", root=tmp_path)
+        ),
+        masks,
+    )
 
 
 def test_a_mask_of_another_size_names_both_files(tmp_path):

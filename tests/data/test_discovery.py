@@ -1,6 +1,7 @@
 """Finding files by folder or pattern, and the ids made of their names."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -148,3 +149,28 @@ def test_an_id_never_leaves_its_folder(tmp_path, text):
     path = tmp_path / f"{image_id}.png"
     assert path.resolve().parent == tmp_path.resolve() and path.name == f"{image_id}.png"
     path.exists()
+
+
+def test_two_stars_stand_for_any_folders(tmp_path):
+    for name in ("a.png", "x/b.png", "x/y/z/c.png", "x/y/z/d.txt", "x/.hidden/e.png", "w/masks/f.png"):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "train/x/y/back").symlink_to(tmp_path / "train")
+
+    def found(pattern):
+        files = find_files(tmp_path, pattern, "data.x")
+        return sorted((parts.get("id"), str(Path(path).relative_to(tmp_path))) for parts, path in files)
+
+    expected = [(path.stem, str(path.relative_to(tmp_path))) for path in (tmp_path / "train").glob("**/*.png")]
+    expected = sorted(pair for pair in expected if ".hidden" not in pair[1])
+    assert found("train/**/{id}.png") == found("train/**/**/{id}.png") == expected and len(expected) == 4
+    assert found("train/**/masks/{id}.png") == [("f", "train/w/masks/f.png")]
+    assert found(f"{tmp_path}/train/**/z/{{id}}.*") == [("c", "train/x/y/z/c.png"), ("d", "train/x/y/z/d.txt")]
+
+
+def test_a_folder_of_folders_says_how_to_look_into_them(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"it holds 2 folders; set data.x to a pattern such as train/\*\*/{id}.png"):
+        list(find_files(tmp_path, "train", "data.x"))
