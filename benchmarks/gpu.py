@@ -1,0 +1,421 @@
+"""Check and measure every path that needs a GPU, in one command of under nine minutes.
+
+    python benchmarks/gpu.py [--out gpu.md] [--small]
+
+First the checks, each of which passes or fails with a sentence:
+  maps         float32, bf16 and fp16 maps of one trained network, against those of the CPU
+  resume       an fp16 training with its loss scaler, killed after an epoch and resumed, against one left alone
+  memory       after each of two folds in a row, the GPU's memory is back where it was before the first
+  nccl         one process under torchrun
+  compile      train.compile
+  memory full  02 and 04 on a GPU that is made too small: a sentence, no traceback
+
+Then the measurements, both sides of a row in turn: 02 against the bare step and the loader alone, 04 against the bare
+passes, the bare step with one setting of the GPU changed, and the operations that take most of a step.
+
+--small is a dry run with tiny sizes on any device. What it prints of time means nothing. The exit code is 1 when a
+check fails. Without --small and without a GPU nothing runs.
+"""
+
+import argparse
+import itertools
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from planted import planted_pair
+from training_speed import Training, bare, clock, pipeline, quiet
+
+from lib.base.cli import leave, run_command
+from lib.base.errors import UserError
+from lib.config.load import load_settings
+from lib.config.schema import InferSettings
+from lib.data.competition import open_training
+from lib.data.folds import read_folds
+from lib.model.device import best_device
+from lib.model.network import load_weights
+from lib.prediction.map_store import MapStore, to_map
+from lib.prediction.predictor import Predictor, predict_to_store
+from lib.run.folder import RunFolder, open_run
+from lib.training.batches import batches
+from lib.training.fold_job import FoldJob, plan_fold
+from lib.training.trainer import train_folds
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ENCODERS = ("tf_efficientnet_lite0", "tf_efficientnet_b4", "convnext_tiny")
+NEARLY = 0.02  # difference of a validation score that a repeated training may have on a GPU
+FEW = 0.02  # share of a map's pixels that may differ by more than a level of 255 in half precision
+TOO_SMALL = 0.002  # share of the GPU's memory that is left for the tests of full memory
+
+
+class Sizes(NamedTuple):
+    """How much work is done."""
+
+    images: int
+    side: int
+    crops: tuple[int, ...]
+    encoders: tuple[str, ...]
+    batch: int
+    rounds: int
+    steps: int
+
+
+FULL = Sizes(64, 768, (256, 512), ENCODERS, 16, 3, 20)
+SMALL = Sizes(9, 64, (32, 64), ("resnet10t",), 2, 1, 2)
+
+
+class Check(NamedTuple):
+    name: str
+    passed: bool
+    text: str
+
+
+def main(arguments: argparse.Namespace) -> None:
+    device = best_device()
+    if device.type != "cuda" and not arguments.small:
+        raise UserError("there is no GPU here; --small runs everything with tiny sizes on the CPU")
+    sizes = SMALL if arguments.small else FULL
+    dry = ", a dry run: no time means anything" if arguments.small else ""
+    lines = [f"{device_name(device)}, torch {torch.__version__}{dry}"]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(write_competition(Path(folder), sizes))
+        checks = [check(sizes, device) for check in (maps, resume, memory, nccl, compiled, memory_full)]
+        lines += table(
+            ["check", "result", "seen"], [[name, ("FAILED", "passed")[ok], text] for name, ok, text in checks]
+        )
+        print("\n".join(lines), flush=True)
+        for measure in (training_rates, prediction_rates, gpu_settings, operations):
+            rows = measure(sizes, device)
+            print("", *rows, sep="\n", flush=True)
+            lines += ["", *rows]
+    if arguments.out:
+        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if failed := [check.name for check in checks if not check.passed]:
+        leave(f"failed: {', '.join(failed)}", 1)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
+
+
+# Settings, data and runs
+
+
+def write_competition(folder: Path, sizes: Sizes) -> Path:
+    """RGB images as noisy as photos with masks and a settings file, and the run `gpu` that 01 makes of them."""
+    random = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / "data" / name).mkdir(parents=True)
+    for number in range(sizes.images):
+        probability_map, truth = planted_pair(random, sizes.side)
+        noise = random.normal(0, 12, (sizes.side, sizes.side, 3))
+        image = np.clip(0.6 * probability_map[..., None] + 40 + noise, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"data/images/{number:03d}.png"), image)
+        cv2.imwrite(str(folder / f"data/masks/{number:03d}.png"), 255 * truth)
+    settings = {
+        "data": {"train_images": "images", "train_masks": "masks", "test_images": "images", "sample_submission": None},
+        "folds": {"count": 3, "near_duplicates": False},
+        "model": {"encoder": sizes.encoders[0], "weights": "random"},
+        "train": {"epochs": 3, "batch_size": sizes.batch, "crop_size": sizes.crops[0]},
+    }
+    os.chdir(folder)
+    for name in ("gpu", "killed", "torchrun", "compiled", "full"):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        typed("01_prepare_folds.py", "--config", f"{name}.yaml")
+    return folder
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
+
+
+def typed(*words: str) -> subprocess.CompletedProcess:
+    """Run a script to its end. Raises UserError with what it said where it fails."""
+    done = subprocess.run(command(*words), capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+    return done
+
+
+def settings_of(name: str, *overrides: str):
+    return load_settings(Path(f"{name}.yaml"), [f"name={name}", *overrides])
+
+
+def planned(fold: int, folder: Path, *overrides: str) -> FoldJob:
+    """The training of a fold of the run `gpu`, to be kept below `folder`."""
+    settings = settings_of("gpu", *overrides)
+    data = open_training(settings.data)
+    table = read_folds(Path("runs/gpu/folds.csv"), data, settings.folds.count)
+    return plan_fold(fold, RunFolder(folder), table, data, settings, {})
+
+
+def half_precision(device: torch.device) -> str:
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+# Checks
+
+
+def maps(sizes: Sizes, device: torch.device) -> Check:
+    typed("02_train.py", "--run", "runs/gpu", "--folds", "0")
+    run, settings = open_run(Path("runs/gpu"))
+    data = open_training(settings.data)
+    batch = np.stack([data.read_image(image_id)[:256, :256] for image_id in data.ids[: sizes.batch]])
+
+    def predicted(on: torch.device, precision: str) -> np.ndarray:
+        network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.channels)
+        return to_map(Predictor([network], InferSettings(), on, precision).predict_batch(batch)).astype(int)
+
+    expected, worst = predicted(torch.device("cpu"), "fp32"), {}
+    for precision in ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16"):
+        difference = np.abs(predicted(device, precision) - expected)
+        worst[precision] = float((difference > 1).mean()), int(difference.max())
+    text = "; ".join(
+        f"{name}: {share:.4%} of pixels off by more than 1, at most {most}" for name, (share, most) in worst.items()
+    )
+    return Check("maps", worst["fp32"][0] < 1e-4 and all(share <= FEW for share, _ in worst.values()), text)
+
+
+def resume(sizes: Sizes, device: torch.device) -> Check:
+    precision = f"train.precision={half_precision(device)}"
+    typed("02_train.py", "--run", "runs/full", "--folds", "0", precision)
+    words = ("02_train.py", "--run", "runs/killed", "--folds", "0", precision)
+    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = Path("runs/killed/fold_0/resume/state.pt")
+    while not state.is_file() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    was_killed = state.is_file()
+    typed(*words)
+    same, difference = compared("full", "killed")
+    text = f"{'killed after an epoch and resumed' if was_killed else 'ended before it was killed'}; {difference}"
+    return Check("resume", was_killed and same, text)
+
+
+def compared(one: str, other: str) -> tuple[bool, str]:
+    """Whether the trainings of fold 0 of two runs agree, and how far, by their weights and validation scores."""
+    folds = [RunFolder(Path("runs") / name).fold(0) for name in (one, other)]
+    if folds[0].weights.read_bytes() == folds[1].weights.read_bytes():
+        return True, "the weights are the same to the byte"
+    scores = [pd.read_csv(fold.history).val_dice.iloc[-1] for fold in folds]
+    return abs(scores[0] - scores[1]) <= NEARLY, f"validation Dice {scores[0]:.4f} and {scores[1]:.4f}"
+
+
+def memory(sizes: Sizes, device: torch.device) -> Check:
+    used = [allocated(device)]
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        for fold in (0, 1):
+            train_folds([planned(fold, Path(folder), "train.epochs=1")], after_epoch=lambda job, row: None)
+            used.append(allocated(device))
+    text = "before, after one fold, after two: " + ", ".join(f"{each:.1f} MB" for each in used)
+    return Check("memory", max(used[1:]) - used[0] < 32, text)
+
+
+def allocated(device: torch.device) -> float:
+    return torch.cuda.memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0
+
+
+def nccl(sizes: Sizes, device: torch.device) -> Check:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", "--"]
+    words = [str(REPOSITORY / "02_train.py"), "--run", "runs/torchrun", "--folds", "0"]
+    done = subprocess.run([*launcher, *words], capture_output=True, text=True)
+    if done.returncode:
+        return Check("nccl", False, done.stderr.strip()[-300:].replace("\n", " "))
+    return Check("nccl", *compared("gpu", "torchrun"))
+
+
+def compiled(sizes: Sizes, device: torch.device) -> Check:
+    try:
+        typed("02_train.py", "--run", "runs/compiled", "--folds", "0", "train.compile=true")
+    except UserError as error:
+        return Check("compile", False, str(error).replace("\n", " "))
+    return Check("compile", *compared("gpu", "compiled"))
+
+
+def memory_full(sizes: Sizes, device: torch.device) -> Check:
+    if device.type != "cuda":
+        return Check("memory full", True, "not run: needs a GPU")
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(TOO_SMALL)
+    sentences = []
+    try:
+        for attempt in (train_too_much, predict_too_much):
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    attempt(Path(folder), device)
+                    sentences.append("no error")
+                except UserError as error:
+                    sentences.append(str(error))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    return Check("memory full", all("out of memory" in sentence for sentence in sentences), "; ".join(sentences))
+
+
+def train_too_much(folder: Path, device: torch.device) -> None:
+    with quiet():
+        train_folds([planned(0, folder)], after_epoch=lambda job, row: None)
+
+
+def predict_too_much(folder: Path, device: torch.device) -> None:
+    run, settings = open_run(Path("runs/gpu"))
+    network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.channels)
+    predictor = Predictor([network], InferSettings(), device, "fp32")
+    predictor.predict_batch(np.zeros((4, 2048, 2048, 3), np.uint8))
+
+
+# Measurements
+
+
+def training_rates(sizes: Sizes, device: torch.device) -> list[str]:
+    rows = []
+    for encoder, crop in itertools.product(sizes.encoders, sizes.crops):
+        with started(sizes, f"model.encoder={encoder}", f"train.crop_size={crop}") as training:
+            kinds = {"02": pipeline(training), "bare step": bare(training), "loader": loader_alone(training)}
+            images = len(training.loader) * training.job.plan.batch_size
+            rates = {name: [] for name in kinds}
+            for number in range(-1, sizes.rounds):
+                for name, epoch in kinds.items():
+                    with quiet():
+                        begun, ended = epoch(), clock()
+                    if number >= 0:  # the first round warms up
+                        rates[name].append(images / (ended[0] - begun[0]))
+        medians = {name: statistics.median(found) for name, found in rates.items()}
+        ratio = medians["02"] / medians["bare step"]
+        rows.append([encoder, str(crop), *(f"{rate:.0f}" for rate in medians.values()), f"{ratio:.2f}"])
+    return table(["encoder", "crop", "02, img/s", "bare step", "loader alone", "02 / bare"], rows)
+
+
+@contextmanager
+def started(sizes: Sizes, *overrides: str) -> Iterator[Training]:
+    """A training of fold 0 before its first step; its memory is freed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        with quiet():
+            job = planned(0, Path(folder), "train.crops_per_image=8", *overrides)
+            training = Training.begin(job, sizes.steps)
+        try:
+            yield training
+        finally:
+            training.state.accelerator.free_memory()
+
+
+def loader_alone(training: Training) -> Callable[[], tuple[float, float]]:
+    def epoch() -> tuple[float, float]:
+        begun = clock()
+        for _ in batches(training.loader):
+            pass
+        return begun
+
+    return epoch
+
+
+def prediction_rates(sizes: Sizes, device: torch.device) -> list[str]:
+    run, settings = open_run(Path("runs/gpu"))
+    data = open_training(settings.data)
+    ids = data.ids[: len(data.ids) // sizes.batch * sizes.batch]
+    rows = []
+    for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16"):
+        network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.channels)
+        predictor = Predictor([network], InferSettings(batch_size=sizes.batch), device, precision)
+        batch = np.stack([data.read_image(image_id) for image_id in ids[: sizes.batch]])
+        seconds = {"04": [], "bare": []}
+        for number in range(-1, sizes.rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                begun = time.perf_counter()
+                for _ in predict_to_store(predictor, data, ids, MapStore(Path(folder), ("mask",))):
+                    pass
+                ended = time.perf_counter()
+            for _ in range(len(ids) // sizes.batch):
+                predictor.predict_batch(batch)
+            if number >= 0:
+                seconds["04"].append(ended - begun)
+                seconds["bare"].append(time.perf_counter() - ended)
+        rates = [len(ids) / statistics.median(found) for found in seconds.values()]
+        rows.append([precision, *(f"{rate:.1f}" for rate in rates), f"{rates[0] / rates[1]:.2f}"])
+    return table([f"prediction, {sizes.side} px, flips", "04, img/s", "bare passes", "04 / bare"], rows)
+
+
+def gpu_settings(sizes: Sizes, device: torch.device) -> list[str]:
+    """The bare step as it is, then with one setting changed."""
+    rows = []
+    for name, change in step_settings().items():
+        with started(sizes) as training, change(training):
+            epoch, found = bare(training), []
+            for number in range(-1, sizes.rounds):
+                begun, ended = epoch(), clock()
+                if number >= 0:
+                    found.append(len(training.loader) * training.job.plan.batch_size / (ended[0] - begun[0]))
+        rows.append([name, f"{statistics.median(found):.0f}"])
+    return table(["the bare step", "img/s"], rows)
+
+
+def step_settings() -> dict[str, Callable[[Training], AbstractContextManager]]:
+    """What the bare step is measured under."""
+    return {
+        "as it is": lambda training: nullcontext(),
+        "cudnn.benchmark": lambda training: changed(torch.backends.cudnn, "benchmark", True),
+        "TF32": lambda training: changed(torch.backends.cuda.matmul, "allow_tf32", True),
+        "without channels_last": contiguous,
+    }
+
+
+@contextmanager
+def changed(owner: object, name: str, value: object) -> Iterator[None]:
+    """One of torch's global settings, set back afterwards."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def contiguous(training: Training) -> AbstractContextManager:
+    training.state.module.to(memory_format=torch.contiguous_format)
+    return nullcontext()
+
+
+def operations(sizes: Sizes, device: torch.device) -> list[str]:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with started(sizes) as training:
+        epoch = pipeline(training)
+        with quiet():
+            epoch()
+            with torch.profiler.profile(activities=activities) as profile:
+                epoch()
+    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    events = sorted(profile.key_averages(), key=lambda event: -getattr(event, key))
+    total = sum(getattr(event, key) for event in events)
+    rows = [
+        [event.key[:60].replace("|", "/"), f"{getattr(event, key) / total:.1%}", str(event.count)]
+        for event in events[:10]
+    ]
+    return table(["operation of 02's epoch", "share of the time", "calls"], rows)
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=Path, metavar="FILE.md", help="also write the tables here")
+    options.add_argument("--small", action="store_true", help="a dry run on any device")
+    run_command(main, options)
