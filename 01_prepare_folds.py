@@ -34,7 +34,10 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     verdict = check_convention(data)
     print(f"{'warning' if verdict.is_wrong else 'checked'}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
 
-    images = image_table(inspect_all(data), data.groups, data.classes)
+    inspection = inspect_all(data)
+    for note in inspection.notes:
+        print(f"checked   {note}")
+    images = image_table(inspection.facts, data.groups, data.classes)
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
     duplicates = duplicates_table(images, links, data.read_mask)
     images["group"] = merged_groups(images, links)

@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lib.base.errors import UserError
 from lib.base.files import write_text
 from lib.config.loss_terms import parse_terms
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Word = Annotated[str, Field(coerce_numbers_to_str=True)]  # classes and ids are often numbers in YAML
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
+from lib.config.mask_settings import MaskSettings
+from lib.config.section import (
+    BelowOne,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Section,
+    Word,
+)
 
 
 class RleSettings(Section):
@@ -69,7 +68,8 @@ class DataSettings(Section):
     test_images: str | None = "test_images"  # a folder or a pattern
     sample_submission: str | None = "sample_submission.csv"
     image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
-    classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]
+    classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]  # or, of mask files, {class: value or colour, ...}
+    masks: MaskSettings = Field(default_factory=MaskSettings)
 
     id_column: str | None = None  # default: the first column; or a template of columns, as {subject}_{img}
     rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
@@ -97,6 +97,33 @@ class DataSettings(Section):
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
     value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
+
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_with_values(cls, content: object) -> object:
+        """`classes: {nucleus: 1}` stands for the class nucleus and masks.values: {nucleus: 1}."""
+        if not isinstance(content, dict) or not isinstance(content.get("classes"), dict):
+            return content
+        masks = content.get("masks") or {}
+        if not isinstance(masks, dict):
+            return content
+        return content | {"classes": list(content["classes"]), "masks": masks | {"values": content["classes"]}}
+
+    @property
+    def are_exclusive(self) -> bool:
+        """Whether a pixel is of one class at most: several classes in one mask file, by values of their own."""
+        return len(self.classes) > 1 and self.are_indexed and self.masks.are_exclusive
+
+    @property
+    def are_indexed(self) -> bool:
+        """Whether each mask file holds all classes, told apart by its values."""
+        return bool(self.masks.values) and "{class}" not in self.train_masks
+
+    @model_validator(mode="after")
+    def _every_class_has_values(self) -> "DataSettings":
+        if self.masks.values and self.masks.values.keys() != set(self.classes):
+            raise ValueError("classes must be the same as those of masks.values; write classes as a mapping")
+        return self
 
     @field_validator("classes")
     @classmethod
@@ -382,6 +409,8 @@ def _explain(problems: list[dict], content: dict) -> str:
             message = problem["msg"].removeprefix("Value error, ")
             wrong.setdefault(_setting_at(location), []).append(f"{message[0].lower()}{message[1:]}")
     for keys, said in wrong.items():
+        if keys[:3] == ("data", "masks", "values"):
+            keys = ("data", "classes")  # as written; see DataSettings
         value = reduce(lambda place, key: place.get(key), keys, content)
         clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(said)}")
     return "; ".join(clauses)

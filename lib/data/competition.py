@@ -14,10 +14,12 @@ from lib.base.errors import SHOWN, UserError, listed
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import DataSettings
+from lib.data.dicom import dicom_field
 from lib.data.discovery import PLACEHOLDER, clean_id, fill, find_files, is_excluded, make_id
 from lib.data.id_match import Source, likely_mistake, match_ids
-from lib.data.images import dicom_field, image_size, read_image, read_mask_image
+from lib.data.images import image_size, read_image
 from lib.data.lazy_tif import Slide, open_slide
+from lib.data.mask_files import MaskFile, objects_of_files, read_mask_files, union_of_files
 from lib.data.mask_index import Masks, index_masks, is_table, match_masks, read_masks_table
 from lib.data.rle_table import row_keys, training_columns
 from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
@@ -84,47 +86,54 @@ class TrainingData(Images):
         """For each class the run lengths, or the paths of the mask files, that make up the image's mask."""
         return self._masks[image_id]
 
-    def read_mask(self, image_id: str) -> np.ndarray:
-        """Mask uint8 0/1 (height, width, classes) of the image's size.
+    def read_mask(self, image_id: str, files: list[MaskFile] | None = None) -> np.ndarray:
+        """Mask uint8 (height, width, classes) of the image's size: 0, 1, or IGNORED where mask files say nothing.
 
-        Raises UserError naming the table and the id, or the mask file, when it cannot be read or does not fit.
+        `files` are those of `mask_files`, if they are decoded already. Raises UserError naming the table and the id, or
+        the mask file, when it cannot be read or does not fit.
         """
         shape = self.image_size(image_id)
-        layers = [self._read_union(image_id, pieces, shape) for pieces in self._masks[image_id]]
+        if not self.has_table:
+            return union_of_files(self.mask_files(image_id) if files is None else files, self.settings, shape)
+        layers = [self._decode(image_id, texts, shape) for texts in self._masks[image_id]]
         return cv2.merge(layers).reshape(*shape, len(layers))
+
+    def mask_files(self, image_id: str) -> list[MaskFile]:
+        """The image's mask files, decoded. Raises UserError naming the file, as read_mask does."""
+        shape, image_path = self.image_size(image_id), self.image_path(image_id)
+        return read_mask_files(self._masks[image_id], self.settings, shape, image_path)
 
     def read_objects(self, image_id: str) -> np.ndarray:
         """Objects int32 (height, width, classes), numbered from 1 in each class, 0 being background.
 
-        With data.instances each row or mask file is an object, and the later one has the pixels that two claim;
-        without, the components of the mask are the objects. Raises UserError as read_mask does.
+        With data.instances each row, or each number in a mask file, is an object, and the later one has the pixels that
+        two claim; without, the components of the mask are the objects. Raises UserError as read_mask does.
         """
         shape = self.image_size(image_id)
+        if self.settings.instances and not self.has_table:
+            return objects_of_files(self.mask_files(image_id), self.settings, shape)
         labels = np.zeros((*shape, len(self.classes)), np.int32)
-        for index, pieces in enumerate(self._masks[image_id]):
-            if self.settings.instances:
-                for number, piece in enumerate(pieces, start=1):
-                    labels[self._read_union(image_id, [piece], shape) > 0, index] = number
-            else:
-                labels[:, :, index], _ = components(self._read_union(image_id, pieces, shape))
+        if self.settings.instances:
+            for index, texts in enumerate(self._masks[image_id]):
+                for number, text in enumerate(texts, start=1):
+                    labels[self._decode(image_id, [text], shape) > 0, index] = number
+        else:
+            for index, layer in enumerate(cv2.split(self.read_mask(image_id))):
+                labels[:, :, index], _ = components((layer == 1).view(np.uint8))
         return labels
 
-    def _read_union(self, image_id: str, pieces: list[str], shape: tuple[int, int]) -> np.ndarray:
-        """Mask uint8 0/1 (height, width) of the pixels that any of the pieces holds."""
-        if is_table(self.settings.train_masks):
-            try:
-                return decode_union(pieces, shape, self.settings.rle)
-            except UserError as error:
-                table = self.settings.root / self.settings.train_masks
-                raise UserError(f"{table}, mask of '{image_id}' ({self.image_path(image_id)}): {error}") from None
-        layer = np.zeros(shape, np.uint8)
-        for path in map(Path, pieces):
-            mask = read_mask_image(path, self.settings.max_pixels)
-            if mask.shape != shape:
-                image = f"its image {self.image_path(image_id)} is {shape[0]} x {shape[1]}"
-                raise UserError(f"mask {path} is {_size(mask)} pixels (height x width), but {image}")
-            layer |= mask
-        return layer
+    @property
+    def has_table(self) -> bool:
+        """Whether the masks are run lengths and not files."""
+        return is_table(self.settings.train_masks)
+
+    def _decode(self, image_id: str, texts: list[str], shape: tuple[int, int]) -> np.ndarray:
+        """Mask uint8 0/1 (height, width) of the pixels that any of the run lengths holds."""
+        try:
+            return decode_union(texts, shape, self.settings.rle)
+        except UserError as error:
+            table = self.settings.root / self.settings.train_masks
+            raise UserError(f"{table}, mask of '{image_id}' ({self.image_path(image_id)}): {error}") from None
 
 
 class TestData(Images):

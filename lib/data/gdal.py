@@ -48,3 +48,10 @@ def read_raster(path: Path) -> np.ndarray:
     """All pixels of a file of one page, (height, width, planes), as they are stored. Raises as `open_raster` does."""
     with open_raster(path) as file, gdal(path):
         return np.moveaxis(file.read(), 0, 2)
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """The palette of a file, uint8 (colours, 3). Raises as `open_raster` does."""
+    with open_raster(path) as file, gdal(path):
+        colours = file.colormap(1)
+    return np.array([colours.get(index, (0, 0, 0))[:3] for index in range(max(colours) + 1)], np.uint8)

@@ -6,7 +6,8 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.data.gdal import gdal, open_raster
-from lib.data.images import TIF, Content, checked_size, full_range, read_header, to_pixels
+from lib.data.headers import TIF, checked_size, read_header
+from lib.data.images import Content, full_range, to_pixels
 
 MAX_BLOCK_PIXELS = 1 << 22  # of a tile or strip, which is decoded as a whole
 
@@ -17,8 +18,11 @@ class Slide:
     Opening and reading raise UserError where the file is cut short or damaged.
     """
 
-    def __init__(self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None) -> None:
+    def __init__(
+        self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None, bits: int = 64
+    ) -> None:
         self.path = path
+        self.bits = bits  # of a stored value
         self._asked = (path, channels, value_range, plane)
         self._file = open_raster(path)
         self.shape = (self._file.height, self._file.width, channels)
@@ -42,7 +46,7 @@ class Slide:
     def _read(self, **how: object) -> np.ndarray:
         with gdal(self.path):
             values = np.moveaxis(self._file.read(**how), 0, 2)
-        return to_pixels(Content(values, full_range(values.dtype), "TIFF"), *self._asked)
+        return to_pixels(Content(values, full_range(values.dtype, self.bits), "TIFF"), *self._asked)
 
 
 def open_slide(
@@ -62,10 +66,10 @@ def open_slide(
         return None
     header = read_header(path)
     checked_size(header.height, header.width, max_pixels, path)
-    if header.pages > 1 or not header.is_plain_tiff:
+    if len(header.pages) > 1 or not header.is_plain_tiff:
         return None
     try:
-        slide = Slide(path, channels, value_range, plane)
+        slide = Slide(path, channels, value_range, plane, header.bits)
     except UserError:
         return None
     return slide if slide.block_pixels <= MAX_BLOCK_PIXELS else None

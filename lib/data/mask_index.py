@@ -76,16 +76,18 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
 def _masks_from_files(settings: DataSettings) -> Masks:
     """Mask files by id and class, of all ids but the excluded ones."""
     pattern = settings.train_masks
-    if len(settings.classes) > 1 and "{class}" not in pattern:
+    if len(settings.classes) > 1 and "{class}" not in pattern and not settings.are_indexed:
         raise UserError(
-            f"data.train_masks = '{pattern}' must say where the {{class}} stands, as in masks/{{class}}/{{id}}.png"
+            f"data.train_masks = '{pattern}' must say where the {{class}} stands, as in masks/{{class}}/{{id}}.png, or "
+            "data.classes must say which values of each file are of which class, as in {nucleus: 1, border: 2}"
         )
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
     for parts, path in find_files(settings.root, pattern, "data.train_masks"):
         image_id = make_id(settings.image_id, parts, path)
         if not is_excluded(image_id, settings):
-            name = parts.get("class", settings.classes[0])
-            masks[image_id][class_index_of(name, settings.classes, path)].append(path)
+            names = settings.classes if settings.are_indexed else [parts.get("class", settings.classes[0])]
+            for name in names:
+                masks[image_id][class_index_of(name, settings.classes, path)].append(path)
     _check_single(masks, settings, "mask files")
     return dict(masks)
 

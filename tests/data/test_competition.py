@@ -737,7 +737,7 @@ def test_inspect_all_tells_size_coverage_and_hash(tmp_path):
     with Image.open(tmp_path / "train_images" / "a.png") as image:
         image.save(copy, compress_level=1)
     training = open_training(DataSettings(root=tmp_path))
-    facts = inspect_all(training)
+    facts = inspect_all(training).facts
     assert [fact.id for fact in facts] == ["a", "b", "c"]
     for fact in facts:
         image = cv2.imread(str(training.image_path(fact.id)))[:, :, ::-1]
@@ -751,7 +751,7 @@ def test_the_hash_tells_shapes_apart(tmp_path):
     for id, shape in (("a", (2, 8)), ("b", (4, 4))):
         save(tmp_path / "train_images" / f"{id}.png", np.zeros(shape, np.uint8))
     write_csv(tmp_path / "train.csv", "id,rle", "a,1 1", "b,")
-    first, second = inspect_all(open_training(DataSettings(root=tmp_path)))
+    first, second = inspect_all(open_training(DataSettings(root=tmp_path))).facts
     assert first.sha256 != second.sha256
 
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib.base.errors import UserError
-from lib.data.images import image_size, read_image, read_mask_image
+from lib.config.mask_settings import MaskSettings
+from lib.data.images import MAX_PIXELS, image_size, read_image
+from lib.data.mask_values import class_masks, read_mask_pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -24,6 +26,12 @@ GRAY = COLOUR[:, :, 0]
 GRAY16 = RANDOM.integers(0, 65536, (20, 31), dtype=np.uint16)
 COLOUR16 = RANDOM.integers(0, 65536, (20, 31, 3), dtype=np.uint16)
 MASK = GRAY > 128
+
+
+def read_mask_image(path: Path, max_pixels: int = MAX_PIXELS, **said: object) -> np.ndarray:
+    """The mask of a file of one class by the settings data.masks."""
+    settings = MaskSettings(**said)
+    return class_masks(read_mask_pixels(path, settings, max_pixels), settings, ["mask"])[0]
 
 
 def save(path: Path, array: np.ndarray, **options) -> Path:
@@ -260,8 +268,8 @@ def test_masks_of_any_nonzero_value(tmp_path, suffix, values):
         ("16.tif", (MASK * 65535).astype(np.uint16)),
         ("int32.tif", MASK.astype(np.int32)),
         ("float.tif", MASK.astype(np.float32)),
-        ("red.png", np.dstack([MASK * 9, MASK * 0, MASK * 0]).astype(np.uint8)),
-        ("alpha.png", np.dstack([MASK * 9, MASK * 0, MASK * 0, MASK * 0 + 255]).astype(np.uint8)),
+        ("rgb.png", np.dstack([MASK * 9] * 3).astype(np.uint8)),
+        ("alpha.png", np.dstack([MASK * 9, MASK * 9, MASK * 9, MASK * 0 + 255]).astype(np.uint8)),
         ("gray_alpha.png", np.dstack([MASK * 9, MASK * 0 + 255]).astype(np.uint8)),
     ],
 )
@@ -276,10 +284,10 @@ def test_palette_gif_mask(tmp_path):
     np.testing.assert_array_equal(read_mask_image(tmp_path / "a.gif"), MASK)
 
 
-def test_jpg_masks_are_cut_in_the_middle(tmp_path):
+def test_jpg_masks_are_cut_where_the_settings_say(tmp_path):
     blocks = np.kron(MASK[:8, :8], np.ones((16, 16), bool))
     path = save(tmp_path / "a.jpg", (blocks * 255).astype(np.uint8), quality=60)
-    np.testing.assert_array_equal(read_mask_image(path), blocks)
+    np.testing.assert_array_equal(read_mask_image(path, above=127), blocks)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path):
@@ -287,7 +295,7 @@ def test_the_content_decides_not_the_suffix(tmp_path):
     jpeg = save(tmp_path / "a.jpg", (blocks * 255).astype(np.uint8), quality=60)
     disguised = tmp_path / "a.png"
     disguised.write_bytes(jpeg.read_bytes())
-    np.testing.assert_array_equal(read_mask_image(disguised), blocks)
+    np.testing.assert_array_equal(read_mask_image(disguised, above=127), blocks)
     disguised.write_bytes(jpeg.read_bytes()[:-2])
     with pytest.raises(UserError, match="a.png is cut short"):
         read_image(disguised)
@@ -390,7 +398,7 @@ def test_the_pixel_limit_is_inclusive(tmp_path, name):
 
 
 def test_pictures_too_large_for_opencv_go_by_pillow(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.data.images.OPENCV_MAX_PIXELS", 100)
+    monkeypatch.setattr("lib.data.headers.OPENCV_MAX_PIXELS", 100)
     for name, array in (("a.png", COLOUR), ("b.tif", GRAY16), ("c.png", GRAY)):
         path = save(tmp_path / name, array)
         expected = np.rint(array / 257) if array.dtype == np.uint16 else array

@@ -117,7 +117,7 @@ class FakeRun:
 
     def prepare(self) -> None:
         record = StageRecord(self.run, "01_prepare_folds")
-        images = image_table(inspect_all(self.training), None, self.training.classes)
+        images = image_table(inspect_all(self.training).facts, None, self.training.classes)
         images["group"] = images.id
         self.table = assign_folds(images, FOLDS, 0)
         write_folds(self.table, self.training.classes, self.run.folds)

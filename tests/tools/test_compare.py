@@ -37,7 +37,7 @@ def finish_run(root: Path, competition: Path, noise: float, folds: int = 3) -> P
     run = RunFolder(root)
     save_settings(settings, run.config)
     data = open_training(data_settings)
-    facts = inspect_all(data)
+    facts = inspect_all(data).facts
     groups = {fact.id: f"group_{number // 2}" for number, fact in enumerate(facts)}
     table = assign_folds(image_table(facts, groups, data.classes), folds, seed=0)
     write_folds(table, data.classes, run.folds)

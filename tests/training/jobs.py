@@ -33,7 +33,7 @@ def settings_of(competition, sections: dict | None = None, **train) -> Settings:
 def table_of(settings: Settings) -> pd.DataFrame:
     """Two folds in turn."""
     data = open_training(settings.data)
-    images = image_table(inspect_all(data), data.groups, data.classes)
+    images = image_table(inspect_all(data).facts, data.groups, data.classes)
     return images.assign(fold=np.arange(len(images)) % 2, group=images.id)
 
 

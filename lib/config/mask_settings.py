@@ -1,0 +1,96 @@
+"""The settings that say what the pixels of mask files mean."""
+
+import re
+from itertools import combinations
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from lib.config.section import Section, Word
+
+HEX = re.compile(r"#[0-9a-fA-F]{6}")
+TRIPLE = re.compile(r"(\d{1,3})[ ,]+(\d{1,3})[ ,]+(\d{1,3})")
+
+
+def _pixel_value(value: object) -> int | str:
+    """A number as it is, a colour as #rrggbb: written so, as "128 64 0" or, within a list, as [128, 64, 0]."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if HEX.fullmatch(value.strip()):
+            return value.strip().lower()
+        triple = TRIPLE.fullmatch(value.strip())
+        value = [int(part) for part in triple.groups()] if triple else None
+    if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
+        return "#{:02x}{:02x}{:02x}".format(*value)
+    raise ValueError('must be a whole number, or a colour in quotes: "#804000" or "128 64 0"')
+
+
+PixelValue = Annotated[int | str, BeforeValidator(_pixel_value)]
+PixelValues = Annotated[list[PixelValue], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+
+
+class MaskSettings(Section):
+    """What the pixels of mask files mean.
+
+    Without any of these, 0 is background and the one other value is mask; anything else is an error. Numbers are those
+    of gray files and the indexes of palette files in colour; colours are those of RGB and of palette files.
+    """
+
+    values: dict[Word, PixelValues] = {}  # of each class; written as data.classes: {nucleus: 1, border: [2, 3]}
+    ignore: PixelValues = []  # pixels of these values count nowhere: not in the loss, nor in thresholds and scores
+    tolerance: Annotated[int, Field(ge=0, le=127)] = 0  # how far R, G and B may each lie from a colour, in lossy files
+    above: float | None = None  # soft or lossy masks: mask where the value is above this
+    inverted: bool = False  # mask is where the other settings see background
+    alpha: bool | None = None  # true: the alpha plane is the mask; false: it is nothing; null: it must not contradict
+    miniswhite: Literal["stored", "shown"] | None = None  # tif with 0 as white: the numbers as stored, or as shown
+    rescale: bool = False  # masks of another size than the image by a whole factor are scaled to it (nearest)
+
+    @property
+    def are_colours(self) -> bool:
+        """Whether the classes are told apart by colours."""
+        return any(isinstance(value, str) for value in self.listed)
+
+    @property
+    def listed(self) -> list[int | str]:
+        """All values of the classes and of ignored pixels."""
+        return [value for values in self.values.values() for value in values] + self.ignore
+
+    @property
+    def say_what_is_mask(self) -> bool:
+        """Whether mask is something else than every value but 0."""
+        return bool(self.values) or self.above is not None or self.inverted
+
+    @property
+    def are_exclusive(self) -> bool:
+        """Whether no value belongs to two classes."""
+        values = [value for values in self.values.values() for value in values]
+        return len(set(values)) == len(values)
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> "MaskSettings":
+        if self.values and (self.above is not None or self.inverted):
+            raise ValueError("above and inverted cannot be set where data.classes says the values of each class")
+        if len({type(value) for value in self.listed}) > 1:
+            raise ValueError("the values of data.classes and masks.ignore must all be numbers or all be colours")
+        if self.tolerance and not self.are_colours:
+            raise ValueError("tolerance is for colours; for gray values set masks.above")
+        for name, values in self.values.items():
+            if both := set(self.ignore).intersection(values):
+                raise ValueError(f"{both.pop()} cannot be of class {name} and ignored")
+        for one, other in combinations(sorted(set(self.listed), key=str), 2):
+            if self.tolerance and is_near(one, other, 2 * self.tolerance):
+                raise ValueError(f"tolerance {self.tolerance} does not keep {one} and {other} apart")
+        return self
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue of #rrggbb."""
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+def is_near(one: int | float | str, other: int | str, tolerance: int) -> bool:
+    """Whether two numbers are equal, or two colours differ by at most `tolerance` in each of R, G and B."""
+    if not tolerance or not isinstance(one, str):
+        return one == other
+    return max(abs(a - b) for a, b in zip(rgb(one), rgb(other), strict=True)) <= tolerance

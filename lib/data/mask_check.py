@@ -1,0 +1,210 @@
+"""What values the mask files hold, counted while stage 01 reads them, and whether the settings say what they mean.
+
+Certain without a setting is only this: one plane and two values, one of them 0. Everything else is an error that shows
+the values and names the settings that give them a meaning.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.config.mask_settings import MaskSettings, is_near
+from lib.config.schema import DataSettings
+from lib.data.mask_values import MaskPixels, foreground, hex_colours
+
+MOST_VALUES = 4096  # counted one by one
+SHOWN_VALUES = 8
+MOST_CLASSES = 64  # of more values without a class it is likelier that they are soft or lossy
+EXACT_IN_FLOAT32 = 1 << 24
+PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
+
+Value = int | float | str
+
+
+@dataclass
+class ValueCounts:
+    """Pixels of each number or colour over many mask files, and what makes their meaning uncertain."""
+
+    pixels: Counter = field(default_factory=Counter)  # by number or index, or by colour as #rrggbb
+    others: int = 0  # pixels of further values, once there are MOST_VALUES
+    palette: dict[Value, str] = field(default_factory=dict)  # colours of the indexes that occur
+    files: int = 0
+    objects: int = 0  # numbers but 0, summed over the files
+    doubts: dict[str, str] = field(default_factory=dict)  # the first file of each kind of doubt
+
+    def add(self, pixels: MaskPixels, path: str, settings: MaskSettings, is_alone: bool) -> None:
+        """Count a file's pixels. `is_alone` says that no other file holds objects of the same image and class."""
+        values = count_values(pixels, settings.are_colours)
+        self._count(values)
+        self.files += 1
+        self.objects += sum(value != 0 for value in values)
+        if pixels.palette is not None and not settings.are_colours:
+            self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
+            if any((index > 0) != (self.palette[index] != "#000000") for index in values):
+                self.doubts.setdefault("palette", path)
+        if not is_alone and len(values) > 2:
+            self.doubts.setdefault("several", path)
+        if settings.alpha is None and _alpha_contradicts(pixels, settings):
+            self.doubts.setdefault("alpha", path)
+
+    def merge(self, other: "ValueCounts") -> None:
+        """Add what other files hold."""
+        self._count(other.pixels)
+        self.others += other.others
+        self.files += other.files
+        self.objects += other.objects
+        self.palette |= other.palette
+        self.doubts = other.doubts | self.doubts
+
+    def _count(self, values: dict[Value, int]) -> None:
+        for value, count in values.items():
+            if value in self.pixels or len(self.pixels) < MOST_VALUES:
+                self.pixels[value] += count
+            else:
+                self.others += count
+
+    def shown(self, values: list[Value]) -> str:
+        """Values with their shares of all pixels, the commonest first."""
+        whole = self.pixels.total() + self.others
+        chosen = sorted(values, key=lambda value: -self.pixels[value])
+        words = [f"{self._named(value)} ({_percent(self.pixels[value] / whole)})" for value in chosen[:SHOWN_VALUES]]
+        rest = len(chosen) - SHOWN_VALUES
+        return ", ".join(words) + (f" and {rest}{' or more' if self.others else ''} other values" if rest > 0 else "")
+
+    def _named(self, value: Value) -> str:
+        return f"{value} = {self.palette[value]}" if value in self.palette else f"{value}"
+
+
+def count_values(pixels: MaskPixels, as_colours: bool) -> dict[Value, int]:
+    """How many pixels have each value; of a palette file each index or, with `as_colours`, each colour."""
+    if pixels.are_colours:
+        packed, counts = np.unique(pixels.values.reshape(-1, 3) @ PACKED, return_counts=True)
+        return dict(zip((f"#{number:06x}" for number in packed.tolist()), counts.tolist(), strict=True))
+    numbers, counts = _count_numbers(pixels.values)
+    if pixels.palette is None or not as_colours:
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    total = Counter()
+    for colour, count in zip(hex_colours(pixels.palette[numbers]), counts.tolist(), strict=True):
+        total[colour] += count
+    return total
+
+
+def _count_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers that occur and how often; whole numbers of few bits without sorting them."""
+    if values.dtype == np.uint8 and values.size < EXACT_IN_FLOAT32:
+        counts = cv2.calcHist([np.ascontiguousarray(values)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    elif values.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(values.ravel())
+    else:
+        return np.unique(values, return_counts=True)
+    numbers = np.flatnonzero(counts)
+    return numbers, counts[numbers]
+
+
+def _alpha_contradicts(pixels: MaskPixels, settings: MaskSettings) -> bool:
+    """Whether an alpha plane may be the mask: it varies, and not as the values do."""
+    alpha = pixels.alpha
+    if alpha is None or alpha.min() == alpha.max():
+        return False
+    return not np.array_equal(alpha > 0, foreground(pixels, settings))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if 0 < share < 0.01 else f"{100 * share:.1f} %"
+
+
+def judge(counts: ValueCounts, settings: DataSettings) -> str:
+    """What the values of all mask files mean, for printing. Raises UserError where the settings leave it uncertain."""
+    masks = settings.masks
+    found = f"{counts.files} mask files of {settings.root / settings.train_masks} hold {counts.shown(counts.pixels)}"
+    if "alpha" in counts.doubts:
+        doubt = (
+            f"{counts.doubts['alpha']} has an alpha plane that differs from its values; set data.masks.alpha=true "
+            "where it is the mask, or =false where it means nothing"
+        )
+    elif masks.values:
+        doubt = _doubt_of_classes(counts, masks)
+    elif masks.above is not None:
+        doubt = None
+    else:
+        doubt = _doubt_by_default(counts, settings)
+    if doubt:
+        raise UserError(f"{found}; {doubt}")
+    return f"{found}: {_meaning(counts, settings)}"
+
+
+def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
+    masks = settings.masks
+    ignored = f", {_written(masks.ignore)} ignored" if masks.ignore else ""
+    if masks.values:
+        names = ", ".join(f"{name} {_written(values)}" for name, values in masks.values.items())
+        rest = f", background {counts.shown(_without_class(counts, masks))}" if _without_class(counts, masks) else ""
+        return names + rest + ignored
+    if masks.above is not None:
+        return f"mask is {'not ' if masks.inverted else ''}above {masks.above:g}{ignored}"
+    if settings.instances and len(counts.pixels) > 2:
+        return f"each number but 0 is an object, {counts.objects} in all{ignored}"
+    return f"0 is {'mask' if masks.inverted else 'background'}{ignored}"
+
+
+def _without_class(counts: ValueCounts, masks: MaskSettings) -> list[Value]:
+    return [value for value in counts.pixels if not any(is_near(value, one, masks.tolerance) for one in masks.listed)]
+
+
+def _written(values: list[Value]) -> str:
+    return " or ".join(map(str, values))
+
+
+def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
+    """What is wrong with the values of data.classes: one that does not occur, or far more than classes have."""
+    for name, values in masks.values.items():
+        if not any(is_near(seen, value, masks.tolerance) for value in values for seen in counts.pixels):
+            return f"none of them is of the class {name}, which is {_written(values)} by data.classes"
+    if len(_without_class(counts, masks)) <= MOST_CLASSES and not counts.others:
+        return None
+    remedy = (
+        f"data.masks.tolerance (now {masks.tolerance}) if the files are lossy"
+        if masks.are_colours
+        else ("data.masks.above in the place of values in data.classes if the masks are soft")
+    )
+    return f"{len(_without_class(counts, masks))} or more are of no class: set {remedy}"
+
+
+def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None:
+    """Why the values have no certain meaning by themselves, with the settings that give them one."""
+    name, values = settings.classes[0], set(counts.pixels) - set(settings.masks.ignore)
+    example = max(values, key=lambda value: value not in (0, "#000000"), default=0)
+    if any(isinstance(value, str) for value in values):
+        return f'say which colours are mask, as in data.classes={{{name}: "{example}"}}'
+    if "palette" in counts.doubts:
+        return (
+            f"{counts.doubts['palette']} has a palette whose index 0 is not its black; say which is mask, by index or "
+            f'by colour: data.classes={{{name}: {example}}} or data.classes={{{name}: "{counts.palette[example]}"}}'
+        )
+    if "several" in counts.doubts:
+        return (
+            f"{counts.doubts['several']} holds several objects, but so do other files of its image; set "
+            f"data.masks.above={_middle(values)} if the masks are soft"
+        )
+    if len(values) < 2:
+        state = "empty" if values <= {0} else "full"
+        return f"all masks are {state}: check data.train_masks and data.masks"
+    if 0 in values and (len(values) == 2 or (settings.instances and min(values) == 0)):
+        return None
+    only_one = f"data.classes={{{name}: {example}}} where only that is mask"
+    remedies = [
+        f"{only_one} (data.masks.ignore=255 for values that count nowhere)",
+        f"data.masks.above={_middle(values)} where the masks are soft or lossy",
+        *([] if settings.instances else ["data.instances=true where each value is an object"]),
+    ]
+    if len(values) > SHOWN_VALUES:
+        remedies.reverse()
+    return f"say what they mean: {', '.join(remedies)}"
+
+
+def _middle(values: set[Value]) -> int | float:
+    middle = (min(values) + max(values)) / 2
+    return int(middle) if max(values) > 1 else middle

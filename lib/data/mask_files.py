@@ -1,0 +1,88 @@
+"""The mask files of an image: decoded, fitted to its size, and put together into its mask or its objects."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.config.schema import DataSettings
+from lib.data.mask_values import MaskPixels, class_masks, file_objects, read_mask_pixels
+
+
+class MaskFile(NamedTuple):
+    """A decoded mask file, and the classes that it speaks of."""
+
+    path: str
+    class_indexes: list[int]
+    pixels: MaskPixels
+
+
+def read_mask_files(
+    pieces: list[list[str]], settings: DataSettings, shape: tuple[int, int], image_path: Path
+) -> list[MaskFile]:
+    """Each of an image's mask files once, by its paths for each class; the pixels are of the image's size.
+
+    Raises UserError naming the file that cannot be read, or that is of another size.
+    """
+    classes_of: dict[str, list[int]] = {}
+    for class_index, paths in enumerate(pieces):
+        for path in paths:
+            classes_of.setdefault(path, []).append(class_index)
+    files = []
+    for path, class_indexes in classes_of.items():
+        pixels = read_mask_pixels(Path(path), settings.masks, settings.max_pixels)
+        files.append(MaskFile(path, class_indexes, _fitted(pixels, shape, settings.masks.rescale, path, image_path)))
+    return files
+
+
+def union_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[int, int]) -> np.ndarray:
+    """Mask uint8 (height, width, classes): 1 where any file says so, IGNORED where one knows nothing, else 0."""
+    layers = [np.zeros(shape, np.uint8) for _ in settings.classes]
+    for file in files:
+        names = [settings.classes[class_index] for class_index in file.class_indexes]
+        for class_index, mask in zip(file.class_indexes, class_masks(file.pixels, settings.masks, names), strict=True):
+            layers[class_index] |= mask
+    return cv2.merge(layers).reshape(*shape, len(layers))
+
+
+def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[int, int]) -> np.ndarray:
+    """Objects int32 (height, width, classes), numbered from 1 in each class; the later one has what two claim."""
+    labels = np.zeros((*shape, len(settings.classes)), np.int32)
+    for file in files:
+        for class_index in file.class_indexes:
+            objects = file_objects(file.pixels, settings.masks, settings.classes[class_index])
+            layer = labels[:, :, class_index]
+            layer[objects > 0] = objects[objects > 0] + layer.max(initial=0)
+    return labels
+
+
+def _fitted(pixels: MaskPixels, shape: tuple[int, int], may_rescale: bool, path: str, image_path: Path) -> MaskPixels:
+    """Pixels of the image's size: by nearest neighbour where the sizes differ by a whole factor and that is allowed."""
+    size = pixels.values.shape[:2]
+    if size == shape:
+        return pixels
+    factor = _whole_factor(size, shape)
+    if factor is None or not may_rescale:
+        sizes = f"{size[0]} x {size[1]} pixels (height x width), but its image {image_path} is {shape[0]} x {shape[1]}"
+        remedy = "; set data.masks.rescale=true if they show the same" if factor else ""
+        raise UserError(f"mask {path} is {sizes}{remedy}")
+    alpha = None if pixels.alpha is None else _scaled(pixels.alpha, size, shape)
+    return pixels._replace(values=_scaled(pixels.values, size, shape), alpha=alpha)
+
+
+def _whole_factor(size: tuple[int, int], shape: tuple[int, int]) -> int | None:
+    """How many times as large one of two sizes is as the other, both ways alike; None where that is no whole number."""
+    small, large = sorted([size, shape])
+    factor = large[0] // small[0]
+    return factor if tuple(factor * length for length in small) == large else None
+
+
+def _scaled(values: np.ndarray, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """Each pixel repeated, or the middle one of each block taken."""
+    if size < shape:
+        factor = shape[0] // size[0]
+        return values.repeat(factor, axis=0).repeat(factor, axis=1)
+    factor = size[0] // shape[0]
+    return np.ascontiguousarray(values[factor // 2 :: factor, factor // 2 :: factor])

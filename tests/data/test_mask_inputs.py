@@ -1,0 +1,255 @@
+"""Mask files as people have them: each row of docs/inputs.md is read as it was meant, or refused with what to set."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.base.errors import UserError
+from lib.config.schema import DataSettings, check_settings
+from lib.data.competition import open_training
+from lib.data.inspection import inspect_all
+from tests import REPOSITORY
+from tests.data.test_images import save
+
+SHAPE = (24, 30)
+IDS = ("a", "b", "c")
+ROWS, COLUMNS = np.mgrid[: SHAPE[0], : SHAPE[1]]
+INSIDE = {id: np.hypot(ROWS - 11, COLUMNS - 12 - 2 * n) < 6 + n for n, id in enumerate(IDS)}
+RING = {
+    id: cv2.dilate(mask.view(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~mask for id, mask in INSIDE.items()
+}
+TRIMAP = {id: np.where(INSIDE[id], 1, np.where(RING[id], 3, 2)).astype(np.uint8) for id in IDS}
+COLOURS = {0: (0, 0, 0), 1: (128, 64, 128), 2: (0, 0, 192), 3: (255, 255, 0)}
+
+
+def painted(labels: np.ndarray, colours: dict[int, tuple[int, int, int]] = COLOURS) -> np.ndarray:
+    """Labels as an RGB picture."""
+    picture = np.zeros((*labels.shape, 3), np.uint8)
+    for label, colour in colours.items():
+        picture[labels == label] = colour
+    return picture
+
+
+def palette_image(labels: np.ndarray, colours: list[tuple[int, int, int]]) -> Image.Image:
+    image = Image.fromarray(labels.astype(np.uint8)).convert("P")
+    image.putdata(labels.astype(np.uint8).ravel().tolist())
+    image.putpalette([channel for colour in colours for channel in colour])
+    return image
+
+
+def png(of: Callable[[str], np.ndarray]) -> Callable[[Path, str], None]:
+    """Writes the array that an id has as a png."""
+    return lambda folder, id: save(folder / f"{id}.png", of(id))
+
+
+def jpg(of: Callable[[str], np.ndarray]) -> Callable[[Path, str], None]:
+    return lambda folder, id: save(folder / f"{id}.jpg", of(id), quality=90, subsampling=0)
+
+
+def npy(of: Callable[[str], np.ndarray]) -> Callable[[Path, str], None]:
+    return lambda folder, id: save(folder / f"{id}.npy", of(id))
+
+
+def palette(of: Callable[[str], np.ndarray], colours: list) -> Callable[[Path, str], None]:
+    return lambda folder, id: palette_image(of(id), colours).save(folder / f"{id}.png")
+
+
+def soft(id: str) -> np.ndarray:
+    return cv2.GaussianBlur(255 * INSIDE[id].view(np.uint8), (5, 5), 1)
+
+
+def with_alpha(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return np.dstack([colour] * 3 + [alpha]).astype(np.uint8)
+
+
+def inside(value: int, background: int = 0, dtype: type = np.uint8) -> Callable[[str], np.ndarray]:
+    return lambda id: np.where(INSIDE[id], value, background).astype(dtype)
+
+
+BLACK_RED = [(0, 0, 0), (128, 0, 0)]
+RED_BLACK = [(128, 0, 0), (0, 0, 0)]
+INSIDE_ONLY = [INSIDE]
+BOTH = [INSIDE, RING]
+
+# What is written, the settings of `data`, and the masks of the classes that were meant.
+READ = {
+    "0 and 255": (png(inside(255)), {}, INSIDE_ONLY),
+    "0 and 1": (png(inside(1)), {}, INSIDE_ONLY),
+    "0 and any one other value": (png(inside(38)), {}, INSIDE_ONLY),
+    "16 bits, 0 and 65535": (png(inside(65535, dtype=np.uint16)), {}, INSIDE_ONLY),
+    "true and false": (npy(lambda id: INSIDE[id]), {}, INSIDE_ONLY),
+    "gray stored as RGB": (png(lambda id: np.dstack([inside(255)(id)] * 3)), {}, INSIDE_ONLY),
+    "opaque alpha plane": (png(lambda id: with_alpha(inside(255)(id), np.full(SHAPE, 255))), {}, INSIDE_ONLY),
+    "alpha plane that agrees": (png(lambda id: with_alpha(inside(255)(id), inside(255)(id))), {}, INSIDE_ONLY),
+    "palette with black as 0": (palette(inside(1), BLACK_RED), {}, INSIDE_ONLY),
+    "palette of grays": (palette(inside(0, 1), [(255,) * 3, (0,) * 3]), {}, INSIDE_ONLY),
+    "inverted": (png(inside(0, 255)), {"masks": {"inverted": True}}, INSIDE_ONLY),
+    "inverted, by value": (png(inside(0, 255)), {"classes": {"mask": 0}}, INSIDE_ONLY),
+    "soft, with a limit": (png(soft), {"masks": {"above": 127}}, [{id: soft(id) > 127 for id in IDS}]),
+    "soft floats, with a limit": (npy(lambda id: soft(id) / 255), {"masks": {"above": 0.5}}, INSIDE_ONLY),
+    "trimap, one class": (png(TRIMAP.get), {"classes": {"animal": 1}}, INSIDE_ONLY),
+    "trimap, several values of a class": (
+        png(TRIMAP.get),
+        {"classes": {"animal": [1, 3]}},
+        [{id: INSIDE[id] | RING[id] for id in IDS}],
+    ),
+    "several classes by value": (png(TRIMAP.get), {"classes": {"animal": 1, "border": 3}}, BOTH),
+    "several classes by colour": (
+        png(lambda id: painted(TRIMAP[id])),
+        {"classes": {"animal": "#804080", "border": "255 255 0"}},
+        BOTH,
+    ),
+    "lossy colours, with a tolerance": (
+        jpg(lambda id: painted(np.kron(TRIMAP[id][::8, ::8], np.ones((8, 8), np.uint8))[: SHAPE[0], : SHAPE[1]])),
+        {"classes": {"animal": "#804080", "border": "#ffff00"}, "masks": {"tolerance": 30}},
+        [
+            {id: np.kron(TRIMAP[id][::8, ::8] == value, np.ones((8, 8)))[: SHAPE[0], : SHAPE[1]] > 0 for id in IDS}
+            for value in (1, 3)
+        ],
+    ),
+    "gray files among colours": (
+        lambda folder, id: save(folder / f"{id}.png", painted(TRIMAP[id]) if id != "a" else inside(255)("a")),
+        {"classes": {"animal": ["#804080", "#ffffff"]}},
+        INSIDE_ONLY,
+    ),
+    "palette by index": (palette(TRIMAP.get, list(COLOURS.values())), {"classes": {"animal": 1, "border": 3}}, BOTH),
+    "palette by colour": (
+        palette(TRIMAP.get, list(COLOURS.values())),
+        {"classes": {"animal": "#804080", "border": "#ffff00"}},
+        BOTH,
+    ),
+    "palette with black as 1, by index": (palette(inside(1), RED_BLACK), {"classes": {"mask": 1}}, INSIDE_ONLY),
+    "palette with black as 1, by colour": (
+        palette(inside(1), RED_BLACK),
+        {"classes": {"mask": "#000000"}},
+        INSIDE_ONLY,
+    ),
+    "alpha plane as the mask": (
+        png(lambda id: with_alpha(np.full(SHAPE, 90), inside(255)(id))),
+        {"masks": {"alpha": True}},
+        INSIDE_ONLY,
+    ),
+    "alpha plane that means nothing": (
+        png(lambda id: with_alpha(inside(255)(id), 200 + 50 * RING[id])),
+        {"masks": {"alpha": False}},
+        INSIDE_ONLY,
+    ),
+    "two values, 1 and 2": (png(inside(2, 1)), {"classes": {"mask": 2}}, INSIDE_ONLY),
+    "masks of half the size": (
+        png(lambda id: INSIDE[id][1::2, 1::2].astype(np.uint8)),
+        {"masks": {"rescale": True}},
+        [{id: np.kron(INSIDE[id][1::2, 1::2], np.ones((2, 2))) > 0 for id in IDS}],
+    ),
+    "masks of three times the size": (
+        png(lambda id: np.kron(INSIDE[id], np.ones((3, 3))).astype(np.uint8)),
+        {"masks": {"rescale": True}},
+        INSIDE_ONLY,
+    ),
+    "label image": (
+        png(lambda id: TRIMAP[id] * (TRIMAP[id] != 2)),
+        {"instances": True},
+        [{id: INSIDE[id] | RING[id] for id in IDS}],
+    ),
+}
+
+# What is written, the settings of `data`, and words of the error.
+REFUSED = {
+    "trimap": (png(TRIMAP.get), {}, ["1 (", "2 (", "3 (", "data.classes={mask:", "data.instances"]),
+    "1 and 255 together": (
+        lambda folder, id: png(inside(1 if id == "a" else 255))(folder, id),
+        {},
+        ["0 (", "1 (", "255 (", "data.classes"],
+    ),
+    "two values, none of them 0": (png(inside(2, 1)), {}, ["1 (", "2 (", "data.classes={mask: "]),
+    "in colour": (png(lambda id: painted(TRIMAP[id])), {}, ["#804080 (", "#0000c0", "data.classes={mask: "]),
+    "black and red": (png(lambda id: painted(inside(1)(id), {1: (255, 0, 0)})), {}, ['data.classes={mask: "#ff0000"}']),
+    "in colour, classes by number": (
+        png(lambda id: painted(TRIMAP[id])),
+        {"classes": {"animal": 1}},
+        ["a.png is in colour", "#804000"],
+    ),
+    "all masks full": (png(lambda id: np.full(SHAPE, 255, np.uint8)), {}, ["all masks are full", "255 (100.0 %)"]),
+    "all masks empty": (png(lambda id: np.zeros(SHAPE, np.uint8)), {}, ["all masks are empty", "data.train_masks"]),
+    "limit above all values": (png(soft), {"masks": {"above": 255}}, ["the masks of all 3 training images", "empty"]),
+    "soft edges": (png(soft), {}, ["other values", "data.masks.above=127"]),
+    "lossy gray": (jpg(inside(255)), {}, ["data.masks.above=1"]),
+    "lossy colours": (
+        jpg(lambda id: painted(TRIMAP[id])),
+        {"classes": {"animal": "#804080"}},
+        ["data.masks.tolerance|none of them is of the class animal"],
+    ),
+    "alpha plane that contradicts": (
+        png(lambda id: with_alpha(np.full(SHAPE, 90), inside(255)(id))),
+        {},
+        ["alpha plane", "data.masks.alpha=true", "=false"],
+    ),
+    "no alpha plane": (png(inside(255)), {"masks": {"alpha": True}}, ["a.png has no alpha plane", "data.masks.alpha"]),
+    "palette with black as 1": (
+        palette(inside(1), RED_BLACK),
+        {},
+        ["0 = #800000", "1 = #000000", "data.classes={mask: 1}", '{mask: "#000000"}'],
+    ),
+    "a class that does not occur": (
+        png(TRIMAP.get),
+        {"classes": {"animal": 1, "tree": 7}},
+        ["none of them is of the class tree", "which is 7"],
+    ),
+    "planes that differ": (
+        npy(lambda id: np.dstack([INSIDE[id], RING[id]])),
+        {},
+        ["a.npy has 2 planes", "must have one"],
+    ),
+    "not finite": (npy(lambda id: np.where(INSIDE[id], np.nan, 0)), {}, ["a.npy holds values that are not finite"]),
+    "masks of another size by a whole factor": (
+        png(lambda id: INSIDE[id][::2, ::2].astype(np.uint8)),
+        {},
+        ["a.png is 12 x 15", "24 x 30", "data.masks.rescale=true"],
+    ),
+    "masks of another size": (
+        png(lambda id: INSIDE[id][:20].astype(np.uint8)),
+        {"masks": {"rescale": True}},
+        ["a.png is 20 x 30", "24 x 30"],
+    ),
+}
+
+
+def write(root: Path, write_mask: Callable[[Path, str], None], said: dict, **more: object) -> DataSettings:
+    """Three images, their masks, and the settings."""
+    random = np.random.default_rng(0)
+    for folder in ("train_images", "masks"):
+        (root / folder).mkdir(exist_ok=True)
+    for id in IDS:
+        save(root / "train_images" / f"{id}.png", random.integers(0, 255, (*SHAPE, 3), np.uint8))
+        write_mask(root / "masks", id)
+    data = {"root": str(root), "train_masks": "masks", **said, **more}
+    return check_settings({"name": "x", "data": data}, Path("x.yaml")).data
+
+
+@pytest.mark.parametrize("name", READ)
+def test_read_as_meant(tmp_path, name):
+    write_mask, said, meant = READ[name]
+    training = open_training(write(tmp_path, write_mask, said))
+    (note,) = inspect_all(training).notes
+    assert note.startswith(f"3 mask files of {tmp_path}/masks hold ")
+    for id in IDS:
+        np.testing.assert_array_equal(training.read_mask(id), np.stack([masks[id] for masks in meant], axis=2))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_what_to_set(tmp_path, name):
+    write_mask, said, words = REFUSED[name]
+    with pytest.raises(UserError) as error:
+        inspect_all(open_training(write(tmp_path, write_mask, said)))
+    for word in words:
+        assert any(part in str(error.value) for part in word.split("|")), str(error.value)
+
+
+@pytest.mark.parametrize(("section", "cases"), [("### Read as meant", READ), ("### Refused", REFUSED)])
+def test_the_table_of_inputs_has_these_rows(section, cases):
+    part = (REPOSITORY / "docs" / "inputs.md").read_text().partition(f"\n{section}\n")[2].partition("\n#")[0]
+    rows = [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")]
+    assert rows[1:] == list(cases)
