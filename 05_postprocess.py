@@ -70,7 +70,7 @@ def choose(run, settings, training, table, oof) -> tuple:
 
     from lib.masks.metrics import Counts
     from lib.prediction.map_store import read_pairs
-    from lib.submission.round_trip import rehearse, require_told
+    from lib.submission.round_trip import require_reported, round_trip_score
     from lib.tuning.morphology_search import search_morphology
     from lib.tuning.object_search import read_objects, search_objects
 
@@ -84,12 +84,12 @@ def choose(run, settings, training, table, oof) -> tuple:
     if settings.submission.rows == "instance":
         objects = search_objects(oof, training, table, rules, settings.objects)
         rules, reported = objects.rules, objects.mean("in_sample")
-        rehearsed = rehearse(read_objects(oof, training, objects.ids), rules, settings)
+        score = round_trip_score(read_objects(oof, training, objects.ids), rules, settings)
     else:
-        rehearsed = rehearse(read(result.ids.tolist()), rules, settings)
-    require_told(rehearsed, reported)
+        score = round_trip_score(read(result.ids.tolist()), rules, settings)
+    require_reported(score, reported)
     print(f"\n{result}" + (f"\n{objects}" if objects else ""))
-    print(f"\nrehearsal: the out-of-fold masks, written as a submission and read back, score {rehearsed:.6f} as told")
+    print(f"\nround trip: the out-of-fold masks, written as a submission and read back, score {score:.6f} as reported")
     return result, objects, rules
 
 

@@ -79,11 +79,10 @@ def average(names: list[str], work: Path) -> str:
     """Average the out-of-fold maps of runs on the same folds and keep the results like a run's; its name."""
     from lib.data.competition import open_training
     from lib.data.folds import read_folds
-    from lib.masks.metrics import count_images
+    from lib.masks.metrics import Metric, count_images
     from lib.prediction.map_store import MapStore, read_pairs
-    from lib.run.folder import open_run
+    from lib.run.folder import RunFolder, open_run
     from lib.tools.compare import FinishedRun, score_images, score_table
-    from lib.tuning.thresholds import choose_thresholds
 
     name = "average-" + "-".join(names)
     folder, root = result_folder(name, work), work / "runs" / name
@@ -98,10 +97,8 @@ def average(names: list[str], work: Path) -> str:
         maps = np.stack([member.read(image_id) for member in members])
         store.write(image_id, np.rint(maps.mean(axis=0, dtype=float)).astype(np.uint8))
     counts = count_images(read_pairs(store, data, table.id), data.classes)
-    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
-    rules = {fold: [choice.fold_rules[fold] for choice in result.classes.values()] for fold in table.fold.unique()}
-    finished = [FinishedRun(name, store, rules)]
-    scores = score_table(finished, score_images(finished, data, table), data, table)
+    finished = [FinishedRun.of_counts(RunFolder(root), settings, counts, table)]
+    scores = score_table(finished, score_images(finished, data, table, Metric()), data, table)
     write_text(folder / "images.csv", scores.to_csv(index=False, float_format="%.6f"))
     return name
 

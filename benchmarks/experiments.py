@@ -29,6 +29,7 @@ from lib.base.files import read_json, write_json, write_text
 from lib.config.load import load_settings
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
+from lib.masks.metrics import Metric
 from lib.run.folder import open_run
 from lib.tools.compare import MEASURES, describe, finished_run, score_images, score_table
 from lib.tools.score import score_submission
@@ -137,9 +138,9 @@ def keep(run: Run, root: Path, work: Path) -> bool:
     opened, settings = open_run(root)
     data = open_training(settings.data)
     table = read_folds(opened.folds, data, settings.folds.count)
-    finished = [finished_run(opened, settings, data, table)]
+    finished = [finished_run(opened, settings, table)]
     folder = result_folder(run.name, work)
-    scores = score_table(finished, score_images(finished, data, table), data, table)
+    scores = score_table(finished, score_images(finished, data, table, Metric()), data, table)
     write_text(folder / "images.csv", scores.to_csv(index=False, float_format="%.6f"))
     shutil.copyfile(opened.oof_counts, folder / "oof_counts.npz")
     result = read_json(opened.threshold) | {"overrides": list(run.overrides), "seconds": seconds(root)}

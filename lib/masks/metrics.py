@@ -103,8 +103,18 @@ def pooled(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 def count_mask(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """True positives, false positives and false negatives of a mask, int64 (3,); both are 0/1 of one shape."""
-    both, predicted, positives = (np.count_nonzero(plane) for plane in (mask & truth, mask, truth))
-    return np.array([both, predicted - both, positives - both])
+    tp, predicted, positives = (np.count_nonzero(plane) for plane in (mask & truth, mask, truth))
+    return np.array([tp, predicted - tp, positives - tp])
+
+
+def count_masks(masks: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """The counts of `count_mask` for each class of masks (height, width, classes), int64 (3, classes)."""
+    return np.stack([count_mask(*of_class) for of_class in zip(planes(masks), planes(truths), strict=True)], axis=1)
+
+
+def planes(masks: np.ndarray) -> list[np.ndarray]:
+    """Masks or maps (height, width, classes) as one contiguous array (height, width) for each class."""
+    return [np.ascontiguousarray(masks[..., class_index]) for class_index in range(masks.shape[2])]
 
 
 def count_at_thresholds(probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,11 +182,10 @@ def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: 
                 f"the map of image {image_id} has shape {probability_map.shape}, its mask {truth.shape} "
                 f"for {len(classes)} classes; predict the map again"
             )
-        layers = [(probability_map[..., index], truth[..., index]) for index in range(len(classes))]
-        for layer in layers:
-            kept += np.stack(count_at_thresholds(*layer)).tobytes()
+        for of_class in zip(planes(probability_map), planes(truth), strict=True):
+            kept += np.stack(count_at_thresholds(*of_class)).tobytes()
         ids.append(image_id)
-        positives.append([cv2.countNonZero(layer_truth) for _, layer_truth in layers])
+        positives.append([cv2.countNonZero(plane) for plane in planes(truth)])
         pixels.append(truth.shape[0] * truth.shape[1])
     if not ids:
         raise UserError("there are no out-of-fold maps to score; run 02_train.py, then 03_oof_threshold.py")

@@ -1,5 +1,6 @@
 """From a probability map to a mask: a rule is a threshold, an optional gate and morphology steps, in that order."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.base.files import read_json
 from lib.masks import morphology
+from lib.masks.metrics import planes
 
 NO_MASK = 256  # the threshold that no map reaches: every mask is empty
 
@@ -114,14 +116,12 @@ class Rule:
         return cls(content["threshold"], gate, tuple(Step(**step) for step in content["steps"]))
 
 
-def apply_rules(rules: dict[str, Rule], maps: np.ndarray) -> np.ndarray:
-    """Masks uint8 0/1 of uint8 maps, both (height, width, classes), the rules being in the order of the classes."""
+def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray) -> np.ndarray:
+    """Masks uint8 0/1 of uint8 maps, both (height, width, classes); the rules are in the order of the classes.
+
+    With an ObjectRule for each class it gives objects, int32.
+    """
     return np.stack([rule.apply(plane) for rule, plane in zip(rules.values(), planes(maps), strict=True)], axis=-1)
-
-
-def planes(maps: np.ndarray) -> list[np.ndarray]:
-    """Maps or masks (height, width, classes) as one contiguous array (height, width) for each class."""
-    return [np.ascontiguousarray(maps[..., class_index]) for class_index in range(maps.shape[2])]
 
 
 def read_rules(path: Path) -> dict[str, Rule]:

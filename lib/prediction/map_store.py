@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import TrainingData
+from lib.masks.metrics import planes
+from lib.masks.objects import ObjectRule
+from lib.masks.rules import Rule, apply_rules
 from lib.run.folder import RunFolder
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -89,8 +92,7 @@ def read_pairs(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead.
 
-    `size` (height, width) is that of the masks in the submission, if it is not each image's own: what is decided on
-    the pairs is then decided at the size at which it is scored.
+    `size` is submission.size: what is decided on the pairs is decided at the size at which it is scored.
     """
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -100,11 +102,29 @@ def read_pairs(
                 f"{store.path(image_id, store.classes[0])} is {maps.shape[0]} x {maps.shape[1]}, but its image is "
                 f"{truth.shape[0]} x {truth.shape[1]}; remove {store.folder} and make the maps again"
             )
-        if size is not None:
-            truth = (resized(255 * truth, size) > 127).view(np.uint8)
-        return resized(maps, size), truth
+        return resized(maps, size), resized_mask(truth, size)
 
     return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
+
+
+def scored_map(store: MapStore, image_id: str, size: tuple[int, int] | None) -> np.ndarray:
+    """An image's maps uint8 (height, width, classes) at the size (height, width) of the submission, if it has one."""
+    return resized(store.read(image_id), size)
+
+
+def scored_truth(data: TrainingData, image_id: str, size: tuple[int, int] | None) -> np.ndarray:
+    """An image's true masks uint8 0/1 (height, width, classes) at that size."""
+    return resized_mask(data.read_mask(image_id), size)
+
+
+def scored_masks(
+    store: MapStore, image_id: str, rules: Mapping[str, Rule | ObjectRule], size: tuple[int, int] | None
+) -> np.ndarray:
+    """An image's masks uint8 0/1, or objects int32, (height, width, classes): what is submitted and scored.
+
+    Every stage and tool makes its masks here. Areas in the rules are in pixels of that size.
+    """
+    return apply_rules(rules, scored_map(store, image_id, size))
 
 
 def resized(maps: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -114,5 +134,9 @@ def resized(maps: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """
     if size is None:
         return maps
-    layers = [cv2.resize(layer, size[::-1], interpolation=cv2.INTER_AREA) for layer in np.moveaxis(maps, 2, 0)]
-    return np.stack(layers, axis=2)
+    return np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes(maps)], axis=2)
+
+
+def resized_mask(masks: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Masks uint8 0/1 (height, width, classes) resized likewise: a pixel is mask where at least half of it is."""
+    return masks if size is None else (resized(255 * masks, size) > 127).view(np.uint8)

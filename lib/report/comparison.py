@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.competition import TrainingData
+from lib.prediction.map_store import scored_truth
 from lib.report.charts import Axis, Chart, series
 from lib.report.galleries import SHOWN, Gallery, Item, Place, encoded, mask_dice, several
 from lib.report.page import write_page
@@ -21,7 +22,9 @@ class Predicts(Protocol):
 
     name: str
 
-    def predict(self, image_id: str, fold: int) -> np.ndarray: ...
+    size: tuple[int, int] | None  # (height, width) at which it is scored
+
+    def predict(self, image_id: str) -> np.ndarray: ...
 
 
 def write_comparison(
@@ -29,7 +32,6 @@ def write_comparison(
 ) -> None:
     """Write the page. `content` is that of compare.json, `scores` (runs, images, classes, measures), Dice first;
     `runs`, the baseline first, are in their order, and so are the images of `table` (id, fold)."""
-    fold_of = dict(zip(table.id, table.fold, strict=True))
     parts = []
     for number, (challenger, found) in enumerate(zip(runs[1:], content["against"].values(), strict=True), start=1):
         pair, dice = (runs[0], challenger), scores[[0, number], ..., 0]
@@ -43,7 +45,7 @@ def write_comparison(
                     f"run_{number}",
                     dice[1] - dice[0],
                     table.id,
-                    lambda place, pair=pair: paint(place, pair, fold_of, data),
+                    lambda place, pair=pair: paint(place, pair, data),
                 ),
             }
         )
@@ -75,13 +77,13 @@ def difference_galleries(
     return galleries
 
 
-def paint(place: Place, runs: Sequence[Predicts], fold_of: dict[str, int], data: TrainingData) -> Item:
+def paint(place: Place, runs: Sequence[Predicts], data: TrainingData) -> Item:
     """Image | truth | the mask of each run, with their Dice."""
     shown = shown_image(data.open_image(place.id))
-    truth = np.ascontiguousarray(data.read_mask(place.id)[..., place.layer])
+    truth = np.ascontiguousarray(scored_truth(data, place.id, runs[0].size)[..., place.layer])
     pictures, scores = [("image", shown), ("truth", mask_picture(shown, truth, TRUTH))], []
     for run in runs:
-        mask = np.ascontiguousarray(run.predict(place.id, fold_of[place.id])[..., place.layer])
+        mask = np.ascontiguousarray(run.predict(place.id)[..., place.layer])
         pictures.append((run.name, errors_picture(shown, mask, truth)))
         scores.append(f"{mask_dice(mask, truth):.3f}")
     name = several(data.classes, data.classes[place.layer])

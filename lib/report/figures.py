@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.base.files import write_bytes
 from lib.data.competition import TrainingData
-from lib.masks.metrics import THRESHOLDS, dice
+from lib.masks.metrics import THRESHOLDS, count_masks, dice
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.tuning.morphology_search import PostprocessResult
@@ -104,5 +104,4 @@ def _errors(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _mean_dice(masks: np.ndarray, truth: np.ndarray) -> float:
-    both, predicted, positives = ((planes.sum(axis=(0, 1), dtype=int)) for planes in (masks & truth, masks, truth))
-    return float(dice(both, predicted - both, positives - both).mean())
+    return float(dice(*count_masks(masks, truth)).mean())

@@ -19,8 +19,8 @@ from lib.data.competition import TestData
 from lib.data.sample_submission import SubmissionRow
 from lib.masks.objects import ObjectRule
 from lib.masks.rle import decode, decode_labels, encode, encode_labels
-from lib.masks.rules import Rule, apply_rules
-from lib.prediction.map_store import MapStore, resized
+from lib.masks.rules import Rule
+from lib.prediction.map_store import MapStore, scored_masks
 from lib.run.folder import RunFolder
 
 Rules = dict[str, Rule] | dict[str, ObjectRule]  # of each class; objects where submission.rows is instance
@@ -83,7 +83,7 @@ def _encoded_in_order(
     def found_in(image_id: str) -> np.ndarray:
         if image_id in data.unreadable:
             return nothing
-        return apply_rules(rules, resized(store.read(image_id), settings.submission.size))
+        return scored_masks(store, image_id, rules, settings.submission.size)
 
     waiting, turn = {}, 0
     for image_id, found in progress("submission", prefetched(found_in, numbers_of, ahead=4 * THREADS), len(numbers_of)):

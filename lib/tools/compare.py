@@ -3,7 +3,8 @@
     python -m lib.tools.compare runs/A runs/B [runs/C ...] [--out FOLDER]
 
 The first run is the baseline; each other run is compared with it on the out-of-fold maps, every image at the rule
-(threshold, and gate if any) that its run tuned on the other folds.
+(threshold, and gate if any) that its run tuned on the other folds, at the size that is submitted. So the scores are the
+nested ones of 03_oof_threshold.py.
 
 reads    runs/*/folds.csv, oof/, oof_counts.npz and the training images and masks
 writes   compare.json (differences with 95 % intervals), compare.csv (the scores of every image),
@@ -12,6 +13,7 @@ writes   compare.json (differences with 95 % intervals), compare.csv (the scores
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,97 +28,126 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
 from lib.data.folds import read_folds
-from lib.masks.metrics import Counts, dice, iou
+from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, planes
 from lib.masks.rules import Rule
-from lib.masks.statistics import bootstrap_interval
-from lib.prediction.map_store import MapStore
+from lib.masks.statistics import bootstrap_interval, influence
+from lib.prediction.map_store import MapStore, scored_masks, scored_truth
 from lib.report.comparison import write_comparison
+from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import require_thresholds
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
 BAND = 0.02  # width of a border band as a share of the diagonal, as in the paper
-SHOWN = 4  # images in the picture for either direction
-SHOWN_PIXELS = 320  # longest side of an image in the picture
-HIT, FALSE_ALARM, MISSED = (255, 255, 255), (213, 94, 0), (0, 114, 178)  # told apart by the colour-blind too
+EACH_WAY = 4  # images in the picture, of those that rise and of those that fall
 
 
 class FinishedRun(NamedTuple):
-    """A run whose out-of-fold maps are scored; `rules[fold]` are the rules of the classes tuned without that fold."""
+    """A run whose out-of-fold masks are scored; `rules[image_id]` are those of the classes tuned without its fold."""
 
     name: str
     maps: MapStore
-    rules: dict[int, list[Rule]]
+    rules: dict[str, dict[str, Rule]]
+    size: tuple[int, int] | None = None  # submission.size
 
-    def predict(self, image_id: str, fold: int) -> np.ndarray:
-        """Out-of-fold mask of an image, uint8 0/1 (height, width, classes)."""
-        maps = np.moveaxis(self.maps.read(image_id), -1, 0)
-        return np.stack([rule.apply(plane) for rule, plane in zip(self.rules[fold], maps, strict=True)], axis=-1)
+    @classmethod
+    def of_counts(cls, run: RunFolder, settings: Settings, counts: Counts, table: pd.DataFrame) -> "FinishedRun":
+        """The run with the rules that 03 tunes on these counts; `table` has the columns fold and group."""
+        result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+        rules = dict(zip(counts.ids.tolist(), result.nested_rules(), strict=True))
+        maps = MapStore(run.oof, tuple(counts.classes.tolist()))
+        return cls(run.root.resolve().name, maps, rules, settings.submission.size)
+
+    def predict(self, image_id: str) -> np.ndarray:
+        """Out-of-fold masks of an image, uint8 0/1 (height, width, classes)."""
+        return scored_masks(self.maps, image_id, self.rules[image_id], self.size)
 
 
 def compare(arguments: argparse.Namespace) -> None:
     opened = [open_run(root) for root in arguments.runs]
-    digest = require_comparable([run for run, _ in opened])
+    digest = require_comparable(opened)
     baseline, settings = opened[0]
-    data = open_training(settings.data)
+    data, metric = open_training(settings.data), Metric.of(settings.threshold)
     table = read_folds(baseline.folds, data, settings.folds.count)
-    runs = [finished_run(run, settings, data, table) for run, settings in opened]
-    scores = score_images(runs, data, table)
+    runs = [finished_run(run, settings, table) for run, settings in opened]
+    scores = score_images(runs, data, table, metric)
     out = arguments.out or baseline.root
 
     content = {"baseline": runs[0].name, "folds.csv": digest, "images": len(table), "against": {}}
     print(f"{len(table)} images in {table.group.nunique()} groups and {settings.folds.count} folds")
     for challenger, scored in zip(runs[1:], scores[1:], strict=True):
-        differences = describe(scores[0], scored, table, settings.threshold.bootstrap)
+        differences = describe(scores[0], scored, table, settings.threshold.bootstrap, measures_of(metric))
         content["against"][challenger.name] = differences
         print(f"\n{challenger.name} against {runs[0].name}\n{as_text(differences)}")
-        draw(out / f"compare_{challenger.name}.png", [runs[0], challenger], np.stack([scores[0], scored]), data, table)
+        dice = np.stack([scores[0], scored])[..., 0]
+        draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
     write_json(out / "compare.json", content)
-    write_text(out / "compare.csv", score_table(runs, scores, data, table).to_csv(index=False, float_format="%.6f"))
+    write_text(
+        out / "compare.csv",
+        score_table(runs, scores, data, table, measures_of(metric)).to_csv(index=False, float_format="%.6f"),
+    )
     write_comparison(out / "compare.html", content, runs, scores, data, table)
     print(f"\nwrote     {out}/compare.html, compare.json, compare.csv, compare_*.png")
 
 
-def require_comparable(runs: list[RunFolder]) -> str:
-    """The fingerprint of the runs' folds. Raises UserError unless all share it and have names of their own."""
-    if len(runs) < 2:
+def require_comparable(opened: list[tuple[RunFolder, Settings]]) -> str:
+    """The fingerprint of the runs' folds. Raises UserError unless all share it and the size, and differ in name."""
+    if len(opened) < 2:
         raise UserError("name at least two run folders to compare")
-    names = [run.root.resolve().name for run in runs]
+    names = [run.root.resolve().name for run, _ in opened]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"two of the runs are called {twice.pop()}; name different runs, or rename a run's folder")
-    for run in runs:
+    first, first_settings = opened[0]
+    for run, settings in opened:
         if not run.folds.is_file():
             raise UserError(f"{run.folds} does not exist; run 01_prepare_folds.py")
-        if sha256_of_file(run.folds) != sha256_of_file(runs[0].folds):
+        if sha256_of_file(run.folds) != sha256_of_file(first.folds):
             raise UserError(
-                f"{run.folds} differs from {runs[0].folds}: images would be scored by models that saw other images; "
+                f"{run.folds} differs from {first.folds}: images would be scored by models that saw other images; "
                 "train one of the runs on the folds of the other"
             )
-    return sha256_of_file(runs[0].folds)
+        if settings.submission.size != first_settings.submission.size:
+            raise UserError(
+                f"{run.root} is scored at another submission.size than {first.root} ({settings.submission.size} and "
+                f"{first_settings.submission.size}), so their scores cannot be compared; give both the same and run 03"
+            )
+    return sha256_of_file(first.folds)
 
 
-def finished_run(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> FinishedRun:
+def finished_run(run: RunFolder, settings: Settings, table: pd.DataFrame) -> FinishedRun:
     """A run with the rules tuned without each fold. Raises UserError unless 03 is done and its inputs are unchanged."""
     counts = Counts.load(run.oof_counts)
     require_thresholds(run, settings)
     if counts.ids.tolist() != table.id.tolist():
         remedy = f"run {run.command('03_oof_threshold')}"
         raise UserError(f"{run.oof_counts} does not hold the images of {run.folds}; {remedy}")
-    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
-    rules = {fold: [choice.fold_rules[fold] for choice in result.classes.values()] for fold in table.fold.unique()}
-    return FinishedRun(run.root.resolve().name, MapStore(run.oof, tuple(data.classes)), rules)
+    return FinishedRun.of_counts(run, settings, counts, table)
 
 
-def score_images(runs: list[FinishedRun], data: TrainingData, table: pd.DataFrame) -> np.ndarray:
-    """Scores float64 (runs, images, classes, measures), images in the order of the table; few are held at a time."""
+def measures_of(metric: Metric) -> tuple[str, ...]:
+    """What is compared: MEASURES, and the run's metric where it is none of them."""
+    return MEASURES if metric.name in MEASURES else (*MEASURES, str(metric))
 
-    def score(row: tuple[str, int]) -> np.ndarray:
-        truth = data.read_mask(row[0])
-        return np.stack([mask_scores(run.predict(*row), truth) for run in runs])
 
-    rows = list(zip(table.id, table.fold, strict=True))
-    return np.stack([scores for _, scores in prefetched(score, rows, ahead=2 * THREADS)], axis=1)
+def score_images(runs: list[FinishedRun], data: TrainingData, table: pd.DataFrame, metric: Metric) -> np.ndarray:
+    """Scores float64 (runs, images, classes, measures), images in the order of the table; few are held at a time.
+
+    For a metric that pools pixels the values are each image's `influence`, whose mean is the score.
+    """
+
+    def score(image_id: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        truth = scored_truth(data, image_id, runs[0].size)
+        masks = [run.predict(image_id) for run in runs]
+        terms = [np.stack(metric.terms(*count_masks(mask, truth))) for mask in masks]
+        return [mask_scores(mask, truth) for mask in masks], terms
+
+    scored = [pair for _, pair in prefetched(score, table.id, ahead=2 * THREADS)]
+    scores, terms = (np.stack(each, axis=1) for each in zip(*scored, strict=True))
+    if metric.name in MEASURES:
+        return scores
+    values = [influence(of_run[:, 0], of_run[:, 1]) if metric.pools else of_run[:, 0] for of_run in terms]
+    return np.concatenate([scores, np.stack(values)[..., None]], axis=3)
 
 
 def mask_scores(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -125,7 +156,7 @@ def mask_scores(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     boundary_iou is the IoU of the two border bands (Cheng et al., "Boundary IoU", CVPR 2021, arXiv 2103.16562); all
     three follow the empty rule of lib/masks/metrics.py.
     """
-    whole, band = confusion(mask, truth), confusion(border_band(mask), border_band(truth))
+    whole, band = count_masks(mask, truth), count_masks(border_band(mask), border_band(truth))
     return np.stack([dice(*whole), iou(*whole), iou(*band)], axis=-1)
 
 
@@ -140,20 +171,20 @@ def border_band(mask: np.ndarray) -> np.ndarray:
     return mask - inner.reshape(mask.shape)
 
 
-def confusion(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives, false positives and false negatives of each class, int64 (classes,)."""
-    tp = np.count_nonzero(mask & truth, axis=(0, 1))
-    return tp, np.count_nonzero(mask, axis=(0, 1)) - tp, np.count_nonzero(truth, axis=(0, 1)) - tp
-
-
-def describe(baseline: np.ndarray, challenger: np.ndarray, table: pd.DataFrame, repeats: int) -> dict:
+def describe(
+    baseline: np.ndarray,
+    challenger: np.ndarray,
+    table: pd.DataFrame,
+    repeats: int,
+    measures: Sequence[str] = MEASURES,
+) -> dict:
     """What the scores of two runs, (images, classes, measures), say about their difference, challenger - baseline.
 
     Scores are means over classes, then over images; the 95 % interval is a bootstrap of the paired differences that
     draws whole groups; an image counts as better or worse whatever the size of its difference.
     """
     content = {}
-    for number, measure in enumerate(MEASURES):
+    for number, measure in enumerate(measures):
         before, after = baseline[..., number].mean(axis=1), challenger[..., number].mean(axis=1)
         difference = after - before
         ones = np.ones((len(table), 1))
@@ -187,36 +218,45 @@ def as_text(differences: dict) -> str:
     return pd.DataFrame.from_dict(lines, orient="index").to_string()
 
 
-def score_table(runs: list[FinishedRun], scores: np.ndarray, data: TrainingData, table: pd.DataFrame) -> pd.DataFrame:
+def score_table(
+    runs: list[FinishedRun],
+    scores: np.ndarray,
+    data: TrainingData,
+    table: pd.DataFrame,
+    measures: Sequence[str] = MEASURES,
+) -> pd.DataFrame:
     """One row per run, class and image: id, fold, group, run, class and the measures."""
     images = table[["id", "fold", "group"]]
     parts = [
-        images.assign(run=run.name, **{"class": name}).join(pd.DataFrame(scored[:, index], columns=MEASURES))
+        images.assign(run=run.name, **{"class": name}).join(pd.DataFrame(scored[:, class_index], columns=measures))
         for run, scored in zip(runs, scores, strict=True)
-        for index, name in enumerate(data.classes)
+        for class_index, name in enumerate(data.classes)
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def draw(path: Path, runs: list[FinishedRun], scores: np.ndarray, data: TrainingData, table: pd.DataFrame) -> None:
-    """Draw image | truth | one run | the other, for the images where Dice rises or falls most."""
+def draw_differences(
+    path: Path, runs: list[FinishedRun], dice_scores: np.ndarray, data: TrainingData, table: pd.DataFrame
+) -> None:
+    """Draw image | truth | one run | the other, for the images whose Dice, (2, images, classes), differs most."""
     from matplotlib.figure import Figure
 
-    shown = most_different((scores[1] - scores[0])[..., 0])
-    figure = Figure(figsize=(9, 0.5 + 2.3 * len(shown)), layout="constrained")
-    figure.suptitle("Dice rises most, then falls most.  white: hit   orange: false alarm   blue: missed", fontsize=9)
-    for row, (image, layer) in enumerate(shown):
-        image_id, truth = table.id[image], data.read_mask(table.id[image])[..., layer]
-        masks = [run.predict(image_id, table.fold[image])[..., layer] for run in runs]
-        panels = {
-            f"{image_id}  {data.classes[layer]}": displayable(data.read_image(image_id)),
-            "truth": overlay(truth, truth),
-        }
-        for run, mask, dice_score in zip(runs, masks, scores[:, image, layer, 0], strict=True):
-            panels[f"{run.name}  {dice_score:.3f}"] = overlay(mask, truth)
-        for column, (title, panel) in enumerate(panels.items()):
-            axes = figure.add_subplot(len(shown), len(panels), row * len(panels) + column + 1)
-            axes.imshow(shrunk(panel), cmap="gray", vmin=0, vmax=255)
+    places = most_different(dice_scores[1] - dice_scores[0])
+    figure = Figure(figsize=(9, 0.5 + 2.3 * len(places)), layout="constrained")
+    figure.suptitle(
+        "Dice rises most, then falls most.  orange: false alarm   blue: missed   white: outline", fontsize=9
+    )
+    for row, (image, class_index) in enumerate(places):
+        image_id, scores = table.id[image], dice_scores[:, image, class_index]
+        shown = shown_image(data.open_image(image_id))
+        truth = planes(scored_truth(data, image_id, runs[0].size))[class_index]
+        panels = [(f"{image_id}  {data.classes[class_index]}", shown), ("truth", mask_picture(shown, truth, TRUTH))]
+        for run, score in zip(runs, scores, strict=True):
+            mask = planes(run.predict(image_id))[class_index]
+            panels.append((f"{run.name}  {score:.3f}", errors_picture(shown, mask, truth)))
+        for column, (title, picture) in enumerate(panels):
+            axes = figure.add_subplot(len(places), len(panels), row * len(panels) + column + 1)
+            axes.imshow(picture)
             axes.set_title(title, fontsize=8)
             axes.axis("off")
     with atomic_path(path) as temporary:
@@ -227,25 +267,8 @@ def most_different(difference: np.ndarray) -> list[tuple[int, int]]:
     """(image, class) of the largest rises, then of the largest falls; differences of 0 are left out."""
     order = np.argsort(-difference, axis=None, kind="stable")
     ranked = [tuple(map(int, np.unravel_index(index, difference.shape))) for index in order]
-    rises = [place for place in ranked[:SHOWN] if difference[place] > 0]
-    return rises + [place for place in ranked[::-1][:SHOWN] if difference[place] < 0]
-
-
-def overlay(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """RGB picture of where a mask is right and wrong."""
-    colours = np.array([(0, 0, 0), MISSED, FALSE_ALARM, HIT], np.uint8)
-    return colours[2 * mask + truth]
-
-
-def displayable(image: np.ndarray) -> np.ndarray:
-    """An image's first three channels, or its first one where there are fewer."""
-    return image[..., :3] if image.shape[2] >= 3 else image[..., 0]
-
-
-def shrunk(picture: np.ndarray) -> np.ndarray:
-    """The picture with its longest side at most SHOWN_PIXELS, so that large images do not pile up in the figure."""
-    factor = min(1.0, SHOWN_PIXELS / max(picture.shape[:2]))
-    return picture if factor == 1 else cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    rises = [place for place in ranked[:EACH_WAY] if difference[place] > 0]
+    return rises + [place for place in ranked[::-1][:EACH_WAY] if difference[place] < 0]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from lib.base.errors import UserError
 from lib.config.load import load_settings
 from lib.config.schema import RleSettings, Settings
 from lib.data.images import MAX_PIXELS
-from lib.data.tables import column, read_table
+from lib.data.rle_table import row_keys, sample_columns
+from lib.data.tables import Table, column, read_table
 from lib.masks.metrics import Metric, count_mask, pooled
 from lib.masks.objects import describe_score, match_objects, object_score
 from lib.masks.rle import decode_labels, decode_union, parse_runs
@@ -43,27 +44,42 @@ class SubmissionScore:
 
 
 def score_submission(submission: Path, solution: Path, settings: Settings) -> SubmissionScore:
-    """Compare two tables of run lengths, mask by mask; for dice_global the pixels of all masks are pooled.
+    """Compare two tables of run lengths, mask by mask; for dice_global the pixels of each class are pooled.
 
     Images are not opened: scores ask which pixels are common, and run lengths number them. Raises UserError when the
     tables are not about the same masks or hold something else than run lengths.
     """
-    columns = list(read_table(submission, "the submission"))
+    rows = read_table(submission, "the submission")
+    columns = list(rows)
     predicted, truth = _masks(submission, columns), _masks(solution, columns)
     if truth.keys() != predicted.keys():
         key = min(truth.keys() ^ predicted.keys())
         lacking, having = (submission, solution) if key in truth else (solution, submission)
         raise UserError(f"{lacking} has no row of the mask {', '.join(key)}, which {having} has")
     terms_of = _object_terms if settings.submission.rows == "instance" else _mask_terms
-    terms, empty = [], []
+    class_of = _class_of_masks(submission, rows, settings)
+    terms = defaultdict(list)  # by class: of each mask, and of an empty one
     for key, texts in truth.items():
         try:
-            terms.append(terms_of(predicted[key], texts, settings))
-            empty.append(terms_of([], texts, settings))
+            terms[class_of[key]].append([terms_of(masks, texts, settings) for masks in (predicted[key], [])])
         except UserError as error:
             raise UserError(f"{submission} or {solution}, mask of {', '.join(key)}: {error}") from None
-    scores = [float(pooled(*np.array(pairs, float).T)) for pairs in (terms, empty)]
-    return SubmissionScore(metric_name(settings), *scores, len(terms))
+    of_classes = [pooled(*np.moveaxis(np.array(masks, float), 2, 0)) for masks in terms.values()]
+    score, all_empty = np.mean(of_classes, axis=0)
+    return SubmissionScore(metric_name(settings), float(score), float(all_empty), len(truth))
+
+
+def _class_of_masks(path: Path, rows: Table, settings: Settings) -> dict[tuple[str, ...], int]:
+    """The class of each mask of a submission: scores are means over the classes, as in every stage."""
+    *names, _ = rows
+    keys = zip(*(rows[name] for name in names), strict=True)
+    if len(settings.data.classes) == 1:
+        return dict.fromkeys(keys, 0)
+    columns = sample_columns(settings.data, list(rows))
+    if "class" in rows and columns.class_name is None:  # what a submission without a sample is given
+        columns = columns._replace(class_name="class")
+    class_indices = (index for _, index in row_keys(rows, path, columns, settings.data.classes))
+    return dict(zip(keys, class_indices, strict=True))
 
 
 def metric_name(settings: Settings) -> str:

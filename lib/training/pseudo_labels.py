@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import TestData, TrainingData, open_test
-from lib.masks.metrics import count_mask, dice
+from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules
-from lib.prediction.map_store import MapStore
+from lib.prediction.map_store import MapStore, scored_map, scored_masks
 from lib.run.folder import open_run
 
 SHIFT = 51  # of 255
@@ -30,6 +31,7 @@ class PseudoLabels:
     data: TestData
     store: MapStore
     rules: dict[str, Rule]
+    size: tuple[int, int] | None  # (height, width) of the masks in the submission
     empty: dict[str, bool]  # of each confident image, whether its mask is empty
 
     @property
@@ -37,8 +39,13 @@ class PseudoLabels:
         return [PREFIX + image_id for image_id in self.empty]
 
     def read_mask(self, image_id: str) -> np.ndarray:
-        """Mask uint8 0/1 (height, width, classes) of a test image."""
-        return apply_rules(self.rules, self.store.read(image_id))
+        """Mask uint8 0/1 (height, width, classes) of a test image: the one submitted, at the image's own size."""
+        masks = scored_masks(self.store, image_id, self.rules, self.size)
+        if self.size is None:
+            return masks
+        height, width = self.data.image_size(image_id)
+        resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in planes(masks)]
+        return np.stack(resized, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -64,16 +71,22 @@ def read_pseudo_labels(root: Path, agreement: float) -> PseudoLabels:
     """The confident test images of the run at `root`, which has gone through 04. Raises UserError where none is."""
     run, settings = open_run(root)
     data, rules = open_test(settings.data), read_rules(run.threshold)
-    store = MapStore(run.test, tuple(data.classes))
+    if nothing_found := [name for name, rule in rules.items() if rule.is_empty]:
+        raise UserError(
+            f"{root} predicts no mask at all for {', '.join(nothing_found)} (see {run.threshold}), so there is nothing "
+            "to learn from its test images; leave train.pseudo_labels empty"
+        )
+    store, size = MapStore(run.test, tuple(data.classes)), settings.submission.size
+    judged = prefetched(lambda image_id: judge(scored_map(store, image_id, size), rules), data.ids, 2 * THREADS)
     sure = {}
-    for image_id, (agreed, is_empty) in prefetched(lambda id: judge(store.read(id), rules), data.ids, 2 * THREADS):
+    for image_id, (agreed, is_empty) in judged:
         if agreed >= agreement:
             sure[image_id] = is_empty
     if not sure:
         raise UserError(
             f"{root} is sure of none of its {len(data.ids)} test images; lower train.pseudo_agreement = {agreement}"
         )
-    return PseudoLabels(data, store, rules, sure)
+    return PseudoLabels(data, store, rules, size, sure)
 
 
 def judge(maps: np.ndarray, rules: dict[str, Rule]) -> tuple[float, bool]:
@@ -81,9 +94,8 @@ def judge(maps: np.ndarray, rules: dict[str, Rule]) -> tuple[float, bool]:
     empty at the thresholds themselves. With several classes the least sure one counts.
     """
     agreed = 1.0
-    for index, rule in enumerate(rules.values()):
-        layer = np.ascontiguousarray(maps[..., index])
+    for rule, plane in zip(rules.values(), planes(maps), strict=True):
         shifted = [min(max(rule.threshold + shift, 1), 255) for shift in (-SHIFT, SHIFT)]
-        wide, narrow = (replace(rule, threshold=threshold).apply(layer) for threshold in shifted)
+        wide, narrow = (replace(rule, threshold=threshold).apply(plane) for threshold in shifted)
         agreed = min(agreed, float(dice(*count_mask(wide, narrow))))
     return agreed, not apply_rules(rules, maps).any()

@@ -18,8 +18,8 @@ from lib.base.files import write_text
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import PostprocessSettings, ThresholdSettings
-from lib.masks.metrics import Counts, Metric, count_at_thresholds, count_mask, pooled
-from lib.masks.rules import Rule, planes
+from lib.masks.metrics import Counts, Metric, count_at_thresholds, count_mask, planes, pooled
+from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, influence
 from lib.tuning.morphology_candidates import GRID, Candidates
 from lib.tuning.score_table import ScoreTable

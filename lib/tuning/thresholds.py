@@ -119,6 +119,12 @@ class ThresholdResult:
         """Mean over the classes of a score: nested, in_sample, at_half or all_empty."""
         return float(np.mean([getattr(choice, field) for choice in self.classes.values()]))
 
+    def nested_rules(self) -> list[dict[str, Rule]]:
+        """For each image the rules of the classes that were tuned without its part."""
+        return [
+            {name: choice.fold_rules[part] for name, choice in self.classes.items()} for part in self.parts.tolist()
+        ]
+
     def to_dict(self) -> dict:
         """For threshold.json; `read_rules` of lib/masks/rules.py reads the rules back."""
         nested, in_sample = self.mean("nested"), self.mean("in_sample")

@@ -14,7 +14,7 @@ from lib.masks.objects import ObjectRule, Split
 from lib.masks.rle import decode, encode
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, resized
-from lib.submission.round_trip import rehearse, require_told, through_a_file
+from lib.submission.round_trip import require_reported, round_trip_score, through_a_file
 from lib.submission.write import _verify, write_submission
 
 SHAPE = (9, 14)
@@ -190,14 +190,14 @@ def test_the_rehearsal_gives_the_score_of_the_masks(tmp_path, metric):
             ious = np.array([c / u if u else 1.01 for c, u in zip(common, unions, strict=True)])
             limits = np.arange(10, 20) / 20
             scores.append(np.mean(np.minimum(ious, 1) if metric == "iou" else ious[:, None] > limits))
-    rehearsed = rehearse(stream, rules, settings)
-    assert rehearsed == pytest.approx(np.mean(scores), abs=1e-12)
-    require_told(rehearsed, rehearsed)
+    score = round_trip_score(stream, rules, settings)
+    assert score == pytest.approx(np.mean(scores), abs=1e-12)
+    require_reported(score, score)
     with pytest.raises(UserError, match="do not upload"):
-        require_told(rehearsed, rehearsed + 1e-4)
+        require_reported(score, score + 1e-4)
 
 
-def test_the_rehearsal_goes_through_run_lengths(tmp_path, monkeypatch):
+def test_the_round_trip_goes_through_run_lengths(tmp_path, monkeypatch):
     """A coder that loses the last pixel, as a popular snippet does, does not go unnoticed."""
     settings = settings_of(tmp_path)
     full = np.full((3, 4, 1), 255, np.uint8)
@@ -206,4 +206,4 @@ def test_the_rehearsal_goes_through_run_lengths(tmp_path, monkeypatch):
         "lib.submission.write.encode", lambda mask, convention: encode(mask.ravel()[:-1][None], convention)
     )
     with pytest.raises(UserError, match="training image 'a' do not come back"):
-        rehearse([("a", full, full // 255)], {"mask": Rule(128)}, settings)
+        round_trip_score([("a", full, full // 255)], {"mask": Rule(128)}, settings)

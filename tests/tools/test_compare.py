@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_bytes, write_json
+from lib.config.load import load_settings
 from lib.config.schema import DataSettings, FoldSettings, Settings, save_settings
 from lib.data.competition import open_training
 from lib.data.folds import assign_folds, image_table, write_folds
@@ -194,9 +195,11 @@ def test_most_different_rises_then_falls():
 def test_each_class_and_fold_has_its_rule(tmp_path):
     store = MapStore(tmp_path, ("cat", "dog"))
     store.write("x", np.full((4, 5, 2), 100, np.uint8))
-    run = FinishedRun("run", store, {0: [Rule(100), Rule(101)], 1: [Rule(101), Rule(100)]})
-    assert run.predict("x", 0).mean(axis=(0, 1)).tolist() == [1, 0]
-    assert run.predict("x", 1).mean(axis=(0, 1)).tolist() == [0, 1]
+    store.write("y", store.read("x"))
+    rules = [{"cat": Rule(100), "dog": Rule(101)}, {"cat": Rule(101), "dog": Rule(100)}]
+    run = FinishedRun("run", store, dict(zip("xy", rules, strict=True)))
+    assert run.predict("x").mean(axis=(0, 1)).tolist() == [1, 0]
+    assert run.predict("y").mean(axis=(0, 1)).tolist() == [0, 1]
 
 
 def test_score_table_has_a_row_for_each_run_class_and_image():
@@ -208,3 +211,11 @@ def test_score_table_has_a_row_for_each_run_class_and_image():
     assert len(rows) == 12
     assert rows.loc[("b", "dog", "y"), ["dice", "iou", "boundary_iou"]].tolist() == scores[1, 1, 1].tolist()
     assert rows.loc[("b", "dog", "y"), "fold"] == 1
+
+
+def test_runs_scored_at_different_sizes_are_refused(two_runs, tmp_path):
+    poor, good = two_runs
+    settings = load_settings(good / "config.yaml", ["submission.size=[24, 32]"])
+    save_settings(settings, good / "config.yaml")
+    with pytest.raises(UserError, match=r"good is scored at another submission.size than .*poor"):
+        compared(poor, good, out=tmp_path)

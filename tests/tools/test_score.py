@@ -94,3 +94,15 @@ def test_objects_are_scored_as_objects(tmp_path, metric, expected):
     overlapping = write(tmp_path / "submission.csv", [("a", "1 3"), ("a", "3 4"), ("b", "")])
     with pytest.raises(UserError, match="mask of a: objects 1 and 2 overlap"):
         score_submission(overlapping, truth, settings)
+
+
+@pytest.mark.parametrize("columns", [("id", "class", "rle"), ("id_class", "rle")])
+def test_the_score_is_the_mean_over_the_classes(tmp_path, columns):
+    """Pixels of one class are not pooled with those of another: (2 * 2 / 6 + 2 * 10 / 20) / 2, not 24 / 26."""
+    settings = Settings(
+        name="x", data=DataSettings(classes=["x", "y"]), threshold=ThresholdSettings(metric="dice_global")
+    )
+    keys = [("a", "x"), ("a", "y")] if len(columns) == 3 else [("a_x",), ("a_y",)]
+    truth = write(tmp_path / "solution.csv", [(*keys[0], "1 4"), (*keys[1], "1 10")], columns)
+    predicted = write(tmp_path / "submission.csv", [(*keys[0], "1 2"), (*keys[1], "1 10")], columns)
+    assert score_submission(predicted, truth, settings).score == pytest.approx((4 / 6 + 1) / 2)
