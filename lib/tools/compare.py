@@ -35,7 +35,7 @@ from lib.prediction.map_store import MapStore, scored_masks, scored_truth
 from lib.report.comparison import write_comparison
 from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import require_thresholds
+from lib.run.provenance import require_thresholds, trained_folds
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
@@ -70,12 +70,13 @@ def compare(arguments: argparse.Namespace) -> None:
     baseline, settings = opened[0]
     data, metric = open_training(settings.data), Metric.of(settings.threshold)
     table = read_folds(baseline.folds, data, settings.folds.count)
+    table = table[table.fold.isin(trained_folds(baseline, settings))].reset_index(drop=True)
     runs = [finished_run(run, settings, table) for run, settings in opened]
     scores = score_images(runs, data, table, metric)
     out = arguments.out or baseline.root
 
     content = {"baseline": runs[0].name, "folds.csv": digest, "images": len(table), "against": {}}
-    print(f"{len(table)} images in {table.group.nunique()} groups and {settings.folds.count} folds")
+    print(f"{len(table)} images in {table.group.nunique()} groups and {table.fold.nunique()} folds")
     for challenger, scored in zip(runs[1:], scores[1:], strict=True):
         differences = describe(scores[0], scored, table, settings.threshold.bootstrap, measures_of(metric))
         content["against"][challenger.name] = differences
@@ -121,7 +122,7 @@ def finished_run(run: RunFolder, settings: Settings, table: pd.DataFrame) -> Fin
     require_thresholds(run, settings)
     if counts.ids.tolist() != table.id.tolist():
         remedy = f"run {run.command('03_oof_threshold')}"
-        raise UserError(f"{run.oof_counts} does not hold the images of {run.folds}; {remedy}")
+        raise UserError(f"{run.oof_counts} does not hold the images of the folds trained; {remedy}")
     return FinishedRun.of_counts(run, settings, counts, table)
 
 

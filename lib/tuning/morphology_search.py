@@ -26,7 +26,7 @@ from lib.tuning.score_table import ScoreTable
 from lib.tuning.step_selection import SelectedRules, StepSelection
 from lib.tuning.thresholds import ClassChoice, choose_thresholds
 
-SEARCHED = 3000  # images: 240 MB of counts, of one class at a time
+SEARCHED = 2000  # images: 160 MB of counts, of one class at a time
 SCORES = ("nested", "in_sample", "gap")
 
 Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth; both uint8 (height, width, classes)
