@@ -28,7 +28,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.run.lock import lock_run
     from lib.run.provenance import require_maps, require_thresholds, submission_inputs, trained_folds
     from lib.run.record import StageRecord
-    from lib.submission.write import new_submissions
+    from lib.submission.outputs import new_submissions
 
     lock_run(run)
     record = StageRecord(run, "05_postprocess")
@@ -45,8 +45,8 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
 
     thresholds = read_rules(run.threshold)
     result, objects, rules = choose(run, settings, training, table, oof)
-    submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext(0)
-    with submissions as rows:  # they take their places at the end of the block
+    submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext()
+    with submissions as submission:  # they take their places at the end of the block
         record.begin(settings)
         write_json(run.postprocess, result.to_dict())
         result.write_gains(run.postprocess.with_suffix(".csv"))
@@ -59,9 +59,10 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     if not has_test:
         print("no test images (data.test_images), so there is nothing to submit")
         return StageSummary([run.postprocess, run.report], f"look at {run.report}", seconds, read_json(run.postprocess))
-    print(f"{run.submission}: {rows} rows, columns and order of the sample, every mask decoded again and the same")
-    written = [run.postprocess, run.report, run.submission]
-    return StageSummary(written, f"upload {run.submission}", seconds, read_json(run.postprocess))
+    upload = submission.paths[0]
+    print(f"{upload}: {submission.description}")
+    written = [run.postprocess, run.report, *submission.paths]
+    return StageSummary(written, f"upload {upload}", seconds, read_json(run.postprocess))
 
 
 def choose(run, settings, training, table, oof) -> tuple:

@@ -3,6 +3,7 @@
 The check is lib/config/schema.py's, whose pydantic takes three times as long to import as Python takes to start.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from lib.base.errors import UserError
 
 if TYPE_CHECKING:
     from lib.config.schema import Settings
+
+
+TEMPLATE = re.compile(r"\{[A-Za-z_]\w*\}")  # {id} is YAML, too: a mapping
 
 
 def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
@@ -50,7 +54,7 @@ def with_overrides(content: dict, overrides: list[str]) -> dict:
         if not equals or not dotted:
             raise UserError(f"'{override}' is not a setting; write section.key=value, such as train.epochs=20")
         try:
-            value = yaml.safe_load(text)
+            value = text if TEMPLATE.match(text) else yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"the value in '{override}' is not valid YAML") from None
         *sections, key = dotted.split(".")

@@ -6,6 +6,7 @@ file. An unknown key or a wrong value is a UserError that names the key and, whe
 
 import difflib
 import os
+import re
 import reprlib
 from functools import reduce
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from lib.base.errors import UserError
 from lib.base.files import write_text
 from lib.config.loss_terms import parse_terms
-from lib.config.mask_settings import MaskSettings
+from lib.config.mask_settings import MaskSettings, PixelValue
 from lib.config.section import (
     BelowOne,
     NonNegativeFloat,
@@ -157,11 +158,32 @@ class DataSettings(Section):
         return value_range
 
 
+FORMATS = ("csv", "png", "tif", "coco", "coco_results")
+
+
 class SubmissionSettings(Section):
     """What is uploaded. Columns, ids and their order come from data.sample_submission, run lengths from data.rle."""
 
+    format: str = "csv"  # csv | png | tif | coco | coco_results | FILE.py:FUNCTION, see docs/notebook.md
     rows: Literal["mask", "instance"] = "mask"  # one row per image (and class), or one per connected object
+    text: Literal["plain", "json"] = "plain"  # of run lengths: 12 3, or [12, 3] with all objects of an image in one row
+    pixels: list[PixelValue] | None = None  # of png and tif: value or colour of each class; default: as data.classes
     size: tuple[PositiveInt, PositiveInt] | None = None  # height and width of the masks; default: each image's own
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, format: str) -> str:
+        if format not in FORMATS and not re.fullmatch(r".+\.py:[A-Za-z_]\w*", format):
+            raise ValueError(f"must be one of {', '.join(FORMATS)}, or FILE.py:FUNCTION")
+        return format
+
+    @model_validator(mode="after")
+    def _pixels_are_of_one_kind(self) -> "SubmissionSettings":
+        if self.pixels and len({type(value) for value in self.pixels}) > 1:
+            raise ValueError("pixels must be values or colours, not both")
+        if any(isinstance(value, int) and not 0 <= value <= 255 for value in self.pixels or ()):
+            raise ValueError("pixels must be from 0 to 255")
+        return self
 
     @model_validator(mode="after")
     def _objects_keep_their_size(self) -> "SubmissionSettings":
@@ -377,6 +399,13 @@ class Settings(Section):
     postprocess: PostprocessSettings = Field(default_factory=PostprocessSettings)
     objects: ObjectSettings = Field(default_factory=ObjectSettings)
     submission: SubmissionSettings = Field(default_factory=SubmissionSettings)
+
+    @model_validator(mode="after")
+    def _each_class_has_its_pixels(self) -> "Settings":
+        pixels, classes = self.submission.pixels, self.data.classes
+        if pixels and len(pixels) != len(classes):
+            raise ValueError(f"submission.pixels has {len(pixels)} values for {len(classes)} classes")
+        return self
 
 
 def check_settings(content: dict, source: Path) -> Settings:

@@ -11,11 +11,14 @@ partner, so nothing needs to be assigned.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from lib.base.errors import UserError
+from lib.base.files import read_json
 from lib.config.schema import ObjectSettings
 from lib.masks.metrics import LIMITS, exceeded_limits, f_beta, iou
 from lib.masks.morphology import components
@@ -96,8 +99,13 @@ class ObjectRule:
         return f"{self.mask}, {self.split}{dropped}"
 
     def to_dict(self) -> dict:
-        """For JSON."""
+        """For JSON; `from_dict` reads it back."""
         return {"name": str(self), "mask": self.mask.to_dict(), "split": vars(self.split), "min_area": self.min_area}
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "ObjectRule":
+        """What `to_dict` gave."""
+        return cls(Rule.from_dict(content["mask"]), Split(**content["split"]), content["min_area"])
 
 
 class Matches(NamedTuple):
@@ -136,3 +144,11 @@ def object_score(matches: Matches, settings: ObjectSettings, min_area: int = 0) 
 def describe_score(settings: ObjectSettings) -> str:
     """The name of the object score."""
     return "object AP" if settings.metric == "ap" else f"object F{settings.beta:g}"
+
+
+def read_object_rules(path: Path) -> dict[str, ObjectRule]:
+    """The rule of each class from an objects.json. Raises UserError when it is not one."""
+    try:
+        return {name: ObjectRule.from_dict(choice["rule"]) for name, choice in read_json(path)["classes"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} holds no rules of objects; remove it and run 05_postprocess.py again") from None

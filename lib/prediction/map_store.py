@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +20,12 @@ from lib.masks.rules import Rule, apply_rules
 from lib.run.folder import RunFolder
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+class MapReader(Protocol):
+    """What maps are read from, such as a MapStore."""
+
+    def read(self, image_id: str) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ def read_pairs(
     return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
 
 
-def scored_map(store: MapStore, image_id: str, size: tuple[int, int] | None) -> np.ndarray:
+def scored_map(store: MapReader, image_id: str, size: tuple[int, int] | None) -> np.ndarray:
     """An image's maps uint8 (height, width, classes) at the size (height, width) of the submission, if it has one."""
     return resized(store.read(image_id), size)
 
@@ -118,7 +125,7 @@ def scored_truth(data: TrainingData, image_id: str, size: tuple[int, int] | None
 
 
 def scored_masks(
-    store: MapStore, image_id: str, rules: Mapping[str, Rule | ObjectRule], size: tuple[int, int] | None
+    store: MapReader, image_id: str, rules: Mapping[str, Rule | ObjectRule], size: tuple[int, int] | None
 ) -> np.ndarray:
     """An image's masks uint8 0/1, or objects int32, (height, width, classes): what is submitted and scored.
 

@@ -21,6 +21,10 @@ FLIPS = {"none": [()], "hflip": [(), (3,)], "flips": [(), (3,), (2,), (2, 3)], "
 MAX_BATCH_PIXELS = 1 << 22  # a batch of larger images is smaller, so that memory is bounded by this and not by the data
 
 
+class OutOfMemory(UserError):
+    """The memory does not hold one image, or one window of it."""
+
+
 class ImageSource(Protocol):
     """What images are read from, such as TrainingData and TestData."""
 
@@ -68,8 +72,8 @@ class Predictor:
     def predict_batch(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (batch, height, width, channels) to float32 probabilities (batch, height, width, classes).
 
-        Where the memory does not hold a batch, this and all later ones are halved until it does. Raises UserError
-        where it does not hold one image.
+        Where the memory does not hold a batch, this and all later ones are halved until it does. Raises
+        OutOfMemory where it does not hold one image.
         """
         size = min(self.batch_size, len(images))
         try:
@@ -80,7 +84,7 @@ class Predictor:
                 raise
             if size == 1:
                 shape = " x ".join(map(str, images.shape[1:3]))
-                raise UserError(
+                raise OutOfMemory(
                     f"out of memory: one image of {shape} pixels is too large for this machine; lower infer.window"
                 ) from None
         self.batch_size = size // 2  # here, where what the failed batch held is free again

@@ -28,7 +28,7 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
             cards.insert(0, objects_card(run))
     elif not settings.ensemble.members:
         cards += training_cards(run, settings)
-    if "05" in done:
+    if "05" in done and settings.submission.format == "csv" and run.submission.is_file():
         with run.submission.open() as file:
             rows = sum(1 for _ in file) - 1
         cards.append(

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from lib.data.lazy_tif import Slide
+from lib.masks.drawing import outlined, tinted
 
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
 QUALITIES = (78, 60, 40, 20)  # of JPEG; the first that is small enough
@@ -76,16 +77,3 @@ def errors_picture(shown: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np
     for wrong, colour in ((mask & ~truth & 1, FALSE_ALARM), (truth & ~mask & 1, MISSED)):
         picture = outlined(tinted(picture, wrong, colour, 0.65), wrong, colour)
     return picture
-
-
-def tinted(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], share: float) -> np.ndarray:
-    """A copy with `share` of a colour over the mask."""
-    mixed = picture.copy()
-    mixed[mask > 0] = (1 - share) * picture[mask > 0] + share * np.array(colour)
-    return mixed
-
-
-def outlined(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """A copy with the mask's outline, one pixel wide and inside it."""
-    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(picture.copy(), contours, -1, colour, 1)

@@ -9,9 +9,14 @@ from lib.run.folder import RunFolder, open_run
 def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
     """The runs of an ensemble. Raises UserError when one is no run, or an ensemble itself."""
     members = [open_run(path) for path in settings.ensemble.members]
+    require_no_ensemble(members)
+    return members
+
+
+def require_no_ensemble(members: list[tuple[RunFolder, Settings]]) -> None:
+    """Raise UserError where a member is an ensemble itself."""
     if nested := [member.root for member, own in members if own.ensemble.members]:
         raise UserError(f"{nested[0]} is an ensemble itself; name its members instead (ensemble.members)")
-    return members
 
 
 def adopt_folds(run: RunFolder, settings: Settings) -> Settings:

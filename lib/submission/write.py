@@ -4,7 +4,6 @@ import csv
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby, zip_longest
 from pathlib import Path
 
@@ -20,34 +19,13 @@ from lib.data.sample_submission import SubmissionRow
 from lib.masks.objects import ObjectRule
 from lib.masks.rle import decode, decode_labels, encode, encode_labels
 from lib.masks.rules import Rule
-from lib.prediction.map_store import MapStore, scored_masks
-from lib.run.folder import RunFolder
+from lib.prediction.map_store import MapReader, scored_masks
 
 Rules = dict[str, Rule] | dict[str, ObjectRule]  # of each class; objects where submission.rows is instance
 Check = tuple[int, int, int]  # height, width and checksum of a mask
 
 
-@contextmanager
-def new_submissions(
-    run: RunFolder,
-    data: TestData,
-    store: MapStore,
-    thresholds: dict[str, Rule],
-    rules: Rules,
-    settings: Settings,
-) -> Iterator[int]:
-    """Write both submissions of a run under temporary names and yield the number of rows.
-
-    They take the places of the old ones when the block ends well. Raises UserError as `write_submission` does.
-    """
-    with_objects = settings.submission.rows == "instance"
-    unprocessed = {name: ObjectRule(rule) for name, rule in thresholds.items()} if with_objects else thresholds
-    with atomic_path(run.unprocessed) as first, atomic_path(run.submission) as second:
-        write_submission(first, data, store, unprocessed, settings)
-        yield write_submission(second, data, store, rules, settings)
-
-
-def write_submission(path: Path, data: TestData, store: MapStore, rules: Rules, settings: Settings) -> int:
+def write_submission(path: Path, data: TestData, store: MapReader, rules: Rules, settings: Settings) -> int:
     """Write the submission and read it back; return the number of rows.
 
     The file appears only when its columns, ids and their order are the sample's, and the run lengths of every mask are
@@ -68,7 +46,7 @@ def write_submission(path: Path, data: TestData, store: MapStore, rules: Rules, 
 
 
 def _encoded_in_order(
-    data: TestData, store: MapStore, rules: Rules, settings: Settings
+    data: TestData, store: MapReader, rules: Rules, settings: Settings
 ) -> Iterator[tuple[list[str], Check]]:
     """Run lengths and checksum of each of data.rows.
 
@@ -96,18 +74,29 @@ def _encoded_in_order(
 
 
 def encode_rows(layer: np.ndarray, settings: Settings) -> list[str]:
-    """Run lengths of a mask uint8 0/1 as one text, or of a label image int32 as one text an object (one if empty)."""
-    if settings.submission.rows == "mask":
-        return [encode(layer, settings.data.rle)]
-    return list(encode_labels(layer, settings.data.rle).values()) or [settings.data.rle.empty]
+    """Run lengths of a mask uint8 0/1 as one text, or of a label image int32 as one text an object (one if empty).
+
+    With submission.text = json each is a list, [12, 3], and the objects of a label image are one text, joined by `;`.
+    """
+    rle, submission = settings.data.rle, settings.submission
+    if submission.rows == "mask":
+        texts = [text] if (text := encode(layer, rle)) != rle.empty else []
+    else:
+        texts = list(encode_labels(layer, rle).values())
+    if submission.text == "json":
+        texts = [";".join(f"[{text.replace(' ', ', ')}]" for text in texts)] if texts else []
+    return texts or [rle.empty]
 
 
 def decode_rows(texts: list[str], shape: tuple[int, int], settings: Settings) -> np.ndarray:
     """What `encode_rows` encoded. Raises UserError for runs out of order, outside the image, or sharing a pixel."""
-    if settings.submission.rows == "mask":
-        (text,) = texts
-        return decode(text, shape, settings.data.rle, disjoint=True)
-    return decode_labels([text for text in texts if text != settings.data.rle.empty], shape, settings.data.rle)
+    rle, submission = settings.data.rle, settings.submission
+    texts = [text for text in texts if text != rle.empty]
+    if submission.text == "json":
+        texts = [part.strip("[]").replace(",", "") for text in texts for part in text.split(";")]
+    if submission.rows == "mask":
+        return decode(*(texts or [""]), shape, rle, disjoint=True)
+    return decode_labels(texts, shape, rle)
 
 
 def with_texts(row: SubmissionRow, texts: list[str], rle_column: int) -> Iterator[list[str]]:

@@ -1,0 +1,17 @@
+"""Drawing masks onto pictures, uint8 RGB (height, width, 3)."""
+
+import cv2
+import numpy as np
+
+
+def tinted(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], share: float) -> np.ndarray:
+    """A copy with `share` of a colour over the mask."""
+    mixed = picture.copy()
+    mixed[mask > 0] = (1 - share) * picture[mask > 0] + share * np.array(colour)
+    return mixed
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A copy with the mask's outline, one pixel wide and inside it."""
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(picture.copy(), contours, -1, colour, 1)

@@ -1,0 +1,194 @@
+"""Other images through a finished run: each is predicted once, and its map kept under what it was made from.
+
+A map's file is named by the SHA-256 of the models, of the way of predicting and of the image's own bytes. So a map is
+never taken over for another image of the same id, an interrupted command goes on where it was, and nothing is deleted.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.distributed import own_share, wait_for_all
+from lib.base.files import sha256_of_file, sha256_of_json
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.data.competition import Images, TestData
+from lib.masks.rules import apply_rules
+from lib.model.device import best_device, resolve_precision
+from lib.prediction.ensemble import average
+from lib.prediction.map_store import MapStore, resized
+from lib.prediction.predictor import OutOfMemory, Predictor
+from lib.prediction.run_maps import build_predictor
+from lib.submission.finished import FinishedRun, Member
+from lib.submission.time_budget import Level, TimeBudget
+from lib.submission.write import encode_rows
+
+PART_PIXELS = 1 << 24  # of maps, all classes, that are predicted before they are written
+TIMED_PIXELS = 1 << 22  # so many where time is limited: how often views and folds are chosen anew
+SMALLEST_WINDOW = 256
+PLACES = {"root", "train_images", "train_masks", "test_images", "sample_submission"}  # of data; they change no pixel
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The maps of test images by id, all 0 for an image that has none."""
+
+    store: MapStore
+    names: dict[str, str]  # of the images' maps in the store
+    sizes: dict[str, tuple[int, int]]  # height, width
+
+    def read(self, image_id: str) -> np.ndarray:
+        """The map uint8 (height, width, classes) of an image."""
+        if image_id in self.names:
+            return self.store.read(self.names[image_id])
+        return np.zeros((*self.sizes[image_id], len(self.store.classes)), np.uint8)
+
+
+class MemberPredictor:
+    """Predicts with one member of a finished run; its networks are loaded once."""
+
+    def __init__(self, member: Member, classes: list[str]) -> None:
+        self.infer = member.settings.infer
+        self.whole = build_predictor(member.run, member.settings, classes, member.folds)
+
+    def maps(self, images: Images, ids: list[str], level: Level) -> dict[str, np.ndarray]:
+        """The maps of some images by id. What is too large for the memory is cut into smaller windows, and so is all
+        that follows. Raises UserError where not even the smallest window fits.
+        """
+        found = {}
+        while missing := [image_id for image_id in ids if image_id not in found]:
+            infer = self.infer.model_copy(update={"tta": level.tta(self.infer.tta)})
+            networks = self.whole.networks[: level.count(len(self.whole.networks))]
+            predictor = Predictor(networks, infer, self.whole.device, self.whole.precision)
+            try:
+                found.update(predictor.predict(images, missing))
+            except OutOfMemory:
+                if self.infer.window == SMALLEST_WINDOW:
+                    raise
+                window = max(SMALLEST_WINDOW, self.infer.window // 512 * 256)
+                print(f"out of memory: from here on in windows of {window} pixels", flush=True)
+                self.infer = self.infer.model_copy(update={"window": window})
+            self.infer = self.infer.model_copy(update={"batch_size": predictor.batch_size})
+        return found
+
+
+def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: float | None, started: float) -> Maps:
+    """Predict the test images into `folder`, and return their maps; what is there already is kept.
+
+    With `hours`, which count from `started` on the monotonic clock, views and folds are dropped as TimeBudget says.
+    Several processes share out the images, and all of them return when all is done.
+    """
+    store, sizes = MapStore(folder, tuple(data.classes)), {id: data.image_size(id) for id in data.ids}
+    members = [(member.settings.infer.tta, len(member.folds)) for member in finished.members]
+    budget = TimeBudget(hours and 3600 * hours, members, started, time.monotonic)
+    names = map_names(finished, data, budget.levels)
+    missing = own_share([id for id in data.ids if not _name_in(store, names[id])])
+    if len(missing) < len(own_share(data.ids)):
+        print(f"{len(own_share(data.ids)) - len(missing)} maps of these images are there already", flush=True)
+    _predict_missing(finished, data, missing, sizes, names, store, budget)
+    wait_for_all()
+    there = {id: name for id in data.ids if (name := _name_in(store, names[id]))}
+    return Maps(store, there, sizes)
+
+
+def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dict[str, dict[Level, str]]:
+    """By id the name of the image's map at each level."""
+    made_by = {level: sha256_of_json(_made_by(finished, level)) for level in levels}
+
+    def names(image_id: str) -> dict[Level, str]:
+        content = "".join(sha256_of_file(Path(path)) for path in data.files[image_id])
+        return {level: hashlib.sha256((made_by[level] + content).encode()).hexdigest() for level in levels}
+
+    return dict(prefetched(names, data.ids, ahead=4 * THREADS))
+
+
+def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
+    """What maps depend on beside the image, of each member."""
+    return [
+        {
+            "weights": hashes[: level.count(len(hashes))],
+            "infer": member.settings.infer.model_dump(exclude={"batch_size"}) | {"tta": level.tta(tta)},
+            "data": member.settings.data.model_dump(mode="json", exclude=PLACES),
+            "precision": resolve_precision(member.settings.train.precision, best_device()),
+            "weight": member.weight,
+        }
+        for member, hashes in zip(finished.members, finished.weight_hashes, strict=True)
+        for tta in [member.settings.infer.tta]
+    ]
+
+
+def _predict_missing(
+    finished: FinishedRun,
+    data: TestData,
+    missing: list[str],
+    sizes: dict[str, tuple[int, int]],
+    names: dict[str, dict[Level, str]],
+    store: MapStore,
+    budget: TimeBudget,
+) -> None:
+    """Predict images part by part, each at the level for which there is time."""
+    predictors = [MemberPredictor(member, data.classes) for member in finished.members] if missing else []
+    sources = [Images(member.settings.data, data.files) for member in finished.members]
+    weights = [member.weight for member in finished.members]
+    pixels = {id: height * width for id, (height, width) in sizes.items()}
+    budget.pixels, budget.all_pixels = sum(pixels[id] for id in missing), sum(pixels.values())
+    largest = PART_PIXELS if budget.seconds is None else TIMED_PIXELS
+    last = budget.levels[0]
+    with progress("maps", total=len(missing)) as bar:
+        for part in _parts(missing, pixels, largest // len(data.classes)):
+            began, level = time.monotonic(), budget.level()
+            if level is None:
+                return
+            if level != last:
+                bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, from here on {level}")
+            found = [one.maps(source, part, level) for one, source in zip(predictors, sources, strict=True)]
+            _write_averages(found, weights, {id: names[id][level] for id in part}, store)
+            budget.spent(sum(pixels[id] for id in part), level, time.monotonic() - began)
+            if budget.seconds is not None and not budget.writing:
+                budget.writing = _seconds_of_writing(finished, found[0][part[0]])
+            last = level
+            bar.update(len(part))
+
+
+def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[list[str]]:
+    """The ids in order, in parts of at most `largest` pixels or of one image."""
+    part, total = [], 0
+    for image_id in ids:
+        if part and total + pixels[image_id] > largest:
+            yield part
+            part, total = [], 0
+        part.append(image_id)
+        total += pixels[image_id]
+    if part:
+        yield part
+
+
+def _write_averages(
+    found: list[dict[str, np.ndarray]], weights: list[float], names: dict[str, str], store: MapStore
+) -> None:
+    """Write the weighted averages of the members' maps."""
+
+    def write(image_id: str) -> None:
+        maps = [of_member[image_id] for of_member in found]
+        store.write(names[image_id], maps[0] if len(maps) == 1 else average(maps, weights))
+
+    for _ in prefetched(write, names, ahead=THREADS):
+        pass
+
+
+def _seconds_of_writing(finished: FinishedRun, maps: np.ndarray) -> float:
+    """What masks and run lengths take, a pixel, as one thread measures it."""
+    began = time.monotonic()
+    masks = apply_rules(finished.rules, resized(maps, finished.settings.submission.size))
+    for class_index in range(masks.shape[2]):
+        encode_rows(np.ascontiguousarray(masks[..., class_index]), finished.settings)
+    return (time.monotonic() - began) / (maps.shape[0] * maps.shape[1])
+
+
+def _name_in(store: MapStore, names: dict[Level, str]) -> str | None:
+    """The name at the highest level of which there is a map."""
+    return next((name for name in names.values() if store.has(name)), None)

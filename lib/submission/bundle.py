@@ -1,0 +1,242 @@
+"""A finished run as one folder that predicts anywhere: what a Kaggle data set or a colleague needs, and nothing else.
+
+    config.yaml, threshold.json, postprocess.json ...   as in the run
+    fold_K/model.safetensors                            of the folds exported; of an ensemble below members/N/
+    lib/, apply.py                                      the code that prediction needs
+    wheels/                                             if asked: packages that the Kaggle image lacks
+    notebook.ipynb                                      finds its inputs and predicts them
+    manifest.json                                       versions, how the weights are stored, SHA-256 of each file
+
+Weights are stored as float16 where that changes hardly any mask: measured on out-of-fold images, each by the model that
+has not seen it, or taken on trust where the caller says so.
+"""
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save
+
+import lib
+from lib.base.errors import UserError
+from lib.base.files import sha256_of_file, write_bytes, write_json, write_text
+from lib.config.schema import EnsembleSettings, Settings, save_settings
+from lib.data.competition import Images, TrainingData, open_training
+from lib.masks.rules import apply_rules
+from lib.model.encoder_weights import read_tensors
+from lib.run.folder import RunFolder
+from lib.submission.apply import MemberPredictor
+from lib.submission.finished import MANIFEST, FinishedRun, Member
+from lib.submission.notebook import write_notebook
+from lib.submission.time_budget import Level
+
+ROOMS = (
+    "base",
+    "config",
+    "run",
+    "masks",
+    "model",
+    "data",
+    "prediction",
+    "submission",
+)  # of lib/, that prediction needs
+PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
+LACKING = "segmentation-models-pytorch"  # the one package of these that the Kaggle image is without
+CHECKED = 8  # images of each fold that float16 is measured on
+SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
+SCRIPT = '''"""Predict with this bundle: python apply.py --out FOLDER data.root=FOLDER; --help says more."""
+
+from pathlib import Path
+
+from lib.tools.apply import main
+
+main(Path(__file__).resolve().parent)
+'''
+
+
+@dataclass(frozen=True)
+class Float16Check:
+    """How much the masks of out-of-fold images change when weights are rounded to float16."""
+
+    images: int
+    changed: int  # pixels
+    mask: int  # pixels that are mask with either
+
+    @property
+    def share(self) -> float:
+        return self.changed / max(self.mask, 1)
+
+    def __str__(self) -> str:
+        return f"float16 changes {self.changed:,} of {self.mask:,} mask pixels of {self.images} out-of-fold images"
+
+
+def write_bundle(finished: FinishedRun, folder: Path, as_float16: bool, wheels: bool) -> int:
+    """Write the bundle, in place of an older one if there is one; return its size in bytes.
+
+    Raises UserError where the wheels cannot be fetched, or as `require_free` does.
+    """
+    require_free(folder)
+    with _replaced(folder) as new:
+        _write_runs(finished, new, as_float16)
+        _copy_code(new)
+        if wheels:
+            _download(new / "wheels")
+        write_notebook(new / "notebook.ipynb", finished.settings)
+        files = sorted(path for path in new.rglob("*") if path.is_file())
+        write_json(
+            new / MANIFEST,
+            {
+                "run": finished.settings.name,
+                "folds": [list(member.folds) for member in finished.members],
+                "weights": "float16" if as_float16 else "float32",
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "versions": versions(),
+                "files": {path.relative_to(new).as_posix(): sha256_of_file(path) for path in files},
+            },
+        )
+        return sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
+
+
+def require_free(folder: Path) -> None:
+    """Raise UserError where the folder holds something else than a bundle, which alone is replaced."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder} is there and is no bundle; choose another --out")
+
+
+def versions() -> dict[str, str | None]:
+    """Python's and the packages' versions; None for one that is not installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def check_float16(finished: FinishedRun) -> Float16Check:
+    """Predict some images of each fold with its model, as it is and rounded, and compare the masks.
+
+    Raises UserError where the training images are not there.
+    """
+    data, checks = open_training(finished.settings.data), []
+    for member in finished.members:
+        table = pd.read_csv(member.run.folds, dtype={"id": str})
+        for fold in member.folds:
+            ids = table.id[table.fold == fold].tolist()
+            ids = ids[:: max(1, len(ids) // CHECKED)][:CHECKED]
+            checks.append(_check_fold(finished, replace(member, folds=(fold,)), data, ids))
+    return Float16Check(*(sum(column) for column in zip(*checks, strict=True)))
+
+
+def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: list[str]) -> tuple[int, int, int]:
+    """The three numbers of a Float16Check, of one fold's model."""
+    source, changed, mask = Images(member.settings.data, data.files), 0, 0
+    with TemporaryDirectory() as folder:
+        _write_weights(member, RunFolder(Path(folder)), as_float16=True)
+        halved = replace(member, run=RunFolder(Path(folder)))
+        exact, close = (MemberPredictor(one, data.classes).maps(source, ids, Level()) for one in (member, halved))
+    for image_id in ids:
+        before, after = (apply_rules(finished.rules, maps[image_id]) > 0 for maps in (exact, close))
+        changed += int(np.count_nonzero(before ^ after))
+        mask += int(np.count_nonzero(before | after))
+    return len(ids), changed, mask
+
+
+def rounded(tensor: torch.Tensor) -> torch.Tensor:
+    """A weight tensor as float16; small tensors, and what float16 cannot hold, as they are."""
+    if tensor.dtype != torch.float32 or tensor.dim() < 2 or tensor.numel() < SMALL:
+        return tensor
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which takes its place when the block ends well, and is removed otherwise."""
+    new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
+    for left_over in (new, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_runs(finished: FinishedRun, new: Path, as_float16: bool) -> None:
+    """Settings, rules and weights."""
+    settings, run = finished.settings, finished.run
+    if len(finished.members) == 1:  # of an ensemble, too: where all weight is one member's
+        (member,) = finished.members
+        _write_weights(member, RunFolder(new), as_float16)
+        parts = {name: getattr(member.settings, name) for name in ("data", "model", "train", "infer")}
+        settings = settings.model_copy(update={**parts, "ensemble": EnsembleSettings()})
+    else:
+        members = [f"members/{number}" for number in range(len(finished.members))]
+        for path, member in zip(members, finished.members, strict=True):
+            _write_weights(member, RunFolder(new / path), as_float16)
+            save_settings(member.settings, RunFolder(new / path).config)
+        weights = {path: member.weight for path, member in zip(members, finished.members, strict=True)}
+        write_json(RunFolder(new).ensemble, {"weights": weights})
+        ensemble = settings.ensemble.model_copy(update={"members": members, "weights": "equal"})
+        settings = settings.model_copy(update={"ensemble": ensemble})
+    save_settings(_with_own_function(settings, new), RunFolder(new).config)
+    for path in (run.threshold, run.postprocess, run.objects):
+        if path.is_file():
+            shutil.copyfile(path, new / path.name)
+
+
+def _write_weights(member: Member, target: RunFolder, as_float16: bool) -> None:
+    for fold, path in zip(member.folds, member.weight_files, strict=True):
+        tensors = read_tensors(path)
+        if as_float16:
+            tensors = {name: rounded(tensor) for name, tensor in tensors.items()}
+        write_bytes(target.fold(fold).weights, save(tensors))
+
+
+def _with_own_function(settings: Settings, new: Path) -> Settings:
+    """The settings with the file of submission.format = FILE.py:FUNCTION copied into the bundle."""
+    file, colon, function = settings.submission.format.rpartition(":")
+    if not colon:
+        return settings
+    shutil.copyfile(file, new / Path(file).name)
+    submission = settings.submission.model_copy(update={"format": f"{Path(file).name}:{function}"})
+    return settings.model_copy(update={"submission": submission})
+
+
+def _copy_code(new: Path) -> None:
+    """Prediction's rooms of lib/, the command, and what starts it."""
+    source = Path(lib.__file__).parent
+    modules = [path for room in ROOMS for path in (source / room).rglob("*.py")]
+    for path in [source / "__init__.py", source / "tools" / "__init__.py", source / "tools" / "apply.py", *modules]:
+        target = new / "lib" / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    write_text(new / "apply.py", SCRIPT)
+
+
+def _download(folder: Path) -> None:
+    """The wheel that the Kaggle image lacks, of the version installed here."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    ended = subprocess.run(
+        [*command, "--dest", str(folder), f"{LACKING}=={version(LACKING)}"], capture_output=True, text=True
+    )
+    if ended.returncode:
+        reason = (ended.stderr.strip().splitlines() or ["pip ended without a word"])[-1]
+        raise UserError(f"the wheel of {LACKING} cannot be fetched ({reason}); export without --wheels")

@@ -1,0 +1,146 @@
+"""A finished run, or the bundle made of one: the models and the rules that other images are predicted with.
+
+Nothing is written here, so that the folder may be read-only.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lib.base.errors import UserError
+from lib.base.files import read_json, sha256_of_file
+from lib.config.schema import Settings
+from lib.masks.objects import read_object_rules
+from lib.masks.rules import read_rules
+from lib.run.folder import RunFolder, open_run
+from lib.run.members import require_no_ensemble
+from lib.run.provenance import require_thresholds
+from lib.run.record import differences, require_written
+from lib.submission.write import Rules
+
+MANIFEST = "manifest.json"  # in a bundle, and in no run
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run whose maps count with `weight`, each map being the average of some folds' models."""
+
+    run: RunFolder
+    settings: Settings
+    folds: tuple[int, ...]
+    weight: float
+
+    @property
+    def weight_files(self) -> list[Path]:
+        return [self.run.fold(fold).weights for fold in self.folds]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """`members` is the run itself, or the runs of an ensemble that have a weight."""
+
+    run: RunFolder
+    settings: Settings
+    members: list[Member]
+    rules: Rules
+    rules_file: Path
+
+    def __str__(self) -> str:
+        """What predicts them, for people."""
+        models = sum(len(member.folds) for member in self.members)
+        runs = f" of {len(self.members)} runs" if len(self.members) > 1 else ""
+        return f"{models} model{'s' if models > 1 else ''}{runs}, rules of {self.rules_file}"
+
+    @cached_property
+    def weight_hashes(self) -> list[list[str]]:
+        """SHA-256 of each member's weight files."""
+        return [[sha256_of_file(path) for path in member.weight_files] for member in self.members]
+
+
+def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None = None) -> FinishedRun:
+    """Open a run or a bundle; of `folds` only those, of all else that are trained.
+
+    Overrides of `infer` count for the members of an ensemble, too. Raises UserError where nothing is trained, where no
+    rule has been chosen, and where the rules of a run were chosen with other models or a bundle's weights are damaged.
+    """
+    run, settings = open_run(root, overrides)
+    own, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
+    if is_bundle:
+        settings = _with_path_of_function(settings, own, root)
+    else:
+        made_from = require_thresholds(run, own)
+    members = _open_members(run, settings, overrides, folds, root if is_bundle else Path())
+    rules_file = _rules_file(run, settings)
+    rules = read_object_rules(rules_file) if settings.submission.rows == "instance" else read_rules(rules_file)
+    if list(rules) != settings.data.classes:
+        raise UserError(f"{rules_file} has rules of {', '.join(rules)}, but data.classes are {settings.data.classes}")
+    finished = FinishedRun(run, settings, members, rules, rules_file)
+    if is_bundle:
+        _require_whole(finished)
+    elif rules_file != run.threshold:
+        _require_fresh(run, made_from)
+    return finished
+
+
+def _with_path_of_function(settings: Settings, own: Settings, root: Path) -> Settings:
+    """The settings with submission.format = FILE.py:FUNCTION, where the bundle's own, as a path into the bundle."""
+    format = settings.submission.format
+    if ":" not in format or format != own.submission.format:
+        return settings
+    return settings.model_copy(
+        update={"submission": settings.submission.model_copy(update={"format": f"{root / format}"})}
+    )
+
+
+def _open_members(
+    run: RunFolder, settings: Settings, overrides: list[str], folds: list[int] | None, base: Path
+) -> list[Member]:
+    """The runs that predict; the paths of an ensemble's members are relative to `base`."""
+    if not settings.ensemble.members:
+        return [Member(run, settings, _trained(run, settings, folds), 1.0)]
+    shared = [override for override in overrides if override.startswith("infer.")]
+    opened = [open_run(base / path, shared) for path in settings.ensemble.members]
+    require_no_ensemble(opened)
+    weights = read_json(run.ensemble)["weights"].values()
+    return [
+        Member(member, own, _trained(member, own, folds), weight)
+        for (member, own), weight in zip(opened, weights, strict=True)
+        if weight > 0
+    ]
+
+
+def _trained(run: RunFolder, settings: Settings, folds: list[int] | None) -> tuple[int, ...]:
+    """The folds asked for, or all that have weights. Raises UserError for one without, and where none has."""
+    trained = [fold for fold in range(settings.folds.count) if run.fold(fold).weights.is_file()]
+    if missing := [str(fold) for fold in folds or () if fold not in trained]:
+        raise UserError(f"fold {', '.join(missing)} of {run.root} has no model; it has those of folds {trained}")
+    if not trained:
+        raise UserError(f"{run.root} has no trained fold; run {run.command('02_train')}")
+    return tuple(sorted(set(folds or trained)))
+
+
+def _rules_file(run: RunFolder, settings: Settings) -> Path:
+    """The rules that the last of 03 and 05 has chosen."""
+    if settings.submission.rows == "instance":
+        if not run.objects.is_file():
+            raise UserError(f"{run.objects} does not exist; run {run.command('05_postprocess')}")
+        return run.objects
+    return run.postprocess if run.postprocess.is_file() else run.threshold
+
+
+def _require_fresh(run: RunFolder, made_from: dict) -> None:
+    """Raise UserError unless 05 has chosen from the maps and thresholds that 03 would make now."""
+    path, remedy = run.record("05_postprocess"), f"run {run.command('05_postprocess')}"
+    if changed := differences(read_json(path).get("made_from", {}), made_from):
+        raise UserError(f"{path} was made from other inputs ({'; '.join(changed[:3])}); {remedy}")
+    require_written(path, remedy)
+
+
+def _require_whole(finished: FinishedRun) -> None:
+    """Raise UserError unless the weights used are those that the manifest of the bundle lists."""
+    root = finished.run.root
+    listed = read_json(root / MANIFEST)["files"]
+    for member, hashes in zip(finished.members, finished.weight_hashes, strict=True):
+        for path, digest in zip(member.weight_files, hashes, strict=True):
+            if listed.get(path.relative_to(root).as_posix()) != digest:
+                raise UserError(f"{path} is not the file that {root / MANIFEST} lists; export the run again")

@@ -1,0 +1,134 @@
+"""Masks as picture files, one an image: for competitions that take a folder or a zip of them, and for new photos.
+
+The values are those of the training masks where data.classes names them; else one class is 255 on 0, and several are
+1, 2, 3 ... in their order. submission.pixels says otherwise: a value or a colour of each class. Where a pixel is of
+several classes the last of them counts. Training masks with a
+file for each class ({class} in data.train_masks) make such files here, too. With submission.rows=instance the values
+are the numbers of the objects, 16 bits wide.
+"""
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from lib.base.errors import UserError
+from lib.base.files import atomic_path, write_bytes
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.config.mask_settings import rgb
+from lib.config.schema import Settings
+from lib.data.competition import TestData
+from lib.data.images import TIF
+
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)  # of GeoTIFF: scale, tie points, matrix, keys, RPC
+
+
+def write_masks(
+    folder: Path, data: TestData, masks: Iterable[tuple[str, np.ndarray]], settings: Settings
+) -> list[Path]:
+    """Write `folder`/[CLASS/]ID.png or .tif for each (id, masks), masks being (height, width, classes); the paths.
+
+    A tif keeps the georeference of its image. Raises UserError where a file does not hold what was meant.
+    """
+    suffix = settings.submission.format
+
+    def write(one: tuple[str, np.ndarray]) -> list[Path]:
+        image_id, layers = one
+        pictures = {
+            folder / name / f"{image_id}.{suffix}": picture for name, picture in pictures_of(layers, settings).items()
+        }
+        for path, picture in pictures.items():
+            if suffix == "png":
+                _write_png(path, picture)
+            else:
+                _write_tif(path, picture, data.image_path(image_id), settings)
+        return list(pictures)
+
+    written = prefetched(write, progress("masks", masks, len(data.ids)), ahead=2 * THREADS)
+    return [path for _, paths in written for path in paths]
+
+
+def zip_files(paths: list[Path], folder: Path, target: Path) -> None:
+    """A zip of the files under their names in the folder."""
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path in paths:
+            archive.write(path, path.relative_to(folder))
+
+
+def pictures_of(layers: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
+    """The pictures of an image's masks by the folder they belong to, uint8 or uint16, colour as RGB."""
+    classes = settings.data.classes
+    if settings.submission.rows == "instance":
+        return _folders(classes, [_as_numbers(layers[..., index]) for index in range(len(classes))])
+    if settings.submission.pixels is None and len(classes) > 1 and "{class}" in settings.data.train_masks:
+        return _folders(classes, [255 * layers[..., index] for index in range(len(classes))])
+    colours = [_colour(value) for value in _values(settings)]
+    picture = np.zeros((*layers.shape[:2], len(colours[0])), np.uint8)
+    for index, colour in enumerate(colours):
+        picture[layers[..., index] > 0] = colour
+    return {"": picture[..., 0] if picture.shape[2] == 1 else picture}
+
+
+def _folders(classes: list[str], pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return dict(zip(classes if len(classes) > 1 else [""], pictures, strict=True))
+
+
+def _values(settings: Settings) -> list[int | str]:
+    """The value or colour of each class: as submission.pixels or data.classes say, else 255, or 1, 2, 3 ..."""
+    classes, submission = settings.data.classes, settings.submission
+    if submission.pixels is not None:
+        return submission.pixels
+    if of_class := settings.data.masks.values:
+        return [of_class[name][0] for name in classes]
+    return [255] if len(classes) == 1 else list(range(1, len(classes) + 1))
+
+
+def _colour(value: int | str) -> tuple[int, ...]:
+    """A value 0 to 255, or R, G, B of '#rrggbb'."""
+    if isinstance(value, str):
+        return rgb(value)
+    if value > 255:
+        raise UserError(f"a mask file of 8 bits cannot hold the value {value}; set submission.pixels")
+    return (value,)
+
+
+def _as_numbers(labels: np.ndarray) -> np.ndarray:
+    if labels.max(initial=0) > np.iinfo(np.uint16).max:
+        raise UserError(f"an image has {labels.max()} objects, more than the 65,535 that 16 bits can number")
+    return labels.astype(np.uint16)
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    stored = np.ascontiguousarray(picture if picture.ndim == 2 else picture[..., ::-1])
+    encoded = cv2.imencode(".png", stored)[1]
+    if not np.array_equal(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), stored):
+        raise UserError(f"{path} does not hold its mask; this is a bug")
+    write_bytes(path, encoded.tobytes(), durable=False)
+
+
+def _write_tif(path: Path, picture: np.ndarray, source: Path, settings: Settings) -> None:
+    tags = _georeference(source)
+    if tags and settings.submission.size:
+        raise UserError(f"{source} has a place on earth, which masks of submission.size would lose; set it to null")
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(picture)).save(temporary, compression="tiff_deflate", tiffinfo=tags)
+        with Image.open(temporary) as written:
+            if not np.array_equal(np.asarray(written), picture):
+                raise UserError(f"{path} does not hold its mask; this is a bug")
+
+
+def _georeference(source: Path) -> ImageFileDirectory_v2:
+    """The tags that say where on earth a tif's pixels are; none for other files."""
+    tags = ImageFileDirectory_v2()
+    if source.suffix.lower() in TIF:
+        with Image.open(source) as image:
+            for tag in GEO_TAGS:
+                if tag in image.tag_v2:
+                    tags.tagtype[tag] = image.tag_v2.tagtype[tag]
+                    tags[tag] = image.tag_v2[tag]
+    return tags

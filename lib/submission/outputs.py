@@ -1,0 +1,155 @@
+"""What is uploaded or handed on, in the form that submission.format names."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.base.files import atomic_path, write_json
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.config.schema import Settings
+from lib.data.competition import TestData
+from lib.masks.drawing import outlined, tinted
+from lib.masks.objects import ObjectRule
+from lib.masks.rules import Rule, apply_rules
+from lib.prediction.map_store import MapReader, scored_map, scored_masks
+from lib.run.folder import RunFolder
+from lib.submission.coco import write_coco
+from lib.submission.mask_files import write_masks, zip_files
+from lib.submission.write import Rules, write_submission
+
+FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
+RECORD = "apply.json"  # what the command says it has written
+COLOURS = ((240, 228, 66), (0, 158, 115), (86, 180, 233), (213, 94, 0), (204, 121, 167), (0, 114, 178), (230, 159, 0))
+
+Predictions = Iterator[tuple[str, np.ndarray, np.ndarray]]  # id, maps, masks or objects
+
+
+class Written(NamedTuple):
+    """What was written, first the file to upload, and a line about it."""
+
+    paths: list[Path]
+    description: str
+
+
+def write_outputs(
+    folder: Path, data: TestData, store: MapReader, rules: Rules, settings: Settings, zipped: bool = True
+) -> Written:
+    """Write the predictions into a folder.
+
+    csv makes submission.csv, png and tif the folder masks and, if asked, a zip of it, coco and coco_results
+    submission.json, and FILE.py:FUNCTION whatever that function writes: it gets the folder, (id, maps, masks) of each
+    image, and the test data, and returns the path to upload.
+    """
+    format = settings.submission.format
+    path = folder / FILES.get(format, "submission.zip")
+    if format == "csv":
+        rows = write_submission(path, data, store, rules, settings)
+        return Written([path], f"{rows} rows, columns and order of the sample, every mask decoded again and the same")
+    predictions = predicted(data, store, rules, settings)
+    if format in FILES:
+        return Written([path], f"{write_coco(path, data, predictions, settings)} annotations")
+    if format not in ("png", "tif"):
+        return Written([_function(format)(folder, predictions, data)], f"written by {format}")
+    masks = folder / "masks"
+    paths = write_masks(masks, data, ((id, found) for id, _, found in predictions), settings)
+    if zipped:
+        zip_files(paths, masks, path)
+    return Written([path, masks] if zipped else [masks], f"{len(paths)} files, each read back and the same")
+
+
+@contextmanager
+def new_submissions(
+    run: RunFolder,
+    data: TestData,
+    store: MapReader,
+    thresholds: dict[str, Rule],
+    rules: Rules,
+    settings: Settings,
+) -> Iterator[Written]:
+    """Write a run's submission, as csv also one of the thresholds alone, and yield what will stand in the run folder.
+
+    The files are in a folder of their own until the block ends well; then they take the places of the old ones. Raises
+    UserError as `write_outputs` does.
+    """
+    with_objects = settings.submission.rows == "instance"
+    unprocessed = {name: ObjectRule(rule) for name, rule in thresholds.items()} if with_objects else thresholds
+    with TemporaryDirectory(prefix=".submission.", dir=run.root) as folder:
+        new = Path(folder)
+        written = write_outputs(new, data, store, rules, settings)
+        if settings.submission.format == "csv":
+            write_submission(new / run.unprocessed.name, data, store, unprocessed, settings)
+        yield Written([run.root / path.relative_to(new) for path in written.paths], written.description)
+        for path in new.iterdir():
+            if path.is_dir():
+                shutil.rmtree(run.root / path.name, ignore_errors=True)
+            path.replace(run.root / path.name)
+
+
+def predicted(data: TestData, store: MapReader, rules: Rules, settings: Settings) -> Predictions:
+    """Id, maps uint8 and masks (or objects, int32) of each test image, all (height, width, classes)."""
+
+    def found(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        maps = scored_map(store, image_id, settings.submission.size)
+        return maps, apply_rules(rules, maps)
+
+    return ((image_id, *both) for image_id, both in prefetched(found, data.ids, ahead=2 * THREADS))
+
+
+def write_overlays(folder: Path, data: TestData, store: MapReader, rules: Rules, settings: Settings) -> None:
+    """Write each image with its masks tinted and outlined, a colour a class, as ID.jpg."""
+
+    def write(image_id: str) -> None:
+        picture = _as_rgb(data.read_image(image_id))
+        masks = scored_masks(store, image_id, rules, settings.submission.size) > 0
+        for index in range(masks.shape[2]):
+            mask, colour = np.ascontiguousarray(masks[..., index]).view(np.uint8), COLOURS[index % len(COLOURS)]
+            mask = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            picture = outlined(tinted(picture, mask, colour, 0.3), mask, colour)
+        with atomic_path(folder / f"{image_id}.jpg") as temporary:
+            cv2.imwrite(str(temporary), picture[..., ::-1])
+
+    for _ in progress("overlays", prefetched(write, data.ids, ahead=THREADS), len(data.ids)):
+        pass
+
+
+def set_aside(folder: Path) -> None:
+    """Rename what an earlier command wrote, so that it is not taken for this one's if this one fails.
+
+    Raises UserError where folders of these names are there that no earlier command has written.
+    """
+    is_ours = (folder / RECORD).is_file()
+    for name in ("masks", "overlays"):
+        if (folder / name).exists() and not is_ours:
+            raise UserError(f"{folder / name} is there already and not of this command; choose another --out")
+    for name in {*FILES.values(), "submission.zip", "masks", "overlays", RECORD}:
+        if (folder / name).exists():
+            shutil.rmtree(folder / f"previous_{name}", ignore_errors=True)
+            (folder / name).replace(folder / f"previous_{name}")
+    write_json(folder / RECORD, {"written": []})
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """The first three channels, or the first as gray; uint8 (height, width, 3)."""
+    return np.ascontiguousarray(image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2))
+
+
+def _function(name: str) -> Callable[[Path, Predictions, TestData], Path]:
+    """The function of FILE.py:FUNCTION. Raises UserError where there is none."""
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist (submission.format)")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise UserError(f"{path} has no function '{function}' (submission.format)")
+    return getattr(module, function)

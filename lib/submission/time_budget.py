@@ -1,0 +1,79 @@
+"""Ending in time: how many views and folds the time left allows.
+
+Views are dropped first, then folds: of d4, flips, hflip and none the next smaller one, and once there is one view the
+models of the highest-numbered folds, until one is left. What a pass over a pixel takes is measured as the images are
+predicted. Where even one view of one model does not fit, images stay without a map, and their masks empty.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+VIEWS = {"none": 1, "hflip": 2, "flips": 4, "d4": 8}
+CAREFUL = 1.1  # the images left count as this much slower than the last ones
+
+
+@dataclass(frozen=True)
+class Level:
+    """At most so many views and folds of each member; None: all."""
+
+    views: str | None = None
+    folds: int | None = None
+
+    def tta(self, own: str) -> str:
+        """The views of a member whose settings say `own`."""
+        return own if self.views is None else min(own, self.views, key=VIEWS.__getitem__)
+
+    def count(self, own: int) -> int:
+        """The number of folds used of `own`."""
+        return own if self.folds is None else min(own, self.folds)
+
+    def passes(self, members: list[tuple[str, int]]) -> int:
+        """How often a pixel goes through a network; `members` are views and number of folds of each."""
+        return sum(VIEWS[self.tta(views)] * self.count(folds) for views, folds in members)
+
+    def __str__(self) -> str:
+        parts = [f"views {self.views}"] if self.views else []
+        parts += [f"{self.folds} fold{'s' if self.folds > 1 else ''}"] if self.folds else []
+        return " and ".join(parts) or "all views and folds"
+
+
+def levels_of(members: list[tuple[str, int]]) -> list[Level]:
+    """All levels, from everything to one view of one fold."""
+    most_views = max(VIEWS[views] for views, _ in members)
+    most_folds = max(folds for _, folds in members)
+    fewer_views = [Level(views) for views in ("flips", "hflip", "none") if VIEWS[views] < most_views]
+    return [Level(), *fewer_views, *(Level("none", folds) for folds in range(most_folds - 1, 0, -1))]
+
+
+@dataclass
+class TimeBudget:
+    """Chooses the level before each part of the images. Without `seconds` it is always the first."""
+
+    seconds: float | None
+    members: list[tuple[str, int]]  # views and number of folds of each
+    started: float  # by the clock
+    clock: Callable[[], float]
+    pixels: int = 0  # still to be predicted
+    all_pixels: int = 0  # of which masks are to be written
+    writing: float = 0.0  # seconds that the masks take, a pixel
+    per_pass: float = 0.0  # seconds a pixel and pass, in the last part
+
+    def __post_init__(self) -> None:
+        self.levels = levels_of(self.members)
+
+    def level(self) -> Level | None:
+        """The first level that fits into the time left, else the last; None once there is no time at all."""
+        if self.seconds is None:
+            return self.levels[0]
+        left = self.seconds - (self.clock() - self.started) - self.writing * self.all_pixels
+        if left <= 0:
+            return None
+        for level in self.levels:
+            if CAREFUL * self.per_pass * level.passes(self.members) * self.pixels <= left:
+                return level
+        return self.levels[-1]
+
+    def spent(self, pixels: int, level: Level, seconds: float) -> None:
+        """Note that a part of the images took so long at a level."""
+        self.per_pass = seconds / (pixels * level.passes(self.members))
+        self.pixels -= pixels

@@ -1,0 +1,86 @@
+"""Predict other images with a finished run, or with the bundle that lib.tools.export made of one.
+
+    python -m lib.tools.apply runs/NAME --out FOLDER data.root=FOLDER       a test set and its sample submission
+    python -m lib.tools.apply runs/NAME --out FOLDER --images FOLDER        any images, without a sample
+
+reads    the models and the rules that 03 and 05 chose, and the images; neither training images nor their maps
+writes   FOLDER/maps/ (probability maps, kept for the next time) and submission.csv, or with --images masks/ID.png
+
+The source and the images may be read-only. Rules are applied, never searched again. With --hours views and folds are
+dropped where time is short: of d4, flips, hflip and none the next smaller one, then the highest-numbered folds.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from lib.base.cli import StageSummary, parser, run_command
+
+STARTED = time.monotonic()
+
+
+def apply(arguments: argparse.Namespace) -> StageSummary | None:
+    from lib.base.distributed import is_first
+    from lib.base.files import write_json
+    from lib.data.competition import open_test
+    from lib.submission.apply import predict_images
+    from lib.submission.finished import open_finished
+    from lib.submission.outputs import set_aside, write_outputs, write_overlays
+
+    overrides = [*overrides_of(arguments.images), *arguments.overrides]
+    finished = open_finished(arguments.source, overrides, arguments.folds)
+    settings, out = finished.settings, arguments.out
+    test = open_test(settings.data)
+    if is_first():
+        set_aside(out)
+        if test.warning:
+            print(f"warning   {test.warning}")
+    print(f"{len(test.ids)} images; {finished}", flush=True)
+    maps = predict_images(finished, test, out / "maps", arguments.hours, STARTED)
+    if not is_first():
+        return None
+    written, description = write_outputs(out, test, maps, finished.rules, settings, zipped=arguments.images is None)
+    print(f"{written[0]}: {description}")
+    if arguments.overlays:
+        write_overlays(out / "overlays", test, maps, finished.rules, settings)
+    without = [image_id for image_id in test.ids if image_id not in maps.names]
+    if without:
+        print(f"warning   time was too short for {len(without)} of {len(test.ids)} images, whose masks are empty")
+    seconds = time.monotonic() - STARTED
+    results = {"images": len(test.ids), "without_map": without, "rules": str(finished.rules_file)}
+    write_json(
+        out / "apply.json", {**results, "seconds": round(seconds, 2), "written": [str(path) for path in written]}
+    )
+    return StageSummary(written, f"upload {written[0]}", seconds, results)
+
+
+def overrides_of(images: str | None) -> list[str]:
+    """The settings that --images stands for: a folder, or a pattern such as photos/{day}/*.tif."""
+    from lib.data.discovery import WILDCARD
+
+    if images is None:
+        return []
+    root, pattern = Path(images), "."
+    if WILDCARD.search(images):
+        root, pattern = Path(root.anchor), images.removeprefix(root.anchor)
+    places = {"root": str(root), "test_images": pattern, "sample_submission": None, "image_id": "{id}"}
+    return [*(f"data.{key}={json.dumps(value)}" for key, value in places.items()), "submission.format=png"]
+
+
+def main(source: Path | None = None) -> None:
+    """The command; a bundle gives itself as the source."""
+    command = parser(__doc__)
+    if source is None:
+        command.add_argument("source", type=Path, metavar="runs/NAME", help="a run after 05, or a bundle")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
+    command.add_argument("--images", metavar="FOLDER", help="images without a sample submission: masks are written")
+    command.add_argument("--hours", type=float, help="end within so many hours")
+    command.add_argument("--folds", type=int, nargs="+", metavar="K", help="use only these folds' models")
+    command.add_argument("--overlays", action="store_true", help="also write the images with their masks drawn in")
+    command.set_defaults(**({"source": source} if source else {}))
+    run_command(apply, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Make a bundle of a finished run: a folder to upload as a Kaggle data set, or to hand on.
+
+    python -m lib.tools.export runs/NAME [--out bundles/NAME] [--folds 0 1] [--wheels]
+
+reads    the run's settings, models and rules, and for float16 some training images
+writes   bundles/NAME/: weights, settings, rules, code, a notebook, manifest.json (and wheels, which needs a network)
+next     upload the folder; there, notebook.ipynb does the rest
+
+The weights are stored as float16, in half of the space, unless that changes more than --limit of the mask pixels of
+out-of-fold images.
+"""
+
+import argparse
+from pathlib import Path
+
+from lib.base.cli import StageSummary, parser, run_command
+
+
+def export(arguments: argparse.Namespace) -> StageSummary:
+    import time
+
+    from lib.submission.bundle import require_free, write_bundle
+    from lib.submission.finished import open_finished
+
+    started = time.monotonic()
+    finished = open_finished(arguments.run, arguments.overrides, arguments.folds)
+    folder = arguments.out or Path("bundles") / finished.settings.name
+    require_free(folder)
+    print(finished, flush=True)
+    as_float16 = may_be_float16(finished, arguments)
+    size = write_bundle(finished, folder, as_float16, arguments.wheels)
+    print(f"{folder}: {size / 1e6:.1f} MB, weights as {'float16' if as_float16 else 'float32'}")
+    next_command = f"upload {folder} as a data set, or: python {folder}/apply.py --out FOLDER data.root=FOLDER"
+    return StageSummary([folder], next_command, time.monotonic() - started, {"bytes": size, "float16": as_float16})
+
+
+def may_be_float16(finished, arguments: argparse.Namespace) -> bool:
+    """Whether the weights may be stored so, as --weights says or as measured."""
+    from lib.base.errors import UserError
+    from lib.submission.bundle import check_float16
+
+    if arguments.weights != "auto":
+        return arguments.weights == "float16"
+    try:
+        check = check_float16(finished)
+    except UserError as error:
+        print(f"float16 is not measured ({error}), so weights stay float32; --weights float16 takes it on trust")
+        return False
+    print(f"{check} ({check.share:.4%}, limit {arguments.limit:.4%})")
+    return check.share <= arguments.limit
+
+
+def main() -> None:
+    command = parser(__doc__)
+    command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 05, or after 03")
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="default: bundles/NAME")
+    command.add_argument("--folds", type=int, nargs="+", metavar="K", help="only these folds' models")
+    command.add_argument("--weights", choices=["auto", "float16", "float32"], default="auto", help="default: measured")
+    command.add_argument("--limit", type=float, default=0.001, help="share of mask pixels float16 may change")
+    command.add_argument("--wheels", action="store_true", help="add the package that the Kaggle image lacks")
+    run_command(export, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""A bundle predicts as its run does: as on Kaggle, moved, of some folds, of an ensemble, rounded, interrupted."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from lib.base.errors import UserError
+from lib.base.files import write_json
+from lib.data.competition import open_test
+from lib.masks.rules import read_rules
+from lib.prediction.map_store import MapStore
+from lib.prediction.predictor import OutOfMemory, Predictor, predict_to_store
+from lib.prediction.run_maps import build_predictor
+from lib.run.folder import RunFolder, open_run
+from lib.submission import apply
+from lib.submission.apply import Maps, MemberPredictor, predict_images
+from lib.submission.bundle import check_float16, write_bundle
+from lib.submission.finished import open_finished
+from lib.submission.time_budget import Level
+from lib.submission.write import write_submission
+from tests import REPOSITORY
+from tests.conftest import blob_image, write_competition
+from tests.stages import SETTINGS, run_all
+
+BLOCKED = """
+import socket, sys
+def refuse(*_, **__):
+    raise OSError("the network is off")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+assert not any(path == {repository!r} for path in sys.path)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A user's folder after all five stages, with a second competition folder of hidden images."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_competition(folder / "data" / "blobs")
+    (folder / "blobs.yaml").write_text(SETTINGS)
+    run_all(folder)
+    write_hidden(folder / "hidden")
+    return folder
+
+
+@pytest.fixture
+def run(folder, monkeypatch) -> Path:
+    monkeypatch.chdir(folder)
+    return Path("runs/blobs")
+
+
+def write_hidden(root: Path) -> None:
+    """Nine images of three sizes, some under ids of the visible ones, and their sample in another order."""
+    random = np.random.default_rng(5)
+    (root / "test_images").mkdir(parents=True)
+    names = [f"test_{number:03d}" for number in range(9)]
+    for number, name in enumerate(names):
+        image, _ = blob_image(random, empty=False)
+        cv2.imwrite(str(root / "test_images" / f"{name}.png"), cv2.resize(image, (64 + 10 * (number % 3), 40)))
+    (root / "sample_submission.csv").write_text("id,rle\n" + "".join(f"{name},\n" for name in reversed(names)))
+
+
+def expected(run: Path, target: Path, folds: list[int], *overrides: str) -> bytes:
+    """The submission for the hidden images by the road that 04 and 05 go."""
+    run, settings = open_run(run, ["data.root=hidden", *overrides])
+    data, store = open_test(settings.data), MapStore(target / "expected", ("blob",))
+    list(predict_to_store(build_predictor(run, settings, ["blob"], folds), data, data.ids, store))
+    write_submission(target / "expected.csv", data, store, read_rules(run.postprocess), settings)
+    return (target / "expected.csv").read_bytes()
+
+
+def applied(
+    source: Path, out: Path, *overrides: str, folds: list[int] | None = None, hours: float | None = None
+) -> Maps:
+    finished = open_finished(source, ["data.root=hidden", *overrides], folds)
+    data = open_test(finished.settings.data)
+    maps = predict_images(finished, data, out / "maps", hours or None, started=0.0)
+    write_submission(out / "submission.csv", data, maps, finished.rules, finished.settings)
+    return maps
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, str]]:
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files}
+
+
+def test_as_on_kaggle(run, folder, tmp_path):
+    """The notebook in a fresh process: no network, no home, other folders, inputs left as they were."""
+    inputs, working, elsewhere = (tmp_path / name for name in ("input", "working", "elsewhere"))
+    for path in (working, elsewhere, tmp_path / "site", tmp_path / "tmp"):
+        path.mkdir()
+    write_bundle(open_finished(run), inputs / "mine" / "bundle", as_float16=False, wheels=False)
+    shutil.copytree(folder / "hidden", inputs / "competitions" / "blobs")
+    images = inputs / "competitions" / "blobs" / "test_images"
+    (images / "test_004.png").write_bytes((images / "test_004.png").read_bytes()[:99])
+    (images / "test_005.png").unlink()
+    (working / "submission.csv").write_text("of another day")
+    (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKED.format(repository=str(REPOSITORY)))
+    cells = json.loads((inputs / "mine" / "bundle" / "notebook.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = code.replace("/kaggle/input", str(inputs)).replace("/kaggle/working", str(working))
+    before = snapshot(inputs)
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    environment = {
+        **kept,
+        "HOME": "/nonexistent",
+        "PYTHONPATH": str(tmp_path / "site"),
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    data = [f"data.root={images.parent}", "data.unreadable_test_images=empty"]
+    assert (working / "submission.csv").read_bytes() == expected(run, tmp_path, [0, 1, 2], *data)
+    assert "\ntest_004,\n" in (working / "submission.csv").read_text() and "2 of 9 test images" in done.stdout
+    assert snapshot(inputs) == before and not list(elsewhere.iterdir())
+
+    (inputs / "mine" / "bundle" / "apply.py").write_text("raise SystemExit(2)")
+    code = code.replace("import torch", "").replace("torch.cuda.device_count()", "0")  # to spare the test its import
+    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True)
+    assert done.returncode != 0 and not (working / "submission.csv").exists()
+
+
+def test_some_folds_of_a_run_or_a_bundle(run, tmp_path):
+    for source in (run, tmp_path / "bundle"):
+        applied(source, tmp_path / source.name, folds=[0, 2])
+        assert (tmp_path / source.name / "submission.csv").read_bytes() == expected(run, tmp_path, [0, 2])
+        if source == run:
+            write_bundle(open_finished(run, folds=[0, 2]), tmp_path / "bundle", as_float16=False, wheels=False)
+    with pytest.raises(UserError, match=r"fold 1 of .* has no model"):
+        open_finished(tmp_path / "bundle", folds=[0, 1])
+
+
+def test_rounded_weights_change_no_more_than_the_check_says(run, tmp_path):
+    finished = open_finished(run)
+    check = check_float16(finished)
+    assert check.images == 24 and check.mask > 1000 and check.share < 0.01
+    sizes = [
+        write_bundle(finished, tmp_path / str(as_float16), as_float16, wheels=False) for as_float16 in (True, False)
+    ]
+    assert sizes[0] < 0.55 * sizes[1]
+    found = [applied(tmp_path / name, tmp_path / "out" / name) for name in ("True", "False")]
+    for image_id in found[0].sizes:
+        difference = np.abs(found[0].read(image_id).astype(int) - found[1].read(image_id))
+        assert difference.max() <= 3
+
+
+def test_a_bundle_with_damaged_weights_is_refused(run, tmp_path):
+    write_bundle(open_finished(run, folds=[1]), tmp_path / "bundle", as_float16=True, wheels=False)
+    path = RunFolder(tmp_path / "bundle").fold(1).weights
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not the file that"):
+        open_finished(tmp_path / "bundle")
+
+
+def test_only_a_bundle_is_replaced(run, tmp_path):
+    finished = open_finished(run, folds=[0])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    with pytest.raises(UserError, match="no bundle"):
+        write_bundle(finished, tmp_path / "photos", as_float16=True, wheels=False)
+    for _ in range(2):
+        write_bundle(finished, tmp_path / "bundle", as_float16=True, wheels=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "photos"]
+
+
+def ensemble_of(run: Path, root: Path) -> Path:
+    """An ensemble of the run and a copy that shares its first two folds' models, .75 to .25."""
+    members = [root / "a", root / "b"]
+    for member in members:
+        shutil.copytree(run, member)
+    shutil.copyfile(members[1] / "fold_0" / "model.safetensors", members[1] / "fold_2" / "model.safetensors")
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    content["ensemble"] = {"members": list(map(str, members)), "weights": "search"}
+    (root / "both").mkdir()
+    (root / "both" / "config.yaml").write_text(yaml.safe_dump(content))
+    write_json(RunFolder(root / "both").ensemble, {"weights": dict(zip(map(str, members), (0.75, 0.25), strict=True))})
+    shutil.copyfile(run / "postprocess.json", root / "both" / "postprocess.json")
+    return root / "both"
+
+
+def test_an_ensemble_can_be_moved(run, tmp_path, monkeypatch):
+    both = ensemble_of(run, tmp_path)
+    monkeypatch.setattr("lib.submission.finished.require_thresholds", lambda *_: {})
+    write_json(RunFolder(both).record("05_postprocess"), {"made_from": {}})
+    write_bundle(open_finished(both), tmp_path / "bundle", as_float16=False, wheels=False)
+    for name in ("a", "b", "both"):
+        shutil.rmtree(tmp_path / name)
+    shutil.move(tmp_path / "bundle", tmp_path / "moved")
+    maps = applied(tmp_path / "moved", tmp_path / "out")
+    data = open_test(open_run(run, ["data.root=hidden"])[1].data)
+    settings = open_run(run)[1]
+    parts = []
+    for folds in ([0, 1, 2], [0, 1, 0]):
+        built = build_predictor(RunFolder(run), settings, ["blob"], folds)
+        parts.append(dict(built.predict(data, data.ids)))
+    for image_id in data.ids:
+        exact = 0.75 * parts[0][image_id] + 0.25 * parts[1][image_id].astype(float)
+        np.testing.assert_array_equal(maps.read(image_id), np.rint(exact))
+
+
+def test_other_images_of_the_same_ids_are_predicted_anew(run, tmp_path):
+    first = applied(run, tmp_path / "out", "data.root=data/blobs")
+    second = applied(run, tmp_path / "out")
+    assert (tmp_path / "out" / "submission.csv").read_bytes() == expected(run, tmp_path, [0, 1, 2])
+    assert len(set(first.names.values()) & set(second.names.values())) == 0
+    assert len(list((tmp_path / "out" / "maps").iterdir())) == 6 + 9
+
+
+def test_an_interrupted_command_goes_on(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(apply, "PART_PIXELS", 4000)
+    write, left = MapStore.write, [4]
+
+    def stop_after_some(store: MapStore, image_id: str, maps: np.ndarray) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(store, image_id, maps)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(MapStore, "write", stop_after_some)
+        applied(run, tmp_path)
+    done = snapshot(tmp_path / "maps")
+    assert len(done) == 4
+    applied(run, tmp_path)
+    assert (tmp_path / "submission.csv").read_bytes() == expected(run, tmp_path, [0, 1, 2])
+    assert done.items() <= snapshot(tmp_path / "maps").items()
+
+
+def test_short_time_drops_folds_and_says_so(run, tmp_path, monkeypatch, capsys):
+    now, predict = [0.0], MemberPredictor.maps
+
+    def slowly(member, images, ids, level):
+        now[0] += 60 * len(ids) * level.count(3)  # a minute an image and model
+        return predict(member, images, ids, level)
+
+    monkeypatch.setattr(apply, "TIMED_PIXELS", 4000)
+    monkeypatch.setattr(apply.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(MemberPredictor, "maps", slowly)
+    maps = applied(run, tmp_path, hours=17 / 60)
+    assert "views none and 1 fold" in capsys.readouterr().out and len(maps.names) == 9
+    assert 10 * 60 < now[0] <= 17 * 60
+    now[0] = 0.0
+    few = applied(run, tmp_path / "few", hours=5 / 60)
+    assert 0 < len(few.names) < 9
+    with (tmp_path / "few" / "submission.csv").open() as file:
+        rows = dict(list(csv.reader(file))[1:])
+    assert len(rows) == 9 and all(not text for name, text in rows.items() if name not in few.names)
+
+
+def test_what_does_not_fit_into_the_memory_goes_by_smaller_windows(run, tmp_path, monkeypatch, capsys):
+    settings = open_run(run, ["data.root=big"])[1]
+    Path("big/test_images").mkdir(parents=True)
+    cv2.imwrite("big/test_images/large.png", np.random.default_rng(0).integers(0, 256, (600, 700), np.uint8))
+    Path("big/sample_submission.csv").write_text("id,rle\nlarge,\n")
+    at_once, sizes = Predictor._predict_at_once, []
+
+    def limited(predictor, images):
+        if images.shape[1] * images.shape[2] > 300 * 300:
+            raise RuntimeError("CUDA out of memory")
+        sizes.append(images.shape[1:3])
+        return at_once(predictor, images)
+
+    monkeypatch.setattr(Predictor, "_predict_at_once", limited)
+    maps = applied(run, tmp_path, "data.root=big")
+    assert "in windows of 256 pixels" in capsys.readouterr().out and max(max(size) for size in sizes) <= 256
+    monkeypatch.setattr(Predictor, "_predict_at_once", at_once)
+    infer = settings.infer.model_copy(update={"window": 256})
+    member = open_finished(run).members[0]
+    small = replace(member, settings=settings.model_copy(update={"infer": infer}))
+    data = open_test(settings.data)
+    np.testing.assert_array_equal(
+        maps.read("large"), MemberPredictor(small, ["blob"]).maps(data, ["large"], Level())["large"]
+    )
+    monkeypatch.setattr(Predictor, "_predict_at_once", lambda *_: limited(None, np.zeros((1, 999, 999, 3))))
+    with pytest.raises(OutOfMemory, match=r"256"):
+        applied(run, tmp_path / "none", "data.root=big")
