@@ -65,7 +65,8 @@ class DataSettings(Section):
 
     root: Path = Path("data")
     train_images: str = "train_images"  # a folder or a pattern
-    train_masks: str = "train.csv"  # a csv of run lengths, or mask images: a folder or a pattern (with {class} if many)
+    train_masks: str = "train.csv"  # a csv of run lengths; mask images: a folder or a pattern (with {class} if many);
+    # or annotations: COCO json, jsonl of polygons, or the pattern of labelme json or YOLO txt files
     test_images: str | None = "test_images"  # a folder or a pattern
     sample_submission: str | None = "sample_submission.csv"
     image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
@@ -84,6 +85,8 @@ class DataSettings(Section):
     rle: RleSettings = Field(default_factory=RleSettings)
     compare_masks: str | None = None  # the same masks in the other form, csv or images, to check `rle` by
     instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
+    other_classes: Literal["error", "skip"] = "error"  # classes of annotation files that `classes` does not name
+    crowd: Literal["mask", "skip"] | None = None  # COCO's regions of objects not told apart; say it if there are any
     images_without_mask: Literal["error", "empty", "skip"] = "error"
     masks_without_image: Literal["error", "skip"] = "error"
     unreadable_test_images: Literal["error", "empty"] = (

@@ -4,7 +4,6 @@ Opening lists the files and reads the tables; images and masks are read when the
 the masks stay in memory as text. The objects can be pickled, so that loader processes hold a copy.
 """
 
-from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -14,13 +13,23 @@ from lib.base.errors import SHOWN, UserError, listed
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import DataSettings
+from lib.data.annotation_masks import annotated_union
 from lib.data.dicom import dicom_field
-from lib.data.discovery import PLACEHOLDER, clean_id, fill, find_files, is_excluded, make_id
+from lib.data.discovery import PLACEHOLDER, clean_id, fill
 from lib.data.id_match import Source, likely_mistake, match_ids
+from lib.data.image_index import list_images
 from lib.data.images import image_size, read_image
 from lib.data.lazy_tif import Slide, open_slide
 from lib.data.mask_files import MaskFile, objects_of_files, read_mask_files, union_of_files
-from lib.data.mask_index import Masks, index_masks, is_table, match_masks, read_masks_table
+from lib.data.mask_index import (
+    Masks,
+    index_masks,
+    is_annotations,
+    is_rle_table,
+    is_table,
+    match_masks,
+    read_masks_table,
+)
 from lib.data.rle_table import row_keys, training_columns
 from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
 from lib.data.tables import Table, column, read_table
@@ -124,12 +133,14 @@ class TrainingData(Images):
 
     @property
     def has_table(self) -> bool:
-        """Whether the masks are run lengths and not files."""
+        """Whether the masks are texts, run lengths or annotations, and not files."""
         return is_table(self.settings.train_masks)
 
     def _decode(self, image_id: str, texts: list[str], shape: tuple[int, int]) -> np.ndarray:
-        """Mask uint8 0/1 (height, width) of the pixels that any of the run lengths holds."""
+        """Mask uint8 0/1 (height, width) of the pixels that any of the texts holds."""
         try:
+            if is_annotations(self.settings.train_masks):
+                return annotated_union(texts, shape)
             return decode_union(texts, shape, self.settings.rle)
         except UserError as error:
             table = self.settings.root / self.settings.train_masks
@@ -172,8 +183,8 @@ def open_training(settings: DataSettings) -> TrainingData:
     Raises UserError for files or tables that are missing or do not belong together, listing the first ids and the
     count, and for settings that do not describe what is there.
     """
-    files, parts = _list_images(settings, settings.train_images, "data.train_images")
-    table = read_masks_table(settings, "data.train_masks") if is_table(settings.train_masks) else None
+    files, parts = list_images(settings, settings.train_images, "data.train_images")
+    table = read_masks_table(settings, "data.train_masks") if is_rle_table(settings.train_masks) else None
     masks = match_masks(index_masks(settings, table), table, files, settings)
     files = {image_id: files[image_id] for image_id in masks}
     return TrainingData(settings, files, masks, _groups(settings, table, files, parts))
@@ -182,7 +193,7 @@ def open_training(settings: DataSettings) -> TrainingData:
 def open_compared(training: TrainingData) -> TrainingData:
     """The same images with the masks of data.compare_masks, of those ids that it has. Raises as open_training does."""
     settings = training.settings.model_copy(update={"train_masks": training.settings.compare_masks})
-    table = read_masks_table(settings, "data.compare_masks") if is_table(settings.train_masks) else None
+    table = read_masks_table(settings, "data.compare_masks") if is_rle_table(settings.train_masks) else None
     masks = index_masks(settings, table)
     image_of = match_ids(masks, training.files, settings.loose_ids, "data.compare_masks")
     known = {image_of[name]: pieces for name, pieces in masks.items() if image_of[name] in training.files}
@@ -198,7 +209,7 @@ def open_test(settings: DataSettings) -> TestData:
     """
     if settings.test_images is None:
         raise UserError("data.test_images is not set, so there is nothing to predict")
-    files, _ = _list_images(settings, settings.test_images, "data.test_images")
+    files, _ = list_images(settings, settings.test_images, "data.test_images")
     sample, unreadable = read_sample(settings), {}
     rows = match_sample(sample, files, settings)
     if settings.unreadable_test_images == "empty":
@@ -222,44 +233,6 @@ def find_unreadable(images: Images) -> dict[str, str]:
 
     found = progress("test images", prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
     return {image_id: text for image_id, text in found if text is not None}
-
-
-def _list_images(
-    settings: DataSettings, pattern: str, setting: str
-) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
-    """The files of each image, and what the pattern's placeholders stand for, by id; excluded ids left out."""
-    if not settings.root.is_dir():
-        raise UserError(f"the data folder {settings.root} does not exist (data.root)")
-    files = defaultdict(list)
-    parts_of = {}
-    for parts, path in find_files(settings.root, pattern, setting):
-        image_id = make_id(settings.image_id, parts, path)
-        if not is_excluded(image_id, settings):
-            files[image_id].append(path)
-            parts_of[image_id] = parts
-    _check_number_of_files(files, settings, setting)
-    if not files:
-        raise UserError(f"data.exclude leaves no image of {setting} = '{pattern}'")
-    return dict(files), parts_of
-
-
-def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, setting: str) -> None:
-    """Raise UserError where images have several files and data.plane_files does not say so, or too few or many."""
-    wanted = settings.channels if settings.plane_files else 1
-    odd = sorted(image_id for image_id, paths in files.items() if len(paths) != wanted)
-    if not odd:
-        return
-    first = ", ".join(files[odd[0]][: SHOWN + 1])
-    if settings.plane_files:
-        raise UserError(
-            f"images {listed(odd)} have another number of files than data.channels = {settings.channels}: {first} "
-            "(data.plane_files)"
-        )
-    raise UserError(
-        f"{len(odd)} ids have several files each, such as {listed(odd[:1])}: {first}; let data.image_id tell them "
-        f"apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set data.plane_files=true "
-        "if they are the planes of one image"
-    )
 
 
 def _groups(

@@ -110,6 +110,11 @@ def is_excluded(image_id: str, settings: DataSettings) -> bool:
 
 
 def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], str]]:
+    if folder.is_file():
+        raise UserError(
+            f"{folder} is a file of a kind that is not read ({setting}): images are a folder or a pattern, masks "
+            "also a table (csv, tsv, parquet) or annotations (json, jsonl, txt)"
+        )
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist ({setting})")
     for entry in _entries(str(folder)):

@@ -21,10 +21,10 @@ MOST = 0.5  # share of the ids tried that a cause must explain
 class Source(NamedTuple):
     """Where ids come from that should be those of images, and the settings that say how they are read."""
 
-    table: Table | None  # or mask files
+    table: Table | None  # if there is one
     prefix: str  # of the settings of the table's columns: `data.` or `data.sample_`
     images: tuple[str, str]  # setting of the images' files and its value
-    masks: str = ""  # the value of data.train_masks where it points to mask files
+    masks: str = ""  # the value of data.train_masks where the names of files are the ids
 
 
 def match_ids(ids: Iterable[str], image_ids: Collection[str], loose: Collection[str], source: str) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _around_the_id(tried: list[str], images: set[str], source: Source) -> str | 
     if (written := _common_template(tried, images)) is None:
         return None
     in_table = f"set {source.prefix}id_pattern={written}"
-    advice = in_table if source.table else _in_path("data.train_masks", source.masks, written)
+    advice = in_table if not source.masks else _in_path("data.train_masks", source.masks, written)
     return f"they are ids of images with something around them, as in {written}; {advice}"
 
 

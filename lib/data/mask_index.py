@@ -10,7 +10,9 @@ from pathlib import Path
 
 from lib.base.errors import UserError, listed
 from lib.config.schema import DataSettings
-from lib.data.discovery import WILDCARD, find_files, is_excluded, make_id
+from lib.data.annotations import SUFFIXES as ANNOTATION_SUFFIXES
+from lib.data.annotations import read_annotations
+from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
 from lib.data.id_match import Source, likely_mistake, match_ids
 from lib.data.rle_table import class_index_of, guess_rle_column, is_wide, row_keys, training_columns
 from lib.data.tables import TABLE_SUFFIXES, Table, column, read_table
@@ -19,8 +21,18 @@ Masks = dict[str, list[list[str]]]  # by id and class: run lengths or mask files
 
 
 def is_table(masks: str) -> bool:
-    """Whether a setting points to run lengths and not to mask images."""
+    """Whether a setting points to texts, run lengths or annotations, and not to mask images."""
+    return is_rle_table(masks) or is_annotations(masks)
+
+
+def is_rle_table(masks: str) -> bool:
+    """Whether a setting points to a table of run lengths."""
     return masks.lower().endswith(TABLE_SUFFIXES)
+
+
+def is_annotations(masks: str) -> bool:
+    """Whether a setting points to annotation files."""
+    return masks.lower().endswith(ANNOTATION_SUFFIXES)
 
 
 def read_masks_table(settings: DataSettings, setting: str) -> Table:
@@ -44,6 +56,8 @@ def masks_table_files(settings: DataSettings) -> list[Path]:
 
 def index_masks(settings: DataSettings, table: Table | None) -> Masks:
     """The masks of all ids but the excluded ones, from the table, or from mask files where there is no table."""
+    if is_annotations(settings.train_masks):
+        return _masks_from_annotations(settings)
     if table is None:
         return _masks_from_files(settings)
     return _masks_from_table(table, settings.root / settings.train_masks, settings)
@@ -71,6 +85,14 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
     name = columns.rle or guess_rle_column(list(table), columns, path)
     for key, text in zip(keys, column(table, name, path, "data.rle_column"), strict=True):
         yield *key, text
+
+
+def _masks_from_annotations(settings: DataSettings) -> Masks:
+    """Objects by id and class, as texts, of all annotated ids but the excluded ones."""
+    annotated = read_annotations(settings)
+    masks = {image_id: pieces for image_id, pieces in annotated.items() if not is_excluded(image_id, settings)}
+    _check_single(masks, settings, f"objects in {settings.root / settings.train_masks}")
+    return masks
 
 
 def _masks_from_files(settings: DataSettings) -> Masks:
@@ -112,7 +134,9 @@ def match_masks(masks: Masks, table: Table | None, files: dict[str, list[str]], 
     image_of = match_ids(masks, files, settings.loose_ids, str(source))
     masks = {image_of[name]: pieces for name, pieces in masks.items()}
     lost, bare = sorted(masks.keys() - files.keys()), sorted(files.keys() - masks.keys())
-    described = Source(table, "data.", ("data.train_images", settings.train_images), settings.train_masks)
+    are_in_names = not is_table(settings.train_masks) or PLACEHOLDER.search(settings.train_masks)
+    masks_path = settings.train_masks if are_in_names else ""
+    described = Source(table, "data.", ("data.train_images", settings.train_images), masks_path)
     if mistake := likely_mistake(lost, bare, described):
         raise UserError(f"masks {listed(lost)} of {source} have no image in {images}: {mistake}")
     if len(lost) == len(masks):

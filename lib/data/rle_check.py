@@ -19,7 +19,7 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.config.schema import RleSettings
 from lib.data.competition import TrainingData, open_compared
-from lib.data.mask_index import is_table
+from lib.data.mask_index import is_rle_table
 from lib.masks.components import Runs
 from lib.masks.rle import decode_union, is_empty, parse_runs
 
@@ -58,7 +58,7 @@ def check_convention(training: TrainingData) -> Verdict:
     """
     compared = training.settings.compare_masks
     sources = [training, open_compared(training)] if compared else [training]
-    tables = [source for source in sources if is_table(source.settings.train_masks)]
+    tables = [source for source in sources if is_rle_table(source.settings.train_masks)]
     if not tables:
         return Verdict(False, "not checked: no run lengths of the training masks (data.compare_masks may name some)")
     readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))

@@ -46,7 +46,7 @@ def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
 def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> Iterator[tuple[str, int]]:
     """Id and class index of each row. Without a class column, the id column holds <id>_<class> if there are several."""
     texts = id_texts(table, path, columns)
-    read_id = _IdReader(columns, path)
+    read_id = IdReader(columns, path)
     if columns.class_name:
         names = column(table, columns.class_name, path, f"{columns.prefix}class_column")
         for text, name in zip(texts, names, strict=True):
@@ -107,7 +107,7 @@ def guess_rle_column(names: Sequence[str], columns: Columns, path: Path | str) -
     raise UserError(f"{path}: set {setting} to the column of the run lengths, one of: {', '.join(names)}")
 
 
-class _IdReader:
+class IdReader:
     """Ids from the texts of an id column. Raises UserError where two texts give one id by data.id_pattern."""
 
     def __init__(self, columns: Columns, path: Path):

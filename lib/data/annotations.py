@@ -1,0 +1,192 @@
+"""Annotation files: COCO json, jsonl of polygons, labelme json and YOLO segmentation txt.
+
+Reading gives one text for each object, a small JSON object that lib/data/annotation_masks.py paints once the image's
+size is known.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lib.base.errors import UserError
+from lib.config.schema import DataSettings
+from lib.data.discovery import WILDCARD, find_files, make_id
+from lib.data.rle_table import IdReader, training_columns
+
+SUFFIXES = (".json", ".jsonl", ".txt")
+KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt"
+
+Object = dict  # polygons, run lengths or a PNG, and the size of the image that they are for, if the file says it
+
+
+class Annotated(NamedTuple):
+    """The objects of an image by the name of their class; none where a file says that there is none."""
+
+    id: str
+    objects: list[tuple[str, Object]]
+    source: str
+
+
+def read_annotations(settings: DataSettings) -> dict[str, list[list[str]]]:
+    """For each annotated image and class the texts of its objects; a blank text for a class without any.
+
+    Raises UserError for a file of unknown kind, and for classes that data.classes does not name unless
+    data.other_classes is `skip`.
+    """
+    images = list(_annotated(settings))
+    index_of = _class_indexes({name for image in images for name, _ in image.objects}, settings)
+    masks: dict[str, list[list[str]]] = {}
+    for image in images:
+        if image.id in masks:
+            raise UserError(f"{image.source} has image '{image.id}' twice (data.train_masks)")
+        texts = masks[image.id] = [[] for _ in settings.classes]
+        for name, shape in image.objects:
+            if name in index_of:
+                texts[index_of[name]].append(json.dumps(shape, separators=(",", ":")))
+        for of_class in texts:
+            of_class[:] = of_class or [""]
+    return masks
+
+
+def _annotated(settings: DataSettings) -> Iterator[Annotated]:
+    """The images of one annotation file, or of the files of a pattern."""
+    pattern, setting = settings.train_masks, "data.train_masks"
+    if not WILDCARD.search(pattern):
+        yield from _images_of_file(settings.root / pattern, None, settings)
+        return
+    for parts, path in find_files(settings.root, pattern, setting):
+        yield from _images_of_file(Path(path), parts, settings)
+
+
+def _images_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings) -> Iterator[Annotated]:
+    """The images of a file; `parts` are those of its name, where each image has a file of its own."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"annotations {path} do not exist (data.train_masks)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    try:
+        match path.suffix.lower():
+            case ".txt":
+                yield Annotated(_id_of_file(path, parts, settings), list(_yolo_objects(content, settings)), str(path))
+            case ".jsonl":
+                yield from _jsonl_images(content, path, settings)
+            case _:
+                yield from _json_images(json.loads(content), path, parts, settings)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        problem = str(error) if isinstance(error, ValueError) else repr(error)
+        raise UserError(f"{path} cannot be read as annotations: {problem}; those read are {KINDS}") from None
+
+
+def _id_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings) -> str:
+    if parts is None:
+        raise UserError(
+            f"{path} holds the annotations of one image; set data.train_masks to the pattern of all such files, as in "
+            f"{Path(settings.train_masks).parent / '{id}'}{path.suffix}"
+        )
+    return make_id(settings.image_id, parts, str(path))
+
+
+def _json_images(
+    content: object, path: Path, parts: dict[str, str] | None, settings: DataSettings
+) -> Iterator[Annotated]:
+    if isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
+        yield from _coco_images(content, path, settings)
+    elif isinstance(content, dict) and "shapes" in content:
+        yield Annotated(_id_of_file(path, parts, settings), list(_labelme_objects(content)), str(path))
+    else:
+        keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ValueError(f"it holds {keys}")
+
+
+def _coco_images(content: dict, path: Path, settings: DataSettings) -> Iterator[Annotated]:
+    """Images are known by the names of their files. A crowd is a region of objects not told apart."""
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+    objects = defaultdict(list)
+    for annotation in content["annotations"]:
+        if annotation.get("iscrowd") and settings.crowd is None:
+            raise UserError(
+                f"{path} has crowds, regions of objects not told apart; set data.crowd=mask to take them as mask, or "
+                "skip to leave them out"
+            )
+        if annotation.get("iscrowd") and settings.crowd == "skip":
+            continue
+        segmentation, size = annotation.get("segmentation"), sizes[annotation["image_id"]]
+        if not segmentation:
+            raise ValueError(f"annotation {annotation.get('id')} has no segmentation, perhaps only a box")
+        if isinstance(segmentation, dict):
+            shape = {"counts": segmentation["counts"], "size": segmentation["size"]}
+        else:
+            shape = {"polygons": segmentation, "size": size}
+        objects[annotation["image_id"]].append((names[annotation["category_id"]], shape))
+    read_id = IdReader(training_columns(settings), path)
+    for image in content["images"]:
+        yield Annotated(read_id(image["file_name"]), objects[image["id"]], str(path))
+
+
+def _jsonl_images(content: str, path: Path, settings: DataSettings) -> Iterator[Annotated]:
+    """A line for each image: {"id": ..., "annotations": [{"type": ..., "coordinates": [[[x, y], ...]]}, ...]}."""
+    read_id = IdReader(training_columns(settings), path)
+    for line in filter(str.strip, content.splitlines()):
+        image = json.loads(line)
+        objects = []
+        for annotation in image["annotations"]:
+            rings = annotation["coordinates"]
+            if len(rings) != 1:
+                raise ValueError(f"a polygon of '{image['id']}' has {len(rings)} rings, and only one is read")
+            objects.append((str(annotation["type"]), {"polygons": [_flat(rings[0])]}))
+        yield Annotated(read_id(str(image["id"])), objects, str(path))
+
+
+def _labelme_objects(content: dict) -> Iterator[tuple[str, Object]]:
+    """Polygons, rectangles and masks; shapes of one label and group number are one object."""
+    size = [content["imageHeight"], content["imageWidth"]]
+    grouped: dict[tuple, list[list[float]]] = defaultdict(list)
+    for number, shape in enumerate(content["shapes"]):
+        kind, points = shape.get("shape_type") or "polygon", shape["points"]
+        if kind == "mask":
+            yield shape["label"], {"png": shape["mask"], "at": points[0], "size": size}
+            continue
+        if kind == "rectangle":
+            (left, top), (right, bottom) = points
+            points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        elif kind != "polygon":
+            raise ValueError(f"a shape is a {kind}; polygons, rectangles and masks are read")
+        group = shape.get("group_id")
+        grouped[shape["label"], number if group is None else f"group {group}"].append(_flat(points))
+    for (label, _), polygons in grouped.items():
+        yield label, {"polygons": polygons, "size": size}
+
+
+def _yolo_objects(content: str, settings: DataSettings) -> Iterator[tuple[str, Object]]:
+    """A line for each object: the number of its class in data.classes from 0, then x y x y ... from 0 to 1."""
+    for line in filter(str.strip, content.splitlines()):
+        number, *coordinates = line.split()
+        if len(coordinates) == 4:
+            raise ValueError(f"'{line.strip()[:60]}' is a box and not a polygon")
+        index = int(number)
+        name = settings.classes[index] if 0 <= index < len(settings.classes) else f"number {index}"
+        yield name, {"polygons": [list(map(float, coordinates))], "relative": True}
+
+
+def _class_indexes(names: set[str], settings: DataSettings) -> dict[str, int]:
+    """The number of each class that is read. The only class may have any name where data.classes is not set."""
+    if len(names) == 1 and settings.classes == ["mask"]:
+        return dict.fromkeys(names, 0)
+    source, unknown = settings.root / settings.train_masks, names - set(settings.classes)
+    if unknown and settings.other_classes == "error":
+        raise UserError(
+            f"{source} has the classes {', '.join(sorted(names))}, but data.classes is {settings.classes}; name there "
+            "those to be learned, and set data.other_classes=skip to leave out the others"
+        )
+    if unknown and unknown == names:
+        raise UserError(f"{source} has none of data.classes = {settings.classes}, but {', '.join(sorted(names))}")
+    return {name: settings.classes.index(name) for name in names - unknown}
+
+
+def _flat(points: list) -> list[float]:
+    return [float(value) for x, y in points for value in (x, y)]
