@@ -16,15 +16,16 @@ from lib.run.stage import run_stage, stage_parser
 
 def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first
-    from lib.base.files import read_json
+    from lib.base.files import read_json, write_json
     from lib.data.folds import read_folds
     from lib.data.input_files import open_unchanged_training
-    from lib.prediction.ensemble import average_out_of_fold, describe
+    from lib.prediction.ensemble import average_out_of_fold
     from lib.prediction.run_maps import predict_out_of_fold
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.provenance import threshold_inputs, trained_folds
     from lib.run.record import StageRecord
+    from lib.tuning.member_scores import describe_members, score_members
 
     lock_run(run)
     record = StageRecord(run, "03_oof_threshold")
@@ -40,12 +41,15 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     if len(trained) < settings.folds.count:
         numbers = ", ".join(map(str, trained))
         print(f"trained   fold {numbers} of {settings.folds.count}: the score is of their images only")
-    result = choose_on(store, run, settings, data, table[table.fold.isin(trained)])
+    table = table[table.fold.isin(trained)]
+    result = choose_on(store, run, settings, data, table)
     weights = [run.ensemble] if settings.ensemble.members else []
+    if settings.ensemble.members:
+        content = score_members(read_json(run.ensemble), result.mean("nested"), settings, data, table)
+        write_json(run.ensemble, content)
+        print(describe_members(content))
     seconds = record.write(made_from, [run.threshold, run.oof_counts, *weights])
     refresh_report(run, settings)
-    if settings.ensemble.members:
-        print(describe(read_json(run.ensemble)))
     print(result)
     return StageSummary([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds, result.to_dict())
 

@@ -1,6 +1,5 @@
 """Ensembles of runs: the five stages on two members, weights and worth against plain loops, and what is refused."""
 
-import itertools
 import json
 import shutil
 from argparse import Namespace
@@ -17,8 +16,11 @@ from lib.data.competition import TrainingData, open_training
 from lib.prediction.ensemble import average, find_weights, trials
 from lib.prediction.map_store import MapStore
 from lib.tools.summary import summarise
+from lib.tuning.member_scores import score_members
+from lib.tuning.thresholds import best_threshold
 from tests.conftest import write_competition
 from tests.stages import SETTINGS, STAGES, Ended, script
+from tests.tuning.planted import planted_table
 
 NAMES = ["runs/first", "runs/second"]
 BOTH = f"ensemble: {{members: [{', '.join(NAMES)}]}}\ninfer: {{tta: none}}\npostprocess: {{steps: [fill]}}\n"
@@ -125,54 +127,82 @@ def planted(competition, tmp_path) -> tuple[TrainingData, list[MapStore], pd.Dat
     return data, stores, pd.DataFrame({"id": data.ids, "fold": np.arange(len(data.ids)) % 3})
 
 
-def nested_by_hand(data, stores, table, rows: list[tuple]) -> float:
-    """Mean Dice, each fold at the weights and threshold that score best on the other folds, by plain loops."""
-    dice = {}
-    for image_id in table.id:
-        truth = data.read_mask(image_id)[..., 0] > 0
-        maps = [store.read(image_id)[..., 0].astype(np.float32) for store in stores]
-        for row in rows:
-            mean = np.rint(sum(np.float32(w) * one for w, one in zip(row, maps, strict=True)))
-            for t in range(1, 256):
-                mask = mean >= t
-                size = mask.sum() + truth.sum()
-                dice[image_id, row, t] = 2 * (mask & truth).sum() / size if size else 1.0
+def dice_of(data, stores, image_id: str, row: tuple) -> list[float]:
+    """Dice of an averaged map at each threshold, by plain loops."""
+    truth = data.read_mask(image_id)[..., 0] > 0
+    maps = [store.read(image_id)[..., 0].astype(np.float32) for store in stores]
+    mean = np.rint(sum(np.float32(w) * of_member for w, of_member in zip(row, maps, strict=True)))
     scores = []
-    for fold in range(3):
-        others = table.id[table.fold != fold]
-        choices = itertools.product(rows, range(1, 256))
-        row, t = max(choices, key=lambda choice: round(np.mean([dice[i, *choice] for i in others]), 12))
-        scores += [dice[i, row, t] for i in table.id[table.fold == fold]]
-    return float(np.mean(scores))
+    for t in range(1, 256):
+        mask = mean >= t
+        size = mask.sum() + truth.sum()
+        scores.append(2 * (mask & truth).sum() / size if size else 1.0)
+    return scores
 
 
-def test_weights_and_worth_are_those_of_plain_loops(planted, tmp_path):
+def test_weights_of_a_fold_are_those_that_score_best_on_the_others(planted, tmp_path):
     data, stores, table = planted
-    data.ids = data.ids[:9]
     table = table[:9]
-    (tmp_path / "three.yaml").write_text("ensemble: {members: [a, b, c], weights: [2, 1, 1]}")
-    found = find_weights(stores, load_settings(tmp_path / "three.yaml"), data, table)
-    assert found["weights"] == {"a": 0.5, "b": 0.25, "c": 0.25}
-    assert found["nested"] == pytest.approx(nested_by_hand(data, stores, table, [(0.5, 0.25, 0.25)]))
-    assert found["alone"]["b"] == pytest.approx(nested_by_hand(data, stores, table, [(0, 1, 0)]))
-    assert found["without"]["b"] == pytest.approx(nested_by_hand(data, stores, table, [(2 / 3, 0, 1 / 3)]))
-
-
-def test_the_search_finds_who_is_worth_what(planted, tmp_path):
-    data, stores, table = planted
     (tmp_path / "three.yaml").write_text("ensemble: {members: [a, b, c], weights: search}")
     found = find_weights(stores, load_settings(tmp_path / "three.yaml"), data, table)
+    together, without = trials("search", 3)
+    curves = {row: {i: np.array(dice_of(data, stores, i, row)) for i in table.id} for row in together}
+    for fold in range(3):
+        others = table.id[table.fold != fold]
+        for rows, chosen in (together, found["of_fold"]), (without[1], found["of_fold_without"]["b"]):
+            best = {row: np.mean([curves[row][i] for i in others], axis=0).max() for row in rows}
+            assert best[chosen[f"fold_{fold}"]] == pytest.approx(max(best.values()))
+
+
+def members_scored(planted, tmp_path, monkeypatch, weights: str) -> dict:
+    """What ensemble.json says of the planted members, called a, b and c."""
+    data, stores, table = planted
+    table = table.assign(group=table.id)
+    (tmp_path / "three.yaml").write_text(f"ensemble: {{members: [a, b, c], weights: {weights}}}")
+    settings = load_settings(tmp_path / "three.yaml")
+    members = [(Namespace(oof=store.folder), None) for store in stores]
+    monkeypatch.setattr("lib.tuning.member_scores.open_members", lambda settings: members)
+    found = find_weights(stores, settings, data, table)
+    return score_members(found, nested_of(planted, found["of_fold"]), settings, data, table)
+
+
+def nested_of(planted, of_fold: dict) -> float:
+    """The nested score of the averaged maps, counted at all thresholds by plain loops."""
+    data, stores, table = planted
+    tables = [dice_of(data, stores, i, of_fold[f"fold_{fold}"]) for i, fold in zip(table.id, table.fold, strict=True)]
+    scores, folds = planted_table(np.array(tables)), table.fold.to_numpy()
+    nested = [scores.of(folds == f).terms_at(best_threshold(scores.of(folds != f)))[0] for f in range(3)]
+    return float(np.concatenate(nested).mean())
+
+
+def test_worth_is_scored_as_any_run_is(planted, tmp_path, monkeypatch):
+    found = members_scored(planted, tmp_path, monkeypatch, "[2, 1, 1]")
+    assert found["weights"] == {"a": 0.5, "b": 0.25, "c": 0.25}
+    every = [f"fold_{fold}" for fold in range(3)]
+    assert found["alone"]["b"] == pytest.approx(nested_of(planted, dict.fromkeys(every, (0, 1, 0))))
+    assert found["without"]["b"] == pytest.approx(nested_of(planted, dict.fromkeys(every, (2 / 3, 0, 1 / 3))))
+
+
+def test_the_search_finds_who_is_worth_what(planted, tmp_path, monkeypatch):
+    found = members_scored(planted, tmp_path, monkeypatch, "search")
     first, second, noise = found["weights"].values()
     assert first > second > 0 and noise <= 1 / 6
     assert found["nested"] > found["alone"]["a"] > found["alone"]["b"] > found["alone"]["c"]
     assert found["without"]["a"] < found["without"]["b"] < found["nested"]
 
 
+def test_an_average_of_equal_runs_scores_what_each_of_them_does(planted, tmp_path, monkeypatch):
+    data, stores, table = planted
+    found = members_scored((data, stores[:1] * 3, table), tmp_path, monkeypatch, "equal")
+    scores = [*found["alone"].values(), *found["without"].values()]
+    assert scores == pytest.approx([found["nested"]] * 6, abs=1e-12)
+
+
 def test_every_weighting_is_tried_once_and_adds_up_to_one():
     for members in (2, 3, 4, 5):
-        together, without, alone = trials("search", members)
+        together, without = trials("search", members)
         assert len(set(together)) == len(together)
-        assert np.allclose(np.sum(together, axis=1), 1) and set(alone) <= set(together)
+        assert np.allclose(np.sum(together, axis=1), 1)
         assert all(row[member] == 0 for member in range(members) for row in without[member])
     assert trials([3, 1], 2)[0] == [(0.75, 0.25)]
     assert average([np.full((1, 1, 1), 10, np.uint8), np.full((1, 1, 1), 21, np.uint8)], (0.5, 0.5))[0, 0, 0] == 16
