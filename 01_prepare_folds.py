@@ -20,6 +20,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.competition import open_training
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
+    from lib.data.group_search import HiddenGroupSearch
     from lib.data.input_files import note_training_files
     from lib.data.inspection import inspect_all, inspect_test, skipped_lines
     from lib.data.rle_check import check_convention, describe
@@ -34,13 +35,16 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     verdict = check_convention(data)
     print(f"{'warning' if verdict.is_wrong else 'checked'}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
 
-    inspection = inspect_all(data)
+    search = HiddenGroupSearch(data, settings.folds)
+    inspection = inspect_all(data, search.see)
     for note in inspection.notes:
         print(f"checked   {note}")
     images = image_table(inspection.facts, data.groups, data.classes)
+    if (hidden := search.finish()) is not None:
+        images["group"] = hidden
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
     duplicates = duplicates_table(images, links, data.read_mask)
-    images["group"] = merged_groups(images, links)
+    images["group"] = merged_groups(images, search.allowed(links))
     table = assign_folds(images, settings.folds.count, settings.folds.seed)
 
     print("\n".join([*skipped_lines(settings.data), inspect_test(settings.data)]))
@@ -51,10 +55,12 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     duplicates_path = run.root / "duplicates.csv"
     write_text(duplicates_path, duplicates.to_csv(index=False))
     note_training_files(run, data)
+    search.write(run)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
     refresh_report(run, settings)
 
     print(f"\n{fold_table(table)}\n")
+    print(search.describe(run), end="")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
     return StageSummary([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)

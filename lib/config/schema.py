@@ -93,7 +93,7 @@ class DataSettings(Section):
         "error"  # absent or damaged; empty: their rows are written empty
     )
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
-    group: str | None = None  # a column (default: `group` if any), parts of the pattern as {case}, or dicom:PatientID
+    group: str | None = None  # a column (default: `group` if any), {case} of the pattern, id:REGEX, dicom:PatientID
     group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
 
     channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as the files have
@@ -212,6 +212,13 @@ class FoldSettings(Section):
     count: Annotated[int, Field(ge=2, le=50)] = 5
     seed: NonNegativeInt = 0
     near_duplicates: bool = True  # images that look the same share a fold; exact copies and groups always do
+    hidden_groups: Literal["auto", "warn", "off"] = "auto"  # without data.group: scenes found by ids, files and images
+    # share a fold, or are only reported, or not looked for
+
+    @field_validator("hidden_groups", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: object) -> object:
+        return "off" if value is False else value
 
 
 class ModelSettings(Section):

@@ -4,6 +4,7 @@ Opening lists the files and reads the tables; images and masks are read when the
 the masks stay in memory as text. The objects can be pickled, so that loader processes hold a copy.
 """
 
+import re
 from pathlib import Path
 
 import cv2
@@ -36,6 +37,7 @@ from lib.data.tables import Table, column, read_table
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
 
+ID_GROUP = "id:"  # before a regular expression whose brackets hold the parts of an id that make up its group
 DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as PatientID
 
 
@@ -238,10 +240,12 @@ def find_unreadable(images: Images) -> dict[str, str]:
 def _groups(
     settings: DataSettings, masks_table: Table | None, files: dict[str, list[str]], parts: dict[str, dict[str, str]]
 ) -> dict[str, str] | None:
-    """The group of each id, from a column, the parts of the files' names or DICOM headers; None if there is none."""
+    """The group of each id, from a column, ids, the parts of the files' names or DICOM headers; None without any."""
     name, ids = settings.group, sorted(files)
     if name and name.startswith(DICOM_GROUP):
         return {image_id: dicom_field(Path(files[image_id][0]), name.removeprefix(DICOM_GROUP)) for image_id in ids}
+    if name and name.startswith(ID_GROUP):
+        return {image_id: group_in_id(name, image_id) for image_id in ids}
     if name and PLACEHOLDER.search(name):
         return {image_id: fill(name, parts[image_id], "data.group") for image_id in ids}
     if settings.group_csv:
@@ -265,6 +269,24 @@ def _groups(
         mistake = likely_mistake(groups.keys() - files.keys(), missing, source)
         raise UserError(f"{path} has no group for {listed(missing)}{f': {mistake}' if mistake else ''}")
     return {image_id: groups[image_id] for image_id in ids}
+
+
+def group_in_id(rule: str, image_id: str) -> str:
+    """What the brackets of `id:REGEX` hold where it matches the beginning of an id, joined by "_".
+
+    Raises UserError for what is no regular expression with brackets, and for an id that it does not match.
+    """
+    try:
+        expression = re.compile(rule.removeprefix(ID_GROUP))
+    except re.error as error:
+        raise UserError(f"data.group = '{rule}' is not a regular expression: {error}") from None
+    if expression.groups == 0:
+        raise UserError(f"data.group = '{rule}' has no brackets around the part that is the group, as in id:([^_]+)")
+    match = expression.match(image_id)
+    found = [] if match is None else [part for part in match.groups() if part]
+    if not found:
+        raise UserError(f"data.group = '{rule}' finds no group in the id '{image_id}'")
+    return "_".join(found)
 
 
 def _size(image: np.ndarray) -> str:

@@ -21,6 +21,13 @@ def open_dicom(path: Path, stop_before_pixels: bool = False):
         raise UserError(f"{path} cannot be read as DICOM: {' '.join(str(error).split())}") from None
 
 
+def dicom_fields(path: Path, keywords: tuple[str, ...]) -> dict[str, str]:
+    """Those elements of a DICOM header, as text, that are there. Raises UserError where the file is not DICOM."""
+    header = open_dicom(path, stop_before_pixels=True)
+    found = {keyword: str(header.get(keyword) or "").strip() for keyword in keywords}
+    return {keyword: text for keyword, text in found.items() if text}
+
+
 def dicom_field(path: Path, keyword: str) -> str:
     """An element of a DICOM file's header as text, such as PatientID. Raises UserError when there is none."""
     value = open_dicom(path, stop_before_pixels=True).get(keyword)

@@ -21,24 +21,29 @@ WORDS = (BITS + 1) // 64
 CACHE_BYTES = 1 << 20  # of one block of comparisons
 
 
-def perceptual_hash(image: np.ndarray) -> str:
+def perceptual_hash(small: np.ndarray) -> str:
     """64 hexadecimal digits that stay nearly the same when an image is compressed, resized, brightened or noisy.
 
-    The signs of the 255 lowest frequencies (discrete cosine transform) of a 64-pixel thumbnail of the image, uint8
-    (height, width, channels); 255 rather than the usual 64, since dark microscopy with a few spots collides at 64.
-    An image too plain to tell from others, such as an empty slide, has the hash "" and is like no other.
+    The signs of the 255 lowest frequencies (discrete cosine transform) of the image's `thumbnail`; 255 rather than the
+    usual 64, since dark microscopy with a few spots collides at 64. An image too plain to tell from others, such as an
+    empty slide, has the hash "" and is like no other.
     After Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010).
     """
-    parts = (image[:, :, first : first + MOST_PLANES] for first in range(0, image.shape[2], MOST_PLANES))
-    planes = [plane for part in parts for plane in cv2.split(_thumbnail(part))]
+    planes = np.ascontiguousarray(np.moveaxis(small, 2, 0))
     frequencies = cv2.dct(np.mean(planes, axis=0, dtype=np.float32))[:BLOCK, :BLOCK].ravel()[1:]
     if np.count_nonzero(np.abs(frequencies) < PLAIN) > BITS // 2:
         return ""
     return np.packbits(frequencies > 0).tobytes().hex()
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """The image at 64 x 64 pixels, by the mean over areas.
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """The image uint8 (height, width, channels) at 64 x 64 pixels, by the mean over areas."""
+    parts = [image[:, :, first : first + MOST_PLANES] for first in range(0, image.shape[2], MOST_PLANES)]
+    return np.concatenate([_shrunk(part).reshape(THUMBNAIL, THUMBNAIL, -1) for part in parts], axis=2)
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    """An image of up to four planes at 64 x 64 pixels.
 
     Large ones are halved first, again and again: OpenCV has vector instructions for areas of 2 x 2, and without takes 5
     times as long for 1918 x 1280.

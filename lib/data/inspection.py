@@ -1,10 +1,12 @@
 """Stage 01's look at every training image and mask: whether they can be decoded, their sizes, coverage and hashes."""
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 
 from lib.base.errors import SHOWN, UserError
 from lib.base.prefetch import THREADS, prefetched
@@ -12,7 +14,7 @@ from lib.base.progress import progress
 from lib.config.schema import DataSettings
 from lib.data.competition import TrainingData, find_unreadable, open_test
 from lib.data.discovery import skipped_files
-from lib.data.duplicates import perceptual_hash
+from lib.data.duplicates import perceptual_hash, thumbnail
 from lib.data.mask_check import ValueCounts, judge
 from lib.data.mask_values import share_of_mask
 
@@ -35,10 +37,10 @@ class Inspection(NamedTuple):
     notes: list[str]  # sentences for printing: what the values of mask files mean
 
 
-def inspect_all(training: TrainingData) -> Inspection:
+def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None) -> Inspection:
     """Decode every training image and mask once.
 
-    Raises one UserError with the number of unusable images and what is wrong with the first few, and one where it is
+    `see` is called with the id and the thumbnail, uint8 (64, 64, channels), of each image, in the order of ids. Raises one UserError with the number of unusable images and what is wrong with the first few, and one where it is
     uncertain what the values mean.
     """
     facts, problems, counts = [], [], ValueCounts()
@@ -50,6 +52,8 @@ def inspect_all(training: TrainingData) -> Inspection:
         else:
             facts.append(result[0])
             counts.merge(result[1])
+            if see:
+                see(result[0].id, result[2])
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
@@ -61,8 +65,8 @@ def inspect_all(training: TrainingData) -> Inspection:
     return Inspection(facts, notes)
 
 
-def _inspect(training: TrainingData, image_id: str) -> tuple[ImageFacts, ValueCounts] | str:
-    """The facts of an image and the values of its mask files, or what is wrong with it."""
+def _inspect(training: TrainingData, image_id: str) -> tuple[ImageFacts, ValueCounts, np.ndarray] | str:
+    """The facts of an image, the values of its mask files and its thumbnail, or what is wrong with it."""
     counts = ValueCounts()
     try:
         image = training.read_image(image_id)
@@ -76,8 +80,9 @@ def _inspect(training: TrainingData, image_id: str) -> tuple[ImageFacts, ValueCo
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(image)
     coverage = tuple(map(share_of_mask, cv2.split(mask)))
-    facts = ImageFacts(image_id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(image))
-    return facts, counts
+    small = thumbnail(image)
+    facts = ImageFacts(image_id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(small))
+    return facts, counts, small
 
 
 def skipped_lines(settings: DataSettings) -> list[str]:

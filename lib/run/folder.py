@@ -27,6 +27,22 @@ class RunFolder:
     def folds(self) -> Path:
         return self.root / "folds.csv"
 
+    @property
+    def hidden_groups(self) -> Path:
+        return self.root / "hidden_groups.csv"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features.npz"
+
+    @property
+    def test_features(self) -> Path:
+        return self.root / "test_features.npz"
+
+    @property
+    def leak(self) -> Path:
+        return self.root / "leak.json"
+
     def fold(self, number: int) -> "FoldFolder":
         return FoldFolder(self.root / f"fold_{number}")
 

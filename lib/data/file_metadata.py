@@ -1,0 +1,93 @@
+"""What the files know of where their images come from: folders, camera, day, patient, JPEG tables, place on earth."""
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lib.base.prefetch import THREADS, prefetched
+from lib.data.competition import TrainingData
+from lib.data.dicom import dicom_fields
+from lib.data.id_patterns import Partition, Series
+
+MAKE, MODEL, EXIF_PART, TAKEN, SERIAL = 0x010F, 0x0110, 0x8769, 0x9003, 0xA431  # EXIF tags
+PIXEL_SCALE, TIE_POINT = 33550, 33922  # of a GeoTIFF
+DICOM_KEYS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+NAMES = {
+    "folder": "the folder of the file",
+    "camera": "the camera in the EXIF data",
+    "day": "the day in the EXIF data",
+    "jpeg": "the quantisation tables of the JPEG files",
+    "size": "the size of the image",
+    **{key: f"{key} in the DICOM header" for key in DICOM_KEYS},
+}
+KINDS = ("folder", "camera", "jpeg", "size")  # which may be kinds of images as well as scenes
+
+
+def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Series]]:
+    """Partitions and series by what every file has in its header; a key that some files lack is left out."""
+    found = [facts for _, facts in prefetched(file_facts, _paths(data), ahead=4 * THREADS)]
+    columns = defaultdict(list)
+    for facts in found:
+        for key, value in facts.items():
+            columns[key].append(value)
+    columns = {key: values for key, values in columns.items() if len(values) == len(data.ids)}
+    partitions = [
+        Partition(NAMES[key], np.array(columns[key]), f"dicom:{key}" if key in DICOM_KEYS else None, key in KINDS)
+        for key in NAMES
+        if key in columns
+    ]
+    nowhere = np.full(len(data.ids), "")
+    series = []
+    if "seconds" in columns:
+        keys = np.array(columns.get("camera", nowhere))
+        series.append(Series("the time in the EXIF data", keys, np.array(columns["seconds"], np.int64)[:, None]))
+    if "place" in columns:
+        corners = np.array(columns["place"])
+        series.append(Series("the place on earth", nowhere, np.rint(corners - corners.min(axis=0)).astype(np.int64)))
+    return partitions, series
+
+
+def file_facts(path: Path) -> dict[str, object]:
+    """What the file's name and header say; only what is there, and nothing for kinds that are not known here."""
+    facts: dict[str, object] = {"folder": path.parent.name}
+    if path.suffix.lower() == ".dcm":
+        return facts | dicom_fields(path, DICOM_KEYS)
+    try:
+        with Image.open(path) as image:
+            facts["size"] = f"{image.height} x {image.width}"
+            if image.format == "JPEG":
+                facts["jpeg"] = hashlib.sha256(repr(sorted(image.quantization.items())).encode()).hexdigest()[:8]
+            facts |= _geography(dict(image.tag_v2)) if image.format == "TIFF" else _exif(image)
+    except Exception:  # whatever a parser stumbles over; 01 has decoded the pixels by now, and this is only a hint
+        return facts
+    return facts
+
+
+def _exif(image: Image.Image) -> dict[str, object]:
+    tags = image.getexif()
+    if not tags:
+        return {}
+    part = tags.get_ifd(EXIF_PART)
+    facts: dict[str, object] = {}
+    if camera := " ".join(str(tag).strip("\0 ") for tag in (tags.get(MAKE), tags.get(MODEL), part.get(SERIAL)) if tag):
+        facts["camera"] = camera
+    if taken := str(part.get(TAKEN, "")).strip("\0 "):
+        moment = np.datetime64(f"{taken[:10].replace(':', '-')}T{taken[11:19]}")
+        facts |= {"day": taken[:10], "seconds": int(moment.astype("datetime64[s]").astype(int))}
+    return facts
+
+
+def _geography(tags: dict[int, tuple[float, ...]]) -> dict[str, object]:
+    """Row and column of the image's corner, in tiles of its own size, on the map that its projection makes."""
+    if PIXEL_SCALE not in tags or TIE_POINT not in tags:
+        return {}
+    (column, row, _, x, y, *_), (width, height, *_) = tags[TIE_POINT], tags[PIXEL_SCALE]
+    columns, rows = tags[256], tags[257]
+    return {"place": ((y / height + row) / rows, (x / width - column) / columns)}
+
+
+def _paths(data: TrainingData) -> list[Path]:
+    return [data.image_path(image_id) for image_id in data.ids]

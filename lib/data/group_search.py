@@ -1,0 +1,91 @@
+"""Stage 01's search for hidden groups: the candidates of a data set, the images' verdict, and what is said of it."""
+
+import os
+import time
+
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.base.files import write_text
+from lib.config.schema import FoldSettings
+from lib.data.competition import TrainingData
+from lib.data.file_metadata import metadata_candidates
+from lib.data.hidden_groups import Finding, chosen, describe, groups_table, search
+from lib.data.id_patterns import id_partitions, id_series
+from lib.data.likeness import unit_vectors
+from lib.run.folder import RunFolder
+
+
+class HiddenGroupSearch:
+    """Sees every image's thumbnail while 01 checks it, then looks for groups; does nothing where it is not asked to.
+
+    It is asked to where the data have no groups and folds.hidden_groups is not `off`.
+    """
+
+    def __init__(self, data: TrainingData, settings: FoldSettings) -> None:
+        self.data = data
+        self.settings = settings
+        self.is_on = data.groups is None and settings.hidden_groups != "off"
+        self.findings: list[Finding] = []
+        self.seconds = 0.0
+        self.encoder = self._timed(self._encoder) if self.is_on else None
+
+    def see(self, image_id: str, thumbnail: np.ndarray) -> None:
+        """Take the next image's thumbnail, uint8 (64, 64, channels)."""
+        if self.encoder:
+            self._timed(self.encoder.add, image_id, thumbnail)
+
+    def finish(self) -> np.ndarray | None:
+        """Look for groups, after all images: the groups to use, (images,) in the order of ids, or None."""
+        if not self.encoder:
+            return None
+        self.findings = self._timed(self._search)
+        best = chosen(self.findings)
+        return best.partition.groups if best and self.settings.hidden_groups == "auto" else None
+
+    def allowed(self, links: np.ndarray) -> np.ndarray:
+        """The links between near duplicates, but for those across a cut through one scene, which would undo it."""
+        best = chosen(self.findings)
+        if self.settings.hidden_groups != "auto" or not best or not best.partition.is_cut:
+            return links
+        groups = best.partition.groups
+        return links[groups[links[:, 0]] == groups[links[:, 1]]]
+
+    def write(self, run: RunFolder) -> None:
+        """Keep the features, and the groups of every finding as a table that data.group_csv can name."""
+        from lib.data.features import write_features
+
+        run.hidden_groups.unlink(missing_ok=True)
+        if self.encoder:
+            write_features(run.features, self.data, self.encoder.features())
+        if self.findings:
+            write_text(run.hidden_groups, groups_table(self.data.ids, self.findings).to_csv(index=False))
+
+    def describe(self, run: RunFolder) -> str:
+        """What was found and what it took, in lines; empty where nothing was looked for."""
+        if not self.encoder:
+            return ""
+        table = os.path.relpath(run.hidden_groups, self.data.settings.root)
+        text = describe(self.findings, self.settings.hidden_groups, table)
+        return f"{text}\n          (images were compared in {self.seconds:.1f} s)\n"
+
+    def _search(self) -> list[Finding]:
+        features = self.encoder.features().astype(np.float32)
+        vectors = unit_vectors(features, features.mean(axis=0), features.std(axis=0))
+        partitions, series = metadata_candidates(self.data)
+        partitions = id_partitions(self.data.ids) + partitions
+        return search(partitions, id_series(self.data.ids) + series, vectors, self.settings.count)
+
+    def _encoder(self):
+        from lib.data.features import ImageEncoder
+
+        try:
+            return ImageEncoder()
+        except UserError as error:
+            raise UserError(f"{error}; or set folds.hidden_groups=off, and no images are compared") from None
+
+    def _timed(self, function, *arguments):
+        started = time.monotonic()
+        result = function(*arguments)
+        self.seconds += time.monotonic() - started
+        return result

@@ -1,0 +1,108 @@
+"""How much more alike images of one group are than images of different ones, by their nearest neighbours.
+
+The statistic is the share of images whose most similar other image is of the same group. Chance is what it would be if
+the group names were dealt out at random. `kappa` is how far the share is above chance, of what it could be.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK_BYTES = 1 << 26  # of similarities in memory at a time
+PERMUTATIONS = 200
+
+
+class Likeness(NamedTuple):
+    """Share of images whose most similar one is of the same group; the same by chance, and its standard deviation."""
+
+    share: float
+    chance: float
+    deviation: float
+
+    @property
+    def kappa(self) -> float:
+        """(share - chance) / (1 - chance): 0 is chance, 1 is every image."""
+        return (self.share - self.chance) / (1 - self.chance) if self.chance < 1 else 0.0
+
+    @property
+    def z(self) -> float:
+        """Standard deviations above chance."""
+        return (self.share - self.chance) / max(self.deviation, 1e-9)
+
+
+def unit_vectors(features: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Features (images, dimensions) standardised and of length 1, float32: their products are similarities, -1 to 1."""
+    standard = (features.astype(np.float32) - mean) / np.maximum(deviation, 1e-6)
+    return standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-6)
+
+
+def nearest(vectors: np.ndarray, others: np.ndarray, not_of: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The most similar of `others` for each of `vectors`: its number and similarity, both (vectors,).
+
+    `not_of` holds two arrays of labels, of the vectors and of the others: those of the same label do not count. Where
+    nothing is left, the number is -1 and the similarity -1. All are compared with all, in blocks.
+    """
+    own, their = not_of
+    rows = max(1, BLOCK_BYTES // (4 * max(len(others), 1)))
+    found, similarity = np.full(len(vectors), -1), np.full(len(vectors), -1.0, np.float32)
+    for start in range(0, len(vectors), rows):
+        part = slice(start, start + rows)
+        products = vectors[part] @ others.T
+        products[own[part, None] == their] = -np.inf
+        best = products.argmax(axis=1)
+        value = products[np.arange(len(best)), best]
+        found[part] = np.where(np.isfinite(value), best, -1)
+        similarity[part] = np.where(np.isfinite(value), value, -1)
+    return found, similarity
+
+
+def likeness_of_groups(groups: np.ndarray, neighbour: np.ndarray, seed: int = 0) -> Likeness:
+    """Likeness within groups; `neighbour` is the most similar other image of each."""
+    numbers = np.unique(groups, return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    dealt = [_share(rng.permutation(numbers), neighbour) for _ in range(PERMUTATIONS)]
+    sizes, count = np.bincount(numbers).astype(float), len(numbers)
+    chance = float((sizes * (sizes - 1)).sum() / (count * (count - 1)))
+    return Likeness(_share(numbers, neighbour), chance, float(np.std(dealt)))
+
+
+def likeness_beyond(coarse: np.ndarray, fine: np.ndarray, vectors: np.ndarray) -> Likeness:
+    """Likeness within coarse groups of images that are not of the same fine group; every fine one lies in a coarse one.
+
+    Chance deals out whole fine groups, so its deviation knows that images of one fine group are not independent.
+    """
+    coarse, fine = (np.unique(labels, return_inverse=True)[1] for labels in (coarse, fine))
+    neighbour, _ = nearest(vectors, vectors, (fine, fine))
+    coarse_of = np.zeros(fine.max() + 1, int)
+    coarse_of[fine] = coarse
+    rng = np.random.default_rng(0)
+    dealt = [_share(rng.permutation(coarse_of)[fine], neighbour) for _ in range(PERMUTATIONS)]
+    return Likeness(_share(coarse, neighbour), float(np.mean(dealt)), float(np.std(dealt)))
+
+
+def likeness_of_places(keys: np.ndarray, places: np.ndarray, neighbour: np.ndarray, reach: int) -> Likeness:
+    """Likeness of images close in an order or a grid: those of one key, at most `reach` places apart in each direction.
+
+    Chance deals out the places within each key, so likeness of a whole key does not count.
+    """
+    numbers = np.unique(keys, return_inverse=True)[1]
+    same_key = numbers[neighbour] == numbers
+    rng = np.random.default_rng(0)
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.flatnonzero(np.diff(numbers[order])) + 1
+    members = np.split(order, bounds)
+
+    def share(of: np.ndarray) -> float:
+        return float((same_key & (np.abs(of[neighbour] - of).max(axis=1) <= reach)).mean())
+
+    dealt = []
+    for _ in range(PERMUTATIONS):
+        shuffled = places.copy()
+        for key in members:
+            shuffled[key] = places[rng.permutation(key)]
+        dealt.append(share(shuffled))
+    return Likeness(share(places), float(np.mean(dealt)), float(np.std(dealt)))
+
+
+def _share(numbers: np.ndarray, neighbour: np.ndarray) -> float:
+    return float((numbers[neighbour] == numbers).mean())

@@ -1,0 +1,77 @@
+"""Stage 01 on data with hidden groups: the folds, what is printed, how it is undone and how it is written down."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.config.load import load_settings
+from lib.run.stage import opened
+from tests.data.test_duplicates import textured
+
+
+@pytest.fixture
+def scenes(tmp_path, monkeypatch) -> Path:
+    """Eight large textures, cut into six crops each that do not overlap; the ids name the texture."""
+    folder = tmp_path / "data" / "train_images"
+    folder.mkdir(parents=True)
+    rows = []
+    for scene in range(8):
+        whole = textured(scene, height=160, width=240)
+        tint = np.random.default_rng(scene).uniform(0.3, 1.0, 3)
+        whole = cv2.GaussianBlur((whole * tint).astype(np.uint8), (0, 0), 0.5 + scene / 3)
+        for number in range(6):
+            row, column = divmod(number, 3)
+            crop = whole[80 * row : 80 * row + 80, 80 * column : 80 * column + 80]
+            cv2.imwrite(str(folder / f"scan{scene:03d}_{number}.png"), crop)
+            rows.append({"id": f"scan{scene:03d}_{number}", "rle": "1 50"})
+    pd.DataFrame(rows).to_csv(tmp_path / "data" / "train.csv", index=False)
+    (tmp_path / "demo.yaml").write_text("data: {root: data}\nfolds: {count: 4}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prepare(*overrides: str) -> pd.DataFrame:
+    arguments = argparse.Namespace(config=Path("demo.yaml"), overrides=list(overrides))
+    run, settings = opened(arguments)
+    importlib.import_module("01_prepare_folds").prepare_folds(run, settings, arguments)
+    return pd.read_csv(run.folds)
+
+
+def test_folds_are_grouped_by_what_is_found_and_it_can_be_undone_or_written_down(scenes, capsys):
+    table = prepare("name=found")
+    printed = capsys.readouterr().out
+    assert (table.groupby(table.id.str[:7]).fold.nunique() == 1).all() and table.group.nunique() == 8
+    assert "folds are grouped by 8 groups by the first field of the id" in printed
+    assert 'data.group="id:([^_]+)"' in printed and "folds.hidden_groups=warn" in printed
+
+    warned = prepare("name=warned", "folds.hidden_groups=warn")
+    assert "folds could be grouped by 8 groups" in capsys.readouterr().out
+    off = prepare("name=plain", "folds.hidden_groups=off")
+    assert "hidden" not in capsys.readouterr().out
+    assert warned.equals(off) and off.group.nunique() == 48
+    assert not (scenes / "runs/plain/features.npz").exists() and (scenes / "runs/found/features.npz").is_file()
+
+    by_rule = prepare("name=rule", "data.group=id:([^_]+)")
+    by_table = prepare("name=table", "data.group_csv=../runs/found/hidden_groups.csv", "data.group=candidate_1")
+    assert by_rule.fold.equals(table.fold) and by_table.fold.equals(table.fold)
+    assert "hidden" not in capsys.readouterr().out
+
+
+def test_yaml_s_off_is_no_boolean(scenes):
+    Path("demo.yaml").write_text("folds: {hidden_groups: off}\n")
+    assert load_settings(Path("demo.yaml"), []).folds.hidden_groups == "off"
+
+
+def test_shuffled_crops_are_not_grouped(scenes):
+    """The same crops under ids that mean nothing: no default groups, and the folds are those without a search."""
+    table = pd.read_csv("data/train.csv")
+    names = [f"img_{number:02d}" for number in np.random.default_rng(0).permutation(48)]
+    for old, new in zip(table.id, names, strict=True):
+        Path(f"data/train_images/{old}.png").rename(f"data/train_images/{new}.png")
+    table.assign(id=names).to_csv("data/train.csv", index=False)
+    assert prepare("name=shuffled").equals(prepare("name=plain", "folds.hidden_groups=off"))
