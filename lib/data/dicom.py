@@ -30,10 +30,10 @@ def dicom_fields(path: Path, keywords: tuple[str, ...]) -> dict[str, str]:
 
 def dicom_field(path: Path, keyword: str) -> str:
     """An element of a DICOM file's header as text, such as PatientID. Raises UserError when there is none."""
-    value = open_dicom(path, stop_before_pixels=True).get(keyword)
-    if value is None or not str(value).strip():
+    found = dicom_fields(path, (keyword,))
+    if not found:
         raise UserError(f"{path} has no element '{keyword}' in its header (data.group)")
-    return str(value).strip()
+    return found[keyword]
 
 
 def dicom_size(dicom, path: Path) -> tuple[int, int]:

@@ -40,8 +40,9 @@ class Inspection(NamedTuple):
 def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None) -> Inspection:
     """Decode every training image and mask once.
 
-    `see` is called with the id and the thumbnail, uint8 (64, 64, channels), of each image, in the order of ids. Raises one UserError with the number of unusable images and what is wrong with the first few, and one where it is
-    uncertain what the values mean.
+    `see` is called with the id and the thumbnail, uint8 (64, 64, channels), of each image, in the order of ids. Raises
+    one UserError with the number of unusable images and what is wrong with the first few, and one where it is uncertain
+    what the values mean.
     """
     facts, problems, counts = [], [], ValueCounts()
     # threads: a process takes 0.4 s to start, and 0.1 of the 0.7 ms for 256 x 256 pixels hold Python's lock
