@@ -63,7 +63,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     print(search.describe(run), end="")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
-    return StageSummary([run.folds, duplicates_path], f"python 02_train.py --run {run.root}", seconds)
+    return StageSummary([run.folds, duplicates_path], f"python {run.command('02_train')}", seconds)
 
 
 def prepare_ensemble(run, settings) -> StageSummary:
@@ -80,7 +80,7 @@ def prepare_ensemble(run, settings) -> StageSummary:
     record.begin(settings)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds", "ensemble"}))
     refresh_report(run, settings)
-    return StageSummary([run.folds], f"python 03_oof_threshold.py --run {run.root}", seconds)
+    return StageSummary([run.folds], f"python {run.command('03_oof_threshold')}", seconds)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     seconds = record.write(made_from, [run.threshold, run.oof_counts, *weights])
     refresh_report(run, settings)
     print(result)
-    return StageSummary([run.oof, run.threshold], f"python 04_infer.py --run {run.root}", seconds, result.to_dict())
+    following = run.command("04_infer" if settings.data.test_images is not None else "05_postprocess")
+    return StageSummary([run.oof, run.threshold], f"python {following}", seconds, result.to_dict())
 
 
 def choose_on(store, run, settings, data, table):

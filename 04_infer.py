@@ -43,7 +43,7 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         f"{len(members)} runs" if members else f"{len(trained_folds(run, settings))} of {settings.folds.count} models"
     )
     print(f"{len(data.ids)} test images, each the average of {averaged}")
-    return StageSummary([run.test], f"python 05_postprocess.py --run {run.root}", seconds)
+    return StageSummary([run.test], f"python {run.command('05_postprocess')}", seconds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ test images (data.test_images=null) the run ends with its score.
 """
 
 import argparse
+import shlex
 from contextlib import nullcontext
 
 from lib.base.cli import StageSummary
@@ -62,7 +63,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     upload = submission.paths[0]
     print(f"{upload}: {submission.description}")
     written = [run.postprocess, run.report, *submission.paths]
-    return StageSummary(written, f"upload {upload}", seconds, read_json(run.postprocess))
+    return StageSummary(written, f"upload {shlex.quote(str(upload))}", seconds, read_json(run.postprocess))
 
 
 def choose(run, settings, training, table, oof) -> tuple:

@@ -11,6 +11,7 @@ from pathlib import Path
 from lib.base.distributed import is_first
 from lib.base.errors import UserError
 from lib.base.files import flush_disk, read_json, sha256_of_file, write_json
+from lib.config.load import load_settings
 from lib.config.schema import Settings, save_settings
 from lib.run.counted import default_values
 from lib.run.folder import RunFolder
@@ -32,8 +33,10 @@ class StageRecord:
         self.started = time.monotonic()
 
     def begin(self, settings: Settings) -> None:
-        """Keep the settings and forget the last record: from here on the stage writes its files."""
+        """Keep the settings, say which are new, and forget the last record: from here on the stage writes its files."""
         if is_first():
+            for line in setting_changes(self.run.config, settings):
+                print(f"setting   {line} is now the run's setting")
             self.path.unlink(missing_ok=True)
             save_settings(settings, self.run.config)
 
@@ -56,6 +59,14 @@ class StageRecord:
         flush_disk(self.run.root)  # once for all maps, so that the record does not survive a power cut without them
         write_json(self.path, content)
         return seconds
+
+
+def setting_changes(config: Path, settings: Settings) -> list[str]:
+    """What differs from the settings kept in a file, as 'train.epochs 30 -> 50'; nothing where there is no file."""
+    if not config.is_file():
+        return []
+    before, after = (one.model_dump(mode="json") for one in (load_settings(config), settings))
+    return [line for key in after for line in _changes(key, before[key], after[key], " ")]
 
 
 def fingerprint(path: Path, remedy: str) -> str:
@@ -100,12 +111,13 @@ def differences(before: dict, after: dict) -> list[str]:
     return found
 
 
-def _changes(key: str, before: object, after: object) -> list[str]:
+def _changes(key: str, before: object, after: object, separator: str = ": ") -> list[str]:
     """One line for each value that differs, keys of nested mappings joined by dots."""
     if isinstance(before, dict) and isinstance(after, dict):
         names = sorted(before.keys() | after.keys())
-        return [line for name in names for line in _changes(f"{key}.{name}", before.get(name), after.get(name))]
-    return [] if before == after else [f"{key}: {_shown(before)} -> {_shown(after)}"]
+        pairs = [(f"{key}.{name}", before.get(name), after.get(name)) for name in names]
+        return [line for pair in pairs for line in _changes(*pair, separator)]
+    return [] if before == after else [f"{key}{separator}{_shown(before)} -> {_shown(after)}"]
 
 
 def _shown(value: object) -> str:

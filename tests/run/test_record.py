@@ -1,0 +1,87 @@
+"""What a stage says of new settings, and what it keeps and checks of its files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lib.base.errors import UserError
+from lib.base.files import read_json, write_json, write_text
+from lib.config.load import load_settings
+from lib.config.schema import Settings, save_settings
+from lib.run import record
+from lib.run.folder import RunFolder
+from lib.run.record import StageRecord, differences, require_same, require_written
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    run = RunFolder(tmp_path / "a run")
+    save_settings(Settings(name="run"), run.config)
+    return run
+
+
+def test_new_settings_are_said_when_they_become_the_runs(run, capsys):
+    settings = load_settings(run.config, ["train.epochs=50", "data.rle.base=0", "postprocess.radii=[3]"])
+    StageRecord(run, "02_train").begin(settings)
+    assert capsys.readouterr().out.splitlines() == [
+        "setting   data.rle.base 1 -> 0 is now the run's setting",
+        "setting   train.epochs 30 -> 50 is now the run's setting",
+        "setting   postprocess.radii [1, 2, 4, 8] -> [3] is now the run's setting",
+    ]
+    assert load_settings(run.config) == settings
+    StageRecord(run, "02_train").begin(settings)
+    assert capsys.readouterr().out == ""
+
+
+def test_of_a_first_run_nothing_is_new(tmp_path, capsys):
+    StageRecord(RunFolder(tmp_path), "01_prepare_folds").begin(Settings(name="run"))
+    assert capsys.readouterr().out == ""
+
+
+def test_files_other_than_a_stage_wrote_are_refused(run):
+    write_text(run.threshold, '{"t": 100}')
+    stage = StageRecord(run, "03_oof_threshold")
+    stage.write({"a": 1}, [run.threshold])
+    require_written(stage.path, "again")
+    write_text(run.threshold, '{"t": 101}')
+    with pytest.raises(UserError, match=r"threshold.json is not what 03_oof_threshold wrote .*; again"):
+        require_written(stage.path, "again")
+    run.threshold.unlink()
+    with pytest.raises(UserError, match="threshold.json does not exist; again"):
+        require_written(stage.path, "again")
+
+
+@pytest.mark.parametrize("content", [{}, {"made_from": None}, {"made_from": [1]}, {"wrote": {}}])
+def test_a_record_that_says_nothing_is_refused(run, content):
+    write_json(run.record("04_infer"), content)
+    with pytest.raises(UserError, match="does not say what it was made from; again"):
+        require_same(run.record("04_infer"), {"maps": {}}, "again")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"made_from": ', "\0" * 30, "[" * 100_000])
+def test_a_damaged_record_is_an_error_and_no_traceback(run, text):
+    run.record("04_infer").write_text(text)
+    with pytest.raises(UserError, match=r"04_infer.json is damaged .*; remove it"):
+        read_json(run.record("04_infer"))
+
+
+def test_digests_are_shown_short():
+    before, after = ({"maps": {"fold_0": 32 * "ab"}}, {"maps": {"fold_0": 32 * "cd", "fold_1": 32 * "ef"}})
+    assert differences(before, after) == [
+        "maps.fold_0: abababab... -> cdcdcdcd...",
+        "maps.fold_1: None -> efefefef...",
+    ]
+
+
+def test_the_disk_is_flushed_before_a_record_says_that_all_is_there(run, monkeypatch):
+    done = []
+    monkeypatch.setattr(record, "flush_disk", lambda folder: done.append(str(folder)))
+    monkeypatch.setattr(record, "write_json", lambda path, content: done.append(json.dumps(content["made_from"])))
+    StageRecord(run, "04_infer").write({"maps": 1})
+    assert done == [str(run.root), '{"maps": 1}']
+
+
+def test_what_to_type_is_quoted():
+    typed = RunFolder(Path("my runs/a $1")).command("02_train", "--folds", 1, 2)
+    assert typed == "02_train.py --run 'my runs/a $1' --folds 1 2"
