@@ -44,7 +44,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     table = table[table.fold.isin(trained_folds(run, settings))]
     oof, test_maps = (MapStore(folder, tuple(training.classes)) for folder in (run.oof, run.test))
 
-    thresholds = read_rules(run.threshold)
+    thresholds = read_rules(run.threshold, training.classes)
     result, objects, rules = choose(run, settings, training, table, oof)
     submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext()
     with submissions as submission:  # they take their places at the end of the block

@@ -127,7 +127,7 @@ def predict_by_folds(root: Path) -> list[float]:
     from lib.run.folder import open_run
 
     run, settings = open_run(root)
-    data, rules = open_test(settings.data), read_rules(run.threshold)
+    data, rules = open_test(settings.data), read_rules(run.threshold, settings.data.classes)
     truths = pd.read_csv(settings.data.root / "solution.csv", dtype=str, keep_default_na=False).set_index("id").rle
     device = best_device()
     precision = resolve_precision(settings.train.precision, device)

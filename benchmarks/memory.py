@@ -78,8 +78,8 @@ def stage_05(run: RunFolder, settings: Settings, store: MapStore) -> None:
     chosen = settings.threshold, settings.postprocess
     result = search_morphology(read, counts, images % FOLDS, images, *chosen)
     write_json(run.postprocess, result.to_dict())
-    write_submission(run.unprocessed, test, store, read_rules(run.threshold), settings)
-    write_submission(run.submission, test, store, read_rules(run.postprocess), settings)
+    write_submission(run.unprocessed, test, store, read_rules(run.threshold, test.classes), settings)
+    write_submission(run.submission, test, store, read_rules(run.postprocess, test.classes), settings)
 
 
 if __name__ == "__main__":

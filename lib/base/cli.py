@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.base.errors import UserError
+from lib.base.streams import printable, survive_lost_streams
 
+INTERRUPTED = 130  # the exit code of Ctrl-C
 LOST_PROCESS = ("gloo/transport", "remote process exited")  # what torch's errors say then, on CPUs and on GPUs
 
 
@@ -52,6 +55,7 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
     arguments.overrides = [*getattr(arguments, "overrides", []), *settings]
     as_json = getattr(arguments, "json", False)
     silent = as_json or getattr(arguments, "quiet", False)
+    survive_lost_streams()
     try:
         with silence() if silent else nullcontext():
             summary = run(arguments)
@@ -60,8 +64,9 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
     except UserError as error:
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # again: at once, without a traceback
         again = shlex.join(word for word in sys.argv if word != "--restart")
-        leave(f"\nstopped; to go on, type: python {again}", 130)
+        leave(f"\nstopped; to go on, type: python {again}", INTERRUPTED)
     except RuntimeError as error:
         if not any(words in str(error) for words in LOST_PROCESS):
             raise
@@ -76,7 +81,7 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
 
 def leave(message: str, code: int) -> None:
     """Print to stderr and exit."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     sys.exit(code)
 
 

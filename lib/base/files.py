@@ -70,9 +70,9 @@ def flush_disk(folder: Path) -> None:
         os.sync()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files, in the folder and below it, of processes that were killed while writing."""
-    for path in folder.rglob(".*.tmp*"):
+def remove_leftovers(folder: Path, deep: bool = True) -> None:
+    """Remove the temporary files, in the folder and below it if `deep`, of processes that were killed while writing."""
+    for path in folder.rglob(".*.tmp*") if deep else folder.glob(".*.tmp*"):
         path.unlink(missing_ok=True)
 
 

@@ -3,7 +3,6 @@
 The check is lib/config/schema.py's, whose pydantic takes three times as long to import as Python takes to start.
 """
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,6 @@ from lib.base.errors import UserError
 
 if TYPE_CHECKING:
     from lib.config.schema import Settings
-
-
-TEMPLATE = re.compile(r"\{[A-Za-z_]\w*\}")  # {id} is YAML, too: a mapping
 
 
 def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
@@ -31,10 +27,25 @@ def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
     return check_settings(content, source=path)
 
 
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, for which a key given twice is an error: to others the last one wins, in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        first_line = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            line = key.start_mark.line + 1
+            if key.value in first_line:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{key.value}' is given twice, in lines {first_line[key.value]} and {line}"
+                )
+            first_line[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict:
     """Read a YAML mapping. Raises UserError when the file is absent, not YAML or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader) or {}
     except FileNotFoundError:
         raise UserError(f"settings file {path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -47,21 +58,27 @@ def read_yaml(path: Path) -> dict:
 
 
 def with_overrides(content: dict, overrides: list[str]) -> dict:
-    """A copy of `content` with each `section.key=value` set, the value read as YAML."""
+    """A copy of `content` with each `section.key=value` set."""
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:
             raise UserError(f"'{override}' is not a setting; write section.key=value, such as train.epochs=20")
-        try:
-            value = text if TEMPLATE.match(text) else yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"the value in '{override}' is not valid YAML") from None
         *sections, key = dotted.split(".")
         place = merged
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise UserError(f"'{section}' in '{override}' is a value, not a section")
-        place[key] = value
+        place[key] = read_value(text)
     return merged
+
+
+def read_value(text: str) -> object:
+    """A value as YAML; as it stands where YAML would not take it for what it is: `{id}` or `*.png`."""
+    try:
+        value = yaml.load(text, UniqueKeyLoader)
+    except yaml.YAMLError:
+        return text  # the check of the settings names it where it should be no text
+    is_placeholder = isinstance(value, dict) and value and not any(value.values())  # {id} alone: a mapping to nothing
+    return text if is_placeholder else value

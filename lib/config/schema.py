@@ -30,6 +30,8 @@ from lib.config.section import (
     Word,
 )
 
+LONGEST_NAME = 200  # bytes of a class or an id; file systems allow 255, suffixes included
+
 
 class RleSettings(Section):
     """How a competition writes a mask as run lengths."""
@@ -137,6 +139,8 @@ class DataSettings(Section):
         for name in classes:
             if not name.isprintable() or not name.strip(". ") or "/" in name or "\\" in name:
                 raise ValueError(f"class {name!r} cannot be the name of a folder")
+            if len(name.encode()) > LONGEST_NAME:
+                raise ValueError(f"class {name[:40]!r}... is longer than {LONGEST_NAME} bytes, so no folder's name")
         return classes
 
     @field_validator(

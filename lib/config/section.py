@@ -16,4 +16,6 @@ Word = Annotated[str, Field(coerce_numbers_to_str=True)]  # classes and ids are 
 class Section(BaseModel):
     """A group of settings: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True, allow_inf_nan=False
+    )

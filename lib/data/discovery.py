@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from fnmatch import translate
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from lib.base.errors import UserError
@@ -17,6 +18,7 @@ PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 TOKEN = re.compile(r"\{(?P<name>[A-Za-z_]\w*)\}|(?P<star>\*)|(?P<any>\?)|\[(?P<set>!?[^\]]+)\]|(?P<plain>.)")
 ANY_FOLDERS = re.compile(r"(?<![^/])(\*\*/)+")
 WILDCARD = re.compile(r"[*?\[{]")
+MOST_GOING_BACK = 4  # wildcards of a name that may try every length: a second for the longest names
 LONGEST_ID = 200  # bytes; leaves room for suffixes within the 255 that file systems allow
 
 
@@ -159,30 +161,58 @@ def _is_above(folder: str, below: str) -> bool:
 @lru_cache(maxsize=256)
 def _expression(segment: str, known: tuple[tuple[str, str], ...]) -> re.Pattern:
     """A segment of a pattern as a regular expression with a group for each part that is not known yet."""
-    parts = dict(known)
-    written = []
-    groups = set()
+    try:
+        return re.compile(_without_backtracking(_tokens(segment, dict(known)), segment))
+    except re.error as error:
+        raise UserError(f"'{segment}' is not a pattern of file names: {error}") from None
+
+
+def _tokens(segment: str, known: dict[str, str]) -> list[tuple[str, str]]:
+    """The segment's tokens as (kind, regular expression), kind being part, again, star or fixed."""
+    tokens, groups = [], set()
     for token in TOKEN.finditer(segment):
         if name := token["name"]:
-            if name in parts:
-                written.append(re.escape(parts[name]))
+            if name in known:
+                tokens.append(("fixed", re.escape(known[name])))
             else:
-                written.append(f"(?P={name})" if name in groups else f"(?P<{name}>.+?)")
+                tokens.append(("again", f"(?P={name})") if name in groups else ("part", f"(?P<{name}>.+?)"))
                 groups.add(name)
         elif token["star"]:
-            written.append(".*")
+            tokens.append(("star", ".*"))
         elif token["any"]:
-            written.append(".")
+            tokens.append(("fixed", "."))
         elif token["set"]:
             negated = token["set"].startswith("!")
             members = re.sub(r"([\\\[^&~|])", r"\\\1", token["set"].removeprefix("!"))
-            written.append(f"[{'^' if negated else ''}{members}]")
+            tokens.append(("fixed", f"[{'^' if negated else ''}{members}]"))
         else:
-            written.append(re.escape(token["plain"]))
-    try:
-        return re.compile("".join(written))
-    except re.error as error:
-        raise UserError(f"'{segment}' is not a pattern of file names: {error}") from None
+            tokens.append(("fixed", re.escape(token["plain"])))
+    return tokens
+
+
+def _without_backtracking(tokens: list[tuple[str, str]], segment: str) -> str:
+    """The tokens as one expression that takes time linear in most names: `{a}_{b}_..._{g}` would take years for some.
+
+    What a wildcard and the fixed text after it match first, they keep (an atomic group): later wildcards can only gain
+    by an early match. Exceptions may still go back: the last wildcard, which reaches to the end; a star before a part,
+    which takes as much as it can; and segments in which a part stands twice.
+    """
+    wild = [number for number, (kind, _) in enumerate(tokens) if kind in ("part", "star")]
+    may_go_back = {number for number in wild if any(kind == "again" for kind, _ in tokens)} | set(wild[-1:])
+    may_go_back |= {one for one, after in pairwise(wild) if tokens[one][0] == "star" and tokens[after][0] == "part"}
+    if len(may_go_back) > MOST_GOING_BACK:
+        raise UserError(
+            f"'{segment}' may take years to match; use fewer * before {{parts}}, or a part only once in a name"
+        )
+    written, is_open = "", False
+    for number, (kind, expression) in enumerate(tokens):
+        if number in wild:
+            written += ")" * is_open
+            is_open = number not in may_go_back
+            written += "(?>" * is_open + (".*?" if kind == "star" and is_open else expression)
+        else:
+            written += expression
+    return written + ")" * is_open
 
 
 def _entries(folder: str) -> list[os.DirEntry]:

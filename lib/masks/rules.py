@@ -1,6 +1,6 @@
 """From a probability map to a mask: a rule is a threshold, an optional gate and morphology steps, in that order."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +112,15 @@ class Rule:
 
     @classmethod
     def from_dict(cls, content: dict) -> "Rule":
+        """What `to_dict` gave. Raises ValueError for values that no rule has."""
         gate = Gate(**content["gate"]) if content["gate"] else None
-        return cls(content["threshold"], gate, tuple(Step(**step) for step in content["steps"]))
+        rule = cls(content["threshold"], gate, tuple(Step(**step) for step in content["steps"]))
+        levels = [rule.threshold, *([gate.top] if gate else [])]
+        if not all(type(level) is int and 1 <= level <= NO_MASK for level in levels):
+            raise ValueError(f"levels {levels} of a rule")
+        if unknown := [step.name for step in rule.steps if step.name not in STEPS]:
+            raise ValueError(f"steps {unknown} of a rule")
+        return rule
 
 
 def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray) -> np.ndarray:
@@ -124,9 +131,13 @@ def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray) -> np.ndarray:
     return np.stack([rule.apply(plane) for rule, plane in zip(rules.values(), planes(maps), strict=True)], axis=-1)
 
 
-def read_rules(path: Path) -> dict[str, Rule]:
-    """The rule of each class from a threshold.json or postprocess.json. Raises UserError when it is not one."""
+def read_rules(path: Path, classes: Iterable[str]) -> dict[str, Rule]:
+    """The rule of each class, in the order given, from a threshold.json or postprocess.json.
+
+    Raises UserError when the file holds none for a class, or one that makes no sense.
+    """
     try:
-        return {name: Rule.from_dict(choice["rule"]) for name, choice in read_json(path)["classes"].items()}
-    except (KeyError, TypeError, AttributeError):
+        choices = read_json(path)["classes"]
+        return {name: Rule.from_dict(choices[name]["rule"]) for name in classes}
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} holds no rules; remove it and run the stage that writes it again") from None

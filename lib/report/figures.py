@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.tuning.morphology_search import PostprocessResult
 from lib.tuning.thresholds import ClassChoice, ThresholdResult
+
+matplotlib.rcParams["text.parse_math"] = False  # `$` in an id or a class is no formula
 
 # Okabe and Ito's colours, told apart by colour-blind readers
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"

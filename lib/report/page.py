@@ -93,8 +93,8 @@ def look_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict
     training = open_training(settings.data)
     table = pd.read_csv(run.folds, dtype={"id": str}, keep_default_na=False)
     oof_maps = MapStore(run.oof, tuple(training.classes))
-    before = read_rules(run.threshold)
-    after = read_rules(run.postprocess) if "05" in done else None
+    before = read_rules(run.threshold, training.classes)
+    after = read_rules(run.postprocess, training.classes) if "05" in done else None
     rules, size = after or before, settings.submission.size
 
     scores = OofScores.of(Counts.load(run.oof_counts), before)

@@ -70,7 +70,7 @@ class WithPseudoLabels:
 def read_pseudo_labels(root: Path, agreement: float) -> PseudoLabels:
     """The confident test images of the run at `root`, which has gone through 04. Raises UserError where none is."""
     run, settings = open_run(root)
-    data, rules = open_test(settings.data), read_rules(run.threshold)
+    data, rules = open_test(settings.data), read_rules(run.threshold, settings.data.classes)
     if nothing_found := [name for name, rule in rules.items() if rule.is_empty]:
         raise UserError(
             f"{root} predicts no mask at all for {', '.join(nothing_found)} (see {run.threshold}), so there is nothing "

@@ -1,6 +1,8 @@
 """Finding files by folder or pattern, and the ids made of their names."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib.base.errors import UserError
-from lib.data.discovery import clean_id, fill, find_files, make_id
+from lib.data.discovery import _expression, clean_id, fill, find_files, make_id
+from tests import REPOSITORY
 
 
 def touch(root, *names):
@@ -174,3 +177,50 @@ def test_a_folder_of_folders_says_how_to_look_into_them(tmp_path):
         (tmp_path / "train" / folder).mkdir(parents=True)
     with pytest.raises(UserError, match=r"it holds 2 folders; set data.x to a pattern such as train/\*\*/{id}.png"):
         list(find_files(tmp_path, "train", "data.x"))
+
+
+# --- how long matching takes ------------------------------------------------------------------------------------------
+
+
+def plain_expression(segment: str) -> re.Pattern:
+    """The segment as a regular expression as one would write it, which may take years."""
+    named, written = set(), ""
+    for token in re.findall(r"\{\w+\}|.", segment):
+        if token[0] == "{" and len(token) > 1:
+            name = token[1:-1]
+            written += f"(?P={name})" if name in named else f"(?P<{name}>.+?)"
+            named.add(name)
+        else:
+            written += {"*": ".*", "?": "."}.get(token, re.escape(token))
+    return re.compile(written)
+
+
+@given(
+    st.lists(st.sampled_from(["{a}", "{b}", "{c}", "*", "_", "x", "?", "__"]), min_size=1, max_size=8),
+    st.text("_xy", max_size=10),
+)
+def test_names_match_as_a_plain_regular_expression_does(tokens, name):
+    segment = "".join(tokens)
+    try:
+        found = _expression(segment, ()).fullmatch(name)
+    except UserError:  # more wildcards than may go back
+        return
+    expected = plain_expression(segment).fullmatch(name)
+    assert (found and found.groupdict()) == (expected and expected.groupdict())
+
+
+def test_no_name_takes_long_to_match():
+    """Without atomic groups each would take years; a limit of processor time tells."""
+    segments = ["{a}_{b}_{c}_{d}_{e}_{f}_{g}", "*_*_*_*_*_*x", "*_{a}_{b}_*_{c}_{d}", "{a}{b}{c}{d}x{e}"]
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
+        "from lib.data.discovery import _expression\n"
+        f"for segment in {segments}:\n"
+        "    for end in ('_', '.png', 'x'): _expression(segment, ()).fullmatch('_' * 240 + end)"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
+
+
+def test_a_pattern_that_would_take_too_long_is_refused():
+    with pytest.raises(UserError, match="may take years to match"):
+        _expression("*_{a}*_{b}*_{c}*_{d}*_{e}.png", ())

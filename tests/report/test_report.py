@@ -179,7 +179,9 @@ class FakeRun:
         write_json(self.run.postprocess, result.to_dict())
         result.write_gains(self.run.postprocess.with_suffix(".csv"))
         store = MapStore(self.run.test, tuple(self.test.classes))
-        write_submission(self.run.submission, self.test, store, read_rules(self.run.postprocess), self.settings)
+        write_submission(
+            self.run.submission, self.test, store, read_rules(self.run.postprocess, self.test.classes), self.settings
+        )
         record.write(submission_inputs(self.run, self.settings))
 
 
@@ -398,7 +400,7 @@ def test_scores_from_counts_are_those_of_the_masks(fake):
 
 
 def test_worst_and_best_are_those_of_the_lowest_and_highest_dice(fake):
-    scores = measures.OofScores.of(fake.counts, read_rules(fake.run.threshold))
+    scores = measures.OofScores.of(fake.counts, read_rules(fake.run.threshold, fake.training.classes))
     painted = []
     found = {g.key: [item.id for item in g.items] for g in ranked_galleries(scores, lambda p: painted.append(p) or p)}
     by_id = dict(zip(scores.ids, scores.dice[:, 0], strict=True))
@@ -512,7 +514,7 @@ def test_an_ensemble_says_what_its_members_are_worth(fake, tmp_path):
 
 
 def test_a_comparison_shows_where_runs_differ(fake, tmp_path):
-    before, maps = read_rules(fake.run.threshold)["blob"], MapStore(fake.run.oof, ("blob",))
+    before, maps = read_rules(fake.run.threshold, fake.training.classes)["blob"], MapStore(fake.run.oof, ("blob",))
 
     class Run(NamedTuple):
         name: str

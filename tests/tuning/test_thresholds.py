@@ -195,7 +195,7 @@ def test_no_mask_at_all_is_chosen_where_it_scores_best(rule, tmp_path):
     assert not choice.rule.apply(made[0][1][..., 0]).any()
     assert "no mask at all scores 0.9302, more than any threshold" in str(result)
     write_json(tmp_path / "threshold.json", result.to_dict())
-    assert read_rules(tmp_path / "threshold.json") == {"a": Rule(NO_MASK)}
+    assert read_rules(tmp_path / "threshold.json", ["a"]) == {"a": Rule(NO_MASK)}
     assert "every mask of the submission is empty" in result.to_dict()["classes"]["a"]["about_no_mask"]
 
 
@@ -364,7 +364,11 @@ def test_threshold_files(tmp_path):
     result.write_curves(tmp_path / "threshold.csv")
     content = json.loads((tmp_path / "threshold.json").read_text())
     assert content["gap"] == pytest.approx(content["in_sample"] - content["nested"])
-    assert read_rules(tmp_path / "threshold.json") == {name: c.rule for name, c in result.classes.items()}
+    chosen = {name: choice.rule for name, choice in result.classes.items()}
+    assert read_rules(tmp_path / "threshold.json", ["a", "b"]) == chosen
+    exchanged = content | {"classes": dict(reversed(content["classes"].items()))}  # as an editor may sort the keys
+    write_json(tmp_path / "sorted.json", exchanged)
+    assert list(read_rules(tmp_path / "sorted.json", ["a", "b"]).items()) == list(chosen.items())
     rows = list(csv.DictReader((tmp_path / "threshold.csv").open()))
     assert len(rows) == 2 * 255 and list(rows[0]) == ["class", "threshold", "score", "fold_0", "fold_1", "fold_2"]
     row = next(row for row in rows if row["class"] == "b" and row["threshold"] == "77")
@@ -375,8 +379,22 @@ def test_threshold_files(tmp_path):
 
 def test_a_file_without_rules_is_a_user_error(tmp_path):
     (tmp_path / "threshold.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match="threshold.json is damaged"):
+        read_rules(tmp_path / "threshold.json", ["a"])
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{"threshold": 0}, {"threshold": 300}, {"threshold": 0.5}, {"threshold": "100"}, {"steps": [{"name": "magic"}]}]
+    + [{"gate": {"top": -1, "area": 3}}, {"gate": {"height": 3}}, {"steps": None}],
+)
+def test_rules_that_make_no_sense_are_a_user_error(tmp_path, rule):
+    content = {"classes": {"a": {"rule": Rule(100).to_dict() | rule}}}
+    write_json(tmp_path / "threshold.json", content)
     with pytest.raises(UserError, match="threshold.json holds no rules"):
-        read_rules(tmp_path / "threshold.json")
+        read_rules(tmp_path / "threshold.json", ["a"])
+    with pytest.raises(UserError, match="threshold.json holds no rules"):
+        read_rules(tmp_path / "threshold.json", ["b"])
 
 
 def test_groups_widen_the_interval_and_may_be_names():

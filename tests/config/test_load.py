@@ -1,0 +1,82 @@
+"""Settings files and `section.key=value`: what is taken as meant, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from lib.base.errors import UserError
+from lib.config.load import load_settings, read_value
+
+
+@pytest.fixture
+def settings_file(tmp_path) -> Path:
+    path = tmp_path / "own.yaml"
+    path.write_text("data: {root: images}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("data:\n  root: a\ntrain:\n  lr: 0.1\ntrain:\n  epochs: 3\n", "'train' is given twice, in lines 3 and 5"),
+        ("train:\n  lr: 0.1\n  epochs: 3\n  lr: 0.2\n", "'lr' is given twice, in lines 2 and 4"),
+        ("data: {rle: {base: 0, base: 1}}\n", "'base' is given twice, in lines 1 and 1"),
+    ],
+)
+def test_a_key_given_twice_is_refused_with_its_lines(settings_file, text, line):
+    settings_file.write_text(text)
+    with pytest.raises(UserError, match=line):
+        load_settings(settings_file)
+
+
+def test_references_and_merged_keys_are_no_repetition(settings_file):
+    settings_file.write_text("train: &t {epochs: 3}\nfolds: {count: 4}\nloss: {terms: dice}\ninfer: {<<: {}}\n")
+    assert load_settings(settings_file).train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.image_id={id}", "{id}"),
+        ("data.image_id={day}_slice_{slice}", "{day}_slice_{slice}"),
+        ("data.train_images=*.png", "*.png"),
+        ("data.train_images=[ab]_{id}.png", "[ab]_{id}.png"),
+        ("data.train_images='{id}/images/*.png'", "{id}/images/*.png"),
+        ("data.train_images=train/{case}/*.png", "train/{case}/*.png"),
+    ],
+)
+def test_patterns_on_the_command_line_are_text(settings_file, override, expected):
+    key = override.partition("=")[0].removeprefix("data.")
+    assert getattr(load_settings(settings_file, [override]).data, key) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("3", 3), ("[1, 2]", [1, 2]), ("null", None), ("{a: 1}", {"a": 1}), ("{}", {}), ("[1, {a: 2}]", [1, {"a": 2}])],
+)
+def test_other_values_are_yaml(text, expected):
+    assert read_value(text) == expected
+
+
+def test_a_value_that_is_no_yaml_is_named_by_its_setting(settings_file):
+    with pytest.raises(UserError, match=r"postprocess.radii.* = '\[1, 2'"):
+        load_settings(settings_file, ["postprocess.radii=[1, 2"])
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+@pytest.mark.parametrize("setting", ["train.lr", "train.weight_decay", "loss.border_width", "threshold.beta"])
+def test_infinite_numbers_are_refused(settings_file, setting, value):
+    with pytest.raises(UserError, match=setting):
+        load_settings(settings_file, [f"{setting}={value}"])
+
+
+def test_an_infinite_range_is_refused(settings_file):
+    with pytest.raises(UserError, match=r"data.value_range"):
+        load_settings(settings_file, ["data.value_range=[0, .inf]"])
+
+
+@pytest.mark.parametrize("name", ["a" * 201, "ä" * 101, 260 * "b"])
+def test_a_class_too_long_for_a_folder_is_refused(settings_file, name):
+    with pytest.raises(UserError, match="longer than 200 bytes"):
+        load_settings(settings_file, [f"data.classes=[{name}]"])
+    assert load_settings(settings_file, [f"data.classes=[{'b' * 200}]"]).data.classes == ["b" * 200]
