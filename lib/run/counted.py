@@ -15,6 +15,10 @@ FIRST_STAGE = {  # sections as a whole, and single settings, which win over thei
     "submission": SUBMISSION,
     "submission.size": THRESHOLDS,
     "data.unreadable_test_images": SUBMISSION,
+    "data.sample_id_column": SUBMISSION,
+    "data.sample_rle_column": SUBMISSION,
+    "data.sample_class_column": SUBMISSION,
+    "data.sample_id_pattern": SUBMISSION,
     "postprocess": SUBMISSION,
     "objects": SUBMISSION,
 }
