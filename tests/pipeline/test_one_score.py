@@ -109,7 +109,7 @@ def check_roads(root: Path, seed: int, classes: list[str], metric: str, rule: st
 
     write_solution(root / "solution.csv", data, table.id, size)
     for path, reported in (run.threshold, in_sample), (run.postprocess, result.mean("after", "in_sample")):
-        rules = read_rules(path, classes)
+        rules = read_rules(path, data.classes)
         assert round_trip_score(read(table.id), rules, made) == pytest.approx(reported, abs=1e-9)
         write_submission(run.submission, test, store, rules, made)
         scored = score_submission(run.submission, root / "solution.csv", made)
