@@ -210,7 +210,7 @@ def open_test(settings: DataSettings) -> TestData:
     data.unreadable_test_images is `empty`, every image is decoded once to find those that are absent or damaged.
     """
     if settings.test_images is None:
-        raise UserError("data.test_images is not set, so there is nothing to predict")
+        raise UserError("data.test_images is not set, so there is nothing to predict; 05 ends with the score")
     files, _ = list_images(settings, settings.test_images, "data.test_images")
     sample, unreadable = read_sample(settings), {}
     rows = match_sample(sample, files, settings)

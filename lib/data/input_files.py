@@ -7,8 +7,8 @@ is read again only where they are others, as after a copy to another machine, an
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from lib.base.distributed import is_first
@@ -20,22 +20,24 @@ from lib.data.competition import TestData, TrainingData, open_test, open_trainin
 from lib.data.mask_index import is_table, masks_table_files
 from lib.run.folder import RunFolder
 
+MANY = 4  # files, of which a digest is kept
 DIGEST_LENGTH = 32  # hexadecimal digits, 128 bits
 
-State = str  # size and modification time of each file
+State = str  # sizes and modification times of files
 Known = dict[str, list[str]]  # by name, such as "image a": [digest, state]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the content of an image or a mask comes from: files, and for run lengths the texts in them."""
+    """Where the content of an image or a mask comes from: files, and for run lengths and annotations texts in them."""
 
     files: tuple[str, ...]
     texts: tuple[str, ...] | None = None
+    sizes: tuple[int, ...] = ()  # how many of the files or texts are of each class
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the content, shortened."""
-        found = hashlib.sha256()
+        found = hashlib.sha256(repr(self.sizes).encode())
         if self.texts is not None:
             found.update("\0".join(self.texts).encode())
             return found.hexdigest()[:DIGEST_LENGTH]
@@ -50,11 +52,12 @@ class Source:
 def training_sources(data: TrainingData) -> dict[str, Source]:
     """Every training image and mask."""
     sources = image_sources(data)
-    tables = tuple(map(str, masks_table_files(data.settings))) if is_table(data.settings.train_masks) else None
+    tables = tuple(map(str, masks_table_files(data.settings))) if is_table(data.settings.train_masks) else ()
     for image_id in data.ids:
-        pieces = [piece for of_class in data.pieces(image_id) for piece in (*of_class, "")]  # "": the class ends
-        files = tables or tuple(filter(None, pieces))
-        sources[f"mask {image_id}"] = Source(files, tuple(pieces) if tables else None)
+        pieces = tuple(piece for of_class in data.pieces(image_id) for piece in of_class)
+        sizes = tuple(map(len, data.pieces(image_id)))
+        source = Source(tables, pieces, sizes) if tables else Source(tuple(dict.fromkeys(pieces)), sizes=sizes)
+        sources[f"mask {image_id}"] = source
     return sources
 
 
@@ -106,21 +109,25 @@ def open_predicted_test(run: RunFolder, settings: Settings) -> TestData:
 
 def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]:
     """What is known of the sources now, and the names of those whose content is new or other than known."""
-    state_of = cache(file_state)
-    states = {name: " ".join(map(state_of, source.files)) for name, source in sources.items()}
+    state_of = {id(source.files): source.files for source in sources.values()}  # all texts may share their files
+    state_of = {number: files_state(files) for number, files in state_of.items()}
+    states = {name: state_of[id(source.files)] for name, source in sources.items()}
     suspects = [name for name, state in states.items() if name not in known or known[name][1] != state]
     digests = dict(prefetched(lambda name: sources[name].digest(), suspects, ahead=4 * THREADS))
     current = {name: [digests.get(name) or known[name][0], state] for name, state in states.items()}
     return current, [name for name in suspects if name not in known or known[name][0] != digests[name]]
 
 
-def file_state(path: str) -> State:
-    """Size and modification time. Raises UserError for a file that has gone."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    return f"{found.st_size}:{found.st_mtime_ns}"
+def files_state(paths: Iterable[str]) -> State:
+    """Sizes and modification times, of many files a digest of them. Raises UserError for a file that has gone."""
+    states = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        states.append(f"{found.st_size}:{found.st_mtime_ns}")
+    return " ".join(states) if len(states) < MANY else sha256_of_json(states)
 
 
 def read_known(path: Path) -> Known:

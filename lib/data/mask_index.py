@@ -48,7 +48,7 @@ def read_masks_table(settings: DataSettings, setting: str) -> Table:
 
 
 def masks_table_files(settings: DataSettings) -> list[Path]:
-    """The csv files of run lengths that data.train_masks names."""
+    """The files of run lengths or annotations that data.train_masks names."""
     if not WILDCARD.search(settings.train_masks):
         return [settings.root / settings.train_masks]
     return [Path(path) for _, path in find_files(settings.root, settings.train_masks, "data.train_masks")]

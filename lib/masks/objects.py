@@ -10,6 +10,7 @@ the mean over the limits of TP / (TP + FP + FN), or of the F-beta score. Above o
 partner, so nothing needs to be assigned.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -146,9 +147,10 @@ def describe_score(settings: ObjectSettings) -> str:
     return "object AP" if settings.metric == "ap" else f"object F{settings.beta:g}"
 
 
-def read_object_rules(path: Path) -> dict[str, ObjectRule]:
-    """The rule of each class from an objects.json. Raises UserError when it is not one."""
+def read_object_rules(path: Path, classes: Iterable[str]) -> dict[str, ObjectRule]:
+    """The rule of each class, in the order given, from an objects.json. Raises UserError where it holds none."""
     try:
-        return {name: ObjectRule.from_dict(choice["rule"]) for name, choice in read_json(path)["classes"].items()}
-    except (KeyError, TypeError, AttributeError):
+        choices = read_json(path)["classes"]
+        return {name: ObjectRule.from_dict(choices[name]["rule"]) for name in classes}
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} holds no rules of objects; remove it and run 05_postprocess.py again") from None

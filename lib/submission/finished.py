@@ -71,9 +71,8 @@ def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None
         made_from = require_thresholds(run, own)
     members = _open_members(run, settings, overrides, folds, root if is_bundle else Path())
     rules_file = _rules_file(run, settings)
-    rules = read_object_rules(rules_file) if settings.submission.rows == "instance" else read_rules(rules_file)
-    if list(rules) != settings.data.classes:
-        raise UserError(f"{rules_file} has rules of {', '.join(rules)}, but data.classes are {settings.data.classes}")
+    read = read_object_rules if settings.submission.rows == "instance" else read_rules
+    rules = read(rules_file, settings.data.classes)
     finished = FinishedRun(run, settings, members, rules, rules_file)
     if is_bundle:
         _require_whole(finished)
