@@ -57,6 +57,7 @@ class Competition:
     train: dict[str, list[np.ndarray]] = field(default_factory=dict)  # a mask (height, width) for each class
     test: dict[str, list[np.ndarray]] = field(default_factory=dict)
     objects: dict[str, list[np.ndarray]] = field(default_factory=dict)  # of train and test images, where they count
+    coverage: dict[str, float] = field(default_factory=dict)  # share of mask, where it is not that of all pixels
     groups: dict[str, str] = field(default_factory=dict)
     sample: list[list[str]] = field(default_factory=list)  # header and rows
     row_of: dict[str, tuple[str, int]] = field(default_factory=dict)  # the values beside the run lengths: id and class
@@ -425,10 +426,156 @@ def vesuvius(root: Path) -> Competition:
     return made
 
 
+def sartorius(root: Path) -> Competition:
+    made = Competition(Rle(rows=True), ["cell"])
+    shape, rows = (26, 31), []
+    for n in range(TRAIN + TEST):
+        id = f"{n:04x}da2cd05d"
+        part, masks = ("train", made.train) if n < TRAIN else ("test", made.test)
+        made.objects[id] = draw_objects(shape, 2 + n % 4)
+        masks[id] = [np.any(made.objects[id], axis=0).astype(np.uint8)]
+        save(root / part / f"{id}.png", draw_image(shape))
+        facts = ["31", "26", "shsy5y", "19h30m00s", "2019-06-16", f"shsy5y[diff]_{n // 2}", "0 days 11:30:00"]
+        if part == "train":
+            made.groups[id] = f"shsy5y[diff]_{n // 2}"
+            rows += [[id, made.rle.write(cell), *facts] for cell in made.objects[id]]
+    header = ["width", "height", "cell_type", "plate_time", "sample_date", "sample_id", "elapsed_timedelta"]
+    write_csv(root / "train.csv", [["id", "annotation", *header], *rows])
+    made.sample = [["id", "predicted"], *([id, "1 1"] for id in made.test)]
+    write_csv(root / "sample_submission.csv", made.sample)
+    made.row_of = {id: (id, 0) for id in made.test}
+    return made
+
+
+def ultrasound_nerve(root: Path) -> Competition:
+    made = Competition(Rle(), ["nerve"])
+    ids = [f"{subject}_{image}" for subject in (1, 2, 13) for image in (1, 10)]
+    made.train, made.test = masks_of(ids, (14, 19)), masks_of(["1", "2", "10"], (14, 19))
+    made.groups = {id: id.split("_")[0] for id in ids}
+    for part, masks in (("train", made.train), ("test", made.test)):
+        for id, (mask,) in masks.items():
+            save(root / part / f"{id}.tif", draw_image((14, 19)))
+            if part == "train":
+                save(root / part / f"{id}_mask.tif", mask * 255)
+    rows = ([*id.split("_"), made.rle.write(mask)] for id, (mask,) in made.train.items())
+    write_csv(root / "train_masks.csv", [["subject", "img", "pixels"], *rows])
+    made.sample = [["img", "pixels"], *([id, "1 1"] for id in made.test)]
+    write_csv(root / "sample_submission.csv", made.sample)
+    made.row_of = {id: (id, 0) for id in made.test}
+    return made
+
+
+def without_a_sample(made: Competition) -> Competition:
+    """What is uploaded is no csv file; 05 writes its own for each test image all the same."""
+    made.sample = [["id", "rle"]]
+    made.row_of = {id: (id, 0) for id in sorted(made.test)}
+    return made
+
+
+def isic2018(root: Path) -> Competition:
+    made = Competition(Rle(), ["lesion"])
+    ids = [f"ISIC_{n:07d}" for n in range(TRAIN + TEST)]
+    made.train, made.test = masks_of(ids[:TRAIN], (15, 22)), masks_of(ids[TRAIN:], (21, 16))
+    for id, (mask,) in (made.train | made.test).items():
+        part = "Training" if id in made.train else "Test"
+        save(root / f"ISIC2018_Task1-2_{part}_Input" / f"{id}.jpg", draw_image((*mask.shape, 3)))
+        (root / f"ISIC2018_Task1-2_{part}_Input" / "LICENSE.txt").touch()
+        if part == "Training":
+            save(root / "ISIC2018_Task1_Training_GroundTruth" / f"{id}_segmentation.png", mask * 255)
+    return without_a_sample(made)
+
+
+def write_planes(path: Path, planes: np.ndarray) -> None:
+    """A tif of several planes, pixel after pixel."""
+    import tifffile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, planes, photometric="minisblack", planarconfig="contig" if planes.ndim == 3 else None)
+
+
+def kelp_wanted(root: Path) -> Competition:
+    made = Competition(Rle(), ["kelp"])
+    ids = [f"{letters}498489" for letters in ("AA", "AB", "AC", "BX", "CE", "DQ", "ZO", "ZP", "ZX")]
+    made.train, made.test = masks_of(ids[:TRAIN], (14, 14)), masks_of(ids[TRAIN:], (14, 14))
+    for id, (mask,) in (made.train | made.test).items():
+        part = "train" if id in made.train else "test"
+        planes = RANDOM.integers(7000, 20000, (14, 14, 7)).astype(np.int16)
+        planes[..., 5] = 0
+        planes[0, 0] = -32768
+        write_planes(root / f"{part}_satellite" / f"{id}_satellite.tif", planes)
+        if part == "train":
+            write_planes(root / "train_kelp" / f"{id}_kelp.tif", mask)
+    return without_a_sample(made)
+
+
+def on_cloud_n(root: Path) -> Competition:
+    made = Competition(Rle(), ["cloud"])
+    ids = ["adwp", "adwu", "adwz", "adxp", "aeaj", "aeak", "zzzx", "zzzy"]
+    made.train, made.test = masks_of(ids[:TRAIN], (14, 18)), masks_of(ids[TRAIN:], (14, 18))
+    made.groups = {id: ("Chifunfu", "Lusaka")[n % 2] + str(n // 4) for n, id in enumerate(made.train)}
+    for id, (mask,) in (made.train | made.test).items():
+        part = "train" if id in made.train else "test"
+        for band in ("B02", "B03", "B04", "B08"):
+            save(root / f"{part}_features" / id / f"{band}.tif", RANDOM.integers(0, 12000, (14, 18), dtype=np.uint16))
+        if part == "train":
+            save(root / "train_labels" / f"{id}.tif", mask)
+    rows = ([id, place, "2020-04-29T08:20:47Z", f"az://{id}"] for id, place in made.groups.items())
+    write_csv(root / "train_metadata.csv", [["chip_id", "location", "datetime", "cloudpath"], *rows])
+    return without_a_sample(made)
+
+
+def stac_overflow(root: Path) -> Competition:
+    made = Competition(Rle(), ["water"])
+    missing = np.zeros((14, 18), bool)
+    missing[5:7, 3:9] = True
+    ids = ["awc00", "awc01", "awc05", "hxu00", "hxu01", "jja00", "qus06", "qus07"]
+    made.train, made.test = masks_of(ids[:TRAIN], (14, 18)), masks_of(ids[TRAIN:], (14, 18))
+    for id, (mask,) in (made.train | made.test).items():
+        part = "train" if id in made.train else "test"
+        for polarisation in ("vh", "vv"):
+            radar = RANDOM.uniform(-35, 5, (14, 18)).astype(np.float32)
+            write_planes(root / f"{part}_features" / f"{id}_{polarisation}.tif", radar)
+        if part == "train":
+            label = np.where(missing & (mask == 0), 255, mask).astype(np.uint8)
+            made.coverage[id] = (label == 1).sum() / (label != 255).sum()
+            save(root / "train_labels" / f"{id}.tif", label)
+    return without_a_sample(made)
+
+
+def hubmap_vasculature(root: Path) -> Competition:
+    """Vessels are boxes, whose corners lie between pixels."""
+    made = Competition(Rle(), ["blood_vessel"])
+    shape, lines = (26, 31), []
+    for n in range(TRAIN + TEST + 1):
+        id = f"{n:04x}ff2c7cda"
+        part = "test" if TRAIN <= n < TRAIN + TEST else "train"
+        save(root / part / f"{id}.tif", draw_image((*shape, 3)))
+        if n == TRAIN + TEST:
+            continue  # a tile that nobody has annotated
+        made.objects[id] = draw_objects(shape, 2 + n % 4)
+        (made.train if part == "train" else made.test)[id] = [np.any(made.objects[id], axis=0).astype(np.uint8)]
+        if part == "train":
+            made.groups[id] = str(1 + n // 2)
+            vessels = [{"type": "blood_vessel", "coordinates": [corners(box)]} for box in made.objects[id]]
+            unsure = {"type": "unsure", "coordinates": [[[20, 20], [25, 20], [25, 25], [20, 25]]]}
+            lines.append(json.dumps({"id": id, "annotations": [*vessels, unsure]}))
+    (root / "polygons.jsonl").write_text("\n".join(lines) + "\n")
+    rows = ([id, made.groups.get(id, "9"), "1", "512", "1024"] for id in made.train)
+    write_csv(root / "tile_meta.csv", [["id", "source_wsi", "dataset", "i", "j"], *rows])
+    return without_a_sample(made)
+
+
+def corners(box: np.ndarray) -> list[list[int]]:
+    rows, columns = np.flatnonzero(box.any(axis=1)).tolist(), np.flatnonzero(box.any(axis=0)).tolist()
+    left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
 MAKERS: dict[str, Callable[[Path], Competition]] = {
     maker.__name__: maker
     for maker in (
         tgs_salt, carvana, dsb2018, airbus, siim, severstal, clouds, hubmap_kidney, hubmap_hpa, uw_madison, contrails,
-        sennet, vesuvius, severstal_first_generation,
+        sennet, vesuvius, severstal_first_generation, sartorius, ultrasound_nerve, isic2018, kelp_wanted, on_cloud_n,
+        stac_overflow, hubmap_vasculature,
     )
 }  # fmt: skip
