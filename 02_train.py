@@ -1,10 +1,12 @@
 """Train one model per fold on the images of the other folds.
 
 reads    runs/NAME/config.yaml, runs/NAME/folds.csv and the training images and masks
-writes   runs/NAME/fold_K/: model.safetensors (the best epoch's averaged weights), history.csv, metrics.json
+writes   runs/NAME/fold_K/: model.safetensors (the last epoch's averaged weights, or by train.keep the best's),
+         history.csv, metrics.json
 next     python 03_oof_threshold.py --run runs/NAME
 
-A fold that is done is left alone; an interrupted one goes on where it stopped. --restart trains anew.
+A fold that is done is left alone; an interrupted one goes on where it stopped. --restart trains anew, and what a fold
+has stays until its first new epoch is written. 03 can use what a training that is stopped leaves.
 """
 
 import argparse
@@ -20,7 +22,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.data.input_files import open_unchanged_training
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import fold_inputs, require_fold, training_inputs
+    from lib.run.provenance import fold_inputs, training_inputs
     from lib.run.record import StageRecord
 
     record = StageRecord(run, "02_train")
@@ -32,27 +34,49 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     data = open_unchanged_training(run, settings)
     table = read_folds(run.folds, data, settings.folds.count)
     made_from = fold_inputs(run, settings)
-    if arguments.restart and is_first():
-        for fold in folds:
-            run.fold(fold).remove()
-    wait_for_all()
-    done = [fold for fold in folds if run.fold(fold).metrics.is_file()]
-    for fold in done:
-        require_fold(run, fold, made_from[fold])
-        if is_first():
-            print(f"fold {fold} is done; --restart --folds {fold} trains it again")
-    record.begin(settings)
-    if missing := [fold for fold in folds if fold not in done]:
+    waiting = [fold for fold in folds if arguments.restart or not is_done(run, fold, made_from[fold])]
+    if waiting:
         from lib.training.fold_job import plan_fold  # torch, which takes seconds to load
+        from lib.training.start import try_out
         from lib.training.trainer import train_folds
 
-        jobs = [plan_fold(fold, run, table, data, settings, made_from[fold]) for fold in missing]
+        jobs = [plan_fold(fold, run, table, data, settings, made_from[fold]) for fold in waiting]
+        try_out(jobs)
+    wait_for_all()
+    record.begin(settings)
+    if arguments.restart and is_first():
+        for fold in folds:
+            run.fold(fold).begin_anew()
+    wait_for_all()
+    if waiting:
         train_folds(jobs, after_epoch=show_epoch)
     if not is_first():
         return None
     seconds = record.write(training_inputs(run, settings))
     refresh_report(run, settings)
     return StageSummary([run.fold(fold).root for fold in folds], f"python {run.command('03_oof_threshold')}", seconds)
+
+
+def is_done(run, fold: int, made_from: dict) -> bool:
+    """Whether a fold's training has ended. Raises UserError where it was made from other inputs than now."""
+    from lib.base.distributed import is_first
+    from lib.base.files import read_json
+    from lib.run.provenance import require_fold
+
+    if not run.fold(fold).is_done:
+        return False
+    before = read_json(run.fold(fold).metrics).get("made_from", {}).get("train", {}).get("epochs")
+    now = made_from["train"]["epochs"]
+    if before not in (None, now):
+        raise UserError(
+            f"fold {fold} is done (train.epochs: {before} -> {now}) and its learning rate has come down to zero, so it "
+            f"cannot go on; add --restart --folds {fold} to train it again, or let a new run start from its weights "
+            f"(model.weights={run.root})"
+        )
+    require_fold(run, fold, made_from)
+    if is_first():
+        print(f"fold {fold} is done; --restart --folds {fold} trains it again")
+    return True
 
 
 def show_epoch(job, row: dict) -> None:
@@ -80,5 +104,7 @@ def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:
 if __name__ == "__main__":
     command = stage_parser(__doc__)
     command.add_argument("--folds", type=int, nargs="+", metavar="K", help="only these folds (default: all)")
-    command.add_argument("--restart", action="store_true", help="remove what the folds have and train anew")
+    command.add_argument(
+        "--restart", action="store_true", help="train the folds anew; what they have stays until the first epoch"
+    )
     run_stage(train, command)

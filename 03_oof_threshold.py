@@ -41,6 +41,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     if len(trained) < settings.folds.count:
         numbers = ", ".join(map(str, trained))
         print(f"trained   fold {numbers} of {settings.folds.count}: the score is of their images only")
+    warn_of_unfinished(run, trained)
     table = table[table.fold.isin(trained)]
     result = choose_on(store, run, settings, data, table)
     weights = [run.ensemble] if settings.ensemble.members else []
@@ -53,6 +54,19 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     print(result)
     following = run.command("04_infer" if settings.data.test_images is not None else "05_postprocess")
     return StageSummary([run.oof, run.threshold], f"python {following}", seconds, result.to_dict())
+
+
+def warn_of_unfinished(run, folds) -> None:
+    """Say which folds' trainings were stopped: their weights are those of an early epoch, at a high learning rate."""
+    from lib.base.files import read_json
+
+    for fold in folds:
+        metrics = read_json(run.fold(fold).metrics) if run.fold(fold).metrics.is_file() else {}
+        if not metrics.get("finished", True):
+            print(
+                f"warning   fold {fold} is not trained to its end: its weights are of epoch {metrics['epoch']} of "
+                f"{metrics['epochs']}; 02_train.py --run {run.root} --folds {fold} goes on"
+            )
 
 
 def choose_on(store, run, settings, data, table):

@@ -334,11 +334,12 @@ class TrainSettings(Section):
     pseudo_agreement: Probability = 0.95  # Dice of a test image's masks at thresholds .2 below and above; less: unsure
     lr: PositiveFloat = 1e-3
     encoder_lr_factor: PositiveFloat = 1.0
-    freeze_epochs: NonNegativeInt = 0  # first ones, in which the encoder's weights stay as they are
+    freeze_epochs: NonNegativeInt = 0  # first ones, in which the encoder stays as it is, batch-norm statistics too
     weight_decay: NonNegativeFloat = 0.01
     warmup_share: Probability = 0.1
     clip_norm: PositiveFloat = 1.0
     ema_decay: BelowOne = 0.99  # of the averaged weights, which are kept, as SWA's would be
+    keep: Literal["last", "best"] = "last"  # epoch; best is chosen on the left-out images: their score flatters
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # the network, by torch.compile: each fold then begins with a minute or more of compiling
     workers: NonNegativeInt | None = None  # loader processes; null: one a core, or without a GPU one in four

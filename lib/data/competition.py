@@ -21,7 +21,7 @@ from lib.data.id_match import Source, likely_mistake, match_ids
 from lib.data.image_index import list_images
 from lib.data.images import image_size, read_image
 from lib.data.lazy_tif import Slide, open_slide
-from lib.data.mask_files import MaskFile, objects_of_files, read_mask_files, union_of_files
+from lib.data.mask_files import MaskFile, objects_of_files, read_mask_files, stacked, union_of_files
 from lib.data.mask_index import (
     Masks,
     index_masks,
@@ -107,7 +107,7 @@ class TrainingData(Images):
         if not self.has_table:
             return union_of_files(self.mask_files(image_id) if files is None else files, self.settings, shape)
         layers = [self._decode(image_id, texts, shape) for texts in self._masks[image_id]]
-        return cv2.merge(layers).reshape(*shape, len(layers))
+        return stacked(layers)
 
     def mask_files(self, image_id: str) -> list[MaskFile]:
         """The image's mask files, decoded. Raises UserError naming the file, as read_mask does."""

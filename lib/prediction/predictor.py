@@ -2,13 +2,14 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
+from lib.base.distributed import is_first
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import InferSettings
@@ -33,17 +34,34 @@ class ImageSource(Protocol):
     def open_image(self, image_id: str) -> LargeImage: ...
 
 
+class BrokenLogits(NamedTuple):
+    """Where logits are infinite or not a number: the network's and the image's place in their lists."""
+
+    network: int
+    image: int
+
+
 class Predictor:
-    """Networks whose averaged probabilities are the prediction, on one device in one precision."""
+    """Networks whose averaged probabilities are the prediction, on one device in one precision.
+
+    `names` of the networks are for messages, such as `fold 3`.
+    """
 
     def __init__(
-        self, networks: list[SegmentationNet], settings: InferSettings, device: torch.device, precision: str
+        self,
+        networks: list[SegmentationNet],
+        settings: InferSettings,
+        device: torch.device,
+        precision: str,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.networks = [network.to(device).eval() for network in networks]
+        self.names = names or [f"model {number}" for number in range(len(networks))]
         self.settings = settings
         self.batch_size = settings.batch_size
         self.device = device
         self.precision = precision
+        self.overflowing: set[int] = set()  # networks that have been reported
 
     def predict(self, images: ImageSource, ids: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (id, uint8 map (height, width, classes)) of each image, at its own size, in order of completion.
@@ -56,29 +74,33 @@ class Predictor:
             (large if is_large else small).append(image_id)
         read = prefetched(images.read_image, small, ahead=2 * self.batch_size)
         for batch in batches_of_equal_size(read, self.batch_size):
-            maps = to_map(self.predict_batch(np.stack([image for _, image in batch])))
+            maps = to_map(self.predict_batch(np.stack([image for _, image in batch]), [id for id, _ in batch]))
             yield from ((image_id, one) for (image_id, _), one in zip(batch, maps, strict=True))
         for image_id in large:
-            yield image_id, self.predict_windows(images.open_image(image_id))
+            yield image_id, self.predict_windows(images.open_image(image_id), image_id)
 
-    def predict_windows(self, image: LargeImage) -> np.ndarray:
+    def predict_windows(self, image: LargeImage, image_id: str = "") -> np.ndarray:
         """uint8 image (height, width, channels) to its uint8 map, by windows that overlap."""
         stride, window = max(network.stride for network in self.networks), self.settings.window
         overlap = math.ceil(window * self.settings.overlap / stride) * stride
         on_gpu = self.device.type != "cpu"  # a CPU gains nothing by several large windows at once
         batch_size = max(1, min(self.batch_size, MAX_BATCH_PIXELS // window**2)) if on_gpu else 1
-        return blended_map(image, self.predict_batch, window, overlap, stride, batch_size)
 
-    def predict_batch(self, images: np.ndarray) -> np.ndarray:
+        def predict(crops: np.ndarray) -> np.ndarray:
+            return self.predict_batch(crops, [image_id] * len(crops))
+
+        return blended_map(image, predict, window, overlap, stride, batch_size)
+
+    def predict_batch(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
         """uint8 images (batch, height, width, channels) to float32 probabilities (batch, height, width, classes).
 
         Where the memory does not hold a batch, this and all later ones are halved until it does. Raises
-        OutOfMemory where it does not hold one image.
+        OutOfMemory where it does not hold one image, and UserError for logits that are infinite or not a number.
         """
         size = min(self.batch_size, len(images))
         try:
-            parts = [self._predict_at_once(images[start : start + size]) for start in range(0, len(images), size)]
-            return np.concatenate(parts)
+            parts = [slice(start, start + size) for start in range(0, len(images), size)]
+            return np.concatenate([self._predict_finite(images[part], ids[part]) for part in parts])
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -88,27 +110,56 @@ class Predictor:
                     f"out of memory: one image of {shape} pixels is too large for this machine; lower infer.window"
                 ) from None
         self.batch_size = size // 2  # here, where what the failed batch held is free again
-        return self.predict_batch(images)
+        return self.predict_batch(images, ids)
+
+    def _predict_finite(self, images: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        """Predict at once, and again in float32 where a network overflows in half precision.
+
+        Otherwise the pixels that overflow would become probabilities of 0 and 1. Raises UserError where float32 does
+        not help: weights that are damaged, or of a training that diverged.
+        """
+        probabilities, broken = self._predict_at_once(images, self.precision)
+        if broken is not None and self.precision != "fp32":
+            if is_first() and broken.network not in self.overflowing:
+                print(
+                    f"warning   {self._place(broken, ids)} overflows in {self.precision}; this and others like it are "
+                    "predicted in fp32"
+                )
+            self.overflowing.add(broken.network)
+            probabilities, broken = self._predict_at_once(images, "fp32")
+        if broken is not None:
+            raise UserError(
+                f"{self._place(broken, ids)} gives logits that are infinite or not a number, in fp32 too: its weights "
+                "are damaged, or its training diverged; train it again with a lower train.lr (02_train.py --restart)"
+            )
+        return probabilities
+
+    def _place(self, broken: "BrokenLogits", ids: Sequence[str]) -> str:
+        return f"{self.names[broken.network]} on image {ids[broken.image] if ids else broken.image}"
 
     @torch.inference_mode()
-    def _predict_at_once(self, images: np.ndarray) -> np.ndarray:
+    def _predict_at_once(self, images: np.ndarray, precision: str) -> tuple[np.ndarray, "BrokenLogits | None"]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, non_blocking=True)
         height, width = pixels.shape[2:]
         margin = self.settings.margin
         pixels = pixels[:, :, mirrored(height, margin, self.device)][..., mirrored(width, margin, self.device)]
         is_logits = self.settings.average == "logits"
         total, views = 0, 0
+        finite = torch.ones(len(self.networks), len(images), dtype=torch.bool, device=self.device)
         for turned in (False, True) if self.settings.tta == "d4" else (False,):
             for axes in FLIPS[self.settings.tta]:
                 view = _turned(pixels, turned).flip(axes)
-                for network in self.networks:
-                    with autocast(self.device, self.precision):
+                for number, network in enumerate(self.networks):
+                    with autocast(self.device, precision):
                         logits = network(view)
+                    finite[number] &= logits.isfinite().flatten(1).all(dim=1)
                     values = logits.float() if is_logits else logits.float().sigmoid()
                     total = total + _turned(values.flip(axes), turned)
                     views += 1
         mean = total[..., margin : margin + height, margin : margin + width] / views
-        return (mean.sigmoid() if is_logits else mean).permute(0, 2, 3, 1).cpu().numpy()
+        probabilities = (mean.sigmoid() if is_logits else mean).permute(0, 2, 3, 1).cpu().numpy()
+        broken = (~finite).nonzero().tolist()
+        return probabilities, BrokenLogits(*broken[0]) if broken else None
 
 
 def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:

@@ -16,7 +16,9 @@ from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder
 from lib.run.provenance import map_inputs, test_inputs, trained_folds
 
-if TYPE_CHECKING:  # torch comes with it, which a stage that has nothing to predict does without
+if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does without
+    import torch
+
     from lib.prediction.predictor import Predictor
 
 
@@ -106,15 +108,39 @@ def _predict(
 
 def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> "Predictor":
     """The average of some folds' models, on the best device there is."""
-    from lib.model.device import best_device, keep_freed_memory, resolve_precision
+    from lib.model.device import best_device, keep_freed_memory
     from lib.model.folded_norms import with_folded_norms
     from lib.model.network import load_weights
     from lib.prediction.predictor import Predictor
 
     device = best_device()
     keep_freed_memory(device)
+    folds = list(folds)
     weights = (run.fold(fold).weights for fold in folds)
     networks = [
         with_folded_norms(load_weights(path, settings.model, len(classes), settings.data.channels)) for path in weights
     ]
-    return Predictor(networks, settings.infer, device, resolve_precision(settings.train.precision, device))
+    names, precision = [f"fold {fold}" for fold in folds], precision_of(run, settings, folds, device)
+    if (trained := trained_precisions(run, folds)) not in ({precision}, {None}) and is_first():
+        print(f"note      trained in {' and '.join(map(str, trained))}, predicted in {precision} on this {device.type}")
+    return Predictor(networks, settings.infer, device, precision, names)
+
+
+def precision_of(run: RunFolder, settings: Settings, folds: list[int], device: "torch.device") -> str:
+    """The precision that the folds were trained in; fp32 where they differ or the device does not compute in theirs.
+
+    train.precision=auto may have meant another one on the machine that trained.
+    """
+    from lib.model.device import computes_in, resolve_precision
+
+    trained = trained_precisions(run, folds)
+    if trained == {None}:  # by a version that did not record it
+        return resolve_precision(settings.train.precision, device)
+    if len(trained) == 1 and computes_in(*trained, device):
+        return trained.pop()
+    return "fp32"
+
+
+def trained_precisions(run: RunFolder, folds: list[int]) -> set[str | None]:
+    """The precisions that the folds were trained in; None for one by a version that did not record it."""
+    return {read_json(run.fold(fold).metrics).get("precision") for fold in folds}

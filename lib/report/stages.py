@@ -92,7 +92,7 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
             {
                 "fold": fold,
                 "epochs": len(history),
-                "done": bool(metrics),
+                "done": metrics.get("finished", bool(metrics)),
                 "best": int(best.epoch),
                 "score": float(best[score]),
                 "threshold": int(best.threshold),

@@ -1,7 +1,6 @@
 """The run folder: where each stage's files are."""
 
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,11 +131,15 @@ class FoldFolder:
     def resume(self) -> Path:
         return self.root / "resume" / "state.pt"
 
-    def remove(self) -> None:
-        """Remove all of it; what says that the fold is done goes first, so that a kill leaves no half of a fold."""
-        self.metrics.unlink(missing_ok=True)
-        if self.root.exists():
-            shutil.rmtree(self.root)
+    @property
+    def is_done(self) -> bool:
+        """Whether its training has ended; until then there is a folder to resume from."""
+        return self.metrics.is_file() and not self.resume.parent.exists()
+
+    def begin_anew(self) -> None:
+        """Have the fold trained from the beginning; its files stay until the first epoch replaces them."""
+        self.resume.unlink(missing_ok=True)
+        self.resume.parent.mkdir(parents=True, exist_ok=True)
 
 
 def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Settings"]:

@@ -71,6 +71,8 @@ def require_fold(run: RunFolder, fold: int, made_from: dict) -> str:
         raise UserError(f"{folder.root} holds fold {content['fold']}; put the folders back, or {remedy}")
     require_same(folder.metrics, made_from, remedy)
     weights = fingerprint(folder.weights, remedy)
+    if not folder.is_done:  # killed between the weights of an epoch and its metrics
+        remedy = f"run {run.command('02_train', '--folds', fold)}, which goes on with it"
     if content.get("weights_sha256", weights) != weights:
         raise UserError(f"{folder.weights} is not what training wrote (damaged or replaced); {remedy}")
     return weights

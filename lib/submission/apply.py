@@ -18,11 +18,11 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.data.competition import Images, TestData
 from lib.masks.rules import apply_rules
-from lib.model.device import best_device, resolve_precision
+from lib.model.device import best_device
 from lib.prediction.ensemble import average
 from lib.prediction.map_store import MapStore, resized
 from lib.prediction.predictor import OutOfMemory, Predictor
-from lib.prediction.run_maps import build_predictor
+from lib.prediction.run_maps import build_predictor, precision_of
 from lib.submission.finished import FinishedRun, Member
 from lib.submission.time_budget import Level, TimeBudget
 from lib.submission.write import encode_rows
@@ -62,8 +62,9 @@ class MemberPredictor:
         found = {}
         while missing := [image_id for image_id in ids if image_id not in found]:
             infer = self.infer.model_copy(update={"tta": level.tta(self.infer.tta)})
-            networks = self.whole.networks[: level.count(len(self.whole.networks))]
-            predictor = Predictor(networks, infer, self.whole.device, self.whole.precision)
+            count = level.count(len(self.whole.networks))
+            networks, names = self.whole.networks[:count], self.whole.names[:count]
+            predictor = Predictor(networks, infer, self.whole.device, self.whole.precision, names)
             try:
                 found.update(predictor.predict(images, missing))
             except OutOfMemory:
@@ -113,7 +114,7 @@ def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
             "weights": hashes[: level.count(len(hashes))],
             "infer": member.settings.infer.model_dump(exclude={"batch_size"}) | {"tta": level.tta(tta)},
             "data": member.settings.data.model_dump(mode="json", exclude=PLACES),
-            "precision": resolve_precision(member.settings.train.precision, best_device()),
+            "precision": precision_of(member.run, member.settings, list(member.folds), best_device()),
             "weight": member.weight,
         }
         for member, hashes in zip(finished.members, finished.weight_hashes, strict=True)

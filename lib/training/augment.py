@@ -1,4 +1,4 @@
-"""Random changes to a training image and its mask: crops, and what the presets of `augment` name."""
+"""Random changes to a training image and its mask: crops, and the augmentations of the presets (`augment`)."""
 
 import os
 
@@ -7,18 +7,20 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.config.schema import AugmentSettings
+from lib.data.mask_files import CV_CHANNELS
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the network for a newer version
 import albumentations as A  # noqa: E402
 
+GRID_CELLS = 5  # of the bent grid of augment.distort, along each side
 MIRRORED = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": cv2.INTER_NEAREST}
 
 
 def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 3) -> A.Compose:
     """The changes of `augment`, for uint8 images (height, width, channels) and masks (height, width, classes).
 
-    Shapes change first, colours and textures then. Quarter turns are left out unless the crops are `square`: a batch
-    holds one shape. Raises UserError for augment.clahe on images of neither 1 nor 3 channels.
+    Geometry first, then colour and texture. Quarter turns are left out unless the crops are `square`: a batch holds
+    one shape. Raises UserError for augment.clahe on images of neither 1 nor 3 channels.
     """
     chance = settings.strengths
     if chance["clahe"] and channels not in (1, 3):
@@ -34,7 +36,7 @@ def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 
             A.OneOf(
                 [
                     A.ElasticTransform(alpha=60, sigma=8, approximate=True, **MIRRORED, p=1),
-                    A.GridDistortion(num_steps=5, distort_limit=0.3, **MIRRORED, p=1),
+                    A.GridDistortion(num_steps=GRID_CELLS, distort_limit=0.3, **MIRRORED, p=1),
                 ],
                 p=1,
             ),
@@ -56,12 +58,33 @@ def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 
     return A.Compose([change for change, p in changes if p])
 
 
+def require_room(settings: AugmentSettings, crop: tuple[int, int]) -> None:
+    """Raise UserError where crops (height, width) are smaller than the grid that augment.distort bends."""
+    if settings.strengths["distort"] and min(crop) < GRID_CELLS:
+        raise UserError(
+            f"augment.distort needs crops of {GRID_CELLS} pixels or more, not {crop[0]} x {crop[1]}; "
+            "set augment.distort=0, or a larger train.crop_size"
+        )
+
+
+def augment(change: A.Compose, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Image (height, width, channels) and mask (height, width, classes) after the same random change."""
+    if mask.shape[2] <= CV_CHANNELS:
+        changed = change(image=image, mask=mask)
+        return changed["image"], changed["mask"]
+    classes = mask.shape[2]
+    padded = np.pad(mask, ((0, 0), (0, 0), (0, -classes % CV_CHANNELS)))  # albumentations wants parts of one shape
+    parts = np.split(padded, padded.shape[2] // CV_CHANNELS, axis=2)
+    changed = change(image=image, masks=[np.ascontiguousarray(part) for part in parts])
+    return changed["image"], np.concatenate(changed["masks"], axis=2)[..., :classes]
+
+
 def random_crop(
     image: np.ndarray, mask: np.ndarray, size: tuple[int, int], foreground_share: float, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A window of `size` (height, width), around a random mask pixel in `foreground_share` of the cases.
+    """A random window of `size` (height, width); with probability `foreground_share` it contains a random mask pixel.
 
-    Images smaller than the window are mirrored up to it at the bottom and right, and so is the mask.
+    Images smaller than the window are mirrored up to it at the bottom and right, and so are their masks.
     """
     height, width = size
     bottom, right = max(height - image.shape[0], 0), max(width - image.shape[1], 0)
@@ -85,7 +108,7 @@ def random_mask_pixel(mask: np.ndarray, random: np.random.Generator) -> tuple[in
 
     None for an empty mask.
 
-    Sums of rows tell where the n-th pixel is: 50 times as fast as listing the pixels of a mask of 4096 x 4096.
+    Sums of rows locate the n-th pixel: 50 times as fast as listing the pixels of a mask of 4096 x 4096.
     """
     any_class = mask.any(axis=2).view(np.uint8)
     upto = np.cumsum(cv2.reduce(any_class, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S), dtype=np.int64)

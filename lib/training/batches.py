@@ -13,7 +13,7 @@ from lib.base import distributed
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS
 from lib.config.schema import Settings
-from lib.training.augment import build_augmentation, random_crop
+from lib.training.augment import augment, build_augmentation, random_crop, require_room
 from lib.training.fold_job import FoldJob, LabelledImages
 from lib.training.losses import signed_distances
 
@@ -64,6 +64,7 @@ class CropDataset(Dataset):
         self.cache = ImageCache(settings.train.cache_mb)
         self.foreground_share = settings.train.foreground_share
         self.seed = settings.train.seed
+        require_room(settings.augment, crop)
         self.augmentation = build_augmentation(settings.augment, crop[0] == crop[1], settings.data.channels)
 
     def __len__(self) -> int:
@@ -78,10 +79,10 @@ class CropDataset(Dataset):
         image, mask = random_crop(image, mask, self.crop, self.foreground_share, generator)
         # the state and not a seed, to which albumentations would add the worker's own
         self.augmentation.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        changed = self.augmentation(image=image, mask=mask)
-        item = {"images": to_tensor(changed["image"]), "masks": to_tensor(changed["mask"])}
+        image, mask = augment(self.augmentation, image, mask)
+        item = {"images": to_tensor(image), "masks": to_tensor(mask)}
         if self.with_distances:
-            item["distances"] = torch.from_numpy(signed_distances(changed["mask"]))
+            item["distances"] = torch.from_numpy(signed_distances(mask))
         return item
 
     def _read(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -131,14 +132,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in share[self.process :: self.processes]])
 
 
+def build_dataset(job: FoldJob, with_distances: bool) -> CropDataset:
+    """The crops of the images that the fold learns from."""
+    return CropDataset(job.images.source, job.images.training, job.settings, job.crop, with_distances)
+
+
 def build_loader(job: FoldJob, with_distances: bool) -> DataLoader:
     """This process's batches of one epoch after another; set `loader.sampler.epoch` before each.
 
     Its loader processes live as long as the loader.
     """
-    settings, images = job.settings.train, job.images
-    dataset = CropDataset(images.source, images.training, job.settings, job.crop, with_distances)
-    empty = np.flatnonzero(np.tile(images.is_empty, settings.crops_per_image))
+    settings, dataset = job.settings.train, build_dataset(job, with_distances)
+    empty = np.flatnonzero(np.tile(job.images.is_empty, settings.crops_per_image))
     processes = distributed.NUMBER, distributed.COUNT
     workers = loader_processes(settings.workers, job.device)
     return DataLoader(

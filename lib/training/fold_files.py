@@ -12,29 +12,50 @@ from lib.training.state import TrainState
 
 
 def write_epoch(job: FoldJob, state: TrainState) -> None:
-    """Write what the epoch gave: the weights when they are the best so far, the history, the state to resume from.
+    """Write what the epoch gave: weights, where train.keep wants them, history, metrics, the state to resume from.
 
-    The state comes last: killed before it, the epoch is trained again and writes the same files again.
+    From the first epoch on a training that is stopped leaves weights that can be used. The state comes last: killed
+    before it, the epoch is trained again and writes the same files again.
     """
-    if state.last is state.best:
+    if kept_epoch(job, state) is state.last:
         save_weights(state.averaged, job.folder.weights)
     write_text(job.folder.history, pd.DataFrame(state.history).to_csv(index=False))
+    save_settings(job.settings, job.folder.config)
+    write_json(job.folder.metrics, fold_metrics(job, state))
     state.save(job.folder.resume, job.made_from, job.precision)
 
 
 def write_end(job: FoldJob, state: TrainState) -> None:
-    """Write `metrics.json`, which marks the fold as done, and remove the state."""
-    save_settings(job.settings, job.folder.config)
+    """Mark the fold as done: its metrics say so, and there is no state to resume from."""
     write_json(job.folder.metrics, fold_metrics(job, state))
     shutil.rmtree(job.folder.resume.parent)
 
 
+def kept_epoch(job: FoldJob, state: TrainState) -> dict:
+    """The history's row of the epoch whose weights are kept, of those done so far (train.keep)."""
+    return state.best if job.settings.train.keep == "best" else state.last
+
+
 def fold_metrics(job: FoldJob, state: TrainState) -> dict:
-    """What `metrics.json` says of a fold: the epoch that is kept, its validation score, and how it was made."""
+    """What `metrics.json` says of a fold: the epoch that is kept and its validation score, and how it was made.
+
+    The last and the best epoch stand beside it: by their difference the best one's score flatters, since it was
+    chosen on the images that it is of.
+    """
+
+    def summary(row: dict) -> dict:
+        return {"epoch": row["epoch"], "score": row[job.score_name], "threshold": row["threshold"]}
+
+    kept = kept_epoch(job, state)
     return {
         "fold": job.fold,
-        job.score_name: state.best[job.score_name],
-        "epoch": state.best["epoch"],
+        job.score_name: kept[job.score_name],
+        "epoch": kept["epoch"],
+        "keep": job.settings.train.keep,
+        "epochs": job.settings.train.epochs,
+        "finished": state.epoch == job.settings.train.epochs,
+        "last": summary(state.last),
+        "best": summary(state.best),
         "weights_source": state.weights_source,
         "precision": job.precision,
         "weights_sha256": sha256_of_file(job.folder.weights),

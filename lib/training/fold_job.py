@@ -92,7 +92,7 @@ def fold_images(fold: int, table: pd.DataFrame, data: TrainingData, settings: Se
     coverage = others[coverage_columns(data.classes)].to_numpy()
     source, training, is_empty = data, others.id.tolist(), (coverage == 0).all(axis=1)
     if settings.train.pseudo_labels:
-        pseudo = read_pseudo_labels(settings.train.pseudo_labels, settings.train.pseudo_agreement)
+        pseudo = read_pseudo_labels(settings.train.pseudo_labels, settings.train.pseudo_agreement, settings.data)
         source, training = WithPseudoLabels(data, pseudo), training + pseudo.ids
         is_empty = np.append(is_empty, list(pseudo.empty.values()))
     validation = table.id[table.fold == fold].tolist()

@@ -1,8 +1,8 @@
-"""Test images as training images: those whose masks another run is sure of, and never for validation.
+"""Pseudo-labels: test images whose masks another run is confident of are added to training, never to validation.
 
-A run is sure of an image where the mask hardly changes as the threshold moves: the Dice of the masks at thresholds
-SHIFT below and above the run's own is at least train.pseudo_agreement. The other run's models have seen the images
-that are left out here, so out-of-fold scores become a little too good; compare runs on the test images.
+A run is confident of an image where the mask hardly changes as the threshold moves: the Dice of the masks at thresholds
+SHIFT below and above its own is at least train.pseudo_agreement. The other run's models have seen the images that are
+left out here, so out-of-fold scores become a little too good; compare runs on the test images.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
+from lib.config.schema import DataSettings
 from lib.data.competition import TestData, TrainingData, open_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules
@@ -21,6 +22,7 @@ from lib.prediction.map_store import MapStore, scored_map, scored_masks
 from lib.run.folder import open_run
 
 SHIFT = 51  # of 255
+READING = ("channels", "plane_files", "plane", "value_range")  # settings of data that decide the pixels a network sees
 PREFIX = "pseudo:"  # before the ids of test images, which may be those of training images
 
 
@@ -66,9 +68,18 @@ class WithPseudoLabels:
         return self.training.read_mask(image_id)
 
 
+def read_pseudo_labels(root: Path, agreement: float, settings: DataSettings) -> PseudoLabels:
+    """The confident test images of the run at `root`, which has gone through 04, with the classes in `settings`' order.
+
+    Raises UserError where no image is confident, or the run has other classes or reads images in another way.
+    """
+    require_same_reading(settings, open_run(root)[1].data, root)
+    return _confident_images(root, agreement, tuple(settings.classes))
+
+
 @cache
-def read_pseudo_labels(root: Path, agreement: float) -> PseudoLabels:
-    """The confident test images of the run at `root`, which has gone through 04. Raises UserError where none is."""
+def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) -> PseudoLabels:
+    """Once for all folds, since every test map is read."""
     run, settings = open_run(root)
     data, rules = open_test(settings.data), read_rules(run.threshold, settings.data.classes)
     if nothing_found := [name for name, rule in rules.items() if rule.is_empty]:
@@ -76,22 +87,39 @@ def read_pseudo_labels(root: Path, agreement: float) -> PseudoLabels:
             f"{root} predicts no mask at all for {', '.join(nothing_found)} (see {run.threshold}), so there is nothing "
             "to learn from its test images; leave train.pseudo_labels empty"
         )
-    store, size = MapStore(run.test, tuple(data.classes)), settings.submission.size
+    rules = {name: rules[name] for name in classes}
+    store, size = MapStore(run.test, classes), settings.submission.size
     judged = prefetched(lambda image_id: judge(scored_map(store, image_id, size), rules), data.ids, 2 * THREADS)
-    sure = {}
+    empty = {}
     for image_id, (agreed, is_empty) in judged:
         if agreed >= agreement:
-            sure[image_id] = is_empty
-    if not sure:
+            empty[image_id] = is_empty
+    if not empty:
         raise UserError(
             f"{root} is sure of none of its {len(data.ids)} test images; lower train.pseudo_agreement = {agreement}"
         )
-    return PseudoLabels(data, store, rules, size, sure)
+    return PseudoLabels(data, store, rules, size, empty)
+
+
+def require_same_reading(settings: DataSettings, other: DataSettings, root: Path) -> None:
+    """Raise UserError unless the other run has the same classes, in any order, and reads images in the same way."""
+    if set(settings.classes) != set(other.classes):
+        raise UserError(
+            f"train.pseudo_labels={root} has the classes {', '.join(other.classes)}, this run "
+            f"{', '.join(settings.classes)}; name a run with the same classes"
+        )
+    for name in READING:
+        mine, theirs = getattr(settings, name), getattr(other, name)
+        if mine != theirs:
+            raise UserError(
+                f"train.pseudo_labels={root} reads its images with data.{name}={theirs}, this run with {mine}; "
+                "name a run that reads them alike"
+            )
 
 
 def judge(maps: np.ndarray, rules: dict[str, Rule]) -> tuple[float, bool]:
-    """How much the masks of maps (height, width, classes) agree as the threshold moves, 0 to 1, and whether all are
-    empty at the thresholds themselves. With several classes the least sure one counts.
+    """How much the masks of maps (height, width, classes) agree as the threshold moves, 0 to 1, and whether they are
+    all empty at the thresholds themselves. With several classes the least confident one counts.
     """
     agreed = 1.0
     for rule, plane in zip(rules.values(), planes(maps), strict=True):

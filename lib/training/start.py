@@ -1,45 +1,152 @@
-"""How a fold's training begins: from the encoder's weights, or where an interrupted one stopped."""
+"""How a fold's training begins: from an encoder's weights, another run's fold, or where it was interrupted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
 
+import pandas as pd
 from accelerate import Accelerator
+from torch.utils.data import default_collate
 
 from lib.base.errors import UserError
-from lib.model.device import is_out_of_memory
-from lib.model.network import build_pretrained, start_at_shares
+from lib.model.device import autocast, is_out_of_memory
+from lib.model.network import BuiltModel, build_pretrained, load_weights, start_at_shares
+from lib.run.folder import open_run
 from lib.run.record import differences
+from lib.training.batches import build_dataset
 from lib.training.fold_job import FoldJob
+from lib.training.losses import SegmentationLoss
 from lib.training.state import RESTART, TrainState, begin_state, read_checkpoint, seed_all
+from lib.training.tracking import require_tracker
+
+NETWORK_SETTINGS = ("data.classes", "data.channels", "model.architecture", "model.encoder", "model.decoder_channels")
 
 
 def load_or_begin(job: FoldJob, accelerator: Accelerator) -> TrainState:
     """The state of an interrupted training, or of one that begins.
 
-    Raises UserError where the interrupted one is of other folds or settings, or its file is damaged.
+    Raises UserError where the interrupted one is of other folds or settings, or its file is damaged. Another
+    train.epochs is taken: the learning rate then follows the new schedule from the next epoch on.
     """
     seed_all(job.settings.train.seed, job.fold)
-    built = build_pretrained(job.settings.model, len(job.data.classes), job.settings.data.channels)
-    start_at_shares(built.network, job.images.class_shares)
+    built = starting_network(job)
     state = begin_state(built.network, built.weights_source, job, accelerator)
-    if job.folder.resume.is_file():
-        content = read_checkpoint(job.folder.resume)
-        if changed := differences(content["made_from"], job.made_from):
-            raise UserError(f"{job.folder.root} was begun with other inputs ({'; '.join(changed[:3])}); {RESTART}")
-        state.load(job.folder.resume, content)
+    if not job.folder.resume.is_file():
+        return state
+    content = read_checkpoint(job.folder.resume)
+    epochs = job.settings.train.epochs
+    if changed := differences(without_epochs(content["made_from"]), without_epochs(job.made_from)):
+        raise UserError(f"{job.folder.root} was begun with other inputs ({'; '.join(changed[:3])}); {RESTART}")
+    if content["precision"] != job.precision and accelerator.is_main_process:
+        print(f"note      fold {job.fold} was begun in {content['precision']} and goes on in {job.precision}")
+    state.load(job.folder.resume, content)
+    if state.epoch > epochs:
+        raise UserError(
+            f"fold {job.fold} has trained {state.epoch} epochs already, more than train.epochs = {epochs}; "
+            f"set {state.epoch} or more, or {RESTART}"
+        )
     return state
 
 
+def without_epochs(made_from: dict) -> dict:
+    train = {key: value for key, value in made_from.get("train", {}).items() if key != "epochs"}
+    return made_from | {"train": train}
+
+
+def starting_network(job: FoldJob) -> BuiltModel:
+    """The network before its first step. Raises UserError where the weights are not available or do not fit."""
+    settings, classes = job.settings, job.data.classes
+    if is_run(settings.model.weights):
+        return network_of_run(job)
+    built = build_pretrained(settings.model, len(classes), settings.data.channels)
+    start_at_shares(built.network, job.images.class_shares)
+    return built
+
+
+def is_run(weights: str) -> bool:
+    """Whether model.weights names a run folder: a fold then starts from that run's fold of the same number."""
+    return Path(weights).is_dir()
+
+
+def network_of_run(job: FoldJob) -> BuiltModel:
+    """The whole network of another run's fold of the same number, which has not seen the images left out here.
+
+    Raises UserError where that run has other folds, classes or another network, or has not finished the fold.
+    """
+    run, settings = open_run(Path(job.settings.model.weights))
+    require_same_folds(job.folder.root.parent / "folds.csv", run.folds)
+    for name in NETWORK_SETTINGS:
+        mine, theirs = (attrgetter(name)(each) for each in (job.settings, settings))
+        if mine != theirs:
+            raise UserError(
+                f"model.weights={run.root} has {name}={theirs}, this run has {mine}; "
+                "set the same here, or start from the encoder's weights"
+            )
+    folder = run.fold(job.fold)
+    if not folder.is_done:
+        raise UserError(
+            f"model.weights: fold {job.fold} of {run.root} is not trained; run 02_train.py --run {run.root}"
+        )
+    network = load_weights(folder.weights, job.settings.model, len(job.data.classes), job.settings.data.channels)
+    return BuiltModel(network, f"fold {job.fold} of {run.root}")
+
+
+def require_same_folds(folds: Path, others: Path) -> None:
+    """Raise UserError unless two folds.csv have the same images in the same folds."""
+    columns = ["id", "fold", "sha256"]
+    mine, theirs = (pd.read_csv(path, dtype=str)[columns].sort_values("id").to_numpy() for path in (folds, others))
+    if mine.tolist() != theirs.tolist():
+        raise UserError(
+            f"model.weights: {others} has other images or folds than {folds}, so its models may have seen what is left "
+            "out here; use a run on the same folds, or start from the encoder's weights"
+        )
+
+
+def try_out(jobs: list[FoldJob]) -> None:
+    """Build the first fold's network and learn from one batch, in memory only, and forget both.
+
+    Before a file of the run changes, this finds what cannot work: names, weights, images, memory. Raises UserError.
+    """
+    require_tracker(jobs[0].settings.train.tracker)
+    if is_run(jobs[0].settings.model.weights):
+        for job in jobs[1:]:
+            starting_network(job)
+    learn_from_one_batch(jobs[0])
+
+
+def learn_from_one_batch(job: FoldJob) -> None:
+    """A training step without an update, of a network that is then forgotten. Raises UserError where that fails."""
+    with explained_errors(job):
+        network = starting_network(job).network.to(job.device).train()
+        loss_of = SegmentationLoss(job.settings.loss).to(job.device)
+        dataset = build_dataset(job, loss_of.needs_distance)
+        batch = default_collate([dataset[0, index] for index in range(job.plan.batch_size)])
+        batch = {name: tensor.to(job.device) for name, tensor in batch.items()}
+        with autocast(job.device, job.precision):
+            logits = network(batch["images"])
+        loss, _ = loss_of(logits, batch["masks"], batch.get("distances"), done_share=0.0)
+        loss.backward()
+
+
 @contextmanager
-def explained_memory_errors(job: FoldJob) -> Iterator[None]:
-    """Raise a UserError in place of torch's error where the device's memory is too small."""
+def explained_errors(job: FoldJob) -> Iterator[None]:
+    """Raise UserErrors in place of torch's where memory is too small, or a batch has one value for each channel."""
+    batch, crop = job.plan.batch_size, " x ".join(map(str, job.crop))
     try:
         yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"model.architecture={job.settings.model.architecture} cannot learn from batches of {batch} crop of {crop} "
+            "pixels: batch normalisation is left with a single value; raise train.batch_size to 2 or more (with a "
+            "single training image train.crops_per_image too), or train.crop_size"
+        ) from None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory in fold {job.fold} with batches of {job.plan.batch_size} crops of "
-            f"{job.crop[0]} x {job.crop[1]} pixels; lower train.batch_size or train.crop_size, or choose a smaller "
-            "model.encoder"
+            f"out of memory in fold {job.fold} with batches of {batch} crops of {crop} pixels; lower train.batch_size "
+            "or train.crop_size, or choose a smaller model.encoder"
         ) from None

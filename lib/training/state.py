@@ -59,6 +59,11 @@ class TrainState:
         """The history's row of the first epoch with the highest score."""
         return max(self.history, key=lambda row: row[self.score_name])
 
+    def train_mode(self, is_frozen: bool) -> None:
+        """Set the network to training, all but a frozen encoder: its batch-norm statistics stay as they are, too."""
+        self.network.train()
+        self.module.network.encoder.train(not is_frozen)
+
     def set_learning_rate(self, rate: float, is_frozen: bool) -> None:
         """Give each group its share of the rate; the encoder none of it while it is frozen."""
         for group in self.optimizer.param_groups:

@@ -24,9 +24,9 @@ from lib.training.fold_files import describe_fold, fold_metrics, write_end, writ
 from lib.training.fold_job import FoldJob
 from lib.training.losses import SegmentationLoss
 from lib.training.schedule import averaging_decay, batches_per_update, ends_update, learning_rate
-from lib.training.start import explained_memory_errors, load_or_begin
+from lib.training.start import explained_errors, load_or_begin
 from lib.training.state import TrainState, seed_all
-from lib.training.tracking import require_tracker, tracked
+from lib.training.tracking import tracked
 from lib.training.validation import validate
 
 BAR_SECONDS = 0.5  # reading the loss waits for the device, so the bar does it seldom
@@ -37,7 +37,6 @@ AfterEpoch = Callable[[FoldJob, dict], None]  # called with the epoch's row of t
 def train_folds(jobs: list[FoldJob], after_epoch: AfterEpoch) -> None:
     """Train the folds one after another under one progress bar, each from wherever its folder says it stopped."""
     keep_freed_memory(jobs[0].device)
-    require_tracker(jobs[0].settings.train.tracker)
     require_shared_disk(jobs)
     with progress("training", total=sum(job.plan.steps for job in jobs), unit="step", bar_format=TEXT_FIRST) as bar:
         for job in jobs:
@@ -65,7 +64,7 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
 
     Raises UserError where the device's memory does not hold a batch, and where the loss is no longer a number.
     """
-    with explained_memory_errors(job):
+    with explained_errors(job):
         state = load_or_begin(job, accelerator)
         loss_of = SegmentationLoss(job.settings.loss).to(job.device)
         loader = build_loader(job, loss_of.needs_distance)
@@ -88,7 +87,7 @@ def train_epoch(job: FoldJob, state: TrainState, loss_of: SegmentationLoss, load
     """Train on each image once; the epoch's row of the history, with the means of the loss and of its terms."""
     seed_all(job.settings.train.seed, job.fold, state.epoch, state.accelerator.process_index)
     loader.sampler.epoch = state.epoch
-    state.network.train()
+    state.train_mode(is_frozen=state.epoch < job.settings.train.freeze_epochs)
     sums: dict[str, torch.Tensor] = {}
     started = shown = time.monotonic()
     for number, batch in enumerate(batches(loader)):

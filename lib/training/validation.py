@@ -22,7 +22,7 @@ def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -
         for statistics in network.buffers():  # of each process's own batches; the first one's are saved
             torch.distributed.broadcast(statistics, src=0)
     one_view = job.settings.infer.model_copy(update={"tta": "none"})
-    predictor = Predictor([network], one_view, job.device, job.precision)
+    predictor = Predictor([network], one_view, job.device, job.precision, [f"fold {job.fold}"])
     share = own_share(job.images.validation)
     stream = (
         (image_id, probability_map, job.data.read_mask(image_id))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lib.config.schema import ModelSettings
-from lib.model.device import compute_slow_gradients_in_float32
+from lib.model.device import compute_slow_gradients_in_float32, computes_in, resolve_precision
 from lib.model.network import build_untrained
 
 FAULTS = """
@@ -68,3 +68,14 @@ def test_freed_memory_is_used_again_without_being_mapped_anew():
     given_back, kept = faults("given back"), faults("kept")
     assert given_back > 100  # at most 2 MB a fault, where the kernel has large pages
     assert kept < given_back / 10
+
+
+def test_auto_is_what_the_device_computes_in(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for native in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda native=native: native, raising=False)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert resolve_precision("auto", cpu) == ("bf16" if native else "fp32")
+        assert resolve_precision("auto", gpu) == ("bf16" if native else "fp16")
+        assert computes_in("bf16", cpu) == computes_in("bf16", gpu) == native
+    assert [computes_in("fp16", device) for device in (cpu, gpu)] == [False, True]

@@ -130,3 +130,12 @@ def test_offline_hub_is_a_clear_error(monkeypatch):
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
     with pytest.raises(UserError, match="resnet18 cannot be fetched"):
         build_pretrained(ModelSettings(encoder="resnet18"), class_count=1)
+
+
+def test_a_renamed_encoder_keeps_its_own_mean_and_deviation():
+    """timm knows tf_efficientnet_b0_ap as tf_efficientnet_b0.ap_in1k, whose weights want values from -1 to 1."""
+    for name, mean in (("tf_efficientnet_b0_ap", 0.5), ("tf_efficientnet_b0.ap_in1k", 0.5), ("resnet10t", 0.485)):
+        net = build_untrained(ModelSettings(encoder=name), class_count=1)
+        assert net.mean.flatten()[0] == pytest.approx(255 * mean)
+    five = build_untrained(ModelSettings(encoder="tf_efficientnet_b0_ap"), class_count=1, channels=5)
+    assert five.std.flatten().tolist() == pytest.approx([127.5] * 5)

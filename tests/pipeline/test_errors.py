@@ -537,16 +537,16 @@ def test_prediction_halves_its_batches_until_they_fit_and_stays_there():
 def little_memory_for_prediction() -> None:
     predict = Predictor._predict_at_once
 
-    def changed(self: Predictor, images: np.ndarray) -> np.ndarray:
+    def changed(self: Predictor, images: np.ndarray, precision: str) -> tuple:
         if len(images) > 1:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
-        return predict(self, images)
+        return predict(self, images, precision)
 
     Predictor._predict_at_once = changed
 
 
 def no_memory_for_prediction() -> None:
-    def changed(self: Predictor, images: np.ndarray) -> np.ndarray:
+    def changed(self: Predictor, images: np.ndarray, precision: str) -> tuple:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     Predictor._predict_at_once = changed

@@ -154,3 +154,30 @@ def test_ctrl_c_says_what_to_type_and_that_goes_on(whole, other):
     assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
     histories = [pd.read_csv(path / "history.csv").drop(columns="images_per_second") for path in (found, expected)]
     pd.testing.assert_frame_equal(*histories)
+
+
+def test_restart_with_a_mistake_leaves_the_run_as_it_was(whole, other):
+    shutil.copytree(whole[0] / "runs", other / "runs")
+    before = {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()}
+    for mistake in ("model.encoder=resnet10", "model.weights=absent.pth", "train.tracker=mlflow"):
+        ended = script(other, *stage_words(STAGES[1]), "--restart", mistake)
+        assert ended.code == 2, ended.out
+    assert {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_a_stopped_training_can_be_scored_and_is_marked(whole, other):
+    assert script(other, *stage_words(STAGES[0])).code == 0
+    shutil.copytree(whole[0] / "runs/blobs/fold_1", other / "runs/blobs/fold_1")
+    shutil.copytree(whole[0] / "runs/blobs/fold_2", other / "runs/blobs/fold_2")
+    started = Started(other, [*stage_words(STAGES[1]), "--folds", "0"], wait_in_epoch_2)
+    while not (other / "waiting").exists():
+        assert started.process.is_alive()
+        os.sched_yield()
+    started.kill(signal.SIGINT)
+    assert started.end().code == 130
+    ended = script(other, *stage_words(STAGES[2]))
+    assert ended.code == 0, ended.err
+    assert "fold 0 is not trained to its end: its weights are of epoch 1 of 2" in ended.out
+    assert script(other, *stage_words(STAGES[1])).code == 0
+    assert "not trained to its end" not in script(other, *stage_words(STAGES[2])).out
+    assert final_files(other)["fold_0/model.safetensors"] == final_files(whole[0])["fold_0/model.safetensors"]

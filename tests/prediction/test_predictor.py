@@ -1,14 +1,19 @@
 """Prediction of whole images: averages, flips, sizes and the maps on disk, against plain twins."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lib.base.errors import UserError
-from lib.config.schema import InferSettings
+from lib.base.files import write_json
+from lib.config.schema import InferSettings, Settings
 from lib.prediction.map_store import MapStore, to_map
 from lib.prediction.predictor import Predictor, batches_of_equal_size, predict_to_store
+from lib.prediction.run_maps import precision_of
+from lib.run.folder import RunFolder
 
 CPU = torch.device("cpu")
 
@@ -149,3 +154,64 @@ def test_classes_have_folders_and_a_partly_written_image_does_not_count(tmp_path
 
 def test_to_map_rounds_to_the_nearest_of_255():
     assert to_map(np.array([0, 0.5, 1, 127.4 / 255, 127.6 / 255])).tolist() == [0, 128, 255, 127, 128]
+
+
+class Overflowing(torch.nn.Module):
+    """Logits are pixels; in half precision, or always, a bright pixel makes them infinite or not a number."""
+
+    def __init__(self, value: float, always: bool = False) -> None:
+        super().__init__()
+        self.value, self.always, self.stride = value, always, 32
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = images[:, :1].float() / 64 - 2
+        if self.always or torch.is_autocast_enabled("cpu"):
+            logits = torch.where(images[:, :1] == 255, self.value, logits)
+        return logits
+
+
+def bright_pixel() -> SimpleNamespace:
+    """Images a to c of one size and a large one; b and the large one have a pixel of 255."""
+    images = {name: np.full((20, 20, 3), 100, np.uint8) for name in "abc"} | {"l": np.full((20, 300, 3), 100, np.uint8)}
+    images["b"][5, 5] = images["l"][5, 5] = 255
+    return SimpleNamespace(
+        images=images,
+        image_size=lambda name: images[name].shape[:2],
+        read_image=images.__getitem__,
+        open_image=images.__getitem__,
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_overflows_in_half_precision_is_predicted_in_float32_and_reported(value, capsys):
+    source = bright_pixel()
+    settings = InferSettings(tta="none", window=256)
+    networks = [Overflowing(0.0), Overflowing(value)]
+    names = ["fold 0", "fold 1"]
+    found = dict(Predictor(networks, settings, CPU, "bf16", names).predict(source, source.images))
+    printed = capsys.readouterr().out
+    assert printed.count("fold 1 on image b overflows in bf16") == 1 and "fold 0" not in printed
+    expected = dict(Predictor(networks, settings, CPU, "fp32", names).predict(source, source.images))
+    assert all(np.array_equal(found[name], expected[name]) for name in source.images)
+
+
+@pytest.mark.parametrize(("name", "window"), [("b", 1024), ("l", 256)])
+def test_what_is_no_number_in_float32_either_is_refused(name, window):
+    source = bright_pixel()
+    networks = [Overflowing(0.0), Overflowing(float("nan"), always=True)]
+    predictor = Predictor(networks, InferSettings(tta="hflip", window=window), CPU, "bf16", ["fold 0", "fold 1"])
+    with pytest.raises(UserError, match=f"fold 1 on image {name} gives logits that are infinite or not a number"):
+        dict(predictor.predict(source, ["a", name]))
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"), [(["fp32", "fp32"], "fp32"), (["fp16", "fp16"], "fp32"), (["fp32", "fp16"], "fp32")]
+)
+def test_prediction_is_in_the_precision_of_training_where_the_device_computes_in_it(tmp_path, trained, expected):
+    run = RunFolder(tmp_path)
+    for fold, precision in enumerate(trained):
+        write_json(run.fold(fold).metrics, {"precision": precision})
+    settings = Settings(name="test", train={"precision": "auto"})
+    assert precision_of(run, settings, [0, 1], CPU) == expected
+    gpu = torch.device("cuda")  # on which auto is bf16 or fp16
+    assert precision_of(run, settings, [0, 1], gpu) == (trained[0] if len(set(trained)) == 1 else "fp32")

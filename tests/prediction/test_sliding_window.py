@@ -95,7 +95,7 @@ def test_the_map_by_windows_is_the_map_at_once_within_the_tolerance(image, kind)
         settings = InferSettings(tta="none", window=window, overlap=overlap)
         predictor = Predictor([network], settings, torch.device("cpu"), "fp32")
         predict_batch, sides = predictor.predict_batch, []
-        predictor.predict_batch = lambda crops: sides.append(max(crops.shape[1:3])) or predict_batch(crops)
+        predictor.predict_batch = lambda crops, ids: sides.append(max(crops.shape[1:3])) or predict_batch(crops)
         ((_, found),) = predictor.predict(InMemory(image=image), ["image"])
         assert max(sides) <= window
         return found.astype(int)

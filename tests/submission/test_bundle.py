@@ -268,11 +268,11 @@ def test_what_does_not_fit_into_the_memory_goes_by_smaller_windows(run, tmp_path
     Path("big/sample_submission.csv").write_text("id,rle\nlarge,\n")
     at_once, sizes = Predictor._predict_at_once, []
 
-    def limited(predictor, images):
+    def limited(predictor, images, precision="fp32"):
         if images.shape[1] * images.shape[2] > 300 * 300:
             raise RuntimeError("CUDA out of memory")
         sizes.append(images.shape[1:3])
-        return at_once(predictor, images)
+        return at_once(predictor, images, precision)
 
     monkeypatch.setattr(Predictor, "_predict_at_once", limited)
     maps = applied(run, tmp_path, "data.root=big")

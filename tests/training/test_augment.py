@@ -11,7 +11,7 @@ import yaml
 
 from lib.base.errors import UserError
 from lib.config.schema import AUGMENT_PRESETS, AugmentSettings
-from lib.training.augment import build_augmentation
+from lib.training.augment import augment, build_augmentation, require_room
 from tests.conftest import write_competition
 
 COLOURS = ("contrast", "gamma", "clahe", "sharpen", "blur", "noise", "dropout")
@@ -99,3 +99,24 @@ def test_the_picture_shows_every_preset(tmp_path, monkeypatch):
     picture = cv2.imread(str(tmp_path / "out.png"))
     assert picture.shape[1] // (192 + 4) == 1 + 2 * len(AUGMENT_PRESETS)  # itself, three presets and the settings
     assert picture.shape[0] == 24 + 4 * (192 + 4)
+
+
+def test_distortion_of_crops_smaller_than_its_grid_is_refused():
+    with pytest.raises(UserError, match=r"augment\.distort needs crops of 5 pixels or more, not 4 x 64"):
+        require_room(AugmentSettings(preset="heavy"), (4, 64))
+    require_room(AugmentSettings(preset="heavy", distort=0), (4, 64))
+    require_room(AugmentSettings(preset="heavy"), (5, 64))
+
+
+@pytest.mark.parametrize("preset", ["medium", "heavy"])
+def test_masks_of_more_classes_than_opencv_takes_change_like_those_of_few(preset):
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    mask = (np.random.default_rng(1).random((40, 40, 130)) < 0.5).astype(np.uint8)
+    change = build_augmentation(AugmentSettings(preset=preset), square=True)
+    for seed in range(8):
+        change.set_random_seed(seed)
+        many = augment(change, image, mask)
+        for part in (slice(0, 3), slice(127, 130)):
+            change.set_random_seed(seed)
+            few = augment(change, image, np.ascontiguousarray(mask[..., part]))
+            assert np.array_equal(few[0], many[0]) and np.array_equal(few[1], many[1][..., part])

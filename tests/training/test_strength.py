@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tqdm import tqdm
@@ -63,6 +64,18 @@ def test_the_encoder_stays_as_it_is_in_the_frozen_epochs(competition, tmp_path):
 
     assert changed(states[0], states[1]) == {False}
     assert changed(states[1], states[2]) == {False, True}
+
+
+def test_a_frozen_encoder_keeps_its_batch_norm_statistics(competition, tmp_path):
+    begun = Begun(settings_of(competition, freeze_epochs=1), tmp_path)
+    before = {name: tensor.clone() for name, tensor in begun.state.module.state_dict().items()}
+    train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+    for state in (begun.state.module, begun.state.averaged):
+        for name, tensor in state.state_dict().items():
+            if name.startswith("network.encoder."):
+                assert torch.equal(tensor, before[name]), name
+    begun.state.train_mode(is_frozen=False)
+    assert all(module.training for module in begun.state.module.modules())
 
 
 def test_an_epoch_leaves_out_empty_images_others_each_time():
@@ -132,15 +145,15 @@ def test_a_mask_that_moves_with_the_threshold_is_not_sure():
 
 
 def planted_run(settings: Settings, folder, sure: set[int]) -> RunFolder:
-    """A run after 04: a bright square in each test map, whose borders are steep in the images of `sure` only."""
+    """A run after 04: a square in the first class's test maps, whose borders are steep in the images of `sure` only."""
     run, data = RunFolder(folder), open_test(settings.data)
     save_settings(settings, run.config)
-    write_json(run.threshold, {"classes": {"mask": {"rule": Rule(100).to_dict()}}})
+    write_json(run.threshold, {"classes": {name: {"rule": Rule(100).to_dict()} for name in data.classes}})
     store = MapStore(run.test, tuple(data.classes))
     for number, image_id in enumerate(data.ids):
         height, width = data.image_size(image_id)
-        maps = np.zeros((height, width, 1), np.uint8)
-        maps[10:20, 10:30] = 255 if number in sure else 120
+        maps = np.zeros((height, width, len(data.classes)), np.uint8)
+        maps[10:20, 10:30, 0] = 255 if number in sure else 120
         store.write(image_id, maps)
     return run
 
@@ -164,7 +177,42 @@ def test_sure_test_images_are_learned_from_and_never_validated_on(competition, t
 def test_a_run_that_is_sure_of_nothing_is_refused(competition, tmp_path):
     other = planted_run(settings_of(competition), tmp_path / "other", sure=set())
     with pytest.raises(UserError, match=r"sure of none of its 6 test images; lower train\.pseudo_agreement = 0\.95"):
-        read_pseudo_labels(other.root, 0.95)
+        read_pseudo_labels(other.root, 0.95, settings_of(competition).data)
+
+
+def test_pseudo_labels_are_matched_by_the_names_of_the_classes(competition, tmp_path):
+    two_classes(competition)
+    other = planted_run(settings_of(competition, {"data": {"classes": ["a", "b"]}}), tmp_path / "other", sure={1, 4})
+    masks = []
+    for classes in (["a", "b"], ["b", "a"]):
+        settings = settings_of(competition, {"data": {"classes": classes}})
+        pseudo = read_pseudo_labels(other.root, 0.95, settings.data)
+        masks.append(pseudo.read_mask(pseudo.ids[0].removeprefix("pseudo:")))
+    assert masks[0][..., 0].any() and not masks[0][..., 1].any()
+    assert np.array_equal(masks[0], masks[1][..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"classes": ["a", "c"]}, "has the classes a, b, this run a, c"),
+        ({"classes": ["a", "b"], "channels": 1}, "data.channels=3, this run with 1"),
+        ({"classes": ["a", "b"], "value_range": [0, 100]}, "data.value_range=None"),
+    ],
+)
+def test_pseudo_labels_of_other_classes_or_images_are_refused(competition, tmp_path, data, words):
+    two_classes(competition)
+    other = planted_run(settings_of(competition, {"data": {"classes": ["a", "b"]}}), tmp_path / "other", sure={1})
+    with pytest.raises(UserError, match=words):
+        read_pseudo_labels(other.root, 0.95, settings_of(competition, {"data": data}).data)
+
+
+def two_classes(competition) -> None:
+    """The masks twice, as classes a and b."""
+    for name in ("train", "sample_submission"):
+        path = competition / f"{name}.csv"
+        table = pd.read_csv(path, keep_default_na=False)
+        pd.concat([table.assign(id=table.id + f"_{kind}") for kind in "ab"]).to_csv(path, index=False)
 
 
 def test_several_crops_of_an_image_differ_and_the_cache_changes_none_of_them(competition):

@@ -1,0 +1,137 @@
+"""What it costs to keep the last epoch instead of the best, and by how much the best epoch's score flatters.
+
+    python benchmarks/epoch_choice.py WORK [--config configs/NAME.yaml] [--seeds 0 1] [section.key=value ...]
+
+`train.keep=best` chooses each fold's epoch on the images that the out-of-fold score is of; `last` does not. Both come
+from the same trainings: of each fold the last epoch's weights are kept, and the best one's beside them. 03 to 05 then
+score either: out of fold (nested), and on test images, whose masks are the data's solution.csv. Data without one has a
+fold of a first split left out as its test side.
+
+A seed is that of the folds and of the training. Test maps average all folds' models while out-of-fold maps are one
+model's, so nested and test score differ for both; the flattery is what `best` gains on `last` out of fold and not on
+the test images. WORK keeps what is finished.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from experiments import REPOSITORY, data_folder, markdown, parser, spread
+
+from lib.base.cli import run_command
+from lib.base.files import read_json, write_json
+from lib.data.competition import open_training
+from lib.data.folds import read_folds
+from lib.run.folder import RunFolder, open_run
+from lib.run.provenance import training_inputs
+from lib.tools.score import score_submission
+from lib.training.fold_job import FoldJob, plan_fold
+from lib.training.trainer import train_folds
+
+KEPT = ("last", "best")
+BEST = "best.safetensors"  # beside the last epoch's weights
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    work = arguments.work.resolve()
+    source = data_folder(arguments)
+    data = source if (source / "solution.csv").is_file() else hold_out_fold(source, work, arguments)
+    rows = []
+    for seed in arguments.seeds:
+        path = work / f"result_{seed}.json"
+        if not path.is_file():
+            write_json(path, measure(seed, data, work, arguments))
+        rows.append(read_json(path))
+    print(markdown(by_seed(pd.DataFrame(rows, index=arguments.seeds)), "seed"))
+
+
+def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The scores of each seed as text, then their means and standard deviations over the seeds."""
+    for part in ("nested", "test"):
+        rows[f"{part}, best − last"] = rows[f"{part}, best"] - rows[f"{part}, last"]
+    for kept in KEPT:
+        rows[f"nested − test, {kept}"] = rows[f"nested, {kept}"] - rows[f"test, {kept}"]
+    table = rows.map("{:.4f}".format)
+    table.loc["mean"] = [f"{column.mean():+.4f}" + spread(column.to_numpy()) for _, column in rows.items()]
+    return table
+
+
+def measure(seed: int, data: Path, work: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """Train once, and score the last and the best epoch's weights."""
+    runs = {kept: RunFolder(work / "runs" / f"{kept}_{seed}") for kept in KEPT}
+    for kept, run in runs.items():
+        seeds = [f"folds.seed={seed}", f"train.seed={seed}", f"train.keep={kept}"]
+        words = [*arguments.overrides, f"data.root={data}", *seeds, f"name={run.root.name}"]
+        type_in(work, "01_prepare_folds.py", "--config", str(arguments.config.resolve()), *words)
+    train(runs["last"])
+    take_best(*runs.values())
+    result = {}
+    for kept, run in runs.items():
+        for stage in ("03_oof_threshold.py", "04_infer.py", "05_postprocess.py"):
+            type_in(work, stage, "--run", str(run.root))
+        result[f"nested, {kept}"] = read_json(run.threshold)["nested"]
+        result[f"test, {kept}"] = score_submission(run.unprocessed, data / "solution.csv", open_run(run.root)[1]).score
+    return result
+
+
+def type_in(work: Path, script: str, *words: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, REPOSITORY / script, "--quiet", *words], cwd=work, env=environment, check=True)
+
+
+def train(run: RunFolder) -> None:
+    """Train the folds that are not done, and keep the best epoch's weights beside the last one's."""
+    _, settings = open_run(run.root)
+    data = open_training(settings.data)
+    table = read_folds(run.folds, data, settings.folds.count)
+    made_from = training_inputs(run, settings)
+    folds = [fold for fold in range(settings.folds.count) if not run.fold(fold).metrics.is_file()]
+    if folds:
+        train_folds([plan_fold(fold, run, table, data, settings, made_from) for fold in folds], copy_if_best)
+
+
+def copy_if_best(job: FoldJob, row: dict) -> None:
+    scores = pd.read_csv(job.folder.history)[job.score_name]
+    if scores.argmax() == len(scores) - 1:
+        shutil.copyfile(job.folder.weights, job.folder.root / BEST)
+
+
+def take_best(last: RunFolder, best: RunFolder) -> None:
+    """Make the folds of a run with train.keep=best of those of one that kept the best weights beside the last."""
+    for source in last.root.glob("fold_*"):
+        target = best.root / source.name
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        os.replace(target / BEST, target / "model.safetensors")
+        metrics = read_json(source / "metrics.json")
+        metrics["made_from"]["train"]["keep"] = "best"
+        write_json(target / "metrics.json", metrics)
+
+
+def hold_out_fold(source: Path, work: Path, arguments: argparse.Namespace) -> Path:
+    """Write the data with the first of five folds as its test side; images are links."""
+    folder = work / "data"
+    if folder.is_dir():
+        return folder
+    words = [*arguments.overrides, f"data.root={source}", "folds.count=5", "name=split"]
+    type_in(work, "01_prepare_folds.py", "--config", str(arguments.config.resolve()), *words)
+    table = pd.read_csv(work / "runs" / "split" / "folds.csv", dtype={"id": str}).set_index("id")
+    masks = pd.read_csv(source / "train.csv", dtype=str, keep_default_na=False)
+    is_test = masks.id.map(table.fold) == 0
+    for name, chosen in (("train", ~is_test), ("test", is_test)):
+        (folder / f"{name}_images").mkdir(parents=True)
+        for image_id in masks.id[chosen].unique():
+            (image,) = source.glob(f"train_images/{image_id}.*")
+            (folder / f"{name}_images" / image.name).symlink_to(image)
+    masks[~is_test].to_csv(folder / "train.csv", index=False)
+    masks[is_test].to_csv(folder / "solution.csv", index=False)
+    masks[is_test].assign(rle="").to_csv(folder / "sample_submission.csv", index=False)
+    return folder
+
+
+if __name__ == "__main__":
+    command = parser(__doc__)
+    run_command(compare, command)
