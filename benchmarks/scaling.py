@@ -140,7 +140,7 @@ def measured(command: list[str], folder: Path) -> tuple[float, float, float]:
 
 
 def draw(costs: list[Cost], side: int, path: Path) -> None:
-    """Processor seconds beside proportional growth, and peak memory, both against images."""
+    """Processor seconds and peak memory against images, beside proportional growth; all axes logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -154,12 +154,14 @@ def draw(costs: list[Cost], side: int, path: Path) -> None:
         (line,) = left.loglog(images, [cost.processor for cost in own], "o-", label=stage)
         proportional = own[-1].processor * images / images[-1]
         left.loglog(images, proportional, ":", color=line.get_color(), label="proportional" if stage == "05" else None)
-        right.semilogx(images, [cost.megabytes for cost in own], "o-", label=stage)
+        right.loglog(images, [cost.megabytes for cost in own], "o-", label=stage)
+    right.loglog(images, costs[0].megabytes * images / images[0], ":", color="0.6", label="proportional")
     for panel in (left, right):
         panel.xaxis.set_minor_formatter(NullFormatter())
     left.set(xlabel=f"images of {side} px", ylabel="processor seconds")
-    right.set(xlabel=f"images of {side} px", ylabel="peak memory, MB", ylim=(0, None))
+    right.set(xlabel=f"images of {side} px", ylabel="peak memory, MB", ylim=(50, 5000))
     left.legend()
+    right.legend()
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
 
