@@ -98,7 +98,7 @@ def metric_name(metric: dict) -> str:
     """A metric's name for people, from its name and beta."""
     names = {"dice": "Dice", "dice_global": "Dice of all pixels", "iou": "IoU", "iou_sweep": "IoU sweep"}
     name = metric.get("name") or metric["metric"]
-    return names.get(name) or f"F-beta ({metric['beta']:g})"
+    return f"F-beta ({metric['beta']:g})" if name == "f_beta" else names.get(name, name)
 
 
 def differing_settings(settings: Settings) -> str:
