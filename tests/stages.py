@@ -99,7 +99,11 @@ def _run(folder: Path, words: list[str], files: list[Path], plant: Callable[[], 
     sys.argv = words
     if plant:
         plant()
-    runpy.run_path(str(REPOSITORY / words[0]), run_name="__main__")
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(str(REPOSITORY / words[0]), run_name="__main__")
 
 
 def limit_file_size(size: int) -> None:
