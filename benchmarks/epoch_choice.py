@@ -23,11 +23,11 @@ import pandas as pd
 from experiments import REPOSITORY, data_folder, markdown, parser, spread
 
 from lib.base.cli import run_command
-from lib.base.files import read_json, write_json
+from lib.base.files import read_json, sha256_of_file, write_json
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import training_inputs
+from lib.run.provenance import fold_inputs
 from lib.tools.score import score_submission
 from lib.training.fold_job import FoldJob, plan_fold
 from lib.training.trainer import train_folds
@@ -88,10 +88,10 @@ def train(run: RunFolder) -> None:
     _, settings = open_run(run.root)
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
-    made_from = training_inputs(run, settings)
+    made_from = fold_inputs(run, settings)
     folds = [fold for fold in range(settings.folds.count) if not run.fold(fold).metrics.is_file()]
     if folds:
-        train_folds([plan_fold(fold, run, table, data, settings, made_from) for fold in folds], copy_if_best)
+        train_folds([plan_fold(fold, run, table, data, settings, made_from[fold]) for fold in folds], copy_if_best)
 
 
 def copy_if_best(job: FoldJob, row: dict) -> None:
@@ -108,6 +108,7 @@ def take_best(last: RunFolder, best: RunFolder) -> None:
         os.replace(target / BEST, target / "model.safetensors")
         metrics = read_json(source / "metrics.json")
         metrics["made_from"]["train"]["keep"] = "best"
+        metrics["weights_sha256"] = sha256_of_file(target / "model.safetensors")
         write_json(target / "metrics.json", metrics)
 
 

@@ -230,7 +230,7 @@ class ModelSettings(Section):
 
     architecture: str = "unet"  # unet++, manet, linknet, fpn, pspnet, deeplabv3+, pan, upernet, segformer, ...
     encoder: str = "tf_efficientnet_lite0"  # timm's name
-    weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file
+    weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file | a run, fold by fold, as runs/a
     decoder_channels: list[PositiveInt] | PositiveInt | None = None  # deep to shallow (unet, manet), or one width
     dropout: BelowOne = 0.0  # of the decoder's last feature maps, whole maps at a time
 

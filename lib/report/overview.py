@@ -85,7 +85,7 @@ def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
         mean = sum(scores) / len(scores)
         cards.append(
             card(f"Validation {metric_name(vars(settings.threshold))}", f"{mean:.4f}", f"mean of {len(scores)} folds")
-            | {"note": "each at its own best epoch and threshold, so too good; stage 03 scores honestly"}
+            | {"note": "each at its own best threshold, so too good; stage 03 scores honestly"}
         )
     return cards
 

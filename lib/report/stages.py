@@ -140,7 +140,7 @@ def _mark_best(chart: Chart, histories: dict[int, pd.DataFrame], score: str) -> 
         best = history.loc[history[score].idxmax()]
         text = f"fold {fold}: {best[score]:.4f} at epoch {best.epoch:.0f}"
         chart.dot(float(best.epoch), float(best[score]), series(fold)[0], text)
-    chart.caption = "The dot is the best epoch, whose averaged weights are kept."
+    chart.caption = "The dot is the best epoch; the last one's weights are kept, unless train.keep is best."
 
 
 def ensemble_part(run: RunFolder) -> dict:
