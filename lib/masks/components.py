@@ -108,14 +108,14 @@ class Regions:
 
     def joined(self, other: "Regions") -> "Regions":
         """These regions and then the others."""
-        return Regions(*(np.concatenate(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Regions(*map(np.concatenate, zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def sums(self, chosen: np.ndarray, masks: int) -> np.ndarray:
         """Hits and pixels of the chosen regions (bool) in each of the stack's masks: (2, masks)."""
         return np.stack([np.bincount(self.mask[chosen], term[chosen], masks) for term in (self.hits, self.area)])
 
     def largest(self) -> np.ndarray:
-        """Which regions are the largest of their mask, of equals the first in reading order: bool (regions,)."""
+        """Which regions are the largest of their mask, bool (regions,). Ties: the first in reading order."""
         descending = np.lexsort((self.first, -self.area))
         _, largest = np.unique(self.mask[descending], return_index=True)  # where each mask comes first
         chosen = np.zeros(len(self.area), dtype=bool)

@@ -32,7 +32,7 @@ def erosion(image: np.ndarray, radius: int) -> np.ndarray:
 
 
 def opening(image: np.ndarray, radius: int) -> np.ndarray:
-    """Erosion, then dilation: removes what the disk does not fit into."""
+    """Erosion, then dilation: removes parts that the disk does not fit into."""
     return dilation(erosion(image, radius), radius)
 
 
@@ -76,7 +76,7 @@ def remove_small(mask: np.ndarray, min_area: int) -> np.ndarray:
 
 
 def keep_largest(mask: np.ndarray) -> np.ndarray:
-    """Keep the component with the largest area; of equals the one that comes first in reading order."""
+    """Keep the component with the largest area. Ties: the first in reading order."""
     labels, areas = components(mask)
     is_largest = (areas > 0) & (areas == areas.max())
     first_pixel = np.argmax(is_largest[labels])

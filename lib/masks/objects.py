@@ -122,9 +122,10 @@ def match_objects(predicted: np.ndarray, truth: np.ndarray) -> Matches:
     areas, true_areas = (np.bincount(labels.ravel(), minlength=1) for labels in (predicted, truth))
     inside = (predicted > 0) & (truth > 0)
     pairs, common = np.unique(predicted[inside].astype(np.int64) * len(true_areas) + truth[inside], return_counts=True)
-    one, other = np.divmod(pairs, len(true_areas))
+    predicted_index, true_index = np.divmod(pairs, len(true_areas))
     limits = np.zeros(len(areas), np.int64)
-    np.maximum.at(limits, one, exceeded_limits(common, areas[one] + true_areas[other] - common))
+    union = areas[predicted_index] + true_areas[true_index] - common
+    np.maximum.at(limits, predicted_index, exceeded_limits(common, union))
     present = areas > 0
     present[0] = False
     return Matches(areas[present], limits[present], int(np.count_nonzero(true_areas[1:])))

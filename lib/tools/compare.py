@@ -203,18 +203,18 @@ def describe(
 
 
 def as_text(differences: dict) -> str:
-    """What `describe` found as a table, one line per measure."""
+    """The differences of `describe` as a table, one line per measure."""
     lines = {
         measure: {
-            "baseline": f"{found['baseline']:.4f}",
-            "challenger": f"{found['challenger']:.4f}",
-            "difference": f"{found['difference']:+.4f}",
-            "95 % interval": "[{:+.4f}, {:+.4f}]".format(*found["interval"]),
-            "better": found["better"],
-            "worse": found["worse"],
-            **{f"fold {fold}": f"{difference:+.4f}" for fold, difference in found["by_fold"].items()},
+            "baseline": f"{values['baseline']:.4f}",
+            "challenger": f"{values['challenger']:.4f}",
+            "difference": f"{values['difference']:+.4f}",
+            "95 % interval": "[{:+.4f}, {:+.4f}]".format(*values["interval"]),
+            "better": values["better"],
+            "worse": values["worse"],
+            **{f"fold {fold}": f"{difference:+.4f}" for fold, difference in values["by_fold"].items()},
         }
-        for measure, found in differences.items()
+        for measure, values in differences.items()
     }
     return pd.DataFrame.from_dict(lines, orient="index").to_string()
 

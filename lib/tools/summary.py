@@ -37,12 +37,15 @@ def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:
     """The out-of-fold scores: honest first, then what tuning and scoring on the same images would have claimed."""
     low, high = threshold["interval"]
     metric = threshold["metric"]["name"]
+    about = {name: row.get("about_no_mask") for name, row in threshold["classes"].items()}
+    notes = [("note", f"{name}: {sentence}") for name, sentence in about.items() if sentence]
     rules = ", ".join(f"{name}: {choice['rule']['name']}" for name, choice in postprocess["classes"].items())
     return [
         (f"{metric}, nested", f"{threshold['nested']:.4f} (95 % {low:.4f} to {high:.4f})"),
         (f"{metric}, in-sample", f"{threshold['in_sample']:.4f} (gap {threshold['gap']:+.4f})"),
         (f"{metric}, all empty", f"{threshold['all_empty']:.4f}"),
         ("with morphology", f"{postprocess['after']['nested']:.4f} nested; {rules}"),
+        *notes,
     ]
 
 

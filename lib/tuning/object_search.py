@@ -1,6 +1,6 @@
 """The choice of how maps become objects, on out-of-fold maps and by the object score itself.
 
-Tried, for each class on its own: the components of the mask and every way of cutting them apart (objects.depths,
+Tried, for each class on its own: the components of the mask and every cut of touching objects (objects.depths,
 objects.rises), at every 32nd threshold, with objects below each of objects.areas dropped. The gate and the morphology
 of the mask are those that the pixel score chose. Objects at all 255 thresholds would take hours and no image had a
 say in the grid. Cutting is adopted only where it gains more than two standard errors on folds left out of the choice.
@@ -16,6 +16,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import ObjectSettings
 from lib.data.competition import TrainingData
+from lib.masks.metrics import planes
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
@@ -101,39 +102,39 @@ class ObjectResult:
 
 @dataclass(frozen=True)
 class Trials:
-    """Every way that is tried for one class."""
+    """The rules that are tried for one class."""
 
     mask: Rule
     settings: ObjectSettings
 
     @property
-    def ways(self) -> list[Split]:
+    def cuts(self) -> list[Split]:
         depths = [Split("depth", depth) for depth in self.settings.depths]
         return [Split(), *depths, *(Split("rise", rise) for rise in self.settings.rises)]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return len(self.ways), len(GRID), len(self.settings.areas)
+        return len(self.cuts), len(GRID), len(self.settings.areas)
 
     def rule(self, index: int) -> ObjectRule:
         """The rule of one column of the scores."""
-        way, threshold, area = np.unravel_index(index, self.shape)
+        cut, threshold, area = np.unravel_index(index, self.shape)
         mask = replace(self.mask, threshold=GRID[threshold])
-        return ObjectRule(mask, self.ways[way], self.settings.areas[area])
+        return ObjectRule(mask, self.cuts[cut], self.settings.areas[area])
 
     def scores(self, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """The score of each rule on one image, float64 (rules,)."""
         scores = np.empty(self.shape)
         for number, threshold in enumerate(GRID):
             mask = replace(self.mask, threshold=threshold)
-            for way, split in enumerate(self.ways):
+            for cut, split in enumerate(self.cuts):
                 matches = match_objects(ObjectRule(mask, split).apply(probability_map), truth)
-                scores[way, number] = [object_score(matches, self.settings, area) for area in self.settings.areas]
+                scores[cut, number] = [object_score(matches, self.settings, area) for area in self.settings.areas]
         return scores.ravel()
 
     def choose(self, scores: np.ndarray, cut: bool) -> int:
         """The column (images, rules) with the best mean; of components alone unless `cut`."""
-        return int(np.argmax(scores[:, : scores.shape[1] if cut else scores.shape[1] // len(self.ways)].mean(axis=0)))
+        return int(np.argmax(scores[:, : scores.shape[1] if cut else scores.shape[1] // len(self.cuts)].mean(axis=0)))
 
     def nested(self, scores: np.ndarray, parts: np.ndarray, cut: bool) -> tuple[np.ndarray, dict[int, int]]:
         """Each image's score at the column chosen without its fold, (images,), and that column for each fold."""
@@ -156,8 +157,8 @@ def search_objects(
 
     def measure(objects: Objects) -> np.ndarray:
         _, maps, truth = objects
-        planes = zip(trials, np.moveaxis(maps, 2, 0), np.moveaxis(truth, 2, 0), strict=True)
-        return np.stack([trial.scores(np.ascontiguousarray(plane), objects) for trial, plane, objects in planes])
+        of_classes = zip(trials, planes(maps), planes(truth), strict=True)
+        return np.stack([trial.scores(probability_map, labels) for trial, probability_map, labels in of_classes])
 
     table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
     groups = group_numbers(table.group.to_numpy())

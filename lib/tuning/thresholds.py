@@ -83,12 +83,12 @@ class ClassChoice:
 
     def foreign_folds(self) -> dict[int, tuple[int, float, float]]:
         """Folds that the others' threshold does not suit: their own best one, its score, and theirs at the others'."""
-        found = {}
+        foreign = {}
         for fold, curve in self.fold_curves.items():
             best = int(curve.argmax())
             if curve[best] - self.fold_nested[fold] > FOREIGN:
-                found[fold] = int(THRESHOLDS[best]), float(curve[best]), self.fold_nested[fold]
-        return found
+                foreign[fold] = int(THRESHOLDS[best]), float(curve[best]), self.fold_nested[fold]
+        return foreign
 
     def to_dict(self) -> dict:
         return {

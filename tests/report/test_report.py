@@ -519,16 +519,15 @@ def test_a_comparison_shows_where_runs_differ(fake, tmp_path):
     class Run(NamedTuple):
         name: str
         rule: Rule
+        size: None = None
 
-        def predict(self, image_id: str, fold: int) -> np.ndarray:
+        def predict(self, image_id: str) -> np.ndarray:
             return self.rule.apply(np.ascontiguousarray(maps.read(image_id)[..., 0]))[..., None]
 
     runs = [Run("good", before), Run(HOSTILE_CLASS, Rule(230))]
     table = fake.table
     truths = [fake.training.read_mask(image_id) for image_id in table.id]
-    scores = np.array(
-        [[mask_scores(run.predict(i, 0), t) for i, t in zip(table.id, truths, strict=True)] for run in runs]
-    )
+    scores = np.array([[mask_scores(run.predict(i), t) for i, t in zip(table.id, truths, strict=True)] for run in runs])
     content = {"images": len(table), "against": {HOSTILE_CLASS: describe(scores[0], scores[1], table, 100)}}
     write_comparison(tmp_path / "compare.html", content, runs, scores, fake.training, table)
     page = Page((tmp_path / "compare.html").read_text())
