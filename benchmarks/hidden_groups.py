@@ -72,7 +72,7 @@ def score_held_out(name: str, work: Path) -> None:
     run, settings = open_run(work / "runs" / name)
     images = settings.data.model_copy(update={"train_images": "test_images", "train_masks": "solution.csv"})
     data = open_training(images.model_copy(update={"group": None, "group_csv": None}))
-    metric, rules, scores = Metric.of(settings.threshold), read_rules(run.threshold), []
+    metric, rules, scores = Metric.of(settings.threshold), read_rules(run.threshold, settings.data.classes), []
     for fold in range(settings.folds.count):
         predictor = build_predictor(run, settings, data.classes, [fold])
         maps = ((id, one, data.read_mask(id)) for id, one in predictor.predict(data, data.ids))

@@ -28,7 +28,7 @@ PLACES = {"good (90th percentile)": 0.9, "75th percentile": 0.75, "median": 0.5,
 
 def draw(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
-    data, rules = open_training(settings.data), read_rules(run.threshold)
+    data, rules = open_training(settings.data), read_rules(run.threshold, settings.data.classes)
     scores = OofScores.of(Counts.load(run.oof_counts), rules)
     filled = scores.positives[:, 0] > 0
     ranked = pd.Series(scores.dice[filled, 0], np.array(scores.ids)[filled]).sort_values(kind="stable")

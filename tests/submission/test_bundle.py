@@ -75,7 +75,7 @@ def expected(run: Path, target: Path, folds: list[int], *overrides: str) -> byte
     run, settings = open_run(run, ["data.root=hidden", *overrides])
     data, store = open_test(settings.data), MapStore(target / "expected", ("blob",))
     list(predict_to_store(build_predictor(run, settings, ["blob"], folds), data, data.ids, store))
-    write_submission(target / "expected.csv", data, store, read_rules(run.postprocess), settings)
+    write_submission(target / "expected.csv", data, store, read_rules(run.postprocess, data.classes), settings)
     return (target / "expected.csv").read_bytes()
 
 
