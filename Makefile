@@ -1,4 +1,4 @@
-PYTHON ?= python3.11
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 DEMO   := runs/blue_marble
@@ -6,16 +6,14 @@ DEMO   := runs/blue_marble
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
 
-demo: $(VENV)/ready data/blue_marble  ## environment, demo data, all five stages, the score of the submission
-	$(PY) 01_prepare_folds.py --config configs/blue_marble.yaml
-	$(PY) 02_train.py --run $(DEMO)
-	$(PY) 03_oof_threshold.py --run $(DEMO)
-	$(PY) 04_infer.py --run $(DEMO)
-	$(PY) 05_postprocess.py --run $(DEMO)
-	$(PY) -m lib.tools.summary $(DEMO) --solution data/blue_marble/solution.csv
+demo: $(VENV)/ready  ## environment, demo data, all five stages, the score of the submission
+	$(PY) -m lib.tools.demo
 
 test: $(VENV)/ready-for-tests  ## environment and tests
 	$(PY) -m pytest
+
+versions: $(VENV)/ready-for-tests  ## tests with the lowest and the highest versions that requirements.txt allows
+	$(PY) -m tests.versions lowest highest
 
 lint: $(VENV)/ready-for-tests  ## style
 	$(PY) -m ruff check --no-cache .
@@ -27,9 +25,6 @@ bench: $(VENV)/ready-for-tests $(DEMO)/submission.csv  ## what the stages cost, 
 
 $(DEMO)/submission.csv:
 	$(MAKE) demo
-
-data/blue_marble: | $(VENV)/ready
-	$(PY) -m lib.tools.blue_marble $@
 
 $(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,4 +38,4 @@ $(VENV)/ready-for-tests: $(VENV)/ready
 clean:  ## remove the demo's data and run; the environment stays
 	rm -rf data/blue_marble $(DEMO)
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test versions lint bench clean

@@ -48,6 +48,9 @@ class StageSummary:
 
 def run_command(run: Callable[[argparse.Namespace], StageSummary | None], command: argparse.ArgumentParser) -> None:
     """Parse the arguments and run; exit with 0, with 2 after one clear sentence, or with 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # consoles, as of Windows, may lack a character of an id
     words = sys.argv[1:]
     settings = [word for word in words if "=" in word and not word.startswith("-")]
     arguments = command.parse_intermixed_args([word for word in words if word not in settings])
@@ -65,7 +68,7 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # again: at once, without a traceback
-        again = shlex.join(word for word in sys.argv if word != "--restart")
+        again = shlex.join(word for word in as_typed() if word != "--restart")
         leave(f"\nstopped; to go on, type: python {again}", INTERRUPTED)
     except RuntimeError as error:
         if not any(words in str(error) for words in LOST_PROCESS):
@@ -79,6 +82,12 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
         leave(f"error: {error.filename} cannot be used: {error.strerror}", 2)
 
 
+def as_typed() -> list[str]:
+    """The words after `python` that started this process."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return [*(["-m", module.name] if module else sys.argv[:1]), *sys.argv[1:]]
+
+
 def leave(message: str, code: int) -> None:
     """Print to stderr and exit."""
     print(printable(message), file=sys.stderr)
@@ -88,5 +97,5 @@ def leave(message: str, code: int) -> None:
 @contextmanager
 def silence() -> Iterator[None]:
     """Discard all output inside the block; progress bars see that they are not on a terminal."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield

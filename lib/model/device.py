@@ -60,8 +60,13 @@ def computes_in(precision: str, device: torch.device) -> bool:
     if precision == "bf16" and device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16":
-        return device.type == "cpu" and torch.cpu.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return device.type == "cpu" and torch.cpu.is_available() and has_native_bf16()
     return precision == "fp32" or device.type != "cpu"
+
+
+def has_native_bf16() -> bool:
+    """Whether the CPU computes in bf16 by oneDNN; builds without it, as of macOS, lack the question, too."""
+    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -141,6 +141,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals["style"] = (TEMPLATES / "style.css").read_text()
-    found.globals["script"] = (TEMPLATES / "script.js").read_text()
+    found.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    found.globals["script"] = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     return found

@@ -104,11 +104,19 @@ def differences(before: dict, after: dict) -> list[str]:
         defaults["data"] = after["data"]  # earlier versions recorded only some settings of data
     for key, value in after.items():
         if key in defaults:
-            value = {name: (defaults[key] | before.get(key, {})).get(name) for name in value}, value
+            known = _filled(before.get(key, {}), defaults[key])
+            value = {name: known.get(name) for name in value}, value
         else:
             value = before.get(key, value if key in LACKING else None), value
         found += _changes(key, *value)
     return found
+
+
+def _filled(values: object, defaults: object) -> object:
+    """Settings, and settings within settings, with the default of each that is not there."""
+    if not isinstance(values, dict) or not isinstance(defaults, dict):
+        return values
+    return defaults | {name: _filled(value, defaults.get(name)) for name, value in values.items()}
 
 
 def _changes(key: str, before: object, after: object, separator: str = ": ") -> list[str]:

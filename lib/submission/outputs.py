@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.base.files import atomic_path, write_json
+from lib.base.files import write_bytes, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
@@ -114,8 +114,7 @@ def write_overlays(folder: Path, data: TestData, store: MapReader, rules: Rules,
             mask, colour = np.ascontiguousarray(masks[..., index]).view(np.uint8), COLOURS[index % len(COLOURS)]
             mask = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             picture = outlined(tinted(picture, mask, colour, 0.3), mask, colour)
-        with atomic_path(folder / f"{image_id}.jpg") as temporary:
-            cv2.imwrite(str(temporary), picture[..., ::-1])
+        write_bytes(folder / f"{image_id}.jpg", cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes(), durable=False)
 
     for _ in progress("overlays", prefetched(write, data.ids, ahead=THREADS), len(data.ids)):
         pass

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from lib.config.schema import ModelSettings
-from lib.model.device import compute_slow_gradients_in_float32, computes_in, resolve_precision
+from lib.model.device import (
+    autocast,
+    best_device,
+    compute_slow_gradients_in_float32,
+    computes_in,
+    has_native_bf16,
+    is_out_of_memory,
+    resolve_precision,
+)
 from lib.model.network import build_untrained
 
 FAULTS = """
@@ -79,3 +87,24 @@ def test_auto_is_what_the_device_computes_in(monkeypatch):
         assert resolve_precision("auto", gpu) == ("bf16" if native else "fp16")
         assert computes_in("bf16", cpu) == computes_in("bf16", gpu) == native
     assert [computes_in("fp16", device) for device in (cpu, gpu)] == [False, True]
+
+
+def test_a_build_without_onednn_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not has_native_bf16() and resolve_precision("auto", torch.device("cpu")) == "fp32"
+
+
+def test_apples_gpu_is_taken_and_computes_in_float32(monkeypatch):
+    """By fakes: no such device is here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device = best_device()
+    assert device.type == "mps" and resolve_precision("auto", device) == "fp32"
+    assert not autocast(device, "fp32")._enabled
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.97 GB)"))
+
+
+def test_no_weight_is_float64():
+    """Apple's GPUs have none."""
+    network = build_untrained(ModelSettings(encoder="resnet10t", weights="random"), class_count=1)
+    assert not [name for name, tensor in network.state_dict().items() if tensor.dtype == torch.float64]

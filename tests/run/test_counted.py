@@ -120,6 +120,17 @@ def test_a_setting_unknown_to_an_earlier_version_had_its_default():
     assert differences(then, now) == ["train.accumulate: 1 -> 4"]
 
 
+def test_a_setting_within_a_setting_has_its_default_too():
+    then = {"training_files": "x", "data": {"rle": {"order": "row"}}}
+    now = {
+        "training_files": "x",
+        "data": {"rle": Settings(name="a").data.rle.model_dump(mode="json") | {"order": "row"}},
+    }
+    assert differences(then, now) == []
+    now["data"]["rle"]["base"] = 0
+    assert differences(then, now) == ["data.rle.base: 1 -> 0"]
+
+
 def test_a_setting_that_no_longer_counts_is_not_compared():
     assert differences({"training_files": "x", "data": {"train_masks": "a.csv"}}, {"training_files": "x"}) == []
 

@@ -1,0 +1,39 @@
+"""The demo: its data, the five stages and the score of the submission, as `make demo` runs it where there is make.
+
+    python -m lib.tools.demo
+
+writes   data/blue_marble/ unless it is there, and runs/blue_marble/
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from lib.base.cli import leave, run_command
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA, RUN = "data/blue_marble", "runs/blue_marble"
+STAGES = ("02_train", "03_oof_threshold", "04_infer", "05_postprocess")
+
+
+def commands() -> list[list[str]]:
+    """What is typed, without the name of Python."""
+    write = [] if Path(DATA).is_dir() else [["-m", "lib.tools.blue_marble", DATA]]
+    first = [str(REPOSITORY / "01_prepare_folds.py"), "--config", str(REPOSITORY / "configs" / "blue_marble.yaml")]
+    stages = [[str(REPOSITORY / f"{stage}.py"), "--run", RUN] for stage in STAGES]
+    return [*write, first, *stages, ["-m", "lib.tools.summary", RUN, "--solution", f"{DATA}/solution.csv"]]
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    for command in commands():
+        print(f"\n$ python {shlex.join(command)}", flush=True)
+        if code := subprocess.run([sys.executable, *command]).returncode:
+            leave("error: the demo stops here; see what the command above said", code)
+
+
+if __name__ == "__main__":
+    run_command(
+        demo, argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    )
