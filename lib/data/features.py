@@ -42,7 +42,7 @@ class ImageEncoder:
         self.deep = network.blocks[MIDDLE:DEEPER]
         for part in (self.shallow, self.deep):
             part.eval().to(self.device)
-        mean, std = normalisation(ENCODER)
+        mean, std = normalisation(network)
         self.mean, self.std = (255 * torch.tensor(values).view(1, -1, 1, 1).to(self.device) for values in (mean, std))
         self.ids: list[str] = []
         self._waiting: list[np.ndarray] = []

@@ -32,7 +32,9 @@ def test_features_are_the_means_of_two_of_timm_s_own_feature_maps(tmp_path):
     extractor = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)).eval()
     tensors, _ = imagenet_weights("tf_efficientnet_lite0")
     extractor.load_state_dict({name: tensors[name] for name in extractor.state_dict()})
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalisation("tf_efficientnet_lite0"))
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1) for values in normalisation(timm.create_model("tf_efficientnet_lite0"))
+    )
     pixels = np.stack([thumbnail(data.read_image(image_id)) for image_id in data.ids])
     with torch.inference_mode():
         maps = extractor((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
