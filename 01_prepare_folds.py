@@ -33,7 +33,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     record = StageRecord(run, "01_prepare_folds")
     data = open_training(settings.data)
     verdict = check_convention(data)
-    print(f"{'warning' if verdict.is_wrong else 'checked'}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
+    print(f"{verdict.label}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
 
     search = HiddenGroupSearch(data, settings.folds)
     inspection = inspect_all(data, search.see)

@@ -54,7 +54,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         return None
     seconds = record.write(training_inputs(run, settings))
     refresh_report(run, settings)
-    return StageSummary([run.fold(fold).root for fold in folds], f"python {run.command('03_oof_threshold')}", seconds)
+    return StageSummary([run.fold(fold).root for fold in waiting], f"python {run.command('03_oof_threshold')}", seconds)
 
 
 def is_done(run, fold: int, made_from: dict) -> bool:

@@ -49,6 +49,12 @@ class Verdict:
 
     is_wrong: bool
     text: str
+    is_checked: bool = True
+
+    @property
+    def label(self) -> str:
+        """What the line about it begins with, in the width of a stage's other lines."""
+        return "warning" if self.is_wrong else "checked" if self.is_checked else "assumed"
 
 
 def check_convention(training: TrainingData) -> Verdict:
@@ -60,10 +66,11 @@ def check_convention(training: TrainingData) -> Verdict:
     sources = [training, open_compared(training)] if compared else [training]
     tables = [source for source in sources if is_rle_table(source.settings.train_masks)]
     if not tables:
-        return Verdict(False, "not checked: no run lengths of the training masks (data.compare_masks may name some)")
+        reason = "the masks are no run lengths, so only the submission uses it; data.compare_masks may name some"
+        return Verdict(False, reason, is_checked=False)
     readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))
     if not readings:
-        return Verdict(False, "not checked: no training mask with pixels has run lengths")
+        return Verdict(False, "no training mask with pixels has run lengths to check it by", is_checked=False)
     if truths:
         return _judge_by_images(readings, truths, training.settings.rle, compared)
     return _judge_by_components(readings, training)

@@ -31,8 +31,9 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
     if "05" in done and settings.submission.format == "csv" and run.submission.is_file():
         with run.submission.open(encoding="utf-8") as file:
             rows = sum(1 for _ in file) - 1
+        order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
         cards.append(
-            card("Submission", "ready", f"{run.submission.name}: {rows:,} rows in the sample's columns and order")
+            card("Submission", "ready", f"{run.submission.name}: {rows:,} rows {order}")
             | {"note": "every mask was decoded again and is the same", "tone": "good"}
         )
     return cards

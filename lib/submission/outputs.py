@@ -53,7 +53,8 @@ def write_outputs(
     path = folder / FILES.get(format, "submission.zip")
     if format == "csv":
         rows = write_submission(path, data, store, rules, settings)
-        return Written([path], f"{rows} rows, columns and order of the sample, every mask decoded again and the same")
+        order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
+        return Written([path], f"{rows} rows, {order}; every mask was decoded again and is the same")
     predictions = predicted(data, store, rules, settings)
     if format in FILES:
         return Written([path], f"{write_coco(path, data, predictions, settings)} annotations")
