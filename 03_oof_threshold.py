@@ -9,6 +9,7 @@ the average of its members', whose weights and worth ensemble.json holds.
 """
 
 import argparse
+from dataclasses import replace
 
 from lib.base.cli import StageSummary
 from lib.run.stage import run_stage, stage_parser
@@ -77,6 +78,7 @@ def choose_on(store, run, settings, data, table):
     from lib.report.figures import plot_thresholds
     from lib.tuning.thresholds import choose_thresholds
 
+    store = replace(store, are_exclusive=settings.data.are_exclusive)
     counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())

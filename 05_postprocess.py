@@ -42,7 +42,8 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
         print(f"warning   {test.warning}")
     table = read_folds(run.folds, training, settings.folds.count)
     table = table[table.fold.isin(trained_folds(run, settings))]
-    oof, test_maps = (MapStore(folder, tuple(training.classes)) for folder in (run.oof, run.test))
+    classes = tuple(training.classes), settings.data.are_exclusive
+    oof, test_maps = (MapStore(folder, *classes) for folder in (run.oof, run.test))
 
     thresholds = read_rules(run.threshold, training.classes)
     result, objects, rules = choose(run, settings, training, table, oof)
@@ -80,7 +81,7 @@ def choose(run, settings, training, table, oof) -> tuple:
     read = partial(read_pairs, oof, training, size=settings.submission.size)
     folds, groups = table.fold.to_numpy(), table.group.to_numpy()
     result = search_morphology(
-        read, Counts.load(run.oof_counts), folds, groups, settings.threshold, settings.postprocess
+        read, Counts.load(run.oof_counts), folds, groups, settings.threshold, settings.steps_to_try
     )
     rules = {name: outcome.rule for name, outcome in result.classes.items()}
     objects, reported = None, result.mean("after", "in_sample")

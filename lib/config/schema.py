@@ -367,6 +367,9 @@ class InferSettings(Section):
     overlap: Annotated[float, Field(ge=0.1, le=0.5)] = 0.25  # of the window, shared by neighbours and blended
 
 
+GROWING_STEPS = ("closing", "dilation", "fill", "hull")
+
+
 class PostprocessSettings(Section):
     """Which morphology is tried on the out-of-fold masks."""
 
@@ -421,6 +424,14 @@ class Settings(Section):
         if pixels and len(pixels) != len(classes):
             raise ValueError(f"submission.pixels has {len(pixels)} values for {len(classes)} classes")
         return self
+
+    @property
+    def steps_to_try(self) -> PostprocessSettings:
+        """Of classes that exclude each other only steps that take pixels away: others would make masks overlap."""
+        if not self.data.are_exclusive:
+            return self.postprocess
+        steps = [step for step in self.postprocess.steps if step not in GROWING_STEPS]
+        return self.postprocess.model_copy(update={"steps": steps})
 
 
 def check_settings(content: dict, source: Path) -> Settings:

@@ -34,6 +34,7 @@ from lib.data.mask_index import (
 from lib.data.rle_table import row_keys, training_columns
 from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
 from lib.data.tables import Table, column, read_table
+from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
 
@@ -115,7 +116,7 @@ class TrainingData(Images):
         return read_mask_files(self._masks[image_id], self.settings, shape, image_path)
 
     def read_objects(self, image_id: str) -> np.ndarray:
-        """Objects int32 (height, width, classes), numbered from 1 in each class, 0 being background.
+        """Objects int32 (height, width, classes), numbered from 1 in each class, 0 being background, -1 ignored.
 
         With data.instances each row, or each number in a mask file, is an object, and the later one has the pixels that
         two claim; without, the components of the mask are the objects. Raises UserError as read_mask does.
@@ -130,7 +131,8 @@ class TrainingData(Images):
                     labels[self._decode(image_id, [text], shape) > 0, index] = number
         else:
             for index, layer in enumerate(cv2.split(self.read_mask(image_id))):
-                labels[:, :, index], _ = components((layer == 1).view(np.uint8))
+                objects, _ = components((layer == 1).view(np.uint8))
+                labels[:, :, index] = np.where(layer == IGNORED, -1, objects)
         return labels
 
     @property

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lib.masks.metrics import dice
+from lib.masks.metrics import dice, known_only
 
 THUMBNAIL = 64  # pixels a side
 MOST_PLANES = 4  # that OpenCV resizes at once
@@ -148,5 +148,6 @@ def _mask_dice(one: np.ndarray, other: np.ndarray) -> float:
     """Mean over classes of the Dice of two masks (height, width, classes); NaN when their sizes differ."""
     if one.shape != other.shape:
         return np.nan
+    one, other = known_only(*known_only(one, other)[::-1])
     both, first, second = (np.count_nonzero(mask, axis=(0, 1)) for mask in (one & other, one, other))
     return float(dice(both, first - both, second - both).mean())

@@ -57,13 +57,17 @@ def stacked(layers: list[np.ndarray]) -> np.ndarray:
 
 
 def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[int, int]) -> np.ndarray:
-    """Objects int32 (height, width, classes), numbered from 1 in each class; the later one has what two claim."""
+    """Objects int32 (height, width, classes), numbered from 1 in each class, -1 where nothing is known.
+
+    The later one has what two claim.
+    """
     labels = np.zeros((*shape, len(settings.classes)), np.int32)
     for file in files:
         for class_index in file.class_indexes:
             objects = file_objects(file.pixels, settings.masks, settings.classes[class_index])
             layer = labels[:, :, class_index]
             layer[objects > 0] = objects[objects > 0] + layer.max(initial=0)
+            layer[objects < 0] = -1
     return labels
 
 

@@ -21,6 +21,7 @@ from lib.config.schema import RleSettings
 from lib.data.competition import TrainingData, open_compared
 from lib.data.mask_index import is_rle_table
 from lib.masks.components import Runs
+from lib.masks.metrics import count_mask, iou
 from lib.masks.rle import decode_union, is_empty, parse_runs
 
 SAMPLE = 24  # masks; every convention reads each of them
@@ -204,7 +205,7 @@ def _edge_strengths(reading: Reading, training: TrainingData, turned: RleSetting
 def _iou(reading: Reading, truth: np.ndarray, convention: RleSettings) -> float:
     """0 where the run lengths cannot be read in the convention."""
     mask = _or_none(reading.decoded, convention)
-    return 0 if mask is None else np.count_nonzero(mask & truth) / max(np.count_nonzero(mask | truth), 1)
+    return 0 if mask is None else float(iou(*count_mask(mask, truth)))
 
 
 def _or_none(read: Callable, *arguments):

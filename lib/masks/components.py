@@ -14,6 +14,8 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
+from lib.masks.metrics import IGNORED
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -89,14 +91,19 @@ class Regions:
 
     area: np.ndarray  # (regions,) pixels
     hits: np.ndarray  # (regions,) pixels of the truth
+    known: np.ndarray  # (regions,) pixels that the truth does not ignore
     mask: np.ndarray  # (regions,) number of the mask
     first: np.ndarray  # (regions,) place of the first pixel
 
     @classmethod
-    def of_runs(cls, runs: Runs, truth_before: np.ndarray) -> "Regions":
-        """Each run a region. `truth_before` counts the truth's pixels left of each place of a mask."""
+    def of_runs(cls, runs: Runs, truth_before: np.ndarray, known_before: np.ndarray | None) -> "Regions":
+        """Each run a region. Left of each place of a mask, `truth_before` counts the truth's pixels and `known_before`
+        those that it does not ignore; None where it ignores none.
+        """
         start, end = runs.place_in_mask
-        return cls(end - start, truth_before[end] - truth_before[start], runs.mask, runs.start)
+        area = end - start
+        known = area if known_before is None else known_before[end] - known_before[start]
+        return cls(area, truth_before[end] - truth_before[start], known, runs.mask, runs.start)
 
     def merged(self, labels: np.ndarray) -> "Regions":
         """The regions of equal label, which lie in one mask, as one; labels are numbers from 0."""
@@ -104,15 +111,17 @@ class Regions:
         mask, first = np.zeros(count, dtype=int), np.full(count, np.iinfo(int).max)
         mask[labels] = self.mask
         np.minimum.at(first, labels, self.first)
-        return Regions(np.bincount(labels, self.area), np.bincount(labels, self.hits), mask, first)
+        area, hits = np.bincount(labels, self.area), np.bincount(labels, self.hits)
+        known = area if self.known is self.area else np.bincount(labels, self.known)
+        return Regions(area, hits, known, mask, first)
 
     def joined(self, other: "Regions") -> "Regions":
         """These regions and then the others."""
         return Regions(*map(np.concatenate, zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def sums(self, chosen: np.ndarray, masks: int) -> np.ndarray:
-        """Hits and pixels of the chosen regions (bool) in each of the stack's masks: (2, masks)."""
-        return np.stack([np.bincount(self.mask[chosen], term[chosen], masks) for term in (self.hits, self.area)])
+        """Hits and known pixels of the chosen regions (bool) in each of the stack's masks: (2, masks)."""
+        return np.stack([np.bincount(self.mask[chosen], term[chosen], masks) for term in (self.hits, self.known)])
 
     def largest(self) -> np.ndarray:
         """Which regions are the largest of their mask, bool (regions,). Ties: the first in reading order."""
@@ -123,20 +132,27 @@ class Regions:
         return chosen
 
 
+def _pixels_before(chosen: np.ndarray) -> np.ndarray:
+    """How many pixels of a row are chosen, left of each place."""
+    return np.pad(chosen.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0))).ravel()
+
+
 class MaskStack:
     """The components and holes of several masks of one image, and their overlap with its truth."""
 
     def __init__(self, masks: np.ndarray, truth: np.ndarray):
-        """`masks` is uint8 0/1 (masks, height, width), `truth` uint8 0/1 (height, width)."""
+        """`masks` is uint8 0/1 (masks, height, width), `truth` uint8 0, 1 or IGNORED (height, width)."""
         self.runs, self.truth, self.count = Runs.of(masks), truth, len(masks)
-        self.truth_before = np.pad(truth.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0))).ravel()
+        is_ignored = truth == IGNORED
+        self.truth_before = _pixels_before(truth == 1)
+        self.known_before = _pixels_before(~is_ignored) if is_ignored.any() else None
         self.component_of_run = self.runs.labels(through_corners=True)
-        self.components = Regions.of_runs(self.runs, self.truth_before).merged(self.component_of_run)
+        self.components = Regions.of_runs(self.runs, self.truth_before, self.known_before).merged(self.component_of_run)
 
     def filled(self) -> tuple[Regions, Regions, np.ndarray]:
         """The holes; the components with all holes filled; and which of those each component becomes part of."""
         hole_runs, hole_of_run = self.runs.complement().enclosed()
-        holes = Regions.of_runs(hole_runs, self.truth_before).merged(hole_of_run)
+        holes = Regions.of_runs(hole_runs, self.truth_before, self.known_before).merged(hole_of_run)
         # A hole's run lies between two runs of the mask. Each component that a hole touches, it touches so in some row.
         left = np.searchsorted(self.runs.start, hole_runs.start) - 1
         beside = self.component_of_run[np.concatenate([left, left + 1])]

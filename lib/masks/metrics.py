@@ -18,6 +18,7 @@ from lib.config.schema import ThresholdSettings
 
 THRESHOLDS = np.arange(1, 256)  # a pixel is mask where map >= threshold; 0 would make every pixel mask
 LIMITS = np.arange(10, 20) / 20  # of IoU: .50, .55, ... .95
+IGNORED = 255  # of a truth: nothing is known here, and the pixel counts nowhere
 EXACT_IN_FLOAT32 = 2**24  # whole numbers up to this one
 
 
@@ -102,7 +103,11 @@ def pooled(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def count_mask(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """True positives, false positives and false negatives of a mask, int64 (3,); both are 0/1 of one shape."""
+    """True positives, false positives and false negatives of a mask, int64 (3,).
+
+    `mask` is uint8 0/1, `truth` 0, 1 or IGNORED, of one shape.
+    """
+    mask, truth = known_only(mask, truth)
     tp, predicted, positives = (np.count_nonzero(plane) for plane in (mask & truth, mask, truth))
     return np.array([tp, predicted - tp, positives - tp])
 
@@ -117,11 +122,17 @@ def planes(masks: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(masks[..., class_index]) for class_index in range(masks.shape[2])]
 
 
+def known_only(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and truth, uint8 0/1, both background where the truth is IGNORED."""
+    is_ignored = truth == IGNORED
+    return (np.where(is_ignored, 0, mask), np.where(is_ignored, 0, truth)) if is_ignored.any() else (mask, truth)
+
+
 def count_at_thresholds(probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True and false positives at every threshold 1 ... 255, two int32 arrays of shape (255,).
 
-    `probability_map` is uint8, `truth` uint8 0/1 of the same shape. One histogram of (truth, map value) holds all
-    thresholds: the counts at t are the sums of its bins from t up.
+    `probability_map` is uint8, `truth` uint8 0, 1 or IGNORED of the same shape. One histogram
+    of (truth, map value) holds all thresholds: the counts at t are the sums of its bins from t up.
     """
     histogram = np.zeros((2, 256), np.int64)
     rows = EXACT_IN_FLOAT32 // probability_map.shape[1]  # OpenCV's histograms are float32, and faster than bincount
@@ -141,7 +152,7 @@ class Counts:
     tp: np.ndarray  # (images, classes, 255) int32
     fp: np.ndarray  # (images, classes, 255) int32
     positives: np.ndarray  # (images, classes) int64, mask pixels in the truth
-    pixels: np.ndarray  # (images,) int64
+    pixels: np.ndarray  # (images,) int64, without those IGNORED in all classes
 
     @property
     def fn(self) -> np.ndarray:
@@ -185,8 +196,8 @@ def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: 
         for of_class in zip(planes(probability_map), planes(truth), strict=True):
             kept += np.stack(count_at_thresholds(*of_class)).tobytes()
         ids.append(image_id)
-        positives.append([cv2.countNonZero(plane) for plane in planes(truth)])
-        pixels.append(truth.shape[0] * truth.shape[1])
+        positives.append([np.count_nonzero(plane == 1) for plane in planes(truth)])
+        pixels.append(int(np.count_nonzero(truth != IGNORED, axis=(0, 1)).max()))
     if not ids:
         raise UserError("there are no out-of-fold maps to score; run 02_train.py, then 03_oof_threshold.py")
     tables = np.frombuffer(kept, np.int32).reshape(len(ids), len(classes), 2, len(THRESHOLDS))

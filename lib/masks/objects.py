@@ -118,7 +118,12 @@ class Matches(NamedTuple):
 
 
 def match_objects(predicted: np.ndarray, truth: np.ndarray) -> Matches:
-    """Compare label images (height, width) of whole numbers, 0 being background and objects numbered from 1."""
+    """Compare label images (height, width) of whole numbers, 0 being background and objects numbered from 1.
+
+    Where the truth is negative nothing is known: these pixels belong to no object.
+    """
+    if truth.min(initial=0) < 0:
+        predicted, truth = np.where(truth < 0, 0, predicted), np.maximum(truth, 0)
     areas, true_areas = (np.bincount(labels.ravel(), minlength=1) for labels in (predicted, truth))
     inside = (predicted > 0) & (truth > 0)
     pairs, common = np.unique(predicted[inside].astype(np.int64) * len(true_areas) + truth[inside], return_counts=True)

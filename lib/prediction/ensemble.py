@@ -20,7 +20,7 @@ from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test
 from lib.data.input_files import open_unchanged_training
 from lib.masks.metrics import Metric, count_at_thresholds, planes, ratio
-from lib.prediction.map_store import MapStore, read_pairs, resized, scored_truth
+from lib.prediction.map_store import MapStore, keep_highest, read_pairs, scored_pair
 from lib.prediction.run_maps import missing_maps, missing_test_maps, predict_out_of_fold, predict_test
 from lib.run.folder import RunFolder
 from lib.run.lock import lock_run
@@ -127,7 +127,9 @@ def count_weightings(
         truth, maps = pairs[0][2], [pair[1] for pair in pairs]
         terms = []
         for weights in weightings:
-            averaged = zip(planes(average(maps, weights)), planes(truth), strict=True)
+            mean = average(maps, weights)
+            mean = keep_highest(mean) if data.settings.are_exclusive else mean
+            averaged = zip(planes(mean), planes(truth), strict=True)
             terms.append([_terms(probability_map, plane, metric) for probability_map, plane in averaged])
         return np.array(terms)
 
@@ -149,7 +151,7 @@ def averaged_pairs(
     def read(row: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
         image_id, fold = row
         maps = read_average(stores, of_fold[f"fold_{fold}"], image_id)
-        return resized(maps, size), scored_truth(data, image_id, size)
+        return scored_pair(maps, data.read_mask(image_id), size, data.settings.are_exclusive)
 
     rows = zip(table.id, table.fold, strict=True)
     return ((row[0], *pair) for row, pair in prefetched(read, rows, ahead=4 * THREADS))
@@ -177,7 +179,7 @@ def _write_averages(stores: list[MapStore], weights: Sequence[float], ids: list[
 
 def _terms(probability_map: np.ndarray, truth: np.ndarray, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
     tp, fp = count_at_thresholds(probability_map, truth)
-    return metric.terms(tp, fp, np.count_nonzero(truth) - tp)
+    return metric.terms(tp, fp, np.count_nonzero(truth == 1) - tp)
 
 
 def _scaled(weights: list[float]) -> Weighting:

@@ -14,7 +14,7 @@ from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import TrainingData
-from lib.masks.metrics import planes
+from lib.masks.metrics import IGNORED, planes
 from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule, apply_rules
 from lib.run.folder import RunFolder
@@ -24,6 +24,8 @@ PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 class MapReader(Protocol):
     """What maps are read from, such as a MapStore."""
+
+    are_exclusive: bool  # a pixel is of one class at most
 
     def read(self, image_id: str) -> np.ndarray: ...
 
@@ -38,6 +40,7 @@ class MapStore:
 
     folder: Path
     classes: tuple[str, ...]
+    are_exclusive: bool = False  # a pixel is of one class at most
 
     def path(self, image_id: str, class_name: str) -> Path:
         """Where the map of one image and class is."""
@@ -99,7 +102,8 @@ def read_pairs(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead.
 
-    `size` is submission.size: what is decided on the pairs is decided at the size at which it is scored.
+    `size` is submission.size: what is decided on the pairs is decided at the size at which it is scored. Maps
+    are 0 where the truth is IGNORED, so that gates, objects and areas do not see these pixels either.
     """
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -109,18 +113,42 @@ def read_pairs(
                 f"{store.path(image_id, store.classes[0])} is {maps.shape[0]} x {maps.shape[1]}, but its image is "
                 f"{truth.shape[0]} x {truth.shape[1]}; remove {store.folder} and make the maps again"
             )
-        return resized(maps, size), resized_mask(truth, size)
+        return scored_pair(maps, truth, size, store.are_exclusive)
 
     return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
 
 
+def scored_pair(
+    maps: np.ndarray, truth: np.ndarray, size: tuple[int, int] | None, are_exclusive: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps and truth of an image at the size of the submission, the maps 0 where the truth is IGNORED."""
+    maps, truth = decided(maps, size, are_exclusive), resized_mask(truth, size)
+    return np.where(truth == IGNORED, 0, maps), truth
+
+
+def decided(maps: np.ndarray, size: tuple[int, int] | None, are_exclusive: bool) -> np.ndarray:
+    """Maps at the size of the submission; of classes that exclude each other only the highest of each pixel."""
+    maps = resized(maps, size)
+    return keep_highest(maps) if are_exclusive else maps
+
+
+def keep_highest(maps: np.ndarray) -> np.ndarray:
+    """Maps (height, width, classes) that are 0 but for the highest one of each pixel; of equals the first class stays.
+
+    With this, classes that exclude each other have a threshold each, and still no pixel is of two: it is of the class
+    that is likeliest there, where that reaches its threshold, or of none.
+    """
+    is_highest = maps.argmax(axis=2)[..., None] == np.arange(maps.shape[2])
+    return np.where(is_highest, maps, 0)
+
+
 def scored_map(store: MapReader, image_id: str, size: tuple[int, int] | None) -> np.ndarray:
     """An image's maps uint8 (height, width, classes) at the size (height, width) of the submission, if it has one."""
-    return resized(store.read(image_id), size)
+    return decided(store.read(image_id), size, store.are_exclusive)
 
 
 def scored_truth(data: TrainingData, image_id: str, size: tuple[int, int] | None) -> np.ndarray:
-    """An image's true masks uint8 0/1 (height, width, classes) at that size."""
+    """An image's true masks uint8 0, 1 or IGNORED (height, width, classes) at that size."""
     return resized_mask(data.read_mask(image_id), size)
 
 
@@ -145,5 +173,10 @@ def resized(maps: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def resized_mask(masks: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Masks uint8 0/1 (height, width, classes) resized likewise: a pixel is mask where at least half of it is."""
-    return masks if size is None else (resized(255 * masks, size) > 127).view(np.uint8)
+    """Masks uint8 (height, width, classes) resized likewise: mask, or IGNORED, where at least half of a pixel is."""
+    if size is None:
+        return masks
+    small = (resized(np.where(masks == 1, 255, 0).astype(np.uint8), size) > 127).view(np.uint8)
+    if (masks == IGNORED).any():
+        small[resized(np.where(masks == IGNORED, 255, 0).astype(np.uint8), size) > 127] = IGNORED
+    return small

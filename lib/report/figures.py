@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lib.base.files import write_bytes
 from lib.data.competition import TrainingData
-from lib.masks.metrics import THRESHOLDS, count_masks, dice
+from lib.masks.metrics import IGNORED, THRESHOLDS, count_masks, dice
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.tuning.morphology_search import PostprocessResult
@@ -69,13 +69,15 @@ def plot_before_after(
     pairs = read_pairs(maps, data, rows, size)
     for panels, pair in zip(figure.subplots(len(rows), 4, squeeze=False), pairs, strict=True):
         image_id, probability_maps, truth = pair
+        is_ignored = truth == IGNORED
+        truth = np.where(is_ignored, 0, truth)
         image = data.read_image(image_id)
         panels[0].imshow(image[..., 0] if image.shape[2] not in (3, 4) else image, cmap="gray")
         panels[0].set_title(image_id[:24], fontsize="small")
         panels[1].imshow(_union(truth), cmap="gray", vmin=0, vmax=1)
         panels[1].set_title("truth", fontsize="small")
         for axes, title, rules in zip(panels[2:], ("unprocessed", "processed"), (before, shown), strict=True):
-            masks = apply_rules(rules, probability_maps)
+            masks = np.where(is_ignored, 0, apply_rules(rules, probability_maps))
             axes.imshow(_errors(_union(masks), _union(truth)))
             axes.set_title(f"{title}: Dice {_mean_dice(masks, truth):.3f}", fontsize="small")
         for axes in panels:

@@ -9,7 +9,7 @@ import numpy as np
 from lib.data.competition import TestData, TrainingData
 from lib.masks.metrics import count_mask, dice
 from lib.masks.rules import Rule
-from lib.prediction.map_store import MapStore, read_pairs, resized
+from lib.prediction.map_store import MapStore, read_pairs, scored_map
 from lib.report.measures import OofScores, TestLook
 from lib.report.pictures import (
     PREDICTION,
@@ -108,7 +108,7 @@ class TestPainter:
         """Image | probability | mask."""
         name = self.data.classes[place.layer]
         shown = shown_image(self.data.open_image(place.id))
-        maps = resized(self.maps.read(place.id), self.size)
+        maps = scored_map(self.maps, place.id, self.size)
         probability_map = np.ascontiguousarray(maps[..., place.layer])
         mask = self.rules[name].apply(probability_map)
         pictures = [

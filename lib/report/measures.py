@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.base.prefetch import THREADS, prefetched
 from lib.masks import morphology
-from lib.masks.metrics import Counts, dice
+from lib.masks.metrics import Counts, dice, known_only
 from lib.masks.rules import Rule, apply_rules
 
 IMAGES, PIXELS = 1000, 64_000_000  # at most, in a sample of maps
@@ -85,9 +85,10 @@ def look_at_oof(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict
     def look(pair: tuple[str, np.ndarray, np.ndarray]) -> OofLook:
         _, maps, truth = pair
         masks = apply_rules(rules, maps)
+        known_masks, truth = known_only(masks, truth)
         layers = [np.ascontiguousarray(truth[..., layer]) for layer in range(truth.shape[2])]
-        found = [objects_found(masks[..., layer], plane) for layer, plane in enumerate(layers)]
-        errors = [border_distances(masks[..., layer], plane) for layer, plane in enumerate(layers)]
+        found = [objects_found(known_masks[..., layer], plane) for layer, plane in enumerate(layers)]
+        errors = [border_distances(known_masks[..., layer], plane) for layer, plane in enumerate(layers)]
         return OofLook(
             masks.mean(axis=(0, 1)),
             np.array([np.mean([area for area, _ in objects]) if objects else np.nan for objects in found]),

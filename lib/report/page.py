@@ -15,7 +15,7 @@ from lib.data.competition import open_test, open_training
 from lib.data.folds import coverage_columns
 from lib.masks.metrics import Counts
 from lib.masks.rules import read_rules
-from lib.prediction.map_store import MapStore, read_pairs, resized
+from lib.prediction.map_store import MapStore, read_pairs, scored_map
 from lib.report import overview
 from lib.report.findings import certainty_chart, coverage_part, errors_part
 from lib.report.galleries import (
@@ -92,7 +92,7 @@ def look_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict
     """The parts that read images and maps: galleries, errors by kind, the test set."""
     training = open_training(settings.data)
     table = pd.read_csv(run.folds, dtype={"id": str}, keep_default_na=False)
-    oof_maps = MapStore(run.oof, tuple(training.classes))
+    oof_maps = MapStore(run.oof, tuple(training.classes), settings.data.are_exclusive)
     before = read_rules(run.threshold, training.classes)
     after = read_rules(run.postprocess, training.classes) if "05" in done else None
     rules, size = after or before, settings.submission.size
@@ -108,8 +108,8 @@ def look_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict
         parts["changed"] = changed_galleries(gains, scores, painter.paint, settings.threshold.metric)
     if "04" in done:
         test = open_test(settings.data)
-        test_maps = MapStore(run.test, tuple(test.classes))
-        looked = look_at_test(sample(test.ids, pixels), rules, lambda image_id: resized(test_maps.read(image_id), size))
+        test_maps = MapStore(run.test, tuple(test.classes), settings.data.are_exclusive)
+        looked = look_at_test(sample(test.ids, pixels), rules, lambda image_id: scored_map(test_maps, image_id, size))
         truth = table[coverage_columns(test.classes)].to_numpy()
         oof, predicted = (np.stack([look.coverage for look in part.values()]) for part in (looks, looked))
         parts["test"] = coverage_part(truth, oof, predicted, test.classes, len(test.ids))

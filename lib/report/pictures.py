@@ -11,6 +11,7 @@ import numpy as np
 
 from lib.data.lazy_tif import Slide
 from lib.masks.drawing import outlined, tinted
+from lib.masks.metrics import known_only
 
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
 QUALITIES = (78, 60, 40, 20)  # of JPEG; the first that is small enough
@@ -64,13 +65,13 @@ def probability_picture(shown: np.ndarray, probability_map: np.ndarray) -> np.nd
 
 def mask_picture(shown: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """The small image with one mask tinted and outlined."""
-    mask = fitted_mask(mask, shown.shape[:2])
+    mask = fitted_mask((mask == 1).view(np.uint8), shown.shape[:2])
     return outlined(tinted(shown, mask, colour, 0.3), mask, colour)
 
 
 def errors_picture(shown: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The small image, darkened and gray; false alarms and misses filled and outlined, the truth outlined white."""
-    mask, truth = fitted_mask(mask, shown.shape[:2]), fitted_mask(truth, shown.shape[:2])
+    mask, truth = (fitted_mask(plane, shown.shape[:2]) for plane in known_only(mask, truth))
     gray = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY)
     picture = np.repeat((gray * 0.6).astype(np.uint8)[..., None], 3, axis=2)
     picture = outlined(picture, truth, OUTLINE)

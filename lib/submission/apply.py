@@ -41,6 +41,11 @@ class Maps:
     names: dict[str, str]  # of the images' maps in the store
     sizes: dict[str, tuple[int, int]]  # height, width
 
+    @property
+    def are_exclusive(self) -> bool:
+        """Whether a pixel is of one class at most."""
+        return self.store.are_exclusive
+
     def read(self, image_id: str) -> np.ndarray:
         """The map uint8 (height, width, classes) of an image."""
         if image_id in self.names:
@@ -83,7 +88,8 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
     With `hours`, which count from `started` on the monotonic clock, views and folds are dropped as TimeBudget says.
     Several processes share out the images, and all of them return when all is done.
     """
-    store, sizes = MapStore(folder, tuple(data.classes)), {id: data.image_size(id) for id in data.ids}
+    store = MapStore(folder, tuple(data.classes), data.settings.are_exclusive)
+    sizes = {id: data.image_size(id) for id in data.ids}
     members = [(member.settings.infer.tta, len(member.folds)) for member in finished.members]
     budget = TimeBudget(hours and 3600 * hours, members, started, time.monotonic)
     names = map_names(finished, data, budget.levels)

@@ -55,7 +55,7 @@ def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The image as RGB at SIDE pixels, the outline of all classes' masks over it."""
     planes = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     shown = cv2.resize(np.ascontiguousarray(planes), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    union = cv2.resize(mask.max(axis=2), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    union = cv2.resize((mask == 1).max(axis=2).view(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(union, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     return cv2.copyMakeBorder(cv2.drawContours(shown, contours, -1, OUTLINE, 1), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
 

@@ -28,7 +28,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
 from lib.data.folds import read_folds
-from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, planes
+from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, known_only, planes
 from lib.masks.rules import Rule
 from lib.masks.statistics import bootstrap_interval, influence
 from lib.prediction.map_store import MapStore, scored_masks, scored_truth
@@ -56,7 +56,7 @@ class FinishedRun(NamedTuple):
         """The run with the rules that 03 tunes on these counts; `table` has the columns fold and group."""
         result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
         rules = dict(zip(counts.ids.tolist(), result.nested_rules(), strict=True))
-        maps = MapStore(run.oof, tuple(counts.classes.tolist()))
+        maps = MapStore(run.oof, tuple(counts.classes.tolist()), settings.data.are_exclusive)
         return cls(run.root.resolve().name, maps, rules, settings.submission.size)
 
     def predict(self, image_id: str) -> np.ndarray:
@@ -157,6 +157,7 @@ def mask_scores(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     boundary_iou is the IoU of the two border bands (Cheng et al., "Boundary IoU", CVPR 2021, arXiv 2103.16562); all
     three follow the empty rule of lib/masks/metrics.py.
     """
+    mask, truth = known_only(mask, truth)
     whole, band = count_masks(mask, truth), count_masks(border_band(mask), border_band(truth))
     return np.stack([dice(*whole), iou(*whole), iou(*band)], axis=-1)
 

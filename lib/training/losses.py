@@ -5,6 +5,7 @@ Every term averages over images and classes, is computed in float32, and is smal
 """
 
 import math
+from functools import partial
 
 import cv2
 import numpy as np
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 from lib.config.loss_terms import parse_terms
 from lib.config.schema import LossSettings
+from lib.masks.metrics import IGNORED
 
 SMOOTH_PIXELS = 1.0
 FOCAL_TVERSKY_POWER = 0.75
 SCHEDULE_START = 0.01
 REBALANCE_END = 0.9
+REGION_TERMS = ("dice", "tversky", "focal_tversky")
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
@@ -30,13 +33,14 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
     It is divided by the diagonal, so a weight in the loss means the same at every image size. The official code of
     the boundary loss has -0 px and +1 px there: the same map plus half a pixel, which would pull every mask inwards.
 
-    mask: uint8 0/1, (height, width). Returns float32 (height, width) in (-1, 1); zeros where the mask is empty or
-    full, since it then has no border (and cv2 answers 1.8e19).
+    mask: uint8 0, 1 or IGNORED, (height, width). Returns float32 (height, width) in (-1, 1): 0 where the mask is
+    IGNORED, and everywhere if it is empty or full, since it then has no border (and cv2 answers 1.8e19).
     """
-    if not mask.any() or mask.all():
+    if not (mask == 1).any() or not (mask == 0).any():
         return np.zeros(mask.shape, np.float32)
-    inside, outside = _exact_distance(mask), _exact_distance(1 - mask)
-    return (outside - inside + mask - np.float32(0.5)) / np.float32(math.hypot(*mask.shape))
+    inside, outside = (_exact_distance((mask != value).view(np.uint8)) for value in (0, 1))
+    distances = (outside - inside + (mask == 1) - np.float32(0.5)) / np.float32(math.hypot(*mask.shape))
+    return np.where(mask == IGNORED, np.float32(0), distances)
 
 
 def _exact_distance(mask: np.ndarray) -> np.ndarray:
@@ -49,43 +53,71 @@ def _exact_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def signed_distances(masks: np.ndarray) -> np.ndarray:
-    """The signed distance map of each class: uint8 0/1 (height, width, classes) -> float32 (classes, height, width)."""
+    """The signed distance map of each class: uint8 (height, width, classes) -> float32 (classes, height, width)."""
     return np.stack([signed_distance(np.ascontiguousarray(mask)) for mask in np.moveaxis(masks, -1, 0)])
 
 
 class SegmentationLoss(nn.Module):
     """The weighted sum of the terms named in `settings.terms`.
 
-    `needs_distance` says whether `forward` wants distance maps.
+    `needs_distance` says whether `forward` wants distance maps. With `may_ignore` masks may hold IGNORED, and every
+    term is what it would be without these pixels.
     """
 
-    def __init__(self, settings: LossSettings):
+    def __init__(self, settings: LossSettings, may_ignore: bool = False):
         super().__init__()
+        self.may_ignore = may_ignore
         self.settings = settings
         self.weights = parse_terms(settings.terms)
         self.needs_distance = not self.weights.keys().isdisjoint({"boundary", "border_bce"})
         # In these two modes smp looks at pixels without regard to images and classes, and at each image by itself.
         self.focal = FocalLoss("binary", alpha=settings.focal_alpha, gamma=settings.focal_gamma)
-        self.lovasz = LovaszLoss("binary", per_image=True)
+        self.lovasz = LovaszLoss("binary", per_image=True, ignore_index=IGNORED if may_ignore else None)
 
     def forward(
         self, logits: Tensor, masks: Tensor, distances: Tensor | None, done_share: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and every term by itself: unweighted, detached, still on the device.
 
-        logits: any float type, (images, classes, height, width). masks: 0/1 of any type, same shape.
+        logits: any float type, (images, classes, height, width). masks: 0, 1 or IGNORED, of any type, same shape.
         distances: the maps of `signed_distances`, same shape; None unless `needs_distance`.
         done_share: the share of the training that is done, 0 to 1; it moves the boundary schedule.
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits, truths = logits.float(), masks.float()
+            if self.may_ignore and (masks == IGNORED).any():
+                term = partial(self._term_of_known, known=masks != IGNORED)
+            else:
+                term = self._term
             probabilities = logits.sigmoid()
-            terms = {name: self._term(name, logits, probabilities, truths, distances) for name in self.weights}
+            terms = {name: term(name, logits, probabilities, truths, distances) for name in self.weights}
         region, boundary = schedule(self.settings.boundary_schedule, done_share)
         total = sum(
             weight * (boundary if name == "boundary" else region) * terms[name] for name, weight in self.weights.items()
         )
         return total, {name: term.detach() for name, term in terms.items()}
+
+    def _term_of_known(
+        self,
+        name: str,
+        logits: Tensor,
+        probabilities: Tensor,
+        truths: Tensor,
+        distances: Tensor | None,
+        known: Tensor,
+    ) -> Tensor:
+        """A term without the pixels that are not known: they are left out, or in regions neither predicted nor true."""
+        if not known.any():
+            return logits.sum() * 0
+        if name == "lovasz":
+            return self._term(name, logits, probabilities, truths, distances)
+        if name in REGION_TERMS:
+            return self._term(name, logits, probabilities * known, truths * known, distances)
+        if name == "border_bce":
+            near = border_closeness(distances, self.settings.border_width)[known]
+            return self._border_bce(logits[known], truths[known], near)
+        distances = None if distances is None else distances[known]
+        return self._term(name, logits[known], probabilities[known], truths[known], distances)
 
     def _term(
         self, name: str, logits: Tensor, probabilities: Tensor, truths: Tensor, distances: Tensor | None
@@ -95,9 +127,7 @@ class SegmentationLoss(nn.Module):
             case "bce":
                 return F.binary_cross_entropy_with_logits(logits, smoothed(truths, settings.label_smoothing))
             case "border_bce":
-                weights = border_weights(distances, settings.border_weight, settings.border_width)
-                targets = smoothed(truths, settings.label_smoothing)
-                return F.binary_cross_entropy_with_logits(logits, targets, weights)
+                return self._border_bce(logits, truths, border_closeness(distances, settings.border_width))
             case "dice":
                 return tversky_losses(probabilities, truths, 0.5, settings.region).mean()
             case "tversky":
@@ -112,6 +142,11 @@ class SegmentationLoss(nn.Module):
                 return self.lovasz(logits.flatten(0, 1), truths.flatten(0, 1))
             case "boundary":
                 return boundary_loss(probabilities, distances)
+
+    def _border_bce(self, logits: Tensor, truths: Tensor, near: Tensor) -> Tensor:
+        weights = border_weights(near, self.settings.border_weight)
+        targets = smoothed(truths, self.settings.label_smoothing)
+        return F.binary_cross_entropy_with_logits(logits, targets, weights)
 
 
 def schedule(kind: str, done_share: float) -> tuple[float, float]:
@@ -159,14 +194,18 @@ def tversky_losses(probabilities: Tensor, truths: Tensor, beta: float, over: str
     return 1 - (hits + SMOOTH_PIXELS) / (hits + (1 - beta) * false_alarms + beta * missed + SMOOTH_PIXELS)
 
 
-def border_weights(distances: Tensor, weight: float, width: float) -> Tensor:
-    """Pixel weights with mean 1: proportional to 1 + weight * exp(-d^2 / (2 width^2)), d pixels from the border.
+def border_closeness(distances: Tensor, width: float) -> Tensor:
+    """exp(-d^2 / (2 width^2)), d pixels from the border; 0 for a truth without one."""
+    pixels = distances * math.hypot(*distances.shape[-2:])
+    near = torch.exp(-pixels.square() / (2 * width**2))
+    return near * (distances != 0)  # exactly 0 marks a truth without a border
+
+
+def border_weights(near: Tensor, weight: float) -> Tensor:
+    """Pixel weights with mean 1: proportional to 1 + weight * near, of the pixels' closeness to the border.
 
     The form of the U-Net paper's weight map (Ronneberger et al., 2015, equation 2) for the distance to one border.
     """
-    pixels = distances * math.hypot(*distances.shape[-2:])
-    near = torch.exp(-pixels.square() / (2 * width**2))
-    near = near * (distances != 0)  # exactly 0 marks a truth without a border
     weights = 1 + weight * near
     return weights / weights.mean()
 

@@ -88,7 +88,7 @@ def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) ->
             "to learn from its test images; leave train.pseudo_labels empty"
         )
     rules = {name: rules[name] for name in classes}
-    store, size = MapStore(run.test, classes), settings.submission.size
+    store, size = MapStore(run.test, classes, data.settings.are_exclusive), settings.submission.size
     judged = prefetched(lambda image_id: judge(scored_map(store, image_id, size), rules), data.ids, 2 * THREADS)
     empty = {}
     for image_id, (agreed, is_empty) in judged:

@@ -66,7 +66,7 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
     """
     with explained_errors(job):
         state = load_or_begin(job, accelerator)
-        loss_of = SegmentationLoss(job.settings.loss).to(job.device)
+        loss_of = SegmentationLoss(job.settings.loss, bool(job.settings.data.masks.ignore)).to(job.device)
         loader = build_loader(job, loss_of.needs_distance)
         skip(bar, job.plan.first_step(state.epoch))
         while state.epoch < job.settings.train.epochs:

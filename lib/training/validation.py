@@ -8,6 +8,7 @@ from accelerate.utils import gather_object
 from lib.base.distributed import own_share
 from lib.masks.metrics import count_images
 from lib.model.network import SegmentationNet
+from lib.prediction.map_store import keep_highest
 from lib.prediction.predictor import Predictor
 from lib.training.fold_job import FoldJob
 
@@ -24,8 +25,9 @@ def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -
     one_view = job.settings.infer.model_copy(update={"tta": "none"})
     predictor = Predictor([network], one_view, job.device, job.precision, [f"fold {job.fold}"])
     share = own_share(job.images.validation)
+    decided = keep_highest if job.data.settings.are_exclusive else np.asarray
     stream = (
-        (image_id, probability_map, job.data.read_mask(image_id))
+        (image_id, decided(probability_map), job.data.read_mask(image_id))
         for image_id, probability_map in predictor.predict(job.data, share)
     )
     parts = gather_object([count_images(stream, job.data.classes)] if share else [])

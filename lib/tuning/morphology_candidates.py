@@ -19,7 +19,7 @@ import numpy as np
 from lib.config.schema import PostprocessSettings
 from lib.masks import morphology
 from lib.masks.components import MaskStack, Regions
-from lib.masks.metrics import THRESHOLDS, count_at_thresholds
+from lib.masks.metrics import THRESHOLDS, count_at_thresholds, count_mask
 from lib.masks.rules import Step, apply_steps
 
 GRID = np.arange(16, 256, 16, dtype=np.uint8)  # the thresholds at which components are counted
@@ -119,9 +119,15 @@ class Candidates:
             counts.append(regions.sums(kept, masks.count))
             if len(self.hull) > 1:
                 hulls = (morphology.convex_hulls(mask) for mask in masks.painted(kept[part_of]))
-                counted = [(np.count_nonzero(hull & masks.truth), np.count_nonzero(hull)) for hull in hulls]
+                counted = [_hits_and_pixels(hull, masks.truth) for hull in hulls]
                 counts.append(np.array(counted, dtype=float).T)
         return counts
+
+
+def _hits_and_pixels(mask: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
+    """Pixels of a mask that are right, and all that the truth does not ignore."""
+    tp, fp, _ = count_mask(mask, truth)
+    return tp, tp + fp
 
 
 def _masks_on_grid(maps: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:

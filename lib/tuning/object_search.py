@@ -20,7 +20,7 @@ from lib.masks.metrics import planes
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
-from lib.prediction.map_store import MapStore
+from lib.prediction.map_store import MapStore, scored_map
 
 GRID = range(32, 256, 32)
 REPEATS = 1000  # of the bootstrap
@@ -173,7 +173,13 @@ def search_objects(
 
 def read_objects(store: MapStore, data: TrainingData, ids: Iterable[str]) -> Iterator[Objects]:
     """Stream (id, map, true objects), reading a few images ahead."""
-    pairs = prefetched(lambda image_id: (store.read(image_id), data.read_objects(image_id)), ids, ahead=4 * THREADS)
+
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        maps, objects = scored_map(store, image_id, None), data.read_objects(image_id)
+        maps[objects < 0] = 0
+        return maps, objects
+
+    pairs = prefetched(read, ids, ahead=4 * THREADS)
     return ((image_id, *pair) for image_id, pair in pairs)
 
 

@@ -154,6 +154,8 @@ class Stored:
     def __init__(self, pairs: dict[str, tuple[np.ndarray, np.ndarray]]):
         self.pairs = pairs
 
+    are_exclusive = False
+
     def read(self, image_id: str) -> np.ndarray:
         return self.pairs[image_id][0][:, :, None]
 

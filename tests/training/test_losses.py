@@ -15,6 +15,7 @@ from lib.config.loss_terms import TERMS, parse_terms
 from lib.config.schema import LossSettings
 from lib.training.losses import (
     SegmentationLoss,
+    border_closeness,
     border_weights,
     boundary_loss,
     schedule,
@@ -206,7 +207,7 @@ def test_boundary_term_is_the_distance_of_the_pixels_that_differ(truth, data):
 
 def test_border_weights_fall_off_from_the_border_and_average_one():
     _, distances = batch_of(disc(), np.zeros_like(disc()))
-    weights = border_weights(distances, weight=10, width=2)
+    weights = border_weights(border_closeness(distances, width=2), weight=10)
     assert weights.mean().item() == pytest.approx(1)
     order = distances[0].abs().flatten().argsort()
     assert (weights[0].flatten()[order].diff() <= 0).all()
