@@ -11,7 +11,7 @@ TRAINING, MAPS, THRESHOLDS, SUBMISSION = STAGES = ("training", "maps", "threshol
 
 FIRST_STAGE = {  # sections as a whole, and single settings, which win over their section
     "infer": MAPS,
-    "threshold": THRESHOLDS,  # of the training only what is printed while it runs
+    "threshold": THRESHOLDS,  # with train.keep=best its metric counts for the training, too (training_inputs)
     "submission": SUBMISSION,
     "submission.size": THRESHOLDS,
     "data.unreadable_test_images": SUBMISSION,

@@ -21,7 +21,14 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
     folds = fingerprint(run.folds, "run 01_prepare_folds.py")
     files = read_json(run.training_files).get("content") if run.training_files.is_file() else None
     pseudo = pseudo_inputs(settings.train.pseudo_labels) if settings.train.pseudo_labels else None
-    return {"folds.csv": folds, "training_files": files, **counted(settings, TRAINING), "pseudo_labels": pseudo}
+    metric = settings.threshold.model_dump(include={"metric", "beta"}) if settings.train.keep == "best" else None
+    return {
+        "folds.csv": folds,
+        "training_files": files,
+        **counted(settings, TRAINING),
+        "pseudo_labels": pseudo,
+        "best_epoch_by": metric,
+    }
 
 
 def fold_inputs(run: RunFolder, settings: Settings) -> dict[int, dict]:

@@ -17,7 +17,12 @@ from lib.run.counted import default_values
 from lib.run.folder import RunFolder
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
-LACKING = ("training_files", "fold", "left_out_images")  # in records of earlier versions: taken as the same
+LACKING = (
+    "training_files",
+    "fold",
+    "left_out_images",
+    "best_epoch_by",
+)  # in records of earlier versions: taken as the same
 DIGEST_LENGTH = 64
 
 

@@ -1,6 +1,7 @@
 """Training batches: augmented crops, their masks, and signed distances where the loss asks for them."""
 
 import random
+import signal
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -154,7 +155,13 @@ def build_loader(job: FoldJob, with_distances: bool) -> DataLoader:
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=job.device.type == "cuda",
+        worker_init_fn=leave_interrupts_to_the_main_process,
     )
+
+
+def leave_interrupts_to_the_main_process(_: int) -> None:
+    """Ignore Ctrl-C in a loader process, which gets it as well: it would print a traceback of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def loader_processes(setting: int | None, device: torch.device) -> int:

@@ -92,6 +92,12 @@ def test_of_an_ensemble_the_weights_and_the_members_maps_count_and_not_their_pla
     assert stages_that_notice(run, before, ensemble("a", {}, weights="search")) == later
 
 
+def test_the_metric_counts_for_a_training_whose_best_epoch_is_kept(run):
+    last, best = (Settings(name="run", train={"keep": keep}) for keep in ("last", "best"))
+    assert "training" not in stages_that_notice(run, last, changed(last, "threshold", "metric"))
+    assert "training" in stages_that_notice(run, best, changed(best, "threshold", "metric"))
+
+
 def test_what_is_listed_exists():
     names = {f"{section}.{key}" for section, key in EVERY_SETTING} | SECTIONS.keys() | {"name"}
     assert set(NO_STAGE) | set(FIRST_STAGE) <= names
