@@ -26,6 +26,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     from lib.run.lock import lock_run
     from lib.run.provenance import threshold_inputs, trained_folds
     from lib.run.record import StageRecord
+    from lib.tuning.leak import measure_leak
     from lib.tuning.member_scores import describe_members, score_members
 
     lock_run(run)
@@ -43,16 +44,18 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
         numbers = ", ".join(map(str, trained))
         print(f"trained   fold {numbers} of {settings.folds.count}: the score is of their images only")
     warn_of_unfinished(run, trained)
-    table = table[table.fold.isin(trained)]
-    result = choose_on(store, run, settings, data, table)
+    scored = table[table.fold.isin(trained)]
+    result = choose_on(store, run, settings, data, scored)
+    leak = measure_leak(run, settings, data, table, trained, result)
     weights = [run.ensemble] if settings.ensemble.members else []
     if settings.ensemble.members:
-        content = score_members(read_json(run.ensemble), result.mean("nested"), settings, data, table)
+        content = score_members(read_json(run.ensemble), result.mean("nested"), settings, data, scored)
         write_json(run.ensemble, content)
         print(describe_members(content))
     seconds = record.write(made_from, [run.threshold, run.oof_counts, *weights])
     refresh_report(run, settings)
     print(result)
+    print(leak)
     following = run.command("04_infer" if settings.data.test_images is not None else "05_postprocess")
     return StageSummary([run.oof, run.threshold], f"python {following}", seconds, result.to_dict())
 
