@@ -25,6 +25,7 @@ from lib.report.galleries import (
     changed_galleries,
     ranked_galleries,
 )
+from lib.report.groups_part import groups_part
 from lib.report.measures import OofScores, look_at_oof, look_at_test, sample
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
@@ -50,6 +51,7 @@ def write_report(run: RunFolder, settings: Settings) -> None:
             parts["ensemble"] = ensemble_part(run)
         parts["threshold"] = threshold_part(run)
         parts |= look_parts(run, settings, done)
+        parts["scenes"] = groups_part(run, settings)
     if "05" in done:
         parts["morphology"] = morphology_part(run)
     write_page(

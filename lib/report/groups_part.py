@@ -1,0 +1,82 @@
+"""The part of the page on scenes: groups of the folds, siblings in different folds, test images and their relatives."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from lib.base.files import read_json
+from lib.config.schema import Settings
+from lib.data.competition import Images, open_test, open_training
+from lib.report.galleries import Gallery, Item, encoded
+from lib.report.pictures import SIDE, fitted, shown_image
+from lib.run.folder import RunFolder
+
+GROUPS = 8  # pictures of a fold, one for each of its largest groups
+PAIRS = 4  # of each kind
+
+
+def groups_part(run: RunFolder, settings: Settings) -> dict | None:
+    """What leak.json says and pictures for it; None where 03 could not measure the leak."""
+    if not run.leak.is_file():
+        return None
+    content = read_json(run.leak)
+    table = pd.read_csv(run.folds, dtype={"id": str, "group": str}, keep_default_na=False)
+    training, test = open_training(settings.data), open_test(settings.data)
+    galleries = [
+        Gallery(
+            "fold_groups",
+            "One image of each group",
+            f"The {GROUPS} largest groups of each fold. Groups of different folds should not look like one scene.",
+            list(_fold_items(table, training)),
+            folded=True,
+        ),
+        Gallery(
+            "leaks",
+            "Nearest images of different folds",
+            "Siblings in different folds make the out-of-fold score too high. Is it one scene? Then data.group is "
+            "missing or too fine.",
+            list(_pair_items(content["leaks"]["nearest"], training, training, "nearest in another fold")),
+            folded=True,
+        ),
+        Gallery(
+            "relatives",
+            "Test images and the nearest training image",
+            "The most alike first, then the least alike.",
+            [
+                *_pair_items(content["test"]["nearest"], test, training, "nearest training image"),
+                *_pair_items(content["test"]["furthest"], test, training, "nearest training image"),
+            ],
+            folded=True,
+        ),
+    ]
+    return {"galleries": galleries, **content}
+
+
+def _fold_items(table: pd.DataFrame, training: Images) -> Iterator[Item]:
+    """A row of pictures for each fold."""
+    for fold, part in table.groupby("fold"):
+        sizes = part.group.value_counts()
+        largest = sizes.head(GROUPS)
+        first = part.drop_duplicates("group").set_index("group").id
+        pictures = [(f"{name}: {count}", _small(training, first[name])) for name, count in largest.items()]
+        yield Item(f"fold {fold}", "", f"{len(part)} images in {len(sizes)} groups", encoded(pictures))
+
+
+def _pair_items(pairs: list[dict], images: Images, training: Images, what: str) -> Iterator[Item]:
+    """A row of two pictures for each pair of leak.json."""
+    for pair in pairs[:PAIRS]:
+        score = "" if pair["score"] is None else f", score {pair['score']:.3f}"
+        pictures = [
+            ("image", _small(images, pair["id"])),
+            (f"{what}: {pair['nearest']}", _small(training, pair["nearest"])),
+        ]
+        yield Item(pair["id"], "", f"distance {pair['distance']:.3f}{score}", encoded(pictures))
+
+
+def _small(images: Images, image_id: str) -> np.ndarray:
+    """The image at half the size of the galleries'."""
+    shown = shown_image(images.open_image(image_id))
+    height, width = shown.shape[:2]
+    scale = SIDE / 2 / max(height, width)
+    return fitted(shown, (max(1, round(scale * height)), max(1, round(scale * width))))

@@ -1,0 +1,55 @@
+import pytest
+
+from lib.report.groups_part import PAIRS, groups_part
+from lib.report.page import write_report
+from lib.tuning.leak import measure_leak
+from lib.tuning.thresholds import choose_thresholds
+from tests.report.test_report import FOLDS, FakeRun, Page
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> FakeRun:
+    """A run after 03, its leak measured."""
+    fake = FakeRun(tmp_path_factory.mktemp("measured"))
+    for stage in (fake.prepare, fake.train, fake.choose):
+        stage()
+    result = choose_thresholds(fake.counts, fake.table.fold.to_numpy(), fake.settings.threshold)
+    fake.printed = measure_leak(fake.run, fake.settings, fake.training, fake.table, list(range(FOLDS)), result)
+    fake.nested = result.mean("nested")
+    write_report(fake.run, fake.settings)
+    return fake
+
+
+def test_the_page_shows_the_scenes(measured):
+    tags = Page(measured.page).found
+    assert {"id": "scenes"} in [attributes for tag, attributes in tags if tag == "section"]
+    keys = [attributes.get("id") for tag, attributes in tags if tag == "h3"]
+    assert {"fold_groups", "leaks", "relatives"} <= set(keys)
+    assert f"nested: {measured.nested:.4f}" in measured.page
+
+
+def test_pairs_are_in_different_folds_and_the_nearest_come_first(measured):
+    part = groups_part(measured.run, measured.settings)
+    folds = dict(zip(measured.table.id, measured.table.fold, strict=True))
+    nearest = part["leaks"]["nearest"]
+    assert all(folds[pair["id"]] != folds[pair["nearest"]] for pair in nearest)
+    distances = [pair["distance"] for pair in nearest]
+    assert distances == sorted(distances) and all(0 <= pair["score"] <= 1 for pair in nearest)
+    groups, leaks, relatives = part["galleries"]
+    assert len(groups.items) == FOLDS and len(leaks.items) == PAIRS and len(relatives.items) == 2 * PAIRS
+    assert {item.id for item in relatives.items} <= set(measured.test.ids)
+
+
+def test_what_is_printed_names_both_scores(measured):
+    assert measured.printed.startswith("leak      the 12 test images are")
+    assert f"nested: {measured.nested:.4f}" in measured.printed or "nothing can be told" in measured.printed
+
+
+def test_without_test_images_it_is_said_and_nothing_stale_is_left(measured):
+    data = measured.settings.data.model_copy(update={"test_images": None})
+    settings = measured.settings.model_copy(update={"data": data})
+    result = choose_thresholds(measured.counts, measured.table.fold.to_numpy(), settings.threshold)
+    assert "data.test_images is not set" in measure_leak(
+        measured.run, settings, measured.training, measured.table, list(range(FOLDS)), result
+    )
+    assert groups_part(measured.run, settings) is None
