@@ -198,13 +198,13 @@ def measure_leak(
     run.leak.unlink(missing_ok=True)
     try:
         test_data = open_test(settings.data)
-        features = image_features(run.features, data).astype(np.float32)
+        features = image_features(run.features, data).astype(np.float32)[np.searchsorted(data.ids, table.id)]
         test_features = image_features(run.test_features, test_data).astype(np.float32)
     except UserError as error:
         return f"leak      not measured: {error}"
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     vectors, test_vectors = (unit_vectors(some, mean, deviation) for some in (features, test_features))
-    folds, groups = table.fold.to_numpy(), table.group.to_numpy()
+    ids, folds, groups = table.id.tolist(), table.fold.to_numpy(), table.group.to_numpy()
     training, test = Distances.of(vectors, vectors, folds, folds), Distances.of(test_vectors, vectors)
     scored = table.fold.isin(trained).to_numpy()
     terms = [choice.nested_terms for choice in result.classes.values()]
@@ -214,9 +214,9 @@ def measure_leak(
     siblings, nested = count_siblings(vectors, groups, test.to_nearest), result.mean("nested")
     scores = np.mean([ratio(*term) for term in terms], axis=0)
     content = to_dict(new, siblings, nested)
-    content["leaks"] = nearest_pairs(data.ids, data.ids, training, scored, scores)
+    content["leaks"] = nearest_pairs(ids, ids, training, scored, scores)
     everything = np.ones(len(test.nearest), bool)
-    content["test"] = nearest_pairs(test_data.ids, data.ids, test, everything)
+    content["test"] = nearest_pairs(test_data.ids, ids, test, everything)
     write_json(run.leak, content)
     return describe(new, siblings, nested, len(test.nearest))
 

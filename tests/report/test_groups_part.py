@@ -1,5 +1,7 @@
 import pytest
 
+from lib.base.files import read_json
+from lib.masks.metrics import Counts
 from lib.report.groups_part import PAIRS, groups_part
 from lib.report.page import write_report
 from lib.tuning.leak import measure_leak
@@ -43,6 +45,18 @@ def test_pairs_are_in_different_folds_and_the_nearest_come_first(measured):
 def test_what_is_printed_names_both_scores(measured):
     assert measured.printed.startswith("leak      the 12 test images are")
     assert f"nested: {measured.nested:.4f}" in measured.printed or "nothing can be told" in measured.printed
+
+
+def test_rows_of_the_folds_in_another_order_change_nothing(measured):
+    before = read_json(measured.run.leak)
+    table = measured.table.iloc[::-1]
+    counts = measured.counts
+    turned = Counts(**{name: value if name == "classes" else value[::-1] for name, value in vars(counts).items()})
+    result = choose_thresholds(turned, table.fold.to_numpy(), measured.settings.threshold)
+    measure_leak(measured.run, measured.settings, measured.training, table, list(range(FOLDS)), result)
+    after = read_json(measured.run.leak)
+    assert after["leaks"] == before["leaks"] and after["test"] == before["test"]
+    assert after["new_scenes"]["score"] == pytest.approx(before["new_scenes"]["score"])
 
 
 def test_without_test_images_it_is_said_and_nothing_stale_is_left(measured):
