@@ -86,7 +86,7 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
     score = next(name for name in next(iter(histories.values())) if name.startswith("val_"))
     rows = []
     for fold, history in histories.items():
-        best = history.loc[history[score].idxmax()]
+        best, last = history.loc[history[score].idxmax()], history.iloc[-1]
         metrics = read_json(run.fold(fold).metrics) if run.fold(fold).metrics.is_file() else {}
         rows.append(
             {
@@ -94,6 +94,7 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
                 "epochs": len(history),
                 "done": metrics.get("finished", bool(metrics)),
                 "best": int(best.epoch),
+                "last_score": float(last[score]),
                 "score": float(best[score]),
                 "threshold": int(best.threshold),
                 "speed": float(history.images_per_second.median()),
