@@ -145,7 +145,7 @@ class TrainingData(Images):
         try:
             if is_annotations(self.settings.train_masks):
                 return annotated_union(texts, shape)
-            return decode_union(texts, shape, self.settings.rle)
+            return decode_union(texts, shape, self.settings.rle, self.settings.rle_factor)
         except UserError as error:
             table = self.settings.root / self.settings.train_masks
             raise UserError(f"{table}, mask of '{image_id}' ({self.image_path(image_id)}): {error}") from None

@@ -22,10 +22,11 @@ from lib.data.competition import TrainingData, open_compared
 from lib.data.mask_index import is_rle_table
 from lib.masks.components import Runs
 from lib.masks.metrics import count_mask, iou
-from lib.masks.rle import decode_union, is_empty, parse_runs
+from lib.masks.rle import decode_union, divided, is_empty, parse_runs
 
 SAMPLE = 24  # masks; every convention reads each of them
 CLEARLY_MORE = 1.5  # times the components; a shift by one pixel gives a few more, the wrong order many times as many
+FACTORS = (2, 3, 4, 8)  # how many times smaller the images may have been for which the masks were written
 SAME = 0.005  # of IoU
 AGREEING = 0.9  # IoU of the same masks; a few files may differ
 
@@ -39,9 +40,13 @@ class Reading(NamedTuple):
     id: str
     texts: list[str]
     shape: tuple[int, int]  # height and width of the image
+    factor: int = 1  # how many times larger the image is than the mask that is written
 
     def decoded(self, convention: RleSettings) -> np.ndarray:
-        return decode_union(self.texts, self.shape, convention)
+        return decode_union(self.texts, self.shape, convention, self.factor)
+
+    def count_components(self, convention: RleSettings) -> int:
+        return count_components(self.texts, divided(self.shape, self.factor), convention)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Verdict:
 def check_convention(training: TrainingData) -> Verdict:
     """Read up to 24 of the training masks in every convention and judge the declared one.
 
-    Raises UserError when data.compare_masks cannot be read.
+    Raises UserError when data.compare_masks cannot be read, and when the run lengths are those of smaller images.
     """
     compared = training.settings.compare_masks
     sources = [training, open_compared(training)] if compared else [training]
@@ -72,9 +77,11 @@ def check_convention(training: TrainingData) -> Verdict:
     readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))
     if not readings:
         return Verdict(False, "no training mask with pixels has run lengths to check it by", is_checked=False)
+    counts = _counts(readings, training.settings.rle)
+    _refuse_smaller_size(readings, training.settings.rle, min(counts.values(), default=None))
     if truths:
         return _judge_by_images(readings, truths, training.settings.rle, compared)
-    return _judge_by_components(readings, training)
+    return _judge_by_components(readings, counts, training)
 
 
 def candidates(declared: RleSettings) -> list[RleSettings]:
@@ -115,7 +122,7 @@ def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Read
         shape = _or_none(table.image_size, image_id)
         truth = _or_none(images.read_mask, image_id) if images else None
         if shape and (images is None or truth is not None):  # broken files are reported when all are checked
-            readings.append(Reading(image_id, texts, shape))
+            readings.append(Reading(image_id, texts, shape, table.settings.rle_factor))
             if images:
                 truths.append(truth[:, :, index])
         if len(readings) == SAMPLE:
@@ -153,12 +160,8 @@ def _judge_by_images(
     return Verdict(False, told)
 
 
-def _judge_by_components(readings: list[Reading], training: TrainingData) -> Verdict:
-    declared, counts = training.settings.rle, {}
-    for convention in candidates(declared):
-        found = [_or_none(count_components, reading.texts, reading.shape, convention) for reading in readings]
-        if None not in found:
-            counts[convention] = sum(found)
+def _judge_by_components(readings: list[Reading], counts: dict[RleSettings, int], training: TrainingData) -> Verdict:
+    declared = training.settings.rle
     best = min(counts, key=counts.get, default=None)
     if declared not in counts:
         other = f"; {describe(best)} can be: {counts[best]} components" if best else ""
@@ -170,6 +173,37 @@ def _judge_by_components(readings: list[Reading], training: TrainingData) -> Ver
     if turned not in counts or counts[turned] > CLEARLY_MORE * counts[declared]:
         return Verdict(False, f"{told}; in the other order {counts.get(turned, 'not all can be read')}")
     return _judge_by_edges(readings, training, turned)
+
+
+def _counts(readings: list[Reading], declared: RleSettings) -> dict[RleSettings, int]:
+    """The components of the masks in each convention in which all can be read."""
+    counts = {}
+    for convention in candidates(declared):
+        found = []
+        for reading in readings:
+            found.append(_or_none(reading.count_components, convention))
+            if found[-1] is None:
+                break
+        else:
+            counts[convention] = sum(found)
+    return counts
+
+
+def _refuse_smaller_size(readings: list[Reading], declared: RleSettings, fewest: int | None) -> None:
+    """Raise UserError where the masks fit images several times smaller, and make fewer components in that size."""
+    if readings[0].factor > 1 or fewest is None:
+        return
+    found = set()
+    for factor in FACTORS:
+        counts = _counts([reading._replace(factor=factor) for reading in readings], declared)
+        found |= {(count, convention != declared, factor, describe(convention)) for convention, count in counts.items()}
+    count, _, factor, convention = min(found, default=(fewest, True, 1, ""))
+    if CLEARLY_MORE * count < fewest:
+        raise UserError(
+            f"the run lengths of the training masks are those of images {factor} times smaller: there they make "
+            f"{count} components in {len(readings)} masks ({convention}), and {fewest} in the size of the images; set "
+            f"data.rle_factor={factor}"
+        )
 
 
 def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: RleSettings) -> Verdict:

@@ -61,13 +61,26 @@ def decode(text: str, shape: tuple[int, int], convention: RleSettings = STANDARD
     return _paint(starts, ends, shape, convention)
 
 
-def decode_union(texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD) -> np.ndarray:
-    """Mask uint8 0/1 of the pixels that any of the texts holds: the objects of an image, painted once."""
+def decode_union(
+    texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD, factor: int = 1
+) -> np.ndarray:
+    """Mask uint8 0/1 of the pixels that any of the texts holds: the objects of an image, painted once.
+
+    With a factor the texts are those of an image so many times smaller, whose pixels are repeated. Raises UserError as
+    `decode` does, and for a size that the factor does not divide.
+    """
+    shape = divided(shape, factor)
     runs = [parse_runs(text, shape[0] * shape[1], convention) for text in texts]
-    if not runs:
-        return np.zeros(shape, np.uint8)
-    starts, ends = (np.concatenate(column) for column in zip(*runs, strict=True))
-    return _paint(starts, ends, shape, convention)
+    starts, ends = (np.concatenate(column) for column in zip(*runs, strict=True)) if runs else ([], [])
+    mask = _paint(starts, ends, shape, convention) if runs else np.zeros(shape, np.uint8)
+    return mask if factor == 1 else mask.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def divided(shape: tuple[int, int], factor: int) -> tuple[int, int]:
+    """The size of an image so many times smaller. Raises UserError where that is no whole number of pixels."""
+    if shape[0] % factor or shape[1] % factor:
+        raise UserError(f"its image is {shape[0]} x {shape[1]}, which data.rle_factor = {factor} does not divide")
+    return shape[0] // factor, shape[1] // factor
 
 
 def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD) -> np.ndarray:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label
 
+from lib.base.errors import UserError
 from lib.config.schema import DataSettings, RleSettings
 from lib.data.competition import open_training
 from lib.data.rle_check import candidates, check_convention, count_components
@@ -103,3 +104,29 @@ def test_nothing_to_check(tmp_path):
     assert not verdict.is_wrong and verdict.label == "assumed" and "data.compare_masks" in verdict.text
     (tmp_path / "train.csv").write_text("id,rle\n" + "\n".join(f"{number}," for number in range(30)))
     assert "no training mask with pixels" in check_convention(open_training(layout)).text
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("order", ["column", "row"])
+@pytest.mark.parametrize("compared", [None, "masks"])
+def test_run_lengths_of_smaller_images_are_refused_and_read_by_the_setting(tmp_path, factor, order, compared):
+    convention = RleSettings(order=order)
+    settings = write(tmp_path, (24, 36), convention).model_copy(update={"rle": convention, "compare_masks": compared})
+    random = np.random.default_rng(1)
+    for number in range(30):
+        np.save(
+            tmp_path / "train_images" / f"{number}.npy",
+            random.integers(0, 255, (24 * factor, 36 * factor, 3), np.uint8),
+        )
+        mask = np.load(tmp_path / "masks" / f"{number}.npy")
+        np.save(tmp_path / "masks" / f"{number}.npy", np.kron(mask, np.ones((factor, factor), np.uint8)))
+    with pytest.raises(UserError, match=f"images {factor} times smaller: .*set data.rle_factor={factor}"):
+        check_convention(open_training(settings))
+    training = open_training(settings.model_copy(update={"rle_factor": factor}))
+    assert not check_convention(training).is_wrong
+    for number in range(30):
+        np.testing.assert_array_equal(
+            training.read_mask(f"{number}")[:, :, 0], np.load(tmp_path / "masks" / f"{number}.npy")
+        )
+    with pytest.raises(UserError, match="data.rle_factor = 5 does not divide"):
+        open_training(settings.model_copy(update={"rle_factor": 5})).read_mask("0")
