@@ -112,9 +112,10 @@ def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]
     state_of = {id(source.files): source.files for source in sources.values()}  # all texts may share their files
     state_of = {number: files_state(files) for number, files in state_of.items()}
     states = {name: state_of[id(source.files)] for name, source in sources.items()}
-    suspects = [name for name, state in states.items() if name not in known or known[name][1] != state]
+    same = {name: known[name] for name, state in states.items() if name in known and known[name][1] == state}
+    suspects = [name for name in states if name not in same] if len(same) < len(states) else []
     digests = dict(prefetched(lambda name: sources[name].digest(), suspects, ahead=4 * THREADS))
-    current = {name: [digests.get(name) or known[name][0], state] for name, state in states.items()}
+    current = {name: same.get(name) or [digests[name], state] for name, state in states.items()}
     return current, [name for name in suspects if name not in known or known[name][0] != digests[name]]
 
 
@@ -134,8 +135,7 @@ def read_known(path: Path) -> Known:
     """The notes of an earlier stage; none where the file is absent or damaged."""
     try:
         notes = read_json(path)
-        known = {str(name): [digest, state] for name, (digest, state) in notes["files"].items()}
-        return known if notes["content"] == content_digest(known) else {}
+        return notes["files"] if notes["content"] == content_digest(notes["files"]) else {}
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return {}
 
