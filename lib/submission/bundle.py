@@ -208,6 +208,7 @@ def _write_weights(member: Member, target: RunFolder, as_float16: bool) -> None:
         if as_float16:
             tensors = {name: rounded(tensor) for name, tensor in tensors.items()}
         write_bytes(target.fold(fold).weights, save(tensors))
+        shutil.copyfile(member.run.fold(fold).metrics, target.fold(fold).metrics)  # the precision of training
 
 
 def _with_own_function(settings: Settings, new: Path) -> Settings:

@@ -18,7 +18,8 @@ from lib.data.competition import TestData, open_test
 from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore
-from lib.submission.outputs import set_aside, write_outputs, write_overlays
+from lib.run.folder import RunFolder
+from lib.submission.outputs import new_submissions, set_aside, write_outputs, write_overlays
 from lib.submission.write import decode_rows, encode_rows
 
 SHAPE = (21, 34)
@@ -202,3 +203,22 @@ def test_what_was_there_is_kept_under_another_name(tmp_path):
     (tmp_path / "other" / "masks").mkdir(parents=True)
     with pytest.raises(UserError, match="not of this command"):
         set_aside(tmp_path / "other")
+
+
+@pytest.mark.parametrize(("format", "files"), [("png", {"submission.zip", "masks"}), ("coco", {"submission.json"})])
+def test_a_runs_submission_takes_its_place_when_all_has_gone_well(tmp_path, format, files):
+    data, store, settings = prepared(tmp_path, ["one"], format=format)
+    run = RunFolder(tmp_path / "run")
+    for root in (run.root, run.root / "masks"):
+        root.mkdir()
+    for name in ("masks/old.png", "submission.zip", "submission.json"):
+        (run.root / name).write_text("old")
+    arguments = run, data, store, rules_of(["one"]), rules_of(["one"]), settings
+    with pytest.raises(KeyboardInterrupt), new_submissions(*arguments):
+        raise KeyboardInterrupt
+    assert (run.root / "masks" / "old.png").is_file() and (run.root / "submission.zip").read_text() == "old"
+    with new_submissions(*arguments) as written:
+        assert (run.root / "submission.json").read_text() == "old"
+    assert {path.name for path in written.paths} == files and all(path.exists() for path in written.paths)
+    assert (run.root / "masks" / "old.png").is_file() == (format == "coco")
+    assert not list(run.root.glob(".submission*"))
