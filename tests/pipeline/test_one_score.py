@@ -87,7 +87,7 @@ def check_roads(root: Path, seed: int, classes: list[str], metric: str, rule: st
     store, run = plant(root, classes, seed), RunFolder(root / "run")
     made = settings_of(root, classes, metric, rule, size, steps)
     data, test = open_training(made.data), open_test(made.data)
-    facts = inspect_all(data)
+    facts = inspect_all(data).facts
     groups = {fact.id: fact.id for fact in facts}
     table = assign_folds(image_table(facts, groups, data.classes), 3, seed=0)
     folds, groups = table.fold.to_numpy(), table.group.to_numpy()
