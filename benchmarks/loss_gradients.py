@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from lib.base.cli import run_command
-from lib.config.schema import LossSettings
+from lib.config.training_settings import LossSettings
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.prediction.map_store import MapStore, read_pairs

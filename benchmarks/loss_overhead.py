@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from lib.config.schema import LossSettings, ModelSettings
+from lib.config.training_settings import LossSettings, ModelSettings
 from lib.model.device import (
     autocast,
     best_device,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from lib.config.schema import ModelSettings
+from lib.config.training_settings import ModelSettings
 from lib.model.device import autocast
 
 Clock = Callable[[], tuple[float, ...]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.prediction.map_store import MapStore
 
 FOLDS = 5

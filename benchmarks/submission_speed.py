@@ -24,7 +24,8 @@ from ratios import print_ratios
 from rle_speed import snippet_encode
 
 from lib.base.prefetch import THREADS, prefetched
-from lib.config.schema import DataSettings, Settings
+from lib.config.data_settings import DataSettings
+from lib.config.schema import Settings
 from lib.data.competition import TestData, open_test
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore

@@ -22,7 +22,7 @@ def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
     content = with_overrides(read_yaml(path), overrides)
     content.setdefault("name", path.stem)
 
-    from lib.config.schema import check_settings
+    from lib.config.check import check_settings
 
     return check_settings(content, source=path)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.discovery import WILDCARD, find_files, make_id
 from lib.data.rle_table import IdReader, training_columns
 

@@ -13,7 +13,7 @@ import numpy as np
 from lib.base.errors import SHOWN, UserError, listed
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.annotation_masks import annotated_union
 from lib.data.dicom import dicom_field
 from lib.data.discovery import PLACEHOLDER, clean_id, fill

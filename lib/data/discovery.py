@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.images import SUFFIXES
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")

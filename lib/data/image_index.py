@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from lib.base.errors import SHOWN, UserError, listed
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.discovery import find_files, is_excluded, make_id
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from lib.base.errors import SHOWN, UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, find_unreadable, open_test
 from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, thumbnail

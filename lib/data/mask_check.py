@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from lib.base.errors import UserError
+from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import MaskSettings, is_near
-from lib.config.schema import DataSettings
 from lib.data.mask_values import MaskPixels, foreground, hex_colours
 
 MOST_VALUES = 4096  # counted one by one

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.mask_values import MaskPixels, class_masks, file_objects, read_mask_pixels
 
 CV_CHANNELS = 128  # the most that OpenCV 5 takes in one array

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lib.base.errors import UserError, listed
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.annotations import SUFFIXES as ANNOTATION_SUFFIXES
 from lib.data.annotations import read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.config.schema import RleSettings
+from lib.config.data_settings import RleSettings
 from lib.data.competition import TrainingData, open_compared
 from lib.data.mask_index import is_rle_table
 from lib.masks.components import Runs

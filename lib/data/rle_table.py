@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, without_suffix
 from lib.data.tables import Table, column
 

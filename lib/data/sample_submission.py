@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from lib.base.errors import UserError, listed
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.id_match import Source, likely_mistake, match_ids
 from lib.data.rle_table import guess_rle_column, is_wide, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table

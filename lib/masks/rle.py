@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.config.schema import RleSettings
+from lib.config.data_settings import RleSettings
 
 STANDARD = RleSettings()
 LONGEST_WORD = 1000  # characters of a word that may stand for an empty mask

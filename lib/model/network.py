@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
-from lib.config.schema import ModelSettings
+from lib.config.training_settings import ModelSettings
 from lib.model.encoder_weights import imagenet_weights, normalisation, read_tensors, require_fit
 
 try:

@@ -5,7 +5,8 @@ from pathlib import Path
 import yaml
 
 from lib.base.files import read_json
-from lib.config.schema import Section, Settings
+from lib.config.schema import Settings
+from lib.config.section import Section
 from lib.run.folder import RunFolder
 
 STAGES = {

@@ -5,7 +5,8 @@ stage was made from (lib/run/provenance.py) holds what the stage before it was m
 the first stage whose results it changes.
 """
 
-from lib.config.schema import AugmentSettings, Settings
+from lib.config.schema import Settings
+from lib.config.training_settings import AugmentSettings
 
 TRAINING, MAPS, THRESHOLDS, SUBMISSION = STAGES = ("training", "maps", "thresholds", "submission")
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from lib.base.distributed import is_first
 from lib.base.errors import UserError
 from lib.base.files import flush_disk, read_json, sha256_of_file, write_json
+from lib.config.check import save_settings
 from lib.config.load import load_settings
-from lib.config.schema import Settings, save_settings
+from lib.config.schema import Settings
 from lib.run.counted import default_values
 from lib.run.folder import RunFolder
 

@@ -31,7 +31,8 @@ from safetensors.torch import save
 import lib
 from lib.base.errors import UserError
 from lib.base.files import sha256_of_file, write_bytes, write_json, write_text
-from lib.config.schema import EnsembleSettings, Settings, save_settings
+from lib.config.check import save_settings
+from lib.config.schema import EnsembleSettings, Settings
 from lib.data.competition import Images, TrainingData, open_training
 from lib.masks.rules import apply_rules
 from lib.model.encoder_weights import read_tensors

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from lib.base.files import write_text
-from lib.config.schema import DataSettings, Settings
+from lib.config.data_settings import DataSettings
+from lib.config.schema import Settings
 from lib.data.discovery import WILDCARD
 from lib.submission.outputs import FILES
 

@@ -12,7 +12,8 @@ import numpy as np
 from lib.base.cli import parser, run_command
 from lib.base.files import write_bytes
 from lib.config.load import load_settings
-from lib.config.schema import AUGMENT_PRESETS, AugmentSettings, Settings
+from lib.config.schema import Settings
+from lib.config.training_settings import AUGMENT_PRESETS, AugmentSettings
 from lib.data.competition import TrainingData, open_training
 from lib.training.augment import build_augmentation, random_crop
 

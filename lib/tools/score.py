@@ -17,8 +17,9 @@ import numpy as np
 
 from lib.base.cli import run_command
 from lib.base.errors import UserError
+from lib.config.data_settings import RleSettings
 from lib.config.load import load_settings
-from lib.config.schema import RleSettings, Settings
+from lib.config.schema import Settings
 from lib.data.images import MAX_PIXELS
 from lib.data.rle_table import row_keys, sample_columns
 from lib.data.tables import Table, column, read_table

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.config.schema import AugmentSettings
+from lib.config.training_settings import AugmentSettings
 from lib.data.mask_files import CV_CHANNELS
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the network for a newer version

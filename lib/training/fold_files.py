@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 
 from lib.base.files import sha256_of_file, write_json, write_text
-from lib.config.schema import save_settings
+from lib.config.check import save_settings
 from lib.model.network import save_weights
 from lib.training.fold_job import FoldJob
 from lib.training.state import TrainState

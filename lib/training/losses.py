@@ -15,7 +15,7 @@ from segmentation_models_pytorch.losses import FocalLoss, LovaszLoss
 from torch import Tensor, nn
 
 from lib.config.loss_terms import parse_terms
-from lib.config.schema import LossSettings
+from lib.config.training_settings import LossSettings
 from lib.masks.metrics import IGNORED
 
 SMOOTH_PIXELS = 1.0

@@ -14,7 +14,7 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.competition import TestData, TrainingData, open_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.config.schema import TrainSettings
+from lib.config.training_settings import TrainSettings
 
 
 @dataclass(frozen=True)

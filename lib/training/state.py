@@ -13,7 +13,7 @@ from torch import nn
 
 from lib.base.errors import UserError
 from lib.base.files import atomic_path
-from lib.config.schema import TrainSettings
+from lib.config.training_settings import TrainSettings
 from lib.model.device import compute_slow_gradients_in_float32
 from lib.model.network import SegmentationNet
 from lib.training.fold_job import FoldJob

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings, RleSettings
+from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
 from lib.data.inspection import inspect_all, inspect_test, skipped_lines
 from lib.masks.rle import encode

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data import features
 from lib.data.competition import Images, group_in_id
 from lib.data.duplicates import thumbnail

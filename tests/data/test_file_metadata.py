@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData
 from lib.data.file_metadata import file_facts, metadata_candidates
 

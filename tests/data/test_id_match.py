@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings
+from lib.config.data_settings import DataSettings
 from lib.data.competition import open_test, open_training
 from lib.data.id_match import loosened, match_ids
 from lib.data.inspection import inspect_all

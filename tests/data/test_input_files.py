@@ -11,7 +11,8 @@ import pytest
 
 from lib.base.errors import UserError
 from lib.base.files import read_json
-from lib.config.schema import DataSettings, Settings
+from lib.config.data_settings import DataSettings
+from lib.config.schema import Settings
 from lib.data import input_files
 from lib.data.competition import open_test, open_training
 from lib.data.input_files import (

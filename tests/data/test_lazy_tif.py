@@ -9,7 +9,8 @@ import torch
 
 import lib.data.lazy_tif
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings, InferSettings
+from lib.config.data_settings import DataSettings
+from lib.config.schema import InferSettings
 from lib.data.competition import Images
 from lib.data.images import MAX_PIXELS, read_image
 from lib.data.lazy_tif import open_slide

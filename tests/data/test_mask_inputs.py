@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings, check_settings
+from lib.config.check import check_settings
+from lib.config.data_settings import DataSettings
 from lib.data.competition import open_training
 from lib.data.inspection import inspect_all
 from tests import REPOSITORY

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.measure import label
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings, RleSettings
+from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_training
 from lib.data.rle_check import candidates, check_convention, count_components
 from lib.masks.rle import encode

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.config.schema import check_settings
+from lib.config.check import check_settings
 from lib.data.competition import open_training
 from lib.data.folds import assign_folds, image_table, read_folds, write_folds
 from lib.data.inspection import inspect_all
@@ -20,7 +20,7 @@ PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 USES = {
     "A model class": """
-from lib.config.schema import ModelSettings
+from lib.config.training_settings import ModelSettings
 from lib.model.network import build_untrained, start_at_shares
 settings = ModelSettings(architecture="attention_unet", encoder="resnet10t", weights="random")
 network = build_untrained(settings, 2).eval()
@@ -29,7 +29,7 @@ assert network(torch.zeros(1, 3, 40, 70, dtype=torch.uint8)).shape == (1, 2, 40,
 assert "AttentionUnet" in type(network.network).__name__
 """,
     "A loss term": """
-from lib.config.schema import LossSettings
+from lib.config.training_settings import LossSettings
 from lib.training.losses import SegmentationLoss
 loss = SegmentationLoss(LossSettings(terms="bce + log_cosh_dice"))
 truth = (torch.rand(2, 1, 8, 8) > 0.5).float()
@@ -39,7 +39,7 @@ assert set(terms) == {"bce", "log_cosh_dice"} and total < 0.01 < worse
 """,
     "An augmentation": """
 import numpy as np
-from lib.config.schema import AugmentSettings
+from lib.config.training_settings import AugmentSettings
 from lib.training.augment import build_augmentation
 augment = build_augmentation(AugmentSettings(preset="none", downscale=1), square=True)
 image, mask = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), np.ones((32, 32, 1), np.uint8)

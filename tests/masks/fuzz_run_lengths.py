@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.config.schema import RleSettings
+from lib.config.data_settings import RleSettings
 from lib.masks.rle import decode, decode_labels
 
 CHARACTERS = "0123456789   -.\t,x\u0661\n"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.config.schema import LossSettings, ObjectSettings, PostprocessSettings
+from lib.config.schema import ObjectSettings, PostprocessSettings
+from lib.config.training_settings import LossSettings
 from lib.masks.components import MaskStack
 from lib.masks.metrics import IGNORED, count_at_thresholds, count_images, count_mask
 from lib.masks.objects import match_objects, object_score

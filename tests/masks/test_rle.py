@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
 from lib.base.errors import UserError
-from lib.config.schema import RleSettings
+from lib.config.data_settings import RleSettings
 from lib.masks.rle import _decimal, decode, decode_labels, decode_union, encode, encode_labels, parse_runs
 
 CONVENTIONS = [

@@ -6,7 +6,7 @@ import sys
 import torch
 from torch import nn
 
-from lib.config.schema import ModelSettings
+from lib.config.training_settings import ModelSettings
 from lib.model.device import (
     autocast,
     best_device,

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
 from lib.base.errors import UserError
-from lib.config.schema import ModelSettings
+from lib.config.training_settings import ModelSettings
 from lib.model.encoder_weights import imagenet_weights, read_tensors, require_fit
 from lib.model.network import build_pretrained, build_untrained
 

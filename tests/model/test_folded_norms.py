@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.config.schema import ModelSettings
+from lib.config.training_settings import ModelSettings
 from lib.model.folded_norms import with_folded_norms
 from lib.model.network import SegmentationNet, build_untrained
 from tests.model.test_network import ARCHITECTURES

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.base.errors import UserError
-from lib.config.schema import ModelSettings
+from lib.config.training_settings import ModelSettings
 from lib.model import network as network_module
 from lib.model.network import build_pretrained, build_untrained, load_weights, save_weights, start_at_shares
 

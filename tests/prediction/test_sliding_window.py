@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.config.schema import InferSettings, ModelSettings
+from lib.config.schema import InferSettings
+from lib.config.training_settings import ModelSettings
 from lib.model.network import SegmentationNet, build_untrained
 from lib.prediction.predictor import Predictor
 from lib.prediction.sliding_window import blended_map, windows_along

@@ -7,8 +7,9 @@ import pytest
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json, write_text
+from lib.config.check import save_settings
 from lib.config.load import load_settings
-from lib.config.schema import Settings, save_settings
+from lib.config.schema import Settings
 from lib.run import record
 from lib.run.folder import RunFolder
 from lib.run.record import StageRecord, differences, require_same, require_written

@@ -13,7 +13,8 @@ from rasterio.transform import from_origin
 from skimage.measure import label
 
 from lib.base.errors import UserError
-from lib.config.schema import Settings, check_settings
+from lib.config.check import check_settings
+from lib.config.schema import Settings
 from lib.data.competition import TestData, open_test
 from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from lib.base.errors import UserError
-from lib.config.schema import Settings, check_settings
+from lib.config.check import check_settings
+from lib.config.schema import Settings
 from lib.data.competition import TestData, open_test
 from lib.masks.objects import ObjectRule, Split
 from lib.masks.rle import decode, encode

@@ -13,8 +13,10 @@ from hypothesis.extra.numpy import arrays
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_bytes, write_json
+from lib.config.check import save_settings
+from lib.config.data_settings import DataSettings
 from lib.config.load import load_settings
-from lib.config.schema import DataSettings, FoldSettings, Settings, save_settings
+from lib.config.schema import FoldSettings, Settings
 from lib.data.competition import open_training
 from lib.data.folds import assign_folds, image_table, write_folds
 from lib.data.inspection import inspect_all

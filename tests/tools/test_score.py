@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from lib.base.errors import UserError
-from lib.config.schema import DataSettings, ObjectSettings, RleSettings, Settings, SubmissionSettings, ThresholdSettings
+from lib.config.data_settings import DataSettings, RleSettings
+from lib.config.schema import ObjectSettings, Settings, SubmissionSettings, ThresholdSettings
 from lib.masks.rle import encode
 from lib.tools.score import score_submission
 

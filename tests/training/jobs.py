@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from lib.config.schema import Settings, check_settings
+from lib.config.check import check_settings
+from lib.config.schema import Settings
 from lib.data.competition import open_training
 from lib.data.folds import image_table
 from lib.data.inspection import inspect_all

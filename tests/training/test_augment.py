@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lib.base.errors import UserError
-from lib.config.schema import AUGMENT_PRESETS, AugmentSettings
+from lib.config.training_settings import AUGMENT_PRESETS, AugmentSettings
 from lib.training.augment import augment, build_augmentation, require_room
 from tests.conftest import write_competition
 

@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from segmentation_models_pytorch.losses import DiceLoss, TverskyLoss
 
 from lib.config.loss_terms import TERMS, parse_terms
-from lib.config.schema import LossSettings
+from lib.config.training_settings import LossSettings
 from lib.training.losses import (
     SegmentationLoss,
     border_closeness,

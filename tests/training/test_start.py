@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib.base.errors import UserError
-from lib.config.schema import save_settings
+from lib.config.check import save_settings
 from lib.data.folds import write_folds
 from lib.run.folder import RunFolder
 from lib.training import trainer

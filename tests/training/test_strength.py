@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 from lib.base.errors import UserError
 from lib.base.files import write_json
-from lib.config.schema import AugmentSettings, Settings, save_settings
+from lib.config.check import save_settings
+from lib.config.schema import Settings
+from lib.config.training_settings import AugmentSettings
 from lib.data.competition import open_test, open_training
 from lib.masks.rules import Gate, Rule
 from lib.prediction.map_store import MapStore

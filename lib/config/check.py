@@ -1,0 +1,79 @@
+"""From a plain mapping to checked settings and back: every wrong key is named, with the nearest valid one."""
+
+import difflib
+import reprlib
+from functools import reduce
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from lib.base.errors import UserError
+from lib.base.files import write_text
+from lib.config.schema import Settings
+from lib.config.section import (
+    Section,
+)
+
+
+def check_settings(content: dict, source: Path) -> Settings:
+    """Validate a plain mapping. Raises UserError that names every wrong key."""
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error.errors(), content)}") from None
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write the resolved settings as YAML, in the order of the sections."""
+    write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+
+def _explain(problems: list[dict], content: dict) -> str:
+    """A clause for each wrong setting: its dotted key, its value and what is wrong; of an unknown one the nearest key.
+
+    Where a setting may be of several kinds, pydantic says of each kind why it is not that one.
+    """
+    clauses, wrong = [], {}
+    for problem in problems:
+        location = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(location[:-1])
+            nearest = difflib.get_close_matches(location[-1], known, n=1)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+            clauses.append(f"unknown setting '{'.'.join(location)}', {hint}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            wrong.setdefault(_setting_at(location), []).append(f"{message[0].lower()}{message[1:]}")
+    for keys, said in wrong.items():
+        if keys[:3] == ("data", "masks", "values"):
+            keys = ("data", "classes")  # as written; see DataSettings
+        value = reduce(lambda place, key: place.get(key), keys, content)
+        clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(said)}")
+    return "; ".join(clauses)
+
+
+def _setting_at(location: list[str]) -> tuple[str, ...]:
+    """The keys of the setting that a place is in or below."""
+    depth = 1
+    while depth < len(location) and location[depth] in _fields_at(location[:depth]):
+        depth += 1
+    return tuple(location[:depth])
+
+
+def _shown(value: object) -> str:
+    """A value from the file, cut short: YAML's references can make a few lines stand for gigabytes."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return short.repr(value)
+
+
+def _fields_at(sections: list[str]) -> list[str]:
+    """Names of the settings in a section, by its dotted path."""
+    model = Settings
+    for section in sections:
+        field = model.model_fields.get(section)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,150 @@
+"""The settings of `data`: where the images and masks are, how to read them, how run lengths are written."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lib.config.mask_settings import MaskSettings
+from lib.config.section import (
+    NonNegativeInt,
+    PositiveInt,
+    Section,
+    Word,
+)
+
+LONGEST_NAME = 200  # bytes of a class or an id; file systems allow 255, suffixes included
+
+
+class RleSettings(Section):
+    """How a competition writes a mask as run lengths."""
+
+    order: Literal["column", "row"] = "column"  # pixels are numbered down each column, or along each row
+    base: Literal[0, 1] = 1  # number of the first pixel
+    starts: Literal["absolute", "relative"] = "absolute"  # relative: a start is the gap since the previous run's end
+    empty: Word = ""  # what stands for an empty mask, such as -1, - or authentic; a blank is always read as one
+    also_empty: tuple[Word, ...] = ()  # other words that are read as empty and never written, such as nan
+
+    @property
+    def blanks(self) -> tuple[str, ...]:
+        """Everything that is read as an empty mask, with single blanks between words."""
+        return ("", *(" ".join(word.split()) for word in (self.empty, *self.also_empty)))
+
+    @field_validator("empty", "also_empty")
+    @classmethod
+    def _are_no_masks(cls, value: str | tuple[str, ...]) -> object:
+        for word in [value] if isinstance(value, str) else value:
+            numbers = word.split()
+            is_mask = all(text.isdecimal() for text in numbers) and len(numbers) % 2 == 0 and "0" not in numbers[1::2]
+            if numbers and is_mask:
+                raise ValueError(f"{word!r} are the run lengths of a mask")
+        return value
+
+
+class DataSettings(Section):
+    """Where the images and masks are and how to read them. Paths are relative to `root`.
+
+    A path may be a pattern: `*`, `?` and `[...]` match as in a shell, and `{name}` stands for a part of the id, as in
+    `stage1_train/{id}/images/*.png` or `train/{case}/{day}/scans/slice_{slice}_*.png`; `**` stands for any folders.
+    """
+
+    root: Path = Path("data")
+    train_images: str = "train_images"  # a folder or a pattern
+    train_masks: str = "train.csv"  # a csv of run lengths; mask images: a folder or a pattern (with {class} if many);
+    # or annotations: COCO json, jsonl of polygons, or the pattern of labelme json or YOLO txt files
+    test_images: str | None = "test_images"  # a folder or a pattern
+    sample_submission: str | None = "sample_submission.csv"
+    image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
+    classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]  # or, of mask files, {class: value or colour, ...}
+    masks: MaskSettings = Field(default_factory=MaskSettings)
+
+    id_column: str | None = None  # default: the first column; or a template of columns, as {subject}_{img}
+    rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
+    class_column: str | None = None  # default for several classes: a column each, or <id>_<class> in the id column
+    id_pattern: str = "{id}"  # what the id column holds, as in {id}_mask or */{id}; image suffixes need no mention
+    sample_id_column: str | None = None  # the same of sample_submission; default: as above if it has such columns
+    sample_rle_column: str | None = None
+    sample_class_column: str | None = None
+    sample_id_pattern: str | None = None  # default: id_pattern
+    loose_ids: list[Literal["case", "zeros"]] = []  # how ids may differ from the images': A and a, 7 and 007
+    rle: RleSettings = Field(default_factory=RleSettings)
+    rle_factor: PositiveInt = 1  # run lengths of training masks are those of images so many times smaller
+    compare_masks: str | None = None  # the same masks in the other form, csv or images, to check `rle` by
+    instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
+    other_classes: Literal["error", "skip"] = "error"  # classes of annotation files that `classes` does not name
+    crowd: Literal["mask", "skip"] | None = None  # COCO's regions of objects not told apart; say it if there are any
+    images_without_mask: Literal["error", "empty", "skip"] = "error"
+    masks_without_image: Literal["error", "skip"] = "error"
+    unreadable_test_images: Literal["error", "empty"] = (
+        "error"  # absent or damaged; empty: their rows are written empty
+    )
+    exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
+    group: str | None = None  # a column (default: `group` if any), {case} of the pattern, id:REGEX, dicom:PatientID
+    group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
+
+    channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as the files have
+    plane_files: bool = False  # the files of one id, as many as channels, are its planes, in the order of their names
+    plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
+    value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
+    max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
+
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_with_values(cls, content: object) -> object:
+        """`classes: {nucleus: 1}` stands for the class nucleus and masks.values: {nucleus: 1}."""
+        if not isinstance(content, dict) or not isinstance(content.get("classes"), dict):
+            return content
+        masks = content.get("masks") or {}
+        if not isinstance(masks, dict):
+            return content
+        return content | {"classes": list(content["classes"]), "masks": masks | {"values": content["classes"]}}
+
+    @property
+    def are_exclusive(self) -> bool:
+        """Whether a pixel is of one class at most: several classes in one mask file, by values of their own."""
+        return len(self.classes) > 1 and self.are_indexed and self.masks.are_exclusive
+
+    @property
+    def are_indexed(self) -> bool:
+        """Whether each mask file holds all classes, told apart by its values."""
+        return bool(self.masks.values) and "{class}" not in self.train_masks
+
+    @model_validator(mode="after")
+    def _every_class_has_values(self) -> "DataSettings":
+        if self.masks.values and self.masks.values.keys() != set(self.classes):
+            raise ValueError("classes must be the same as those of masks.values; write classes as a mapping")
+        return self
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_folder_names(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("must not name a class twice")
+        for name in classes:
+            if not name.isprintable() or not name.strip(". ") or "/" in name or "\\" in name:
+                raise ValueError(f"class {name!r} cannot be the name of a folder")
+            if len(name.encode()) > LONGEST_NAME:
+                raise ValueError(f"class {name[:40]!r}... is longer than {LONGEST_NAME} bytes, so no folder's name")
+        return classes
+
+    @field_validator(
+        "root", "train_images", "train_masks", "test_images", "sample_submission", "compare_masks", "group_csv"
+    )
+    @classmethod
+    def _home_folder(cls, path: Path | str | None) -> Path | str | None:
+        return type(path)(os.path.expanduser(path)) if path else path
+
+    @field_validator("id_pattern", "sample_id_pattern")
+    @classmethod
+    def _has_the_id(cls, pattern: str | None) -> str | None:
+        if pattern is not None and "{id}" not in pattern:
+            raise ValueError("must say where the {id} stands, as in {id}_mask")
+        return pattern
+
+    @field_validator("value_range")
+    @classmethod
+    def _low_is_below_high(cls, value_range: object) -> object:
+        if isinstance(value_range, tuple) and not value_range[0] < value_range[1]:
+            raise ValueError("must be [low, high] with low < high")
+        return value_range
