@@ -150,7 +150,8 @@ def test_the_corruption_of_any_file_ends_with_the_same_files_or_one_sentence(in_
     for number, (path, sibling) in enumerate(pairs):
         damage = DAMAGES[number % len(DAMAGES)]
         outcomes[path.name, damage.__name__] = outcome(path, sibling, damage, in_folder)
-    assert 5 < sum(text == "the same" for text in outcomes.values()) < len(outcomes) - 5
+    refused = [text for text in outcomes.values() if text != "the same"]
+    assert len(refused) >= 2 and len(outcomes) - len(refused) > 5  # both happen
 
 
 def main() -> None:
