@@ -23,6 +23,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.group_search import HiddenGroupSearch
     from lib.data.input_files import note_training_files
     from lib.data.inspection import inspect_all, inspect_test, skipped_lines
+    from lib.data.orientation import orientation_line
     from lib.data.rle_check import check_convention, describe
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
@@ -32,9 +33,9 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
         return prepare_ensemble(run, settings)
     record = StageRecord(run, "01_prepare_folds")
     data = open_training(settings.data)
+    print(orientation_line(data), end="")
     verdict = check_convention(data)
     print(f"{verdict.label}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
-
     search = HiddenGroupSearch(data, settings.folds)
     inspection = inspect_all(data, search.see)
     for note in inspection.notes:

@@ -87,6 +87,7 @@ class DataSettings(Section):
     plane_files: bool = False  # the files of one id, as many as channels, are its planes, in the order of their names
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
     value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
+    orientation: Literal["stored", "shown"] | None = None  # of images with EXIF orientation: pixels the masks belong to
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
 
     @model_validator(mode="before")

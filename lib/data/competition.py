@@ -50,6 +50,7 @@ class Images:
         self.classes = settings.classes
         self.ids = sorted(files)
         self.files = files  # by id; several are the planes of one image
+        self._asked = settings.max_pixels, settings.orientation == "shown"
         self._sizes: dict[str, tuple[int, int]] = {}  # of the images asked for, so that a file's header is read once
 
     def image_path(self, image_id: str) -> Path:
@@ -59,7 +60,7 @@ class Images:
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) from the file's header."""
         if image_id not in self._sizes:
-            self._sizes[image_id] = image_size(self.image_path(image_id), self.settings.max_pixels)
+            self._sizes[image_id] = image_size(self.image_path(image_id), *self._asked)
         return self._sizes[image_id]
 
     def read_image(self, image_id: str) -> np.ndarray:
@@ -67,9 +68,8 @@ class Images:
         settings = self.settings
         paths = [Path(path) for path in self.files[image_id]]
         channels = settings.channels if len(paths) == 1 else 1
-        planes = [
-            read_image(path, channels, settings.value_range, settings.plane, settings.max_pixels) for path in paths
-        ]
+        reading = settings.value_range, settings.plane, *self._asked
+        planes = [read_image(path, channels, *reading) for path in paths]
         for path, plane in zip(paths, planes, strict=True):
             if plane.shape != planes[0].shape:
                 raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")
@@ -79,8 +79,8 @@ class Images:
     def open_image(self, image_id: str) -> np.ndarray | Slide:
         """What `[top:bottom, left:right]` reads regions of, as of read_image's array, decoding no more where it can."""
         settings, paths = self.settings, self.files[image_id]
-        limits = settings.value_range, settings.plane, settings.max_pixels
-        slide = open_slide(Path(paths[0]), settings.channels, *limits) if len(paths) == 1 else None
+        reading = settings.value_range, settings.plane, *self._asked
+        slide = open_slide(Path(paths[0]), settings.channels, *reading) if len(paths) == 1 else None
         return self.read_image(image_id) if slide is None else slide
 
 

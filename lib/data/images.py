@@ -36,6 +36,7 @@ class Content(NamedTuple):
     format: str  # "npy", "dicom", or Pillow's name, such as "PNG"
     palette: np.ndarray | None = None  # uint8 (colours, 3), where the values are indexes of it
     white_is_zero: bool = False  # values are to be shown the other way round (a tif's MINISWHITE)
+    orientation: int = 1  # EXIF
 
 
 def read_image(
@@ -44,8 +45,9 @@ def read_image(
     value_range: tuple[float, float] | str | None = None,
     plane: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    as_shown: bool = False,
 ) -> np.ndarray:
-    """Image as uint8 (height, width, channels), colour as RGB, orientation as stored (EXIF rotation is not applied).
+    """Image as uint8 (height, width, channels), colour as RGB; EXIF orientation is applied only if `as_shown`.
 
     A single plane is repeated over 3 channels. In a picture a fourth channel (alpha) is dropped where 3 are asked, and
     colour becomes luma where 1 is asked. Any other difference is an error. `plane` picks one plane of a file of several
@@ -58,7 +60,20 @@ def read_image(
 
     Raises UserError naming the file when it is missing, unreadable, cut short, or larger than `max_pixels`.
     """
-    return to_pixels(read_content(path, max_pixels), path, channels, value_range, plane)
+    content = read_content(path, max_pixels)
+    pixels = to_pixels(content, path, channels, value_range, plane)
+    return _upright(pixels, content.orientation) if as_shown else pixels
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as viewers show them. EXIF 2.32, 4.6.4: where the first stored row and column are to be shown."""
+    if orientation in (5, 6, 7, 8):  # the first row is shown on the left or right
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):  # from bottom to top
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):  # from right to left
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def to_pixels(
@@ -77,7 +92,7 @@ def to_pixels(
     return np.ascontiguousarray(_with_channels(values, channels, content.format, path))
 
 
-def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(path: Path, max_pixels: int = MAX_PIXELS, as_shown: bool = False) -> tuple[int, int]:
     """(height, width) from the header, without decoding. Raises UserError as read_image does."""
     suffix = suffix_of(path)
     if suffix == ".npy":
@@ -85,7 +100,10 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     elif suffix == ".dcm":
         height, width = dicom_size(open_dicom(path, stop_before_pixels=True), path)
     else:
-        height, width, *_ = read_header(path)
+        header = read_header(path)
+        height, width = header.height, header.width
+        if as_shown and header.orientation in (5, 6, 7, 8):
+            height, width = width, height
     return checked_size(height, width, max_pixels, path)
 
 
@@ -112,7 +130,9 @@ def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Con
         declared = f"{header.height} x {header.width} by its header"
         raise UserError(f"{path} is {declared} and {values.shape[:2]} when decoded")
     bits = header.bits if header.format == "TIFF" and not header.is_palette else 8 * values.dtype.itemsize
-    return Content(values, full_range(values.dtype, bits), header.format, palette, header.white_is_zero)
+    return Content(
+        values, full_range(values.dtype, bits), header.format, palette, header.white_is_zero, header.orientation
+    )
 
 
 def _decoded(path: Path, header: Header, keep_palette: bool) -> tuple[np.ndarray, np.ndarray | None]:

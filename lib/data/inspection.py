@@ -17,6 +17,7 @@ from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, thumbnail
 from lib.data.mask_check import ValueCounts, judge
 from lib.data.mask_values import share_of_mask
+from lib.data.orientation import turned_images
 
 
 class ImageFacts(NamedTuple):
@@ -106,6 +107,7 @@ def inspect_test(settings: DataSettings) -> str:
     try:
         data = open_test(settings)
         unreadable = data.unreadable or find_unreadable(data)
+        turned = turned_images(data)
     except UserError as error:
         return f"warning   test images: {error}"
     count = len(data.ids) + len(data.unreadable)
@@ -114,5 +116,10 @@ def inspect_test(settings: DataSettings) -> str:
         return (
             f"warning   {len(unreadable)} of {count} test images cannot be read: {first} "
             f"(data.unreadable_test_images = {settings.unreadable_test_images})"
+        )
+    if turned and settings.orientation is None:
+        return (
+            f"warning   {len(turned)} of {count} test images have an EXIF orientation other than 1; they are read, and "
+            "their masks written, for the pixels as stored (data.orientation)"
         )
     return f"checked   {count} test images, {len(data.rows)} rows of {settings.sample_submission or 'the submission'}"

@@ -55,18 +55,19 @@ def open_slide(
     value_range: tuple[float, float] | str | None,
     plane: int | None,
     max_pixels: int,
+    as_shown: bool = False,
 ) -> Slide | None:
     """The file by regions, or None where it must be decoded as a whole.
 
     That is where rasterio is not installed or does not open the file, and for other formats than tif, several pages,
-    strips as high as the image, colour maps, and value_range "image", which needs all values. Raises UserError for more
-    than `max_pixels`.
+    strips as high as the image, colour maps, images that `as_shown` turns, and value_range "image", which needs all
+    values. Raises UserError for more than `max_pixels`.
     """
     if path.suffix.lower() not in TIF or value_range == "image":
         return None
     header = read_header(path)
     checked_size(header.height, header.width, max_pixels, path)
-    if len(header.pages) > 1 or not header.is_plain_tiff:
+    if len(header.pages) > 1 or not header.is_plain_tiff or as_shown and header.orientation != 1:
         return None
     try:
         slide = Slide(path, channels, value_range, plane, header.bits)

@@ -22,7 +22,8 @@ from lib.prediction.map_store import MapStore, scored_map, scored_masks
 from lib.run.folder import open_run
 
 SHIFT = 51  # of 255
-READING = ("channels", "plane_files", "plane", "value_range")  # settings of data that decide the pixels a network sees
+# Settings of data that decide the pixels a network sees.
+READING = ("channels", "plane_files", "plane", "value_range", "orientation")
 PREFIX = "pseudo:"  # before the ids of test images, which may be those of training images
 
 

@@ -1,0 +1,76 @@
+"""EXIF orientation: pictures that viewers show turned, and whether the masks belong to the stored or the shown pixels.
+
+Annotators who work in a browser see the shown pixels, OpenCV and Pillow read the stored ones.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.base.prefetch import THREADS, prefetched
+from lib.data.competition import Images, TrainingData
+from lib.data.headers import read_header, suffix_of
+from lib.data.images import image_size
+
+WITHOUT_ORIENTATION = (".npy", ".dcm", ".bmp", ".gif")  # suffixes of formats that hold none
+
+
+def orientation_line(training: TrainingData) -> str:
+    """How many training images have an orientation, and how they are read; empty where none has.
+
+    Without data.orientation they are read as stored where the size of a mask file says so. Raises UserError where it
+    says the contrary, or where nothing does.
+    """
+    turned = turned_images(training)
+    if not turned:
+        return ""
+    counted = f"{len(turned)} of {len(training.ids)} training images have an EXIF orientation other than 1"
+    by_size = {kind for image_id in turned for kind in _fitting(training, image_id, turned[image_id])}
+    said = training.settings.orientation
+    if said is not None:
+        return f"checked   {counted}, and are read as {said} (data.orientation)\n"
+    if by_size == {"stored"}:
+        return f"checked   {counted}, and are read as stored, as the sizes of their masks are\n"
+    if by_size == {"shown"}:
+        raise UserError(f"{counted}; their masks have the sizes of the shown pixels: set data.orientation=shown")
+    why = "the sizes of their masks contradict one another" if by_size else "the sizes of their masks do not tell"
+    first = training.image_path(next(iter(turned)))
+    raise UserError(
+        f"{counted}, such as {first}; {why} whether the masks belong to the pixels as stored or as viewers show them: "
+        "look at one and set data.orientation to stored or shown"
+    )
+
+
+def turned_images(images: Images) -> dict[str, int]:
+    """The EXIF orientation of each image that has another than 1. Unreadable headers are left to the reader."""
+    ids = [id for id in images.ids if suffix_of(images.image_path(id)) not in WITHOUT_ORIENTATION]
+    found = prefetched(partial(_orientation, images), ids, ahead=4 * THREADS)
+    return {image_id: orientation for image_id, orientation in found if orientation != 1}
+
+
+def _orientation(images: Images, image_id: str) -> int:
+    try:
+        return read_header(images.image_path(image_id)).orientation
+    except UserError:
+        return 1
+
+
+def _fitting(training: TrainingData, image_id: str, orientation: int) -> set[str]:
+    """Which of "stored" and "shown" have the proportions of the image's mask files; empty where both or neither do."""
+    if training.has_table or orientation < 5:
+        return set()
+    stored = image_size(training.image_path(image_id), training.settings.max_pixels)
+    kinds = set()
+    for path in {path for paths in training.pieces(image_id) for path in paths}:
+        try:
+            mask = np.array(image_size(Path(path), training.settings.max_pixels))
+        except UserError:
+            continue
+        fits = {
+            kind: mask[0] * size[1] == mask[1] * size[0] for kind, size in (("stored", stored), ("shown", stored[::-1]))
+        }
+        if sum(fits.values()) == 1:
+            kinds |= {kind for kind in fits if fits[kind]}
+    return kinds
