@@ -60,8 +60,6 @@ def test_masks_of_the_stored_size_are_taken_and_said(tmp_path):
     training = open_training(competition(tmp_path, 6, COLOUR.shape[:2]))
     line = orientation_line(training)
     assert "3 of 3 training images have an EXIF orientation other than 1, and are read as stored" in line
-        training
-    )
 
 
 def test_masks_of_the_shown_size_ask_for_the_setting_and_fit_with_it(tmp_path):
