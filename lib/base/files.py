@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,9 +72,12 @@ def flush_disk(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, deep: bool = True) -> None:
-    """Remove the temporary files, in the folder and below it if `deep`, of processes that were killed while writing."""
-    for path in folder.rglob(".*.tmp*") if deep else folder.glob(".*.tmp*"):
-        path.unlink(missing_ok=True)
+    """Remove what processes that were killed while writing have left in the folder, and below it if `deep`."""
+    for path in list(folder.rglob(".*.tmp*") if deep else folder.glob(".*.tmp*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:

@@ -15,6 +15,8 @@ from lib.data.id_patterns import id_partitions, id_series
 from lib.data.likeness import unit_vectors
 from lib.run.folder import RunFolder
 
+FIRST = 64  # images that are handed on to the encoder at a time
+
 
 class HiddenGroupSearch:
     """Sees every image's thumbnail while 01 checks it, then looks for groups; does nothing where it is not asked to.
@@ -28,17 +30,22 @@ class HiddenGroupSearch:
         self.is_on = data.groups is None and settings.hidden_groups != "off"
         self.findings: list[Finding] = []
         self.seconds = 0.0
-        self.encoder = self._timed(self._encoder) if self.is_on else None
+        self.encoder = None
+        self._waiting: list[tuple[str, np.ndarray]] = []
 
     def see(self, image_id: str, thumbnail: np.ndarray) -> None:
         """Take the next image's thumbnail, uint8 (64, 64, channels)."""
-        if self.encoder:
-            self._timed(self.encoder.add, image_id, thumbnail)
+        if not self.is_on:
+            return
+        self._waiting.append((image_id, thumbnail))
+        if len(self._waiting) == FIRST:
+            self._timed(self._encode)
 
     def finish(self) -> np.ndarray | None:
         """Look for groups, after all images: the groups to use, (images,) in the order of ids, or None."""
-        if not self.encoder:
+        if not self.is_on:
             return None
+        self._timed(self._encode)
         self.findings = self._timed(self._search)
         best = chosen(self.findings)
         return best.partition.groups if best and self.settings.hidden_groups == "auto" else None
@@ -75,6 +82,13 @@ class HiddenGroupSearch:
         partitions, series = metadata_candidates(self.data)
         partitions = id_partitions(self.data.ids) + partitions
         return search(partitions, id_series(self.data.ids) + series, vectors, self.settings.count)
+
+    def _encode(self) -> None:
+        """Hand on the images that wait. The first ones do, so that errors in a small data set do not wait for torch."""
+        self.encoder = self.encoder or self._encoder()
+        for image_id, thumbnail in self._waiting:
+            self.encoder.add(image_id, thumbnail)
+        self._waiting.clear()
 
     def _encoder(self):
         from lib.data.features import ImageEncoder

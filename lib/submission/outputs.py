@@ -83,13 +83,13 @@ def new_submissions(
     """
     with_objects = settings.submission.rows == "instance"
     unprocessed = {name: ObjectRule(rule) for name, rule in thresholds.items()} if with_objects else thresholds
-    with TemporaryDirectory(prefix=".submission.", dir=run.root) as folder:
+    with TemporaryDirectory(prefix=".submission.", suffix=".tmp", dir=run.root) as folder:
         new = Path(folder)
         written = write_outputs(new, data, store, rules, settings)
         if settings.submission.format == "csv":
             write_submission(new / run.unprocessed.name, data, store, unprocessed, settings)
         yield Written([run.root / path.relative_to(new) for path in written.paths], written.description)
-        for path in new.iterdir():
+        for path in list(new.iterdir()):
             if path.is_dir():
                 shutil.rmtree(run.root / path.name, ignore_errors=True)
             path.replace(run.root / path.name)
