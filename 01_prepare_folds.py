@@ -25,6 +25,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.inspection import inspect_all, inspect_test, skipped_lines
     from lib.data.orientation import orientation_line
     from lib.data.rle_check import check_convention, describe
+    from lib.data.value_range import value_range_line
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.record import StageRecord
@@ -33,7 +34,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
         return prepare_ensemble(run, settings)
     record = StageRecord(run, "01_prepare_folds")
     data = open_training(settings.data)
-    print(orientation_line(data), end="")
+    print(orientation_line(data) + value_range_line(data), end="")
     verdict = check_convention(data)
     print(f"{verdict.label}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
     search = HiddenGroupSearch(data, settings.folds)
@@ -59,7 +60,6 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     search.write(run)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
     refresh_report(run, settings)
-
     print(f"\n{fold_table(table)}\n")
     print(search.describe(run), end="")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))

@@ -1,0 +1,57 @@
+"""The range of values in images of more than 8 bits, and whether the scale to 0..255 suits it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.data.competition import TrainingData
+from lib.data.headers import suffix_of
+from lib.data.images import read_content
+
+FILES = 32  # looked at, spread over all: each is decoded once more
+EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+LEAST_SHARE = 0.1  # of the scale, which data should use
+
+
+def value_range_line(training: TrainingData) -> str:
+    """The range found in some training images, with what to set where it does not suit; empty for 8-bit data."""
+    settings = training.settings
+    paths = [Path(path) for image_id in training.ids for path in training.files[image_id]]
+    paths = [path for path in paths if suffix_of(path) not in EIGHT_BIT]
+    ranges, outside, count, scale = [], 0, 0, None
+    for path in paths[:: -(-len(paths) // FILES) or 1]:
+        try:
+            content = read_content(path, settings.max_pixels)
+        except UserError:
+            continue  # the check of every image reports it
+        if content.values.dtype.kind == "b" or content.full_range == (0, 255):
+            continue
+        values = content.values if settings.plane is None else content.values[:, :, settings.plane : settings.plane + 1]
+        values = values[np.isfinite(values)]
+        if not values.size:
+            continue
+        ranges.append((float(values.min()), float(values.max())))
+        scale = settings.value_range or content.full_range
+        if isinstance(settings.value_range, tuple):
+            outside += np.count_nonzero((values < scale[0]) | (values > scale[1]))
+        count += values.size
+    if not ranges:
+        return ""
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    found = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(paths)} image files looked at"
+    return _judged(found, low, high, scale, outside / count)
+
+
+def _judged(found: str, low: float, high: float, scale: tuple[float, float] | str | None, outside: float) -> str:
+    """The line, a warning where values are clipped or use little of the scale."""
+    if scale is None or scale == "image":
+        return f"checked   {found}\n"
+    made = f"{scale[0]:g} to {scale[1]:g} become 0 to 255"
+    remedy = f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (leave no-data values out)"
+    if outside:
+        return f"warning   {found}; {made}, and {outside:.2%} of the values are clipped; {remedy}\n"
+    if 0 < high - low < LEAST_SHARE * (scale[1] - scale[0]):
+        used = (high - low) / (scale[1] - scale[0])
+        return f"warning   {found}; {made}, of which they use {used:.1%}; {remedy}\n"
+    return f"checked   {found}; {made}\n"
