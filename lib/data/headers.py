@@ -6,6 +6,7 @@ Sizes are checked here, before any pixel is decoded.
 import logging
 import os
 import warnings
+from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -108,14 +109,22 @@ def _tif_header(image: Image.Image, path: Path) -> Header:
 
 def _full_pages(image: Image.Image) -> tuple[int, ...]:
     """Numbers of a tif's pages that are neither an overview nor an internal mask of another."""
-    if image.n_frames == 1:
-        return (0,)
     pages = []
-    for number in range(image.n_frames):
-        image.seek(number)
-        if not int(image.tag_v2.get(SUBFILE, 0)) & REDUCED_OR_MASK:
+    for number in count():  # image.n_frames stumbles over masks
+        try:
+            image.seek(number)
+        except EOFError:
+            break
+        except SyntaxError:  # Pillow has no mode for masks beside colour; it has read the tags before it says so
+            if not _is_reduced_or_mask(image):
+                raise
+        if not _is_reduced_or_mask(image):
             pages.append(number)
     return tuple(pages) or (0,)
+
+
+def _is_reduced_or_mask(image: Image.Image) -> bool:
+    return bool(int(image.tag_v2.get(SUBFILE, 0)) & REDUCED_OR_MASK)
 
 
 def _reader_of_page(tags: dict[int, object]) -> Reader:
