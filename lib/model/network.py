@@ -70,14 +70,14 @@ class BuiltModel:
 
 
 def build_untrained(settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
-    """The network with random weights, asking nobody: what a trained fold's weights are loaded into."""
+    """The network with random weights, without any download, to load a trained fold's weights into."""
     return _build(settings, class_count, channels, encoder_weights=None)
 
 
 def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 3) -> BuiltModel:
     """The network ready to train: its encoder from `model.weights` (`imagenet`, a file, or `random` by name).
 
-    Raises UserError where the weights cannot be had or do not fit: it never falls back to random ones.
+    Raises UserError if the weights are not available or do not fit; it never falls back to random ones.
     """
     if settings.weights == "random":
         network = build_untrained(settings, class_count, channels)

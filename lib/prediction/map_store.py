@@ -133,7 +133,7 @@ def decided(maps: np.ndarray, size: tuple[int, int] | None, are_exclusive: bool)
 
 
 def keep_highest(maps: np.ndarray) -> np.ndarray:
-    """Maps (height, width, classes) that are 0 but for the highest one of each pixel; of equals the first class stays.
+    """Maps (height, width, classes) that are 0 but for the highest one of each pixel; in a tie the first class stays.
 
     With this, classes that exclude each other have a threshold each, and still no pixel is of two: it is of the class
     that is likeliest there, where that reaches its threshold, or of none.

@@ -35,7 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def refresh_report(run: RunFolder, settings: Settings) -> None:
-    """Write the page; should that fail, say so and go on: no training ends for want of a picture of it."""
+    """Write the page. A failure is only reported: a failing report must not stop a training."""
     try:
         write_report(run, settings)
     except Exception as error:
