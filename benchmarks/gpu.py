@@ -93,9 +93,8 @@ def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(write_competition(Path(folder), sizes))
         checks = [check(sizes, device) for check in (maps, resume, memory, nccl, compiled, memory_full)]
-        lines += table(
-            ["check", "result", "seen"], [[name, ("FAILED", "passed")[ok], text] for name, ok, text in checks]
-        )
+        results = [[name, "passed" if passed else "FAILED", text] for name, passed, text in checks]
+        lines += table(["check", "result", "seen"], results)
         print("\n".join(lines), flush=True)
         for measure in (training_rates, prediction_rates, gpu_settings, operations):
             rows = measure(sizes, device)
