@@ -4,20 +4,18 @@ Opening lists the files and reads the tables; images and masks are read when the
 the masks stay in memory as text. The objects can be pickled, so that loader processes hold a copy.
 """
 
-import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from lib.base.errors import SHOWN, UserError, listed
+from lib.base.errors import SHOWN, UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
 from lib.data.annotation_masks import annotated_union
-from lib.data.dicom import dicom_field
-from lib.data.discovery import PLACEHOLDER, clean_id, fill
-from lib.data.id_match import Source, likely_mistake, match_ids
+from lib.data.groups import read_groups
+from lib.data.id_match import match_ids
 from lib.data.image_index import list_images
 from lib.data.images import image_size, read_image
 from lib.data.lazy_tif import Slide, open_slide
@@ -31,15 +29,10 @@ from lib.data.mask_index import (
     match_masks,
     read_masks_table,
 )
-from lib.data.rle_table import row_keys, training_columns
 from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
-from lib.data.tables import Table, column, read_table
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
-
-ID_GROUP = "id:"  # before a regular expression whose brackets hold the parts of an id that make up its group
-DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as PatientID
 
 
 class Images:
@@ -191,7 +184,7 @@ def open_training(settings: DataSettings) -> TrainingData:
     table = read_masks_table(settings, "data.train_masks") if is_rle_table(settings.train_masks) else None
     masks = match_masks(index_masks(settings, table), table, files, settings)
     files = {image_id: files[image_id] for image_id in masks}
-    return TrainingData(settings, files, masks, _groups(settings, table, files, parts))
+    return TrainingData(settings, files, masks, read_groups(settings, table, files, parts))
 
 
 def open_compared(training: TrainingData) -> TrainingData:
@@ -237,58 +230,6 @@ def find_unreadable(images: Images) -> dict[str, str]:
 
     found = progress("test images", prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
     return {image_id: text for image_id, text in found if text is not None}
-
-
-def _groups(
-    settings: DataSettings, masks_table: Table | None, files: dict[str, list[str]], parts: dict[str, dict[str, str]]
-) -> dict[str, str] | None:
-    """The group of each id, from a column, ids, the parts of the files' names or DICOM headers; None without any."""
-    name, ids = settings.group, sorted(files)
-    if name and name.startswith(DICOM_GROUP):
-        return {image_id: dicom_field(Path(files[image_id][0]), name.removeprefix(DICOM_GROUP)) for image_id in ids}
-    if name and name.startswith(ID_GROUP):
-        return {image_id: group_in_id(name, image_id) for image_id in ids}
-    if name and PLACEHOLDER.search(name):
-        return {image_id: fill(name, parts[image_id], "data.group") for image_id in ids}
-    if settings.group_csv:
-        path = settings.root / settings.group_csv
-        table = read_table(path, "data.group_csv")
-        keys = [clean_id(text, path) for text in next(iter(table.values()))]
-    elif masks_table is not None and (name or "group" in masks_table):
-        path, table = settings.root / settings.train_masks, masks_table
-        keys = [image_id for image_id, _ in row_keys(table, path, training_columns(settings), settings.classes)]
-    elif name:
-        raise UserError(f"data.group = '{name}' is a column, but no table holds it; set data.group_csv")
-    else:
-        return None
-    groups, image_of = {}, match_ids(set(keys), files, settings.loose_ids, str(path))
-    for key, group in zip(keys, column(table, name or "group", path, "data.group"), strict=True):
-        image_id = image_of[key]
-        if groups.setdefault(image_id, group) != group:
-            raise UserError(f"{path} puts '{image_id}' into two groups, '{groups[image_id]}' and '{group}'")
-    if missing := [image_id for image_id in ids if not groups.get(image_id)]:
-        source = Source(None, "data.", ("data.train_images", settings.train_images))
-        mistake = likely_mistake(groups.keys() - files.keys(), missing, source)
-        raise UserError(f"{path} has no group for {listed(missing)}{f': {mistake}' if mistake else ''}")
-    return {image_id: groups[image_id] for image_id in ids}
-
-
-def group_in_id(rule: str, image_id: str) -> str:
-    """What the brackets of `id:REGEX` hold where it matches the beginning of an id, joined by "_".
-
-    Raises UserError for what is no regular expression with brackets, and for an id that it does not match.
-    """
-    try:
-        expression = re.compile(rule.removeprefix(ID_GROUP))
-    except re.error as error:
-        raise UserError(f"data.group = '{rule}' is not a regular expression: {error}") from None
-    if expression.groups == 0:
-        raise UserError(f"data.group = '{rule}' has no brackets around the part that is the group, as in id:([^_]+)")
-    match = expression.match(image_id)
-    found = [] if match is None else [part for part in match.groups() if part]
-    if not found:
-        raise UserError(f"data.group = '{rule}' finds no group in the id '{image_id}'")
-    return "_".join(found)
 
 
 def _size(image: np.ndarray) -> str:

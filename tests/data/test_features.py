@@ -9,9 +9,10 @@ import torch
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.data import features
-from lib.data.competition import Images, group_in_id
+from lib.data.competition import Images
 from lib.data.duplicates import thumbnail
 from lib.data.features import ImageEncoder, image_features, read_features
+from lib.data.groups import group_in_id
 from lib.model.encoder_weights import imagenet_weights, normalisation
 from tests.data.test_duplicates import textured
 

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from lib.data.competition import group_in_id
+from lib.data.groups import group_in_id
 from lib.data.id_patterns import distinct, id_partitions, id_series, may_be_classes, numbered_by_first
 
 

@@ -1,0 +1,57 @@
+"""The group of each training image as data.group names it: a column, ids, parts of the files' names, DICOM headers."""
+
+import re
+from pathlib import Path
+
+from lib.base.errors import UserError
+from lib.config.data_settings import DataSettings
+from lib.data.dicom import dicom_field
+from lib.data.discovery import PLACEHOLDER, fill
+from lib.data.image_column import masks_table_column, named_table_column
+from lib.data.tables import Table
+
+ID_GROUP = "id:"  # before a regular expression whose brackets hold the parts of an id that make up its group
+DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as PatientID
+
+
+def read_groups(
+    settings: DataSettings, masks_table: Table | None, files: dict[str, list[str]], parts: dict[str, dict[str, str]]
+) -> dict[str, str] | None:
+    """The group of each id, sorted by id; None where no group is named.
+
+    `masks_table` is the csv of run lengths, if there is one, and `parts` are those of the files' names by id. Raises
+    UserError where an image has no group or two.
+    """
+    name, ids = settings.group, sorted(files)
+    if name and name.startswith(DICOM_GROUP):
+        return {image_id: dicom_field(Path(files[image_id][0]), name.removeprefix(DICOM_GROUP)) for image_id in ids}
+    if name and name.startswith(ID_GROUP):
+        return {image_id: group_in_id(name, image_id) for image_id in ids}
+    if name and PLACEHOLDER.search(name):
+        return {image_id: fill(name, parts[image_id], "data.group") for image_id in ids}
+    if settings.group_csv:
+        path = settings.root / settings.group_csv
+        return named_table_column(path, "data.group_csv", name or "group", "data.group", files, settings)
+    if masks_table is not None and (name or "group" in masks_table):
+        return masks_table_column(masks_table, name or "group", "data.group", files, settings)
+    if name:
+        raise UserError(f"data.group = '{name}' is a column, but no table holds it; set data.group_csv")
+    return None
+
+
+def group_in_id(rule: str, image_id: str) -> str:
+    """What the brackets of `id:REGEX` hold where it matches the beginning of an id, joined by "_".
+
+    Raises UserError for what is no regular expression with brackets, and for an id that it does not match.
+    """
+    try:
+        expression = re.compile(rule.removeprefix(ID_GROUP))
+    except re.error as error:
+        raise UserError(f"data.group = '{rule}' is not a regular expression: {error}") from None
+    if expression.groups == 0:
+        raise UserError(f"data.group = '{rule}' has no brackets around the part that is the group, as in id:([^_]+)")
+    match = expression.match(image_id)
+    found = [] if match is None else [part for part in match.groups() if part]
+    if not found:
+        raise UserError(f"data.group = '{rule}' finds no group in the id '{image_id}'")
+    return "_".join(found)
