@@ -70,6 +70,7 @@ class DataSettings(Section):
     loose_ids: list[Literal["case", "zeros"]] = []  # how ids may differ from the images': A and a, 7 and 007
     rle: RleSettings = Field(default_factory=RleSettings)
     rle_factor: PositiveInt = 1  # run lengths of training masks are those of images so many times smaller
+    doubtful_rle: Literal["error", "read"] = "error"  # masks that look as if `rle` were wrong; read: with a warning
     compare_masks: str | None = None  # the same masks in the other form, csv or images, to check `rle` by
     instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
     other_classes: Literal["error", "skip"] = "error"  # classes of annotation files that `classes` does not name

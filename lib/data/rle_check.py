@@ -56,6 +56,7 @@ class Verdict:
     is_wrong: bool
     text: str
     is_checked: bool = True
+    remedy: str = ""  # the settings under which the masks look right, if any do
 
     @property
     def label(self) -> str:
@@ -84,6 +85,21 @@ def check_convention(training: TrainingData) -> Verdict:
     return _judge_by_components(readings, counts, training)
 
 
+def require_convention(training: TrainingData) -> Verdict:
+    """The verdict of `check_convention`.
+
+    Raises UserError where the masks look wrong and data.doubtful_rle does not say to read them all the same.
+    """
+    verdict, settings = check_convention(training), training.settings
+    if verdict.is_wrong and settings.doubtful_rle == "error":
+        remedy = f"set {verdict.remedy}" if verdict.remedy else "look at the masks"
+        raise UserError(
+            f"data.rle ({describe(settings.rle)}) {verdict.text}; {remedy}, or data.doubtful_rle=read if data.rle is "
+            "right all the same"
+        )
+    return verdict
+
+
 def candidates(declared: RleSettings) -> list[RleSettings]:
     """Every convention with the declared empty token, the declared one first."""
     others = [
@@ -96,6 +112,13 @@ def candidates(declared: RleSettings) -> list[RleSettings]:
 def describe(convention: RleSettings) -> str:
     """A convention in words, without its empty token."""
     return f"{convention.order}s, from {convention.base}, {convention.starts} starts"
+
+
+def settings_of(convention: RleSettings, declared: RleSettings) -> str:
+    """What to set so that the declared convention becomes another one."""
+    names = ("order", "base", "starts")
+    changed = [name for name in names if getattr(convention, name) != getattr(declared, name)]
+    return " ".join(f"data.rle.{name}={getattr(convention, name)}" for name in changed)
 
 
 def count_components(texts: list[str], shape: tuple[int, int], convention: RleSettings) -> int:
@@ -156,7 +179,8 @@ def _judge_by_images(
     if scores[best] < AGREEING:
         return Verdict(True, f"cannot be told: {told}, at most {scores[best]:.3f} in others; they are other masks")
     if scores[best] > scores[declared] + SAME:
-        return Verdict(True, f"looks wrong: {told}; as {describe(best)} it is {scores[best]:.3f}")
+        text = f"looks wrong: {told}; as {describe(best)} it is {scores[best]:.3f}"
+        return Verdict(True, text, remedy=settings_of(best, declared))
     return Verdict(False, told)
 
 
@@ -165,10 +189,12 @@ def _judge_by_components(readings: list[Reading], counts: dict[RleSettings, int]
     best = min(counts, key=counts.get, default=None)
     if declared not in counts:
         other = f"; {describe(best)} can be: {counts[best]} components" if best else ""
-        return Verdict(True, f"looks wrong: some of {len(readings)} masks cannot be read{other}")
+        text = f"looks wrong: some of {len(readings)} masks cannot be read{other}"
+        return Verdict(True, text, remedy=settings_of(best, declared) if best else "")
     told = f"{counts[declared]} components in {len(readings)} masks"
     if counts[declared] > CLEARLY_MORE * counts[best]:
-        return Verdict(True, f"looks wrong: {told}; as {describe(best)} there are {counts[best]}")
+        text = f"looks wrong: {told}; as {describe(best)} there are {counts[best]}"
+        return Verdict(True, text, remedy=settings_of(best, declared))
     turned = declared.model_copy(update={"order": "row" if declared.order == "column" else "column"})
     if turned not in counts or counts[turned] > CLEARLY_MORE * counts[declared]:
         return Verdict(False, f"{told}; in the other order {counts.get(turned, 'not all can be read')}")
@@ -219,7 +245,7 @@ def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: Rle
         f"edges under the borders of {len(gains)} masks are {declared:.2f} of the mean, in the other order {other:.2f}"
     )
     if gains.mean() < -CLEARLY * error:
-        return Verdict(True, f"looks wrong: {told}")
+        return Verdict(True, f"looks wrong: {told}", remedy=settings_of(turned, training.settings.rle))
     if gains.mean() > CLEARLY * error:
         return Verdict(False, told)
     return Verdict(False, f"the order cannot be told from these masks: {told}; look at before_after.png")

@@ -10,7 +10,7 @@ from skimage.measure import label
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_training
-from lib.data.rle_check import candidates, check_convention, count_components
+from lib.data.rle_check import candidates, check_convention, count_components, require_convention
 from lib.masks.rle import encode
 
 masks = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -55,6 +55,9 @@ def test_masks_as_images_tell_every_convention(tmp_path, written, declared):
     verdict = check_convention(open_training(layout))
     assert verdict.is_wrong == (written != declared)
     if verdict.is_wrong:
+        right = [word.split("=") for word in verdict.remedy.split()]
+        changes = {name.removeprefix("data.rle."): int(value) if value.isdigit() else value for name, value in right}
+        assert declared.model_copy(update=changes) == written
         assert f"as {written.order}s, from {written.base}, {written.starts} starts it is 1.000" in verdict.text
     else:
         assert verdict.text == "IoU 1.000 with masks over 24 masks"
@@ -66,6 +69,16 @@ def test_components_tell_the_order(tmp_path, order):
     verdict = check_convention(open_training(layout))
     assert verdict.is_wrong == (order == "row")
     assert ("as rows, from 1, absolute starts there are 24" in verdict.text) == verdict.is_wrong
+
+
+def test_a_wrong_order_is_an_error_unless_a_setting_says_it_is_right(tmp_path):
+    layout = write(tmp_path, (24, 37), RleSettings(order="row"))
+    with pytest.raises(UserError, match="set data.rle.order=row, or data.doubtful_rle=read"):
+        require_convention(open_training(layout))
+    verdict = require_convention(open_training(layout.model_copy(update={"doubtful_rle": "read"})))
+    assert verdict.label == "warning"
+    right = layout.model_copy(update={"rle": RleSettings(order="row")})
+    assert require_convention(open_training(right)).label == "checked"
 
 
 @pytest.mark.parametrize("order", ["column", "row"])
