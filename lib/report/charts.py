@@ -76,7 +76,7 @@ class Chart:
     height: int = HEIGHT
     x_names: Sequence[str] = ()  # of the places 0.5, 1.5, ... along the axis, instead of numbers
     y_names: Sequence[str] = ()  # the same from the bottom up
-    legend: list[tuple[str, str, str]] = field(default_factory=list)  # what, kind of swatch, colour
+    legend: list[tuple[str, ...]] = field(default_factory=list)  # label, kind of swatch, colour, dashes if any
     parts: list[str] = field(default_factory=list)
 
     @property

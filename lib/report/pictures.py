@@ -19,6 +19,7 @@ LARGEST = 56_000  # bytes of a picture: 248 of them, in base64, are 18.5 MB
 FALSE_ALARM, MISSED = (213, 94, 0), (0, 130, 220)  # the blue a little brighter than Okabe and Ito's, for dark images
 TRUTH, PREDICTION = (0, 190, 135), (240, 228, 66)
 OUTLINE = (255, 255, 255)
+ERRORS_LEGEND = "orange: false alarm   blue: missed   white: outline of the truth"
 
 
 def data_uri(picture: np.ndarray) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.folds import coverage_columns, describe_groups
+from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
 from lib.report.overview import metric_name
 from lib.run.folder import RunFolder
@@ -176,21 +177,24 @@ def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int)
     low = max(float(np.nanmin(scores)), high - 3 * max(high - float(np.nanmedian(scores)), 0.01))
     probability = curves.threshold / 255
     title = f"{metric} against threshold" + (f": {row['name']}" if classes > 1 else "")
-    chart = Chart(title, Axis("probability from which a pixel is mask", 0, 1), Axis.around(metric, [low, high]))
-    chart.band(row["plateau"][0] / 255, row["plateau"][1] / 255, "s1")
+    threshold, is_empty = row["rule"]["threshold"], row["rule"]["threshold"] == NO_MASK
+    y = Axis.around(metric, [low, high, *([row["all_empty"]] if is_empty else [])])
+    chart = Chart(title, Axis("probability from which a pixel is mask", 0, 1), y)
+    chart.legend = [("all images", "line", "s0"), ("each fold", "line", "faint")]
+    if not is_empty:
+        chart.band(row["plateau"][0] / 255, row["plateau"][1] / 255, "s1")
     for name in folds:
         chart.line(probability, curves[name], "faint", width=1.1)
     chart.line(probability, curves.score, "s0", width=2.6)
-    chosen = min(row["rule"]["threshold"], 255)  # no mask at all is 256
-    chart.upright(chosen / 255, "s3")
-    at_chosen = float(curves.score.iloc[chosen - 1])
-    chart.dot(chosen / 255, at_chosen, "s3", f"{chosen} of 255: {at_chosen:.4f}")
-    chart.legend = [
-        ("all images", "line", "s0"),
-        ("each fold", "line", "faint"),
-        (f"chosen: {chosen / 255:.2f}", "line", "s3"),
-        ("plateau", "box", "s1"),
-    ]
+    if is_empty:
+        chart.line([0, 1], [row["all_empty"]] * 2, "s3", "4 3")
+        chart.legend.append(("chosen: no mask at all", "line", "s3", "4 3"))
+        chart.caption = "No threshold scores as well as leaving every mask empty."
+        return chart
+    chart.upright(threshold / 255, "s3")
+    at_chosen = float(curves.score.iloc[threshold - 1])
+    chart.dot(threshold / 255, at_chosen, "s3", f"{threshold} of 255: {at_chosen:.4f}")
+    chart.legend += [(f"chosen: {threshold / 255:.2f}", "line", "s3"), ("plateau", "box", "s1")]
     chart.caption = "Any threshold of the plateau does as well, as far as these images can tell."
     return chart
 

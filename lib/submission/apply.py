@@ -17,10 +17,11 @@ from lib.base.files import sha256_of_file, sha256_of_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.data.competition import Images, TestData
+from lib.masks.metrics import planes
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
 from lib.prediction.ensemble import average
-from lib.prediction.map_store import MapStore, resized
+from lib.prediction.map_store import MapStore, decided
 from lib.prediction.predictor import OutOfMemory, Predictor
 from lib.prediction.run_maps import build_predictor, precision_of
 from lib.submission.finished import FinishedRun, Member
@@ -190,9 +191,10 @@ def _write_averages(
 def _seconds_of_writing(finished: FinishedRun, maps: np.ndarray) -> float:
     """What masks and run lengths take, a pixel, as one thread measures it."""
     began = time.monotonic()
-    masks = apply_rules(finished.rules, resized(maps, finished.settings.submission.size))
-    for class_index in range(masks.shape[2]):
-        encode_rows(np.ascontiguousarray(masks[..., class_index]), finished.settings)
+    settings = finished.settings
+    masks = apply_rules(finished.rules, decided(maps, settings.submission.size, settings.data.are_exclusive))
+    for plane in planes(masks):
+        encode_rows(plane, settings)
     return (time.monotonic() - began) / (maps.shape[0] * maps.shape[1])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.masks.rules import apply_rules
 from lib.prediction.ensemble import average
-from lib.prediction.map_store import to_map
+from lib.prediction.map_store import decided, to_map
 from lib.prediction.predictor import Predictor
 from lib.prediction.run_maps import build_predictor
 from lib.submission.finished import FinishedRun, open_finished
@@ -35,9 +35,12 @@ class LoadedRun:
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Masks uint8 0/1 (height, width, classes) of an image uint8 (height, width, channels), or (height, width).
 
-        With submission.rows=instance: objects, numbered from 1, and 0 for the background.
+        They are those that would be submitted: of the size of submission.size where it is set, and of classes that
+        exclude each other only the likeliest of each pixel. With submission.rows=instance: objects, numbered from 1,
+        and 0 for the background.
         """
-        return apply_rules(self.rules, self.predict_map(image))
+        maps = decided(self.predict_map(image), self.settings.submission.size, self.settings.data.are_exclusive)
+        return apply_rules(self.rules, maps)
 
     def predict_map(self, image: np.ndarray) -> np.ndarray:
         """Probabilities uint8, 0 to 255 (height, width, classes), averaged over models and views.

@@ -23,7 +23,7 @@ import pandas as pd
 
 from lib.base.cli import run_command
 from lib.base.errors import UserError
-from lib.base.files import atomic_path, sha256_of_file, write_json, write_text
+from lib.base.files import sha256_of_file, write_json, write_text
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
@@ -33,7 +33,7 @@ from lib.masks.rules import Rule
 from lib.masks.statistics import bootstrap_interval, influence
 from lib.prediction.map_store import MapStore, scored_masks, scored_truth
 from lib.report.comparison import write_comparison
-from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
+from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import require_thresholds, trained_folds
 from lib.tuning.thresholds import choose_thresholds
@@ -241,14 +241,10 @@ def draw_differences(
     path: Path, runs: list[FinishedRun], dice_scores: np.ndarray, data: TrainingData, table: pd.DataFrame
 ) -> None:
     """Draw image | truth | one run | the other, for the images whose Dice, (2, images, classes), differs most."""
-    from matplotlib.figure import Figure
+    from lib.report.figures import save_panels  # matplotlib, which takes a while to load
 
-    places = most_different(dice_scores[1] - dice_scores[0])
-    figure = Figure(figsize=(9, 0.5 + 2.3 * len(places)), layout="constrained")
-    figure.suptitle(
-        "Dice rises most, then falls most.  orange: false alarm   blue: missed   white: outline", fontsize=9
-    )
-    for row, (image, class_index) in enumerate(places):
+    rows = []
+    for image, class_index in most_different(dice_scores[1] - dice_scores[0]):
         image_id, scores = table.id[image], dice_scores[:, image, class_index]
         shown = shown_image(data.open_image(image_id))
         truth = planes(scored_truth(data, image_id, runs[0].size))[class_index]
@@ -256,13 +252,8 @@ def draw_differences(
         for run, score in zip(runs, scores, strict=True):
             mask = planes(run.predict(image_id))[class_index]
             panels.append((f"{run.name}  {score:.3f}", errors_picture(shown, mask, truth)))
-        for column, (title, picture) in enumerate(panels):
-            axes = figure.add_subplot(len(places), len(panels), row * len(panels) + column + 1)
-            axes.imshow(picture)
-            axes.set_title(title, fontsize=8)
-            axes.axis("off")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        rows.append(panels)
+    save_panels(rows, f"Dice rises most, then falls most.  {ERRORS_LEGEND}", path)
 
 
 def most_different(difference: np.ndarray) -> list[tuple[int, int]]:

@@ -34,13 +34,14 @@ from lib.data.inspection import inspect_all
 from lib.masks.metrics import count_images, dice
 from lib.masks.rules import Gate, Rule, Step, read_rules
 from lib.prediction.map_store import MapStore, read_pairs
-from lib.report import measures, overview
+from lib.report import measures, overview, stages
 from lib.report.charts import Axis, Chart
 from lib.report.comparison import write_comparison
+from lib.report.figures import plot_before_after
 from lib.report.findings import shift_in_words
 from lib.report.galleries import SHOWN, ranked_galleries
 from lib.report.page import refresh_report, stages_done, write_report
-from lib.report.pictures import SIDE, data_uri, errors_picture, shown_image
+from lib.report.pictures import FALSE_ALARM, MISSED, SIDE, TRUTH, data_uri, errors_picture, shown_image
 from lib.report.stages import ensemble_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import submission_inputs, test_inputs, threshold_inputs, training_inputs
@@ -169,7 +170,7 @@ class FakeRun:
     def postprocess(self) -> None:
         record = StageRecord(self.run, "05_postprocess")
         table, maps = self.table, MapStore(self.run.oof, tuple(self.training.classes))
-        result = search_morphology(
+        self.result = search_morphology(
             partial(read_pairs, maps, self.training, size=self.settings.submission.size),
             self.counts,
             table.fold.to_numpy(),
@@ -177,8 +178,8 @@ class FakeRun:
             self.settings.threshold,
             self.settings.postprocess,
         )
-        write_json(self.run.postprocess, result.to_dict())
-        result.write_gains(self.run.postprocess.with_suffix(".csv"))
+        write_json(self.run.postprocess, self.result.to_dict())
+        self.result.write_gains(self.run.postprocess.with_suffix(".csv"))
         store = MapStore(self.run.test, tuple(self.test.classes))
         write_submission(
             self.run.submission, self.test, store, read_rules(self.run.postprocess, self.test.classes), self.settings
@@ -382,6 +383,27 @@ def test_errors_are_told_apart_by_colour():
     ground = picture[-eighth, -eighth]
     assert alarm[0] > alarm[2] + 50 and missed[2] > missed[0] + 50
     assert (hit == ground).all() and np.ptp(ground) == 0
+
+
+def test_masks_before_and_after_show_errors_in_the_colours_of_the_page(tmp_path, fake, hostile):
+    for run in (fake, hostile):
+        thresholds = read_rules(run.run.threshold, run.training.classes)
+        maps, size = MapStore(run.run.oof, tuple(run.training.classes)), run.settings.submission.size
+        plot_before_after(run.result, thresholds, run.training, maps, size, tmp_path / "figure.png")
+        picture = cv2.imread(str(tmp_path / "figure.png"))[..., ::-1].astype(int)
+        shares = [(np.abs(picture - colour).max(axis=-1) < 25).mean() for colour in (FALSE_ALARM, MISSED, TRUTH)]
+        assert min(shares) > 1e-4
+
+
+def test_the_chart_of_no_mask_at_all_marks_no_threshold():
+    curves = pd.DataFrame({"threshold": range(1, 256), "score": 0.3, "fold_0": 0.4})
+    row = {"name": "blob", "plateau": [100, 140], "rule": {"threshold": 120}, "all_empty": 0.9}
+    chosen = stages._threshold_chart(row, curves, "Dice", 1)
+    empty = stages._threshold_chart(row | {"plateau": [256, 256], "rule": {"threshold": 256}}, curves, "Dice", 1)
+    assert [swatch[0] for swatch in chosen.legend[2:]] == ["chosen: 0.47", "plateau"]
+    assert [swatch[0] for swatch in empty.legend[2:]] == ["chosen: no mask at all"]
+    assert "circle" in chosen.svg() and "circle" not in empty.svg() and "nan" not in empty.svg()
+    assert empty.y.low < 0.3 and empty.y.high > 0.9
 
 
 def test_scores_from_counts_are_those_of_the_masks(fake):
