@@ -83,7 +83,7 @@ def plot_before_after(
 
 def save_panels(rows: list[list[tuple[str, np.ndarray]]], heading: str, path: Path) -> None:
     """Write rows of titled pictures, uint8 RGB, as one PNG under a heading."""
-    height = 0.6 + 2.2 * len(rows)  # inches
+    height = 0.6 + 2.2 * max(len(rows), 1)  # inches
     figure = Figure(figsize=(9, height))
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.75 / height, wspace=0.03, hspace=0.15)
     figure.suptitle(heading, fontsize=9, y=1 - 0.1 / height)
