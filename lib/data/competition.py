@@ -28,6 +28,7 @@ from lib.data.mask_index import (
     is_table,
     match_masks,
     read_masks_table,
+    without_mask_files,
 )
 from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
 from lib.masks.metrics import IGNORED
@@ -182,7 +183,10 @@ def open_training(settings: DataSettings) -> TrainingData:
     """
     files, parts = list_images(settings, settings.train_images, "data.train_images")
     table = read_masks_table(settings, "data.train_masks") if is_rle_table(settings.train_masks) else None
-    masks = match_masks(index_masks(settings, table), table, files, settings)
+    masks = index_masks(settings, table)
+    if not is_table(settings.train_masks):
+        files = without_mask_files(files, masks, settings)
+    masks = match_masks(masks, table, files, settings)
     files = {image_id: files[image_id] for image_id in masks}
     return TrainingData(settings, files, masks, read_groups(settings, table, files, parts))
 

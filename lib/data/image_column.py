@@ -16,13 +16,13 @@ Files = dict[str, list[str]]  # by id
 def named_table_column(
     path: Path, path_setting: str, name: str, setting: str, files: Files, settings: DataSettings
 ) -> dict[str, str]:
-    """The column `name` of a table whose first column holds the ids: its value for each id of `files`, sorted.
+    """The column `name` of a table whose first column holds ids or paths: its value for each id of `files`, sorted.
 
     `path_setting` and `setting` are the settings that say the path and the column. Raises UserError where an image has
     no value or two.
     """
     table = read_table(path, path_setting)
-    keys = [clean_id(text, path) for text in next(iter(table.values()))]
+    keys = [clean_id(text.rpartition("/")[2], path) for text in next(iter(table.values()))]
     return _by_image(keys, column(table, name, path, setting), name, path, files, settings)
 
 

@@ -12,7 +12,7 @@ from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.annotations import SUFFIXES as ANNOTATION_SUFFIXES
 from lib.data.annotations import read_annotations
-from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
+from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
 from lib.data.id_match import Source, likely_mistake, match_ids
 from lib.data.rle_table import class_index_of, guess_rle_column, is_wide, row_keys, training_columns
 from lib.data.tables import TABLE_SUFFIXES, Table, column, read_table
@@ -82,9 +82,23 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
         for (image_id, _), texts in zip(keys, rows, strict=True):
             yield from ((image_id, index, text) for index, text in enumerate(texts))
         return
+    _refuse_file_names(table, path, [columns.rle] if columns.rle in table else list(table)[1:])
     name = columns.rle or guess_rle_column(list(table), columns, path)
     for key, text in zip(keys, column(table, name, path, "data.rle_column"), strict=True):
         yield *key, text
+
+
+def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:
+    """Raise UserError where a column names mask files in place of run lengths, with the pattern that the names have."""
+    for name in columns:
+        rows = [(key, text) for key, text in zip(next(iter(table.values())), table[name], strict=True) if text]
+        if rows and all(without_suffix(text) != text for _, text in rows):
+            patterns = {text.replace(Path(key).stem, "{id}") for key, text in rows if Path(key).stem}
+            pattern = patterns.pop() if len(patterns) == 1 else "masks/{id}.png"
+            raise UserError(
+                f"{path}: column '{name}' names files, such as {rows[0][1]}, and holds no run lengths; set "
+                f"data.train_masks to the folder or pattern of the mask files, such as {pattern}"
+            )
 
 
 def _masks_from_annotations(settings: DataSettings) -> Masks:
@@ -122,6 +136,23 @@ def _check_single(masks: Masks, settings: DataSettings, what: str) -> None:
         raise UserError(
             f"{listed(several)} have several {what}; set data.instances=true if each is an object of the image"
         )
+
+
+def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: DataSettings) -> dict[str, list[str]]:
+    """The image files of each id that data.train_masks does not name too.
+
+    In a folder that holds images and masks, `{id}.png` finds the masks `{id}_mask.png` as well. Raises UserError where
+    no image is left.
+    """
+    mask_files = {path for pieces in masks.values() for paths in pieces for path in paths}
+    images = {image_id: paths for image_id, paths in files.items() if mask_files.isdisjoint(paths)}
+    if not images:
+        raise UserError(
+            f"data.train_images = '{settings.train_images}' and data.train_masks = '{settings.train_masks}' find the "
+            "same files; let data.train_masks say what the masks' names have that those of the images do not, as in "
+            "{id}_mask.png"
+        )
+    return images
 
 
 def match_masks(masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings) -> Masks:

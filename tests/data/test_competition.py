@@ -431,6 +431,33 @@ def test_groups_from_dicom_headers(tmp_path):
         open_training(layout.model_copy(update={"group": "dicom:PatientAge"}))
 
 
+def test_masks_beside_their_images_are_no_images(tmp_path):
+    masks = {f"benign ({number})": draw() for number in range(3)}
+    for id, mask in masks.items():
+        save_image(tmp_path / "benign" / f"{id}.png")
+        save(tmp_path / "benign" / f"{id}_mask.png", mask * 255)
+    layout = DataSettings(root=tmp_path, train_images="benign", train_masks="benign/{id}_mask.png")
+    assert_masks(open_training(layout), masks)
+    with pytest.raises(UserError, match="find the same files; let data.train_masks say"):
+        open_training(layout.model_copy(update={"train_masks": "benign"}))
+
+
+def test_a_table_of_file_names_says_which_pattern_to_set(tmp_path):
+    masks = {id: draw() for id in "abcd"}
+    for id, mask in masks.items():
+        save_image(tmp_path / "images" / f"{id}.png")
+        save(tmp_path / "masks" / f"{id}_seg.png", mask * 255)
+    rows = [f"images/{id}.png,masks/{id}_seg.png,p{number // 2}" for number, id in enumerate("abcd")]
+    write_csv(tmp_path / "train.csv", "image,mask,patient", *rows)
+    layout = DataSettings(root=tmp_path, train_images="images")
+    for rle_column in (None, "mask"):
+        with pytest.raises(UserError, match=r"'mask' names files, such as masks/a_seg.png.*, such as masks/{id}_seg"):
+            open_training(layout.model_copy(update={"rle_column": rle_column}))
+    told = layout.model_copy(update={"train_masks": "masks/{id}_seg.png", "group_csv": "train.csv", "group": "patient"})
+    assert_masks(open_training(told), masks)
+    assert open_training(told).groups == {"a": "p0", "b": "p0", "c": "p1", "d": "p1"}
+
+
 # ---- what does not belong together ----------------------------------------------------------------------------------
 
 
