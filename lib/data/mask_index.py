@@ -93,7 +93,9 @@ def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:
     for name in columns:
         rows = [(key, text) for key, text in zip(next(iter(table.values())), table[name], strict=True) if text]
         if rows and all(without_suffix(text) != text for _, text in rows):
-            patterns = {text.replace(Path(key).stem, "{id}") for key, text in rows if Path(key).stem}
+            patterns = {
+                str(Path(text).with_name(Path(text).name.replace(Path(key).stem, "{id}", 1))) for key, text in rows
+            }
             pattern = patterns.pop() if len(patterns) == 1 else "masks/{id}.png"
             raise UserError(
                 f"{path}: column '{name}' names files, such as {rows[0][1]}, and holds no run lengths; set "
