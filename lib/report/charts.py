@@ -1,6 +1,6 @@
-"""Charts as inline SVG of our own: no import that takes seconds, a few KB each, and they follow a dark page.
+"""Charts as inline SVG: a few KB each, without the import of matplotlib, and they follow the page's dark mode.
 
-A chart is at most 400 units wide, so that its words stay readable on a telephone. Colours are names of the style sheet.
+A chart is at most 400 units wide, so that its text stays readable on a phone. Colours are names of the style sheet.
 """
 
 import math
@@ -12,14 +12,14 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 400, 230
 SMALL_WIDTH, SMALL_HEIGHT = 200, 150
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36  # what stays free around the plot
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36  # margins around the plot
 SERIES = 7  # colours of series in the style sheet, --s0 to --s6
 DASHES = ("", "5 3", "1.5 3")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What runs along one side of a chart, from `low` to `high`."""
+    """An axis of a chart, from `low` to `high`."""
 
     label: str
     low: float
@@ -28,7 +28,7 @@ class Axis:
 
     @classmethod
     def around(cls, label: str, values: Sequence[float], log: bool = False) -> "Axis":
-        """An axis that holds all finite values (on a log axis, all that are above 0), with a little room."""
+        """An axis that holds all finite values (on a log axis, the positive ones), with a small margin."""
         numbers = np.asarray(values, float).ravel()
         numbers = numbers[np.isfinite(numbers) & ((numbers > 0) | (not log))]
         if not len(numbers):
@@ -40,7 +40,7 @@ class Axis:
         return cls(label, low - room, high + room)
 
     def place(self, values: np.ndarray) -> np.ndarray:
-        """Positions along the axis, 0 at `low` and 1 at `high`; nan on a log axis where a value is not above 0."""
+        """Positions along the axis, 0 at `low` and 1 at `high`; on a log axis nan for values that are not positive."""
         values = np.asarray(values, float)
         if not self.log:
             return (values - self.low) / (self.high - self.low)
@@ -49,7 +49,7 @@ class Axis:
         return (logs - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Round numbers along the axis, and how they are written."""
+        """Round numbers along the axis, and their text."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             decades = math.log10(self.high / self.low)
@@ -66,7 +66,7 @@ class Axis:
 
 @dataclass
 class Chart:
-    """A chart under construction: what is drawn first lies below."""
+    """A chart under construction; later parts are drawn over earlier ones."""
 
     title: str
     x: Axis
@@ -81,7 +81,7 @@ class Chart:
 
     @property
     def left(self) -> int:
-        """Units left of the plot: room for numbers, or for names."""
+        """Left margin: room for the numbers or names of the y axis."""
         return max(LEFT, 12 + 7 * max(map(len, self.y_names), default=0))
 
     def line(self, xs: Sequence[float], ys: Sequence[float], colour: str, dash: str = "", width: float = 1.8) -> None:
@@ -111,21 +111,21 @@ class Chart:
                 )
 
     def cloud(self, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
-        """Many small dots as one path, about ten bytes each."""
+        """Many small dots, as one path of about ten bytes a dot."""
         points = [point for point in zip(*self._points(xs, ys), strict=True) if all(map(math.isfinite, point))]
         dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in points)
         style = f"stroke:var(--{colour});stroke-width:4;stroke-linecap:round;opacity:.45"
         self.parts.append(f'<path d="{dots}" style="{style}"/>')
 
     def dot(self, x: float, y: float, colour: str, text: str) -> None:
-        """One dot that says `text` when pointed at."""
+        """One dot that shows `text` on hover."""
         [[left], [top]] = self._points([x], [y])
         if math.isfinite(left) and math.isfinite(top):
             circle = f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4.2" style="fill:var(--{colour})" class="dot">'
             self.parts.append(f"{circle}<title>{escape(text)}</title></circle>")
 
     def whisker(self, low: float, high: float, y: float, colour: str) -> None:
-        """A level line from `low` to `high`."""
+        """A horizontal line from `low` to `high`."""
         self.line([low, high], [y, y], colour, width=2)
 
     def band(self, low: float, high: float, colour: str) -> None:
@@ -137,16 +137,16 @@ class Chart:
         )
 
     def upright(self, x: float, colour: str, dash: str = "") -> None:
-        """A line from bottom to top."""
+        """A vertical line over the whole height."""
         self.line([x, x], [self.y.low, self.y.high], colour, dash)
 
     def word(self, x: float, y: float, text: str, anchor: str = "middle") -> None:
-        """A word above a place."""
+        """Text above a point."""
         [[left], [top]] = self._points([x], [y])
         self.parts.append(f'<text x="{left:.1f}" y="{top - 4:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
 
     def svg(self) -> Markup:
-        """The picture."""
+        """The chart as an <svg> element."""
         bottom = self.height - BOTTOM
         across, up = (self.left + self.width - RIGHT) / 2, (TOP + bottom) / 2
         lines = [
@@ -168,19 +168,19 @@ class Chart:
         return Markup("\n".join([*lines, *self.parts, "</svg>"]))
 
     def _points(self, xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
-        """Places in the picture; what lies beyond an axis is held at its end."""
+        """Positions in the picture; values beyond an axis are clipped to its end."""
         across, up = np.clip(self.x.place(xs), 0, 1), np.clip(self.y.place(ys), 0, 1)
         bottom = self.height - BOTTOM
         return (self.left + across * (self.width - RIGHT - self.left)).tolist(), (bottom - up * (bottom - TOP)).tolist()
 
 
 def series(number: int) -> tuple[str, str]:
-    """Colour and dash of the number-th of several lines."""
+    """Colour and dash pattern of the line with this number."""
     return f"s{number % SERIES}", DASHES[number // SERIES % len(DASHES)]
 
 
 def tick_text(number: float) -> str:
-    """A number as short as it can be."""
+    """A number in its shortest form."""
     if number and (abs(number) >= 1e5 or abs(number) < 1e-3):
         mantissa, power = f"{number:.0e}".split("e")
         return f"{mantissa}e{int(power)}"

@@ -10,7 +10,7 @@ import pandas as pd
 from lib.data.competition import TrainingData
 from lib.prediction.map_store import scored_truth
 from lib.report.charts import Axis, Chart, series
-from lib.report.galleries import SHOWN, Gallery, Item, Place, encoded, mask_dice, several
+from lib.report.galleries import SHOWN, Gallery, Item, Place, class_label, encode_pictures, mask_dice
 from lib.report.page import write_page
 from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
 
@@ -33,14 +33,14 @@ def write_comparison(
     """Write the page. `content` is that of compare.json, `scores` (runs, images, classes, measures), Dice first;
     `runs`, the baseline first, are in their order, and so are the images of `table` (id, fold)."""
     parts = []
-    for number, (challenger, found) in enumerate(zip(runs[1:], content["against"].values(), strict=True), start=1):
+    for number, (challenger, measures) in enumerate(zip(runs[1:], content["against"].values(), strict=True), start=1):
         pair, dice = (runs[0], challenger), scores[[0, number], ..., 0]
         parts.append(
             {
                 "key": f"run_{number}",
                 "name": challenger.name,
-                "measures": [{"name": NAMES.get(name, name), **values} for name, values in found.items()],
-                "charts": [_scatter(pair, dice), _gains(dice[1] - dice[0]), _folds(found["dice"])],
+                "measures": [{"name": NAMES.get(name, name), **values} for name, values in measures.items()],
+                "charts": [_scatter(pair, dice), _gains(dice[1] - dice[0]), _folds(measures["dice"])],
                 "galleries": difference_galleries(
                     f"run_{number}",
                     dice[1] - dice[0],
@@ -80,18 +80,18 @@ def difference_galleries(
 def paint(place: Place, runs: Sequence[Predicts], data: TrainingData) -> Item:
     """Image | truth | the mask of each run, with their Dice."""
     shown = shown_image(data.open_image(place.id))
-    truth = np.ascontiguousarray(scored_truth(data, place.id, runs[0].size)[..., place.layer])
+    truth = np.ascontiguousarray(scored_truth(data, place.id, runs[0].size)[..., place.class_index])
     pictures, scores = [("image", shown), ("truth", mask_picture(shown, truth, TRUTH))], []
     for run in runs:
-        mask = np.ascontiguousarray(run.predict(place.id)[..., place.layer])
+        mask = np.ascontiguousarray(run.predict(place.id)[..., place.class_index])
         pictures.append((run.name, errors_picture(shown, mask, truth)))
         scores.append(f"{mask_dice(mask, truth):.3f}")
-    name = several(data.classes, data.classes[place.layer])
-    return Item(place.id, name, "Dice " + " → ".join(scores), encoded(pictures))
+    name = class_label(data.classes, data.classes[place.class_index])
+    return Item(place.id, name, "Dice " + " → ".join(scores), encode_pictures(pictures))
 
 
 def _scatter(runs: Sequence[Predicts], dice: np.ndarray) -> Chart:
-    """Dice of the one against Dice of the other, a dot an image and class."""
+    """Scatter plot of the Dice of two runs, a dot for each image and class."""
     low = np.floor(10 * dice.min()) / 10
     axes = [Axis(f"Dice of {run.name}", max(low - 0.02, 0), 1.01) for run in runs]
     chart = Chart("Image by image", *axes, caption="Above the line the second run is better.")

@@ -19,7 +19,7 @@ from lib.tuning.thresholds import ClassChoice, ThresholdResult
 
 matplotlib.rcParams["text.parse_math"] = False  # `$` in an id or a class is no formula
 
-# Okabe and Ito's colours, told apart by colour-blind readers
+# Okabe and Ito's colours, which colour-blind readers can tell apart
 BLUE, ORANGE, RED = "#0072B2", "#E69F00", "#D55E00"
 SHOWN = 4  # images that gain most, and as many that lose most
 
@@ -32,7 +32,7 @@ def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
 
 
 def plot_thresholds(result: ThresholdResult, path: Path) -> None:
-    """Score against threshold, one panel a class: all images, each fold behind, the chosen threshold and plateau."""
+    """Plot score against threshold, a panel for each class: all images, each fold, the chosen threshold and plateau."""
     figure = Figure(figsize=(6.5 * len(result.classes), 4.5), layout="constrained")
     panels = figure.subplots(1, len(result.classes), squeeze=False)[0]
     for axes, (name, choice) in zip(panels, result.classes.items(), strict=True):
@@ -42,7 +42,7 @@ def plot_thresholds(result: ThresholdResult, path: Path) -> None:
 
 def _threshold_panel(axes: Axes, name: str, choice: ClassChoice, metric: str) -> None:
     for fold, curve in choice.fold_curves.items():
-        axes.plot(THRESHOLDS, curve, color="0.75", linewidth=1, label="one fold" if fold == 0 else None)
+        axes.plot(THRESHOLDS, curve, color="0.75", linewidth=1, label="each fold" if fold == 0 else None)
     axes.plot(THRESHOLDS, choice.curve, color=BLUE, linewidth=2, label="all images")
     if choice.rule.is_empty:
         axes.axhline(choice.in_sample, color=RED, linewidth=1.5, linestyle="--", label=f"chosen: {choice.rule}")
@@ -62,7 +62,7 @@ def plot_before_after(
     size: tuple[int, int] | None,
     path: Path,
 ) -> None:
-    """Image | truth | threshold only | with morphology, for the out-of-fold images that gain most and lose most.
+    """Draw image | truth | threshold only | with morphology, for the out-of-fold images that gain most and lose most.
 
     Several classes are drawn as one. Where no step was adopted, the best one tried is shown and labelled so.
     """

@@ -1,22 +1,22 @@
-"""The parts of the page that look at maps: errors by kind, and the test set against the training images."""
+"""Parts of the page that need the maps: errors by kind, and the test set against the training images."""
 
 import numpy as np
 
 from lib.report.charts import Axis, Chart
-from lib.report.measures import BORDER_NAMES, OofLook, OofScores, TestLook, largest_gap
+from lib.report.measures import BORDER_NAMES, OofScores, OofStats, TestStats, largest_gap
 
 CLOUD = 1500  # dots of a cloud, at most
 FOUND = 0.5  # an object is found when this share of it is covered
 COVERAGE_BINS = 20
 
 
-def errors_part(scores: OofScores, looks: dict[str, OofLook]) -> dict:
+def errors_part(scores: OofScores, stats: dict[str, OofStats]) -> dict:
     """Dice against coverage and object size, objects found by size, empties, wrong pixels by distance to the border."""
-    found = np.array([pair for look in looks.values() for pair in look.objects], float).reshape(-1, 2)
-    border = sum(look.border for look in looks.values())
+    objects = np.array([pair for image in stats.values() for pair in image.objects], float).reshape(-1, 2)
+    border = sum(image.border for image in stats.values())
     rows = {image_id: row for row, image_id in enumerate(scores.ids)}
-    sampled = [rows[image_id] for image_id in looks]
-    sizes = np.array([look.object_area for look in looks.values()])
+    sampled = [rows[image_id] for image_id in stats]
+    sizes = np.array([image.object_area for image in stats.values()])
     charts = [
         _dice_chart(
             "Dice against coverage", "% of the image that is mask", 100 * scores.coverage, scores.dice, scores.positives
@@ -29,52 +29,52 @@ def errors_part(scores: OofScores, looks: dict[str, OofLook]) -> dict:
             scores.positives[sampled],
         ),
     ]
-    charts += [_found_chart(found)] if len(found) else []
+    charts += [_objects_chart(objects)] if len(objects) else []
     charts += [_border_chart(border)] if border.sum() else []
     return {
         "charts": charts,
-        "empties": [_empties(scores, layer) for layer in range(len(scores.classes))],
-        "sampled": len(looks),
+        "empties": [_empties(scores, class_index) for class_index in range(len(scores.classes))],
+        "sampled": len(stats),
         "images": len(scores.ids),
-        "words": errors_in_words(scores, found, border),
-        "borderless": sum(look.borderless for look in looks.values()),
+        "sentences": errors_in_words(scores, objects, border),
+        "borderless": sum(image.borderless for image in stats.values()),
     }
 
 
-def errors_in_words(scores: OofScores, found: np.ndarray, border: np.ndarray) -> list[str]:
-    """What the charts show, one sentence each."""
-    words = []
+def errors_in_words(scores: OofScores, objects: np.ndarray, border: np.ndarray) -> list[str]:
+    """One sentence for each chart. `objects` is (objects, 2): area and share covered, as in `OofStats.objects`."""
+    sentences = []
     if border.sum():
         near, missed = border[:, :2].sum() / border.sum(), border[1].sum() / border.sum()
-        words.append(
+        sentences.append(
             f"{near:.0%} of the wrong pixels lie within 2 px of a true border. "
             f"{missed:.0%} of all wrong pixels are misses, {1 - missed:.0%} false alarms."
         )
-    if len(found):
-        limit = np.quantile(found[:, 0], 0.25)
-        small = found[:, 0] <= limit
-        shares = [(part[:, 1] >= FOUND).mean() for part in (found[small], found[~small]) if len(part)]
-        words.append(
+    if len(objects):
+        limit = np.quantile(objects[:, 0], 0.25)
+        small = objects[:, 0] <= limit
+        shares = [(part[:, 1] >= FOUND).mean() for part in (objects[small], objects[~small]) if len(part)]
+        sentences.append(
             f"Of the smallest quarter of the objects (up to {limit:.0f} px) {shares[0]:.0%} are found"
             + (f", of the larger ones {shares[1]:.0%}." if len(shares) > 1 else ".")
         )
     empty = scores.positives == 0
     if empty.any():
         called = int(((scores.predicted > 0) & empty).sum())
-        words.append(
+        sentences.append(
             f"A mask is predicted on {called} of {empty.sum()} empty images; "
             f"this costs {called / empty.size:.4f} of mean Dice."
             if called
             else f"No mask is predicted on any of the {empty.sum()} empty images."
         )
-    return words
+    return sentences
 
 
-def _empties(scores: OofScores, layer: int) -> dict:
-    """How often empty and full are told apart, at the threshold rule."""
-    truth, predicted = scores.positives[:, layer] > 0, scores.predicted[:, layer] > 0
+def _empties(scores: OofScores, class_index: int) -> dict:
+    """How often empty images and images with a mask are recognised, at the threshold rule."""
+    truth, predicted = scores.positives[:, class_index] > 0, scores.predicted[:, class_index] > 0
     return {
-        "name": scores.classes[layer],
+        "name": scores.classes[class_index],
         "empty_as_empty": int((~truth & ~predicted).sum()),
         "empty_as_full": int((~truth & predicted).sum()),
         "full_as_empty": int((truth & ~predicted).sum()),
@@ -96,12 +96,12 @@ def _dice_chart(title: str, label: str, sizes: np.ndarray, dice: np.ndarray, pos
     return chart
 
 
-def _found_chart(found: np.ndarray) -> Chart:
+def _objects_chart(objects: np.ndarray) -> Chart:
     """Share of the true objects that are found, by size."""
-    powers = np.arange(np.floor(np.log2(found[:, 0].min()) / 2), np.ceil(np.log2(found[:, 0].max() + 1) / 2) + 1)
+    powers = np.arange(np.floor(np.log2(objects[:, 0].min()) / 2), np.ceil(np.log2(objects[:, 0].max() + 1) / 2) + 1)
     edges = 4.0**powers
-    number = np.histogram(found[:, 0], edges)[0]
-    hits = np.histogram(found[found[:, 1] >= FOUND, 0], edges)[0]
+    number = np.histogram(objects[:, 0], edges)[0]
+    hits = np.histogram(objects[objects[:, 1] >= FOUND, 0], edges)[0]
     shares = 100 * hits / np.maximum(number, 1)
     chart = Chart(
         "Objects found, by size", Axis("size of the true object, px", edges[0], edges[-1], log=True), Axis("%", 0, 112)
@@ -130,32 +130,35 @@ def _border_chart(border: np.ndarray) -> Chart:
 def coverage_part(truth: np.ndarray, oof: np.ndarray, test: np.ndarray, classes: list[str], images: int) -> dict:
     """Coverage of the test masks against that of the training images; coverages (images, classes), 0 to 1."""
     parts = []
-    for layer, name in enumerate(classes):
-        columns = truth[:, layer], oof[:, layer], test[:, layer]
+    for class_index, name in enumerate(classes):
+        columns = truth[:, class_index], oof[:, class_index], test[:, class_index]
         labels = ("training, truth", "training, predicted out of fold", "test, predicted")
         rows = [
-            {"what": label, "mean": float(c.mean()), "median": float(np.median(c)), "empty": float((c == 0).mean())}
+            {"masks": label, "mean": float(c.mean()), "median": float(np.median(c)), "empty": float((c == 0).mean())}
             for label, c in zip(labels, columns, strict=True)
         ]
-        parts.append({"name": name, "rows": rows, "words": shift_in_words(oof[:, layer], test[:, layer])})
-    charts = [_coverage_chart(name, *(c[:, layer] for c in (truth, oof, test))) for layer, name in enumerate(classes)]
+        parts.append({"name": name, "rows": rows, "verdict": shift_in_words(oof[:, class_index], test[:, class_index])})
+    charts = [
+        _coverage_chart(name, *(c[:, class_index] for c in (truth, oof, test)))
+        for class_index, name in enumerate(classes)
+    ]
     return {"classes": parts, "charts": charts, "sampled": len(test), "images": images}
 
 
 def shift_in_words(oof: np.ndarray, test: np.ndarray) -> dict:
-    """Whether the test masks cover as much as the out-of-fold ones of the same models, in words."""
+    """Say whether the test masks cover as much as the out-of-fold masks of the same models."""
     gap, chance = largest_gap(oof, test)
     means = f"{test.mean():.1%} of a test image is predicted as mask, {oof.mean():.1%} of a training image out of fold"
     measured = f"the two distributions are {100 * gap:.0f} points apart where they differ most"
     usual = f"chance alone rarely gives more than {100 * chance:.0f}"
     if gap <= chance:
-        words = f"The predicted coverage shows no shift: {means}; {measured}, and {usual}. "
+        sentence = f"The predicted coverage shows no shift: {means}; {measured}, and {usual}. "
         caution = "Coverage does not say whether the masks are right: harder test images can still score lower."
-        return {"shift": False, "words": words + caution}
+        return {"shift": False, "text": sentence + caution}
     direction = "less" if test.mean() < oof.mean() else "more"
     return {
         "shift": True,
-        "words": f"A shift: {direction} is predicted on the test images than the training images lead to expect. "
+        "text": f"A shift: {direction} is predicted on the test images than the training images lead to expect. "
         f"{means[0].upper()}{means[1:]}; {measured}, and {usual} between independent images. The test images may "
         "be of another kind, and the out-of-fold score may not hold for them.",
     }
@@ -180,9 +183,9 @@ def _coverage_chart(name: str, truth: np.ndarray, oof: np.ndarray, test: np.ndar
     return chart
 
 
-def certainty_chart(looks: dict[str, TestLook]) -> Chart | None:
-    """How sure the maps are of their own masks."""
-    values = np.concatenate([look.certainty for look in looks.values()])
+def certainty_chart(stats: dict[str, TestStats]) -> Chart | None:
+    """Histogram of the certainty of the test masks; None where all are empty."""
+    values = np.concatenate([image.certainty for image in stats.values()])
     values = values[np.isfinite(values)]
     if not len(values):
         return None

@@ -10,7 +10,7 @@ from lib.data.competition import TestData, TrainingData
 from lib.masks.metrics import count_mask, dice
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, read_pairs, scored_map
-from lib.report.measures import OofScores, TestLook
+from lib.report.measures import OofScores, TestStats
 from lib.report.pictures import (
     PREDICTION,
     TRUTH,
@@ -28,13 +28,13 @@ class Place(NamedTuple):
     """One class of one image."""
 
     id: str
-    layer: int
+    class_index: int
 
 
 class Picture(NamedTuple):
-    """What a picture shows, its data URI, and its size in pixels."""
+    """A title, the picture as a data URI, and its size in pixels."""
 
-    what: str
+    title: str
     uri: str
     width: int
     height: int
@@ -42,11 +42,11 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One row of pictures and the words above it."""
+    """One row of pictures and the line above it."""
 
     id: str
     name: str  # of the class, where there are several
-    words: str
+    caption: str
     pictures: list[Picture]
 
 
@@ -56,7 +56,7 @@ class Gallery:
 
     key: str
     title: str
-    words: str
+    description: str
     items: list[Item]
     folded: bool = False  # shown once it is opened
 
@@ -73,10 +73,10 @@ class OofPainter:
 
     def paint(self, place: Place) -> Item:
         """Image | truth | probability | threshold only | with morphology (if any was adopted), with the masks' Dice."""
-        name = self.data.classes[place.layer]
+        name = self.data.classes[place.class_index]
         shown = shown_image(self.data.open_image(place.id))
         _, maps, truths = next(read_pairs(self.maps, self.data, [place.id], self.size))
-        probability_map, truth = (np.ascontiguousarray(planes[..., place.layer]) for planes in (maps, truths))
+        probability_map, truth = (np.ascontiguousarray(planes[..., place.class_index]) for planes in (maps, truths))
         pictures = [
             ("image", shown),
             ("truth", mask_picture(shown, truth, TRUTH)),
@@ -84,13 +84,13 @@ class OofPainter:
         ]
         scores = []
         processed = self.after and self.after[name].steps
-        for what, rules in (("threshold only", self.before), ("with morphology", self.after if processed else None)):
+        for title, rules in (("threshold only", self.before), ("with morphology", self.after if processed else None)):
             if rules:
                 mask = rules[name].apply(probability_map)
                 scores.append(f"{mask_dice(mask, truth):.3f}")
-                pictures.append((what, errors_picture(shown, mask, truth)))
-        words = "Dice " + " → ".join(scores)
-        return Item(place.id, several(self.data.classes, name), words, encoded(pictures))
+                pictures.append((title, errors_picture(shown, mask, truth)))
+        caption = "Dice " + " → ".join(scores)
+        return Item(place.id, class_label(self.data.classes, name), caption, encode_pictures(pictures))
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,20 @@ class TestPainter:
     size: tuple[int, int] | None  # of the masks in the submission
     rules: dict[str, Rule]
 
-    def paint(self, place: Place, looked: TestLook) -> Item:
+    def paint(self, place: Place, stats: TestStats) -> Item:
         """Image | probability | mask."""
-        name = self.data.classes[place.layer]
+        name = self.data.classes[place.class_index]
         shown = shown_image(self.data.open_image(place.id))
         maps = scored_map(self.maps, place.id, self.size)
-        probability_map = np.ascontiguousarray(maps[..., place.layer])
+        probability_map = np.ascontiguousarray(maps[..., place.class_index])
         mask = self.rules[name].apply(probability_map)
         pictures = [
             ("image", shown),
             ("probability", probability_picture(shown, probability_map)),
             ("mask", mask_picture(shown, mask, PREDICTION)),
         ]
-        words = f"certainty {looked.certainty[place.layer]:.3f}, covers {looked.coverage[place.layer]:.1%}"
-        return Item(place.id, several(self.data.classes, name), words, encoded(pictures))
+        caption = f"certainty {stats.certainty[place.class_index]:.3f}, covers {stats.coverage[place.class_index]:.1%}"
+        return Item(place.id, class_label(self.data.classes, name), caption, encode_pictures(pictures))
 
 
 def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -126,7 +126,7 @@ def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[Gallery]:
-    """The images of the worst, middle and best Dice at the threshold rules, one class at a time.
+    """Galleries of the worst, median and best Dice at the threshold rules, one class at a time.
 
     Ties: more wrong pixels are worse. Images whose truth is empty may be among the worst, never among the best.
     """
@@ -143,8 +143,8 @@ def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[
         ("best", "Best", "The highest Dice of the images that have something to find.", best),
     ]
     return [
-        Gallery(key, title, words, [paint(_place(scores, index)) for index in indices], folded=key != "worst")
-        for key, title, words, indices in chosen
+        Gallery(key, title, description, [paint(_place(scores, index)) for index in indices], folded=key != "worst")
+        for key, title, description, indices in chosen
         if len(indices)
     ]
 
@@ -152,7 +152,7 @@ def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[
 def changed_galleries(
     gains: np.ndarray, scores: OofScores, paint: Callable[[Place], Item], metric: str
 ) -> list[Gallery]:
-    """The images that the morphology changes most, for the better and for the worse; `gains` (images, classes)."""
+    """Galleries of the images that morphology improves and harms most; `gains` is (images, classes)."""
     flat = gains.ravel()
     order = np.argsort(flat, kind="stable")
     better = [index for index in order[::-1][:SHOWN] if flat[index] > 0]
@@ -162,26 +162,26 @@ def changed_galleries(
         ("worse", "Harmed by morphology", f"Where {metric} falls most.", worse),
     ]
     return [
-        Gallery(key, title, words, [paint(_place(scores, index)) for index in indices])
-        for key, title, words, indices in chosen
+        Gallery(key, title, description, [paint(_place(scores, index)) for index in indices])
+        for key, title, description, indices in chosen
         if len(indices)
     ]
 
 
-def certainty_galleries(looks: dict[str, TestLook], paint: Callable[[Place, TestLook], Item]) -> list[Gallery]:
-    """The test images of which the maps are least and most certain, among those with a mask."""
+def certainty_galleries(stats: dict[str, TestStats], paint: Callable[[Place, TestStats], Item]) -> list[Gallery]:
+    """Galleries of the test images with the least and the most certain maps, among those with a mask."""
     places = [
-        (float(look.certainty[layer]), Place(image_id, layer))
-        for image_id, look in looks.items()
-        for layer in range(len(look.certainty))
-        if np.isfinite(look.certainty[layer])
+        (float(image.certainty[class_index]), Place(image_id, class_index))
+        for image_id, image in stats.items()
+        for class_index in range(len(image.certainty))
+        if np.isfinite(image.certainty[class_index])
     ]
     places.sort()
     least, most = places[:SHOWN], places[SHOWN:][::-1][:SHOWN]
     return [
-        Gallery(key, title, words, [paint(place, looks[place.id]) for _, place in chosen], folded=key == "most")
-        for key, title, words, chosen in (
-            ("least", "Least certain", "Look here first: the model is most likely to be wrong here.", least),
+        Gallery(key, title, description, [paint(place, stats[place.id]) for _, place in chosen], folded=key == "most")
+        for key, title, description, chosen in (
+            ("least", "Least certain", "The model is most likely to be wrong here.", least),
             ("most", "Most certain", "Where the map is almost black and white.", most),
         )
         if chosen
@@ -189,15 +189,15 @@ def certainty_galleries(looks: dict[str, TestLook], paint: Callable[[Place, Test
 
 
 def _place(scores: OofScores, index: int) -> Place:
-    row, layer = divmod(int(index), len(scores.classes))
-    return Place(scores.ids[row], layer)
+    row, class_index = divmod(int(index), len(scores.classes))
+    return Place(scores.ids[row], class_index)
 
 
-def several(classes: list[str], name: str) -> str:
-    """The name of a class, or nothing where there is but one."""
+def class_label(classes: list[str], name: str) -> str:
+    """The name of a class, or nothing where there is only one class."""
     return name if len(classes) > 1 else ""
 
 
-def encoded(pictures: list[tuple[str, np.ndarray]]) -> list[Picture]:
-    """The pictures, uint8 RGB (height, width, 3), as data URIs."""
-    return [Picture(what, data_uri(pixels), pixels.shape[1], pixels.shape[0]) for what, pixels in pictures]
+def encode_pictures(pictures: list[tuple[str, np.ndarray]]) -> list[Picture]:
+    """Titled pictures, uint8 RGB (height, width, 3), as data URIs."""
+    return [Picture(title, data_uri(pixels), pixels.shape[1], pixels.shape[0]) for title, pixels in pictures]

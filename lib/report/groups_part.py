@@ -8,7 +8,7 @@ import pandas as pd
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.competition import Images, open_test, open_training
-from lib.report.galleries import Gallery, Item, encoded
+from lib.report.galleries import Gallery, Item, encode_pictures
 from lib.report.pictures import SIDE, fitted, shown_image
 from lib.run.folder import RunFolder
 
@@ -17,7 +17,7 @@ PAIRS = 4  # of each kind
 
 
 def groups_part(run: RunFolder, settings: Settings) -> dict | None:
-    """What leak.json says and pictures for it; None where 03 could not measure the leak."""
+    """The content of leak.json with galleries; None where 03 could not measure the leak."""
     if not run.leak.is_file():
         return None
     content = read_json(run.leak)
@@ -34,7 +34,7 @@ def groups_part(run: RunFolder, settings: Settings) -> dict | None:
         Gallery(
             "leaks",
             "Nearest images of different folds",
-            "Siblings in different folds make the out-of-fold score too high. Is it one scene? Then data.group is "
+            "Siblings in different folds make the out-of-fold score too high. If they show one scene, data.group is "
             "missing or too fine.",
             list(_pair_items(content["leaks"]["nearest"], training, training, "nearest in another fold")),
             folded=True,
@@ -60,18 +60,18 @@ def _fold_items(table: pd.DataFrame, training: Images) -> Iterator[Item]:
         largest = sizes.head(GROUPS)
         first = part.drop_duplicates("group").set_index("group").id
         pictures = [(f"{name}: {count}", _small(training, first[name])) for name, count in largest.items()]
-        yield Item(f"fold {fold}", "", f"{len(part)} images in {len(sizes)} groups", encoded(pictures))
+        yield Item(f"fold {fold}", "", f"{len(part)} images in {len(sizes)} groups", encode_pictures(pictures))
 
 
-def _pair_items(pairs: list[dict], images: Images, training: Images, what: str) -> Iterator[Item]:
+def _pair_items(pairs: list[dict], images: Images, training: Images, title: str) -> Iterator[Item]:
     """A row of two pictures for each pair of leak.json."""
     for pair in pairs[:PAIRS]:
         score = "" if pair["score"] is None else f", score {pair['score']:.3f}"
         pictures = [
             ("image", _small(images, pair["id"])),
-            (f"{what}: {pair['nearest']}", _small(training, pair["nearest"])),
+            (f"{title}: {pair['nearest']}", _small(training, pair["nearest"])),
         ]
-        yield Item(pair["id"], "", f"distance {pair['distance']:.3f}{score}", encoded(pictures))
+        yield Item(pair["id"], "", f"distance {pair['distance']:.3f}{score}", encode_pictures(pictures))
 
 
 def _small(images: Images, image_id: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The page of all runs, `leaderboard.html`: runs on the same folds by score, and what differs in their settings."""
+"""The page of all runs, `leaderboard.html`: runs on the same folds by score, and the settings in which they differ."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ NOT_COMPARED = {"name"}
 
 @dataclass(frozen=True)
 class Score:
-    """The score to compare runs by: nested, with its 95 % interval, and what in-sample scoring adds to it."""
+    """The score that ranks runs: nested, with its 95 % interval and the gap to the in-sample score."""
 
     metric: str
     nested: float
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """Runs on the same folds with the same metric, best first; without a score: what they wait for."""
+    """Runs on the same folds with the same metric, best first; runs without a score come last."""
 
     title: str
     entries: list[Entry]
@@ -81,7 +81,7 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[str]]:
 
 
 def read_entry(run: RunFolder, settings: Settings) -> Entry:
-    """What the leaderboard says of one run."""
+    """The leaderboard's row of one run."""
     done = stages_done(run, settings)
     return Entry(
         run.root.name,
@@ -108,7 +108,7 @@ def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Scor
 
 
 def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
-    """The first stage whose results are missing, or made by older models."""
+    """The first stage whose results are missing or come from older models."""
     folds = range(settings.folds.count)
     if not settings.ensemble.members and not all(run.fold(fold).metrics.is_file() for fold in folds):
         return "02_train.py"
@@ -121,15 +121,15 @@ def boards(entries: Sequence[Entry]) -> list[Board]:
     for entry in entries:
         metric = entry.settings["threshold.metric"], entry.settings["submission.rows"]
         by_folds.setdefault((entry.folds, *metric), []).append(entry)
-    made = []
+    result = []
     for group in sorted(by_folds.values(), key=len, reverse=True):
         name_differences(group)
         group.sort(key=lambda entry: (entry.score is None, -entry.score.nested if entry.score else 0))
         first = group[0].settings
         kind = "objects" if first["submission.rows"] == "instance" else metric_name_of(first)
         folds = f"{first['folds.count']} folds ({group[0].folds[:6] or 'not made yet'})"
-        made.append(Board(f"{first['data.root']}, {folds}, {kind}", group))
-    return made
+        result.append(Board(f"{first['data.root']}, {folds}, {kind}", group))
+    return result
 
 
 def metric_name_of(settings: dict[str, object]) -> str:
@@ -149,12 +149,12 @@ def name_differences(entries: list[Entry]) -> None:
 
 def flat(content: dict, prefix: str = "") -> dict[str, object]:
     """A nested mapping as {dotted key: value}."""
-    found = {}
+    flattened = {}
     for key, value in content.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flattened |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flattened
 
 
-def write_leaderboard(path: Path, made: list[Board], unreadable: list[str]) -> None:
+def write_leaderboard(path: Path, boards: list[Board], unreadable: list[str]) -> None:
     """Write the page; its links to the runs' pages are relative to its folder."""
-    write_page(path, "leaderboard.html", title="Leaderboard", boards=made, unreadable=unreadable, refresh=False)
+    write_page(path, "leaderboard.html", title="Leaderboard", boards=boards, unreadable=unreadable, refresh=False)

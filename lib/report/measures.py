@@ -1,7 +1,7 @@
-"""What the page knows of each image and class: scores from the counts, and what only the maps themselves tell.
+"""Statistics of each image and class: scores from the pixel counts, and what needs the maps themselves.
 
-Counts are known of all images. Maps are read for a sample, of at most so many images and pixels that the page takes
-seconds whatever the competition's size.
+Counts exist for all images. Maps are read for a sample only, small enough that the page takes seconds whatever the
+size of the competition.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.base.prefetch import THREADS, prefetched
 from lib.masks import morphology
-from lib.masks.metrics import Counts, dice, known_only
+from lib.masks.metrics import Counts, dice, known_only, planes
 from lib.masks.rules import Rule, apply_rules
 
 IMAGES, PIXELS = 1000, 64_000_000  # at most, in a sample of maps
@@ -37,15 +37,17 @@ class OofScores:
     def of(cls, counts: Counts, rules: dict[str, Rule]) -> "OofScores":
         """At the rules without their morphology steps: threshold, and gate if any."""
         tp, fp = np.empty(counts.positives.shape, int), np.empty(counts.positives.shape, int)
-        for layer, rule in enumerate(rules.values()):
+        for class_index, rule in enumerate(rules.values()):
             if rule.is_empty:
-                tp[:, layer] = fp[:, layer] = 0
+                tp[:, class_index] = fp[:, class_index] = 0
                 continue
-            tp[:, layer], fp[:, layer] = (table[:, layer, rule.threshold - 1] for table in (counts.tp, counts.fp))
+            tp[:, class_index], fp[:, class_index] = (
+                table[:, class_index, rule.threshold - 1] for table in (counts.tp, counts.fp)
+            )
             if rule.gate:
-                at_top = layer, rule.gate.top - 1
+                at_top = class_index, rule.gate.top - 1
                 reach = counts.tp[:, *at_top] + counts.fp[:, *at_top]
-                tp[reach < rule.gate.area, layer] = fp[reach < rule.gate.area, layer] = 0
+                tp[reach < rule.gate.area, class_index] = fp[reach < rule.gate.area, class_index] = 0
         fn = counts.positives - tp
         coverage = counts.positives / counts.pixels[:, None]
         ids, classes = counts.ids.tolist(), counts.classes.tolist()
@@ -53,24 +55,24 @@ class OofScores:
 
 
 @dataclass(frozen=True)
-class OofLook:
-    """What one training image's maps tell beyond its counts; arrays begin with the classes."""
+class OofStats:
+    """Statistics of one training image's maps, beyond its counts; the first axis of arrays is the class."""
 
     coverage: np.ndarray  # (classes,) predicted, by the final rules
     object_area: np.ndarray  # (classes,) mean pixels of the truth's objects, nan without any
-    objects: list[tuple[int, float]]  # pixels, and share of them found, of each true object of any class
+    objects: list[tuple[int, float]]  # (area in pixels, share covered) of each true object of any class
     border: np.ndarray  # (2, distances) false alarms and misses by their distance to the true border
     borderless: int  # wrong pixels where the truth has no border
 
 
 @dataclass(frozen=True)
-class TestLook:
-    """What one test image's maps tell."""
+class TestStats:
+    """Statistics of one test image's maps."""
 
     __test__ = False
 
     coverage: np.ndarray  # (classes,) predicted, by the final rules
-    certainty: np.ndarray  # (classes,) Dice that the map expects of its own mask, nan where that is empty
+    certainty: np.ndarray  # (classes,) expected Dice of the mask by its map; nan for an empty mask
 
 
 def sample(ids: Sequence[str], pixels: float) -> list[str]:
@@ -79,40 +81,40 @@ def sample(ids: Sequence[str], pixels: float) -> list[str]:
     return [ids[index] for index in np.linspace(0, len(ids) - 1, number).round().astype(int)] if number else []
 
 
-def look_at_oof(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict[str, Rule]) -> dict[str, OofLook]:
-    """Look at a stream of (id, map, truth) of training images, both uint8 (height, width, classes)."""
+def measure_oof(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict[str, Rule]) -> dict[str, OofStats]:
+    """Statistics of training images, from a stream of (id, map, truth), both uint8 (height, width, classes)."""
 
-    def look(pair: tuple[str, np.ndarray, np.ndarray]) -> OofLook:
+    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> OofStats:
         _, maps, truth = pair
         masks = apply_rules(rules, maps)
         known_masks, truth = known_only(masks, truth)
-        layers = [np.ascontiguousarray(truth[..., layer]) for layer in range(truth.shape[2])]
-        found = [objects_found(known_masks[..., layer], plane) for layer, plane in enumerate(layers)]
-        errors = [border_distances(known_masks[..., layer], plane) for layer, plane in enumerate(layers)]
-        return OofLook(
+        of_classes = list(zip(planes(known_masks), planes(truth), strict=True))
+        objects = [objects_covered(*of_class) for of_class in of_classes]
+        errors = [border_distances(*of_class) for of_class in of_classes]
+        return OofStats(
             masks.mean(axis=(0, 1)),
-            np.array([np.mean([area for area, _ in objects]) if objects else np.nan for objects in found]),
-            sum(found, []),
+            np.array([np.mean([area for area, _ in of_class]) if of_class else np.nan for of_class in objects]),
+            sum(objects, []),
             sum(counted for counted, _ in errors),
             sum(borderless for _, borderless in errors),
         )
 
-    return {image_id: looked for (image_id, *_), looked in prefetched(look, pairs, ahead=2 * THREADS)}
+    return {image_id: stats for (image_id, *_), stats in prefetched(measure, pairs, ahead=2 * THREADS)}
 
 
-def look_at_test(ids: Sequence[str], rules: dict[str, Rule], read: Callable[[str], np.ndarray]) -> dict[str, TestLook]:
-    """Look at the maps of some test images; `read` gives a map, uint8 (height, width, classes)."""
+def measure_test(ids: Sequence[str], rules: dict[str, Rule], read: Callable[[str], np.ndarray]) -> dict[str, TestStats]:
+    """Statistics of test images; `read` returns an image's maps, uint8 (height, width, classes)."""
 
-    def look(image_id: str) -> TestLook:
+    def measure(image_id: str) -> TestStats:
         maps = read(image_id)
         masks = apply_rules(rules, maps)
-        return TestLook(masks.mean(axis=(0, 1)), expected_dice(masks, maps))
+        return TestStats(masks.mean(axis=(0, 1)), expected_dice(masks, maps))
 
-    return dict(prefetched(look, ids, ahead=2 * THREADS))
+    return dict(prefetched(measure, ids, ahead=2 * THREADS))
 
 
 def expected_dice(masks: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """2 Σ m p / (Σ m + Σ p) of each class: what Dice would be if the truth were as the map says; nan for empty masks.
+    """2 Σ m p / (Σ m + Σ p) of each class, the Dice to expect if the map is right; nan for empty masks.
 
     `masks` uint8 0/1 and `maps` uint8, (height, width, classes).
     """
@@ -121,7 +123,7 @@ def expected_dice(masks: np.ndarray, maps: np.ndarray) -> np.ndarray:
     return np.where(predicted > 0, 2 * inside / np.maximum(predicted + expected, 1), np.nan)
 
 
-def objects_found(mask: np.ndarray, truth: np.ndarray) -> list[tuple[int, float]]:
+def objects_covered(mask: np.ndarray, truth: np.ndarray) -> list[tuple[int, float]]:
     """Area in pixels and share covered by the mask of each object (8-connected component) of the truth."""
     labels, areas = morphology.components(truth)
     covered = np.bincount(labels.ravel(), weights=mask.ravel(), minlength=len(areas))
@@ -145,7 +147,7 @@ def border_distances(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, i
 
 
 def largest_gap(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Largest gap between two distributions (Kolmogorov-Smirnov), and what chance exceeds once in a hundred times."""
+    """Largest gap between two distributions (Kolmogorov-Smirnov), and the gap that chance exceeds 1 % of the time."""
     values = np.concatenate([first, second])
     shares = [np.searchsorted(np.sort(part), values, side="right") / len(part) for part in (first, second)]
     chance = 1.628 * np.sqrt((len(first) + len(second)) / (len(first) * len(second)))

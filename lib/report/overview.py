@@ -1,4 +1,4 @@
-"""The top of the page: scores, what was set, how to make it again, versions and seconds."""
+"""The top of the page: scores, settings, commands, versions and seconds."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ Card = dict[str, str]
 
 
 def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> list[Card]:
-    """What to know at one look, as far as the stages are done."""
+    """The scores at a glance, of the stages that are done."""
     cards = []
     if "03" in done:
         cards += out_of_fold_cards(run, "05" in done)
@@ -41,7 +41,7 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
 
 
 def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
-    """Honest score, what tuning on the same images would claim, and what an empty submission gets."""
+    """Cards of the nested score, the in-sample score and the score of an empty submission."""
     threshold = read_json(run.threshold)
     shown = read_json(run.postprocess) if processed else threshold
     scores = shown["after"] if processed else threshold
@@ -49,7 +49,7 @@ def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
     gap = scores["in_sample"] - scores["nested"]
     cards = [
         card(f"{metric}, out of fold", f"{scores['nested']:.4f}", f"95 % interval {low:.4f} to {high:.4f}")
-        | {"note": "nested: every image at a rule tuned on other folds; what to expect of new images", "tone": "main"},
+        | {"note": "nested: every image at a rule tuned on the other folds; expect this on new images", "tone": "main"},
         card("In-sample", f"{scores['in_sample']:.4f}", f"gap {gap:+.4f}")
         | {"note": "tuned and scored on the same images; the gap is how much tuning flatters"},
         card("All empty", f"{threshold['all_empty']:.4f}", "what predicting nothing scores")
@@ -59,24 +59,24 @@ def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
         before, adopted = shown["before"]["nested"], any(rule["adopted"] for rule in shown["classes"].values())
         gained = card("Morphology", f"{scores['nested'] - before:+.4f}", f"threshold alone: {before:.4f}")
         none = card("Morphology", "none", "the threshold alone is used")
-        notes = ("gained on folds that had no say in choosing it", "no step was found to gain on folds left out")
+        notes = ("gained on folds that took no part in choosing it", "no step gains on the folds left out")
         cards.insert(1, (gained | {"note": notes[0]}) if adopted else (none | {"note": notes[1]}))
     return cards
 
 
 def objects_card(run: RunFolder) -> Card:
-    """The score of the objects, which is the competition's where its rows are objects."""
+    """Card of the object score, the competition's metric where each row is an object."""
     objects = read_json(run.objects)
     low, high = objects["interval"]
     return card(f"Objects ({objects['metric']}), out of fold", f"{objects['nested']:.4f}", "") | {
         "detail": f"95 % interval {low:.4f} to {high:.4f}; in-sample {objects['in_sample']:.4f}",
-        "note": f"nested; connected parts without cutting score {objects['components_nested']:.4f}",
+        "note": f"nested; connected components without cutting score {objects['components_nested']:.4f}",
         "tone": "main",
     }
 
 
 def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
-    """How many folds are trained, and the mean of their own best scores; of an ensemble, its members."""
+    """Cards of the folds trained and the mean of their best validation scores; of an ensemble, its members."""
     if members := settings.ensemble.members:
         return [card("Average of", f"{len(members)} runs", ", ".join(map(str, members)))]
     folders = [run.fold(fold) for fold in range(settings.folds.count)]
@@ -87,7 +87,7 @@ def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
         mean = sum(scores) / len(scores)
         cards.append(
             card(f"Validation {metric_name(vars(settings.threshold))}", f"{mean:.4f}", f"mean of {len(scores)} folds")
-            | {"note": "each at its own best threshold, so too good; stage 03 scores honestly"}
+            | {"note": "each at its own best threshold, so optimistic; stage 03 gives the honest score"}
         )
     return cards
 
@@ -97,14 +97,14 @@ def card(label: str, value: str, detail: str) -> Card:
 
 
 def metric_name(metric: dict) -> str:
-    """A metric's name for people, from its name and beta."""
+    """The display name of a metric, from its name and beta."""
     names = {"dice": "Dice", "dice_global": "Dice of all pixels", "iou": "IoU", "iou_sweep": "IoU sweep"}
     name = metric.get("name") or metric["metric"]
     return f"F-beta ({metric['beta']:g})" if name == "f_beta" else names.get(name, name)
 
 
 def differing_settings(settings: Settings) -> str:
-    """What differs from the defaults, as YAML that `01_prepare_folds.py --config` reads; defaults as comments."""
+    """Settings that differ from the defaults, as YAML for `01_prepare_folds.py --config`; the defaults as comments."""
     lines = []
     from_members = {"data", "folds"} if settings.ensemble.members else set()
     for name, value in settings:
@@ -137,23 +137,25 @@ def _inline(value: object) -> str:
 
 
 def commands(settings: Settings) -> list[str]:
-    """What to type to make the run again, from the settings above saved as a file."""
+    """The commands that repeat the run, with the settings above saved as a file."""
     stages = list(STAGES)[2 if settings.ensemble.members else 1 :]  # an ensemble trains nothing
     later = [f"python {stage}.py --run runs/{settings.name}" for stage in stages]
     return [f"python 01_prepare_folds.py --config configs/{settings.name}.yaml", *later]
 
 
 def stage_times(run: RunFolder) -> list[dict]:
-    """What each stage with a record took, and when it was done."""
-    found = []
-    for stage, what in STAGES.items():
+    """Seconds and end of each stage that has a record."""
+    rows = []
+    for stage, purpose in STAGES.items():
         if run.record(stage).is_file():
             record = read_json(run.record(stage))
-            found.append({"stage": stage, "what": what, "seconds": record["seconds"], "finished": record["finished"]})
-    return found
+            rows.append(
+                {"stage": stage, "purpose": purpose, "seconds": record["seconds"], "finished": record["finished"]}
+            )
+    return rows
 
 
 def versions(run: RunFolder) -> dict[str, str]:
-    """The versions that the latest stage ran with."""
+    """Package versions of the latest stage."""
     records = [read_json(run.record(stage)) for stage in STAGES if run.record(stage).is_file()]
     return max(records, key=lambda record: record["finished"])["versions"] if records else {}

@@ -1,4 +1,4 @@
-"""`report.html` from what lies in the run folder: each part is there once its stage is done, for the present models."""
+"""`report.html`, made from the run folder: a part appears once its stage is done with the present models."""
 
 import sys
 from functools import cache
@@ -26,7 +26,7 @@ from lib.report.galleries import (
     ranked_galleries,
 )
 from lib.report.groups_part import groups_part
-from lib.report.measures import OofScores, look_at_oof, look_at_test, sample
+from lib.report.measures import OofScores, measure_oof, measure_test, sample
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import submission_inputs, threshold_inputs
@@ -50,7 +50,7 @@ def write_report(run: RunFolder, settings: Settings) -> None:
         if settings.ensemble.members:
             parts["ensemble"] = ensemble_part(run)
         parts["threshold"] = threshold_part(run)
-        parts |= look_parts(run, settings, done)
+        parts |= map_parts(run, settings, done)
         parts["scenes"] = groups_part(run, settings)
     if "05" in done:
         parts["morphology"] = morphology_part(run)
@@ -90,8 +90,8 @@ def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
     return frozenset(done)
 
 
-def look_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
-    """The parts that read images and maps: galleries, errors by kind, the test set."""
+def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
+    """Parts that read images and maps: galleries, errors by kind, the test set."""
     training = open_training(settings.data)
     table = pd.read_csv(run.folds, dtype={"id": str}, keep_default_na=False)
     oof_maps = MapStore(run.oof, tuple(training.classes), settings.data.are_exclusive)
@@ -102,47 +102,47 @@ def look_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict
     scores = OofScores.of(Counts.load(run.oof_counts), before)
     pixels = float((table.height * table.width).mean())
     sampled = sample(scores.ids, pixels)
-    looks = look_at_oof(read_pairs(oof_maps, training, sampled, size), rules)
+    oof_stats = measure_oof(read_pairs(oof_maps, training, sampled, size), rules)
     painter = OofPainter(training, oof_maps, size, before, after)
-    parts = {"galleries": ranked_galleries(scores, painter.paint), "errors": errors_part(scores, looks)}
+    parts = {"galleries": ranked_galleries(scores, painter.paint), "errors": errors_part(scores, oof_stats)}
     if after:
         gains = read_gains(run, scores)
         parts["changed"] = changed_galleries(gains, scores, painter.paint, settings.threshold.metric)
     if "04" in done:
         test = open_test(settings.data)
         test_maps = MapStore(run.test, tuple(test.classes), settings.data.are_exclusive)
-        looked = look_at_test(sample(test.ids, pixels), rules, lambda image_id: scored_map(test_maps, image_id, size))
+        stats = measure_test(sample(test.ids, pixels), rules, lambda image_id: scored_map(test_maps, image_id, size))
         truth = table[coverage_columns(test.classes)].to_numpy()
-        oof, predicted = (np.stack([look.coverage for look in part.values()]) for part in (looks, looked))
+        oof, predicted = (np.stack([image.coverage for image in part.values()]) for part in (oof_stats, stats))
         parts["test"] = coverage_part(truth, oof, predicted, test.classes, len(test.ids))
-        if chart := certainty_chart(looked):
+        if chart := certainty_chart(stats):
             parts["test"]["charts"].append(chart)
-        parts["test"]["galleries"] = certainty_galleries(looked, TestPainter(test, test_maps, size, rules).paint)
+        parts["test"]["galleries"] = certainty_galleries(stats, TestPainter(test, test_maps, size, rules).paint)
     return parts
 
 
 def read_gains(run: RunFolder, scores: OofScores) -> np.ndarray:
-    """What each image gains by the morphology, (images, classes) in the order of `scores`, from postprocess.csv."""
+    """Gain of each image by morphology, (images, classes) in the order of `scores`, from postprocess.csv."""
     path = run.postprocess.with_suffix(".csv")
     table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False).set_index("id")
     return table.loc[scores.ids, [f"gain_{name}" for name in scores.classes]].to_numpy()
 
 
 def write_page(path: Path, template: str, **values: object) -> None:
-    """Render a template of the page's style and write it, whole."""
+    """Render a template and write it, whole or not at all."""
     write_text(path, environment().get_template(template).render(values))
 
 
 @cache
 def environment() -> Environment:
-    """The templates; whatever is put into them is escaped."""
-    found = Environment(
+    """The Jinja templates; inserted values are escaped."""
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    found.globals["script"] = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    return found
+    templates.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    templates.globals["script"] = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    return templates

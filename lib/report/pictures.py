@@ -1,7 +1,7 @@
 """Pictures for the page: images, maps and masks drawn small, as data URIs.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers: a false alarm is vermilion, a miss blue, the true
-outline white.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart: a false alarm is vermilion, a miss blue, the
+true outline white.
 """
 
 import base64
@@ -14,7 +14,7 @@ from lib.masks.drawing import outlined, tinted
 from lib.masks.metrics import known_only
 
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
-QUALITIES = (78, 60, 40, 20)  # of JPEG; the first that is small enough
+QUALITIES = (78, 60, 40, 20)  # of JPEG; the first one that is small enough is used
 LARGEST = 56_000  # bytes of a picture: 248 of them, in base64, are 18.5 MB
 FALSE_ALARM, MISSED = (213, 94, 0), (0, 130, 220)  # the blue a little brighter than Okabe and Ito's, for dark images
 TRUTH, PREDICTION = (0, 190, 135), (240, 228, 66)
@@ -47,7 +47,7 @@ def fitted_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def shown_image(image: np.ndarray | Slide) -> np.ndarray:
     """An image (height, width, channels) as RGB, small; its first three channels, or the first as gray.
 
-    The half per cent at either end of the range is cut off, so that dark microscopy can be seen.
+    The lowest and highest 0.5 % of the values are clipped, so that dark microscopy becomes visible.
     """
     factor = SIDE / max(image.shape[:2])
     height, width = (max(1, round(factor * length)) for length in image.shape[:2])

@@ -1,4 +1,4 @@
-"""The parts of the page that come from the tables of stages 01 to 03 and 05: folds, training, threshold, morphology."""
+"""Parts of the page that are made from tables: folds, training, ensemble, threshold, morphology."""
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,8 @@ from lib.report.overview import metric_name
 from lib.run.folder import RunFolder
 
 BINS = 12  # of the histograms
-LISTED = 12  # rows of a list; the table on disk has all
-CLASSES = 6  # histograms of so many classes
+LISTED = 12  # rows of a list at most; the table on disk has all
+CLASSES = 6  # with histograms, at most
 
 
 def folds_part(run: RunFolder, classes: list[str]) -> dict:
@@ -25,7 +25,7 @@ def folds_part(run: RunFolder, classes: list[str]) -> dict:
     sizes = table.groupby(["height", "width"]).size().sort_values(ascending=False)
     groups = table.group.value_counts()
     duplicates_path = run.root / "duplicates.csv"
-    found = pd.read_csv(duplicates_path, dtype=str, keep_default_na=False) if duplicates_path.is_file() else None
+    duplicates = pd.read_csv(duplicates_path, dtype=str, keep_default_na=False) if duplicates_path.is_file() else None
     return {
         "images": len(table),
         "empty": int(table.is_empty.sum()),
@@ -41,8 +41,8 @@ def folds_part(run: RunFolder, classes: list[str]) -> dict:
         "more_sizes": max(len(sizes) - 5, 0),
         "about_groups": describe_groups(table).split("\n"),
         "groups": list(groups[groups > 1].head(LISTED).items()),
-        "duplicates": None if found is None else found.head(LISTED).to_dict("records"),
-        "duplicate_kinds": {} if found is None else found.kind.value_counts().to_dict(),
+        "duplicates": None if duplicates is None else duplicates.head(LISTED).to_dict("records"),
+        "duplicate_kinds": {} if duplicates is None else duplicates.kind.value_counts().to_dict(),
     }
 
 
@@ -57,7 +57,7 @@ def _fold_row(name: str, part: pd.DataFrame, columns: list[str]) -> dict:
 
 
 def _coverage_chart(table: pd.DataFrame, fold: int, name: str, column: str) -> Chart:
-    """Histogram of one fold's coverage in front of that of all images, as shares of images."""
+    """Histogram of the coverage of one fold, with that of all images as a line; both in % of images."""
     values = 100 * table[column].to_numpy()
     edges = np.linspace(0, max(float(values.max()), 1e-3), BINS + 1)
     inside = (table.fold == fold).to_numpy()
@@ -79,7 +79,7 @@ def coverage_of(table: pd.DataFrame) -> list[str]:
 
 
 def training_part(run: RunFolder, settings: Settings) -> dict | None:
-    """Curves of score, loss, its terms and the learning rate of every fold that has begun; None if none has."""
+    """Curves of score, loss, loss terms and learning rate of every fold that has begun; None before the first."""
     folds = range(settings.folds.count)
     histories = {fold: pd.read_csv(run.fold(fold).history) for fold in folds if run.fold(fold).history.is_file()}
     if not histories:
@@ -146,7 +146,7 @@ def _mark_best(chart: Chart, histories: dict[int, pd.DataFrame], score: str) -> 
 
 
 def ensemble_part(run: RunFolder) -> dict:
-    """Each member's weight, its own score, and what it adds to the others."""
+    """Each member's weight, its own score, and its contribution to the ensemble."""
     content = read_json(run.ensemble)
     rows = [
         {
@@ -161,7 +161,7 @@ def ensemble_part(run: RunFolder) -> dict:
 
 
 def threshold_part(run: RunFolder) -> dict:
-    """Score against threshold of each class, the rule chosen, and what each fold's absence would have chosen."""
+    """Score against threshold of each class, the rule chosen, and the rules chosen without each fold."""
     content = read_json(run.threshold)
     curves = pd.read_csv(run.threshold.with_suffix(".csv"), dtype={"class": str}, keep_default_na=False)
     metric = metric_name(content["metric"])
@@ -200,7 +200,7 @@ def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int)
 
 
 def morphology_part(run: RunFolder) -> dict:
-    """What was tried on each class, what it gains on folds that had no say, and what was adopted."""
+    """For each class the steps tried, their gain on folds that took no part in the choice, and the rule adopted."""
     content = read_json(run.postprocess)
     rows = [{"name": name, **outcome} for name, outcome in content["classes"].items()]
     charts = [_tried_chart(row, len(rows)) for row in rows if len(row["tried"]) > 1]
@@ -208,7 +208,7 @@ def morphology_part(run: RunFolder) -> dict:
 
 
 def _tried_chart(row: dict, classes: int) -> Chart:
-    """The best families of steps by their nested gain, with two standard errors either way."""
+    """Nested gain of the best families of steps, plus and minus two standard errors."""
     tried = [family for family in row["tried"] if family["steps"]][:LISTED]
     ends = [(t["nested_gain"] - 2 * t["standard_error"], t["nested_gain"] + 2 * t["standard_error"]) for t in tried]
     title = "Gain of the steps tried" + (f": {row['name']}" if classes > 1 else "")

@@ -227,7 +227,7 @@ class Page(HTMLParser):
     @property
     def pictures(self) -> list[dict]:
         """The buttons of the galleries."""
-        return [button for button in self.all("button") if "data-what" in button]
+        return [button for button in self.all("button") if "data-title" in button]
 
     @property
     def text(self) -> str:
@@ -385,14 +385,13 @@ def test_errors_are_told_apart_by_colour():
     assert (hit == ground).all() and np.ptp(ground) == 0
 
 
-def test_masks_before_and_after_show_errors_in_the_colours_of_the_page(tmp_path, fake, hostile):
-    for run in (fake, hostile):
-        thresholds = read_rules(run.run.threshold, run.training.classes)
-        maps, size = MapStore(run.run.oof, tuple(run.training.classes)), run.settings.submission.size
-        plot_before_after(run.result, thresholds, run.training, maps, size, tmp_path / "figure.png")
-        picture = cv2.imread(str(tmp_path / "figure.png"))[..., ::-1].astype(int)
-        shares = [(np.abs(picture - colour).max(axis=-1) < 25).mean() for colour in (FALSE_ALARM, MISSED, TRUTH)]
-        assert min(shares) > 1e-4
+def test_masks_before_and_after_show_errors_in_the_colours_of_the_page(tmp_path, hostile):
+    thresholds = read_rules(hostile.run.threshold, hostile.training.classes)
+    maps, size = MapStore(hostile.run.oof, tuple(hostile.training.classes)), hostile.settings.submission.size
+    plot_before_after(hostile.result, thresholds, hostile.training, maps, size, tmp_path / "figure.png")
+    picture = cv2.imread(str(tmp_path / "figure.png"))[..., ::-1].astype(int)
+    shares = [(np.abs(picture - colour).max(axis=-1) < 25).mean() for colour in (FALSE_ALARM, MISSED, TRUTH)]
+    assert min(shares) > 1e-4
 
 
 def test_the_chart_of_no_mask_at_all_marks_no_threshold():
@@ -451,13 +450,13 @@ def test_wrong_pixels_by_distance_agree_with_a_search_over_all_pixels():
     assert measures.border_distances(mask, np.ones_like(truth))[1] == (mask == 0).sum()
 
 
-def test_objects_found_agree_with_scipy():
+def test_objects_covered_agree_with_scipy():
     rng = np.random.default_rng(4)
     truth, mask = (rng.random((2, 40, 50)) < 0.3).astype(np.uint8)
     labels, count = ndimage.label(truth, np.ones((3, 3)))
     expected = sorted(((labels == n).sum(), mask[labels == n].mean()) for n in range(1, count + 1))
-    np.testing.assert_allclose(sorted(measures.objects_found(mask, truth)), expected)
-    assert measures.objects_found(mask, np.zeros_like(truth)) == []
+    np.testing.assert_allclose(sorted(measures.objects_covered(mask, truth)), expected)
+    assert measures.objects_covered(mask, np.zeros_like(truth)) == []
 
 
 def test_expected_dice_by_hand():
@@ -474,8 +473,8 @@ def test_a_shift_is_told_and_chance_is_not():
     chance = measures.largest_gap(oof, other)[1]
     assert kstwobign.isf(0.01) * np.sqrt(700 / (400 * 300)) == pytest.approx(chance, rel=1e-3)
     assert not shift_in_words(oof, same)["shift"]
-    told = shift_in_words(oof, other)
-    assert told["shift"] and "less is predicted" in told["words"] and f"{other.mean():.1%}" in told["words"]
+    shifted = shift_in_words(oof, other)
+    assert shifted["shift"] and "less is predicted" in shifted["text"] and f"{other.mean():.1%}" in shifted["text"]
 
 
 def test_a_sample_has_as_many_images_as_a_page_can_read():
@@ -555,7 +554,7 @@ def test_a_comparison_shows_where_runs_differ(fake, tmp_path):
     write_comparison(tmp_path / "compare.html", content, runs, scores, fake.training, table)
     page = Page((tmp_path / "compare.html").read_text())
     assert not page.all("b") and f"{HOSTILE_CLASS} is worse" in page.text
-    shown = [button["data-id"] for button in page.pictures if button["data-what"] == "image"]
+    shown = [button["data-id"] for button in page.pictures if button["data-title"] == "image"]
     differences = (scores[1] - scores[0])[:, 0, 0]
     worst = table.id.iloc[np.argsort(differences, kind="stable")[:SHOWN]].tolist()
     rises = int((differences > 0).sum())
@@ -665,7 +664,7 @@ def test_the_page_works_in_a_browser(fake, tmp_path, width, scheme):
     assert result["images"] and result["printed"] and result["inner"] == width and result["wide"] <= width
     assert width < 1000 or result["tall"] <= 9000
     assert result["dark"] == ("rgb(18, 21, 27)" if scheme == 0 else "rgb(246, 247, 249)")
-    first, second = [b["data-id"] for b in Page(fake.page).pictures if b["data-what"] == "image"][:2]
+    first, second = [b["data-id"] for b in Page(fake.page).pictures if b["data-title"] == "image"][:2]
     steps = result["steps"]
     assert steps["clicked"] == [first, "truth"] and steps["right"] == [first, "probability"]
     assert steps["left"] == [first, "image"] and steps["down"] == [second, "image"]

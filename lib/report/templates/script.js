@@ -13,7 +13,7 @@ function show(index) {
   large.alt = small.alt;
   zoom.style.setProperty("--shape", small.naturalWidth / small.naturalHeight || 1);
   zoom.querySelector("strong").textContent = button.dataset.id;
-  zoom.querySelector("span").textContent = `${button.dataset.what} · ${button.dataset.words}`;
+  zoom.querySelector("span").textContent = `${button.dataset.title} · ${button.dataset.caption}`;
   const folded = button.closest("details");
   if (folded) folded.open = true;
   if (!zoom.open) zoom.showModal();
@@ -24,7 +24,7 @@ function neighbour(step) {
   const item = buttons[shown].closest(".item");
   const next = items[(items.indexOf(item) + step + items.length) % items.length];
   const pictures = [...next.querySelectorAll("button")];
-  const same = pictures.find((button) => button.dataset.what === buttons[shown].dataset.what) || pictures[0];
+  const same = pictures.find((button) => button.dataset.title === buttons[shown].dataset.title) || pictures[0];
   show(buttons.indexOf(same));
 }
 
