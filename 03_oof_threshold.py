@@ -42,7 +42,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     trained = trained_folds(run, settings)
     if len(trained) < settings.folds.count:
         numbers = ", ".join(map(str, trained))
-        print(f"trained   fold {numbers} of {settings.folds.count}: the score is of their images only")
+        print(f"trained   fold {numbers} of {settings.folds.count}; the score is of the images that these leave out")
     warn_of_unfinished(run, trained)
     scored = table[table.fold.isin(trained)]
     result = choose_on(store, run, settings, data, scored)

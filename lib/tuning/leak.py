@@ -196,6 +196,8 @@ def measure_leak(
     from lib.data.features import image_features
 
     run.leak.unlink(missing_ok=True)
+    if settings.data.test_images is None:
+        return "leak      not measured: there are no test images (data.test_images)"
     try:
         test_data = open_test(settings.data)
         features = image_features(run.features, data).astype(np.float32)[np.searchsorted(data.ids, table.id)]

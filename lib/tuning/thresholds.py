@@ -119,6 +119,11 @@ class ThresholdResult:
         """Mean over the classes of a score: nested, in_sample, at_half or all_empty."""
         return float(np.mean([getattr(choice, field) for choice in self.classes.values()]))
 
+    @property
+    def parts_are_folds(self) -> bool:
+        """Whether what is left out at a time is a fold, whose images have a model of their own."""
+        return self.folds >= 3
+
     def nested_rules(self) -> list[dict[str, Rule]]:
         """For each image the rules of the classes that were tuned without its part."""
         return [
@@ -146,7 +151,7 @@ class ThresholdResult:
             f"{self.metric}: nested {nested:.4f} (95 % {low:.4f} to {high:.4f}), in-sample {in_sample:.4f}, "
             f"gap {in_sample - nested:+.4f}; at .5 {self.mean('at_half'):.4f}, all empty {self.mean('all_empty'):.4f}"
         ]
-        if self.folds < 3:
+        if not self.parts_are_folds:
             parts = len(np.unique(self.parts))
             have = "1 fold has" if self.folds == 1 else "2 folds have"
             lines.append(f"  only {have} maps: in the nested score {parts} parts of the images stand in for folds")
@@ -156,7 +161,8 @@ class ThresholdResult:
             lines.append(f"  {name}: {choice.rule}{around}; without each fold {without}")
             if choice.about_no_mask():
                 lines.append(f"  warning: {choice.about_no_mask()}")
-            for fold, (threshold, best, reported) in choice.foreign_folds().items():
+            foreign = choice.foreign_folds() if self.parts_are_folds else {}
+            for fold, (threshold, best, reported) in foreign.items():
                 lines.append(
                     f"  warning: fold {fold} scores {reported:.4f} at {choice.fold_rules[fold]}, which is chosen on "
                     f"the other folds, and {best:.4f} at t={threshold}: its images or its model's probabilities are "
@@ -165,11 +171,11 @@ class ThresholdResult:
         return "\n".join(lines)
 
     def write_curves(self, path: Path) -> None:
-        """Write threshold.csv: one row per class and threshold with the score of all images and of each fold's."""
-        folds = list(next(iter(self.classes.values())).fold_curves)
+        """Write threshold.csv: a row per class and threshold, the score of all images and of each fold (or part)."""
+        part, parts = "fold" if self.parts_are_folds else "part", next(iter(self.classes.values())).fold_curves
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["class", "threshold", "score", *(f"fold_{fold}" for fold in folds)])
+        writer.writerow(["class", "threshold", "score", *(f"{part}_{number}" for number in parts)])
         for name, choice in self.classes.items():
             columns = np.stack([choice.curve, *choice.fold_curves.values()], axis=1)
             for threshold, scores in zip(THRESHOLDS, columns, strict=True):

@@ -131,6 +131,8 @@ def test_a_fold_whose_probabilities_are_unlike_the_others_is_named():
     # without fold 2 the thresholds 41 to 200 are perfect; their middle empties its masks, which 17 to 100 make perfect
     assert result.classes["a"].foreign_folds() == {2: (17, 1.0, 0.0)}
     assert "fold 2 scores 0.0000 at t=120" in str(result)
+    parts = choose_thresholds(count_images(made, ["a"]), np.repeat([0, 1], 6), ThresholdSettings())
+    assert "stand in for folds" in str(parts) and "warning" not in str(parts)  # parts of one fold have one model
     alike = choose_thresholds(count_images(made[:8], ["a"]), np.repeat([0, 1], 4), ThresholdSettings())
     assert "warning" not in str(alike)
 
