@@ -2,7 +2,7 @@
 
 reads    a settings file and the training images and masks it points to
 writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, coverage), duplicates.csv,
-         training_files.json
+         training_files.json; with data.external also external.csv and external_files.json
 next     python 02_train.py --run runs/NAME
 
 Images of one group, and duplicates of one image, share a fold. Existing folds are never replaced by others.
@@ -19,6 +19,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.base.files import write_text
     from lib.data.competition import open_training
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
+    from lib.data.external_check import ExternalCheck
     from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
     from lib.data.group_search import HiddenGroupSearch
     from lib.data.input_files import note_training_files
@@ -48,6 +49,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     duplicates = duplicates_table(images, links, data.read_mask)
     images["group"] = merged_groups(images, search.allowed(links))
     table = assign_folds(images, settings.folds.count, settings.folds.seed)
+    external = ExternalCheck(settings, table)
 
     print("\n".join([*skipped_lines(settings.data), inspect_test(settings.data)]))
     run.root.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     duplicates_path = run.root / "duplicates.csv"
     write_text(duplicates_path, duplicates.to_csv(index=False))
     note_training_files(run, data)
+    external.write(run)
     search.write(run)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
     refresh_report(run, settings)
@@ -64,6 +67,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     print(search.describe(run), end="")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
+    print(external.describe(), end="")
     return StageSummary([run.folds, duplicates_path], f"python {run.command('02_train')}", seconds)
 
 

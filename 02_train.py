@@ -18,6 +18,7 @@ from lib.run.stage import run_stage, stage_parser
 
 def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first, wait_for_all
+    from lib.data.external import open_external
     from lib.data.folds import read_folds
     from lib.data.input_files import open_unchanged_training
     from lib.report.page import refresh_report
@@ -33,6 +34,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     lock_run(run, folds)
     data = open_unchanged_training(run, settings)
     table = read_folds(run.folds, data, settings.folds.count)
+    external = open_external(run, settings, table)
     made_from = fold_inputs(run, settings)
     waiting = [fold for fold in folds if arguments.restart or not is_done(run, fold, made_from[fold])]
     if waiting:
@@ -40,7 +42,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         from lib.training.start import try_out
         from lib.training.trainer import train_folds
 
-        jobs = [plan_fold(fold, run, table, data, settings, made_from[fold]) for fold in waiting]
+        jobs = [plan_fold(fold, run, table, data, settings, made_from[fold], external) for fold in waiting]
         try_out(jobs)
     wait_for_all()
     record.begin(settings)

@@ -16,6 +16,7 @@ import numpy as np
 from lib.config.schema import Settings
 from lib.data.competition import open_training
 from lib.training.batches import CropDataset
+from lib.training.fold_images import FoldImages, Pool
 
 IMAGES = 4
 
@@ -53,7 +54,8 @@ def milliseconds(root: Path, megabytes: int) -> float:
         }
     )
     data = open_training(settings.data)
-    dataset = CropDataset(data, data.ids, settings, (256, 256), with_distances=False)
+    pool = Pool(data.ids, np.zeros(len(data.ids), bool), len(data.ids))
+    dataset = CropDataset(FoldImages(data, [pool], [], []), settings, (256, 256), with_distances=False)
     for index in range(IMAGES):
         dataset[(0, index)]
     started, crops = time.thread_time(), 0

@@ -87,11 +87,12 @@ class Training:
     def begin(cls, job: FoldJob, steps: int | None) -> "Training":
         """Epochs have at most so many steps, of images drawn at random."""
         keep_freed_memory(job.device)
-        crops = len(job.images.training) * job.settings.train.crops_per_image
+        crops = len(job.images.empty_turns)
         if steps is not None and steps < job.plan.lengths[0]:
             epochs, left_out = len(job.plan.lengths), crops - steps * job.plan.batch_size
             plan = replace(job.plan, lengths=[steps] * epochs, left_out=[left_out] * epochs)
-            images = replace(job.images, is_empty=np.ones(len(job.images.training), bool))
+            pools = [replace(pool, is_empty=np.ones(len(pool.ids), bool)) for pool in job.images.pools]
+            images = replace(job.images, pools=pools)
             job = replace(job, plan=plan, images=images)
         loss_of = SegmentationLoss(job.settings.loss).to(job.device)
         state = load_or_begin(job, build_accelerator(job))

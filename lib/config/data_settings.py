@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from lib.config.external_source import external_sources
 from lib.config.mask_settings import MaskSettings
 from lib.config.section import (
     NonNegativeInt,
@@ -84,6 +85,9 @@ class DataSettings(Section):
     group: str | None = None  # a column (default: `group` if any), {case} of the pattern, id:REGEX, dicom:PatientID
     group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
 
+    external: list[dict[str, object]] = []  # more images with masks to train on, never validated on; each source has a
+    # weight and the settings of data that differ from the run's: see docs/external_data.md
+
     channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as the files have
     plane_files: bool = False  # the files of one id, as many as channels, are its planes, in the order of their names
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
@@ -116,6 +120,11 @@ class DataSettings(Section):
     def _every_class_has_values(self) -> "DataSettings":
         if self.masks.values and self.masks.values.keys() != set(self.classes):
             raise ValueError("classes must be the same as those of masks.values; write classes as a mapping")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_are_known(self) -> "DataSettings":
+        external_sources(self)
         return self
 
     @field_validator("classes")

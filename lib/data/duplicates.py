@@ -3,6 +3,7 @@
 A duplicate on the other side of a split makes a score look better than it is, so duplicates must share a fold.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -19,6 +20,13 @@ NEAR_BITS = 32  # at most so many of the 255 bits differ between near duplicates
 PLAIN = 0.5  # gray levels; below it the signs of the frequencies are rounding and noise
 WORDS = (BITS + 1) // 64
 CACHE_BYTES = 1 << 20  # of one block of comparisons
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    """Hexadecimal SHA-256 of an image's pixels and shape."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(image)
+    return digest.hexdigest()
 
 
 def perceptual_hash(small: np.ndarray) -> str:

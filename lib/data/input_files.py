@@ -81,14 +81,20 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
         return data
     known = read_known(run.training_files)
     current, changed = compare(training_sources(data), known)
-    if changed and known:
-        raise UserError(
-            f"{listed(changed)} of the training data changed after 01_prepare_folds.py had checked them; put back what "
-            "was there, or run 01 again with its settings file and then 02 with --restart"
-        )
+    if known:
+        require_unchanged(changed, "training")
     if current != known and is_first():
         write_known(run.training_files, current)
     return data
+
+
+def require_unchanged(changed: list[str], which: str) -> None:
+    """Raise UserError where images or masks of the `which` data have changed."""
+    if changed:
+        raise UserError(
+            f"{listed(changed)} of the {which} data changed after 01_prepare_folds.py had checked them; put back what "
+            "was there, or run 01 again with its settings file and then 02 with --restart"
+        )
 
 
 def compare_test_images(run: RunFolder, data: TestData) -> tuple[Known, set[str]]:

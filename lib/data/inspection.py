@@ -1,6 +1,5 @@
 """Stage 01's look at every training image and mask: whether they can be decoded, their sizes, coverage and hashes."""
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, find_unreadable, open_test
 from lib.data.discovery import skipped_files
-from lib.data.duplicates import perceptual_hash, thumbnail
+from lib.data.duplicates import perceptual_hash, pixel_hash, thumbnail
 from lib.data.mask_check import ValueCounts, judge
 from lib.data.mask_values import share_of_mask
 from lib.data.orientation import turned_images
@@ -79,11 +78,9 @@ def _inspect(training: TrainingData, image_id: str) -> tuple[ImageFacts, ValueCo
         mask = training.read_mask(image_id, files)
     except UserError as error:
         return str(error)
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image)
     coverage = tuple(map(share_of_mask, cv2.split(mask)))
     small = thumbnail(image)
-    facts = ImageFacts(image_id, *image.shape[:2], coverage, digest.hexdigest(), perceptual_hash(small))
+    facts = ImageFacts(image_id, *image.shape[:2], coverage, pixel_hash(image), perceptual_hash(small))
     return facts, counts, small
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 
 from lib.base.files import read_json
 from lib.config.schema import Settings
+from lib.data.external import describe_table
 from lib.data.folds import coverage_columns, describe_groups
 from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
@@ -43,6 +44,7 @@ def folds_part(run: RunFolder, classes: list[str]) -> dict:
         "groups": list(groups[groups > 1].head(LISTED).items()),
         "duplicates": None if duplicates is None else duplicates.head(LISTED).to_dict("records"),
         "duplicate_kinds": {} if duplicates is None else duplicates.kind.value_counts().to_dict(),
+        "external": describe_table(pd.read_csv(run.external, dtype=str)) if run.external.is_file() else None,
     }
 
 

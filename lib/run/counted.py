@@ -33,6 +33,7 @@ NO_STAGE = {  # setting or section: why it changes no pixel, or what counts in i
     "data.train_masks": "a place; the content of the files counts",
     "data.test_images": "a place; the content of the files counts",
     "data.sample_submission": "a place; the content of the file counts",
+    "data.external": "the content of the files counts, and how they are read and drawn (external_inputs)",
     "data.exclude": "the ids in folds.csv count, and those of the test images",
     "data.images_without_mask": "the ids in folds.csv and the content of the masks count",
     "data.masks_without_image": "the ids in folds.csv count",

@@ -50,6 +50,14 @@ class RunFolder:
         return self.root / "training_files.json"
 
     @property
+    def external(self) -> Path:
+        return self.root / "external.csv"
+
+    @property
+    def external_files(self) -> Path:
+        return self.root / "external_files.json"
+
+    @property
     def test_files(self) -> Path:
         return self.root / "test_files.json"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file, sha256_of_json
+from lib.config.external_source import external_sources
 from lib.config.schema import Settings
 from lib.run.counted import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 from lib.run.folder import RunFolder, open_run
@@ -27,6 +28,7 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
         "training_files": files,
         **counted(settings, TRAINING),
         "pseudo_labels": pseudo,
+        "external": external_inputs(run, settings) if settings.data.external else None,
         "best_epoch_by": metric,
     }
 
@@ -40,6 +42,19 @@ def fold_inputs(run: RunFolder, settings: Settings) -> dict[int, dict]:
     return {
         fold: shared | {"fold": fold, "left_out_images": sha256_of_json(sorted(ids))} for fold, ids in left_out.items()
     }
+
+
+def external_inputs(run: RunFolder, settings: Settings) -> dict:
+    """What external images bring in: the content of their files, their groups, and how each source is read and drawn.
+
+    Raises UserError where 01 has not seen them.
+    """
+    remedy = "run 01_prepare_folds.py again with the run's settings file, which checks data.external"
+    found = {"external.csv": fingerprint(run.external, remedy), "files": read_json(run.external_files).get("content")}
+    for number, (weight, data) in enumerate(external_sources(settings.data), start=1):
+        reading = counted(settings.model_copy(update={"data": data}), TRAINING)["data"]
+        found[str(number)] = {"weight": weight, **reading}
+    return found
 
 
 def pseudo_inputs(root: Path) -> str:

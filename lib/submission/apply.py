@@ -31,7 +31,7 @@ from lib.submission.write import encode_rows
 PART_PIXELS = 1 << 24  # of maps, all classes, that are predicted before they are written
 TIMED_PIXELS = 1 << 22  # so many where time is limited: how often views and folds are chosen anew
 SMALLEST_WINDOW = 256
-PLACES = {"root", "train_images", "train_masks", "test_images", "sample_submission"}  # of data; they change no pixel
+PLACES = {"root", "train_images", "train_masks", "external", "test_images", "sample_submission"}  # change no test pixel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from lib.base.errors import UserError
 from lib.base.prefetch import THREADS
 from lib.config.schema import Settings
 from lib.training.augment import augment, build_augmentation, random_crop, require_room
-from lib.training.fold_job import FoldJob, LabelledImages
+from lib.training.fold_images import FoldImages
+from lib.training.fold_job import FoldJob
 from lib.training.losses import signed_distances
 
 cv2.setNumThreads(0)  # OpenCV's threads would fight the loader's processes
@@ -54,14 +55,11 @@ def _bytes(arrays: tuple[np.ndarray, np.ndarray]) -> int:
 class CropDataset(Dataset):
     """Augmented crops of some training images. An item depends on seed, epoch and index alone, not on the worker."""
 
-    def __init__(
-        self, source: LabelledImages, ids: list[str], settings: Settings, crop: tuple[int, int], with_distances: bool
-    ) -> None:
-        self.source = source
-        self.ids = ids
+    def __init__(self, images: FoldImages, settings: Settings, crop: tuple[int, int], with_distances: bool) -> None:
+        self.images = images
+        self.length = len(images.empty_turns)
         self.crop = crop
         self.with_distances = with_distances
-        self.crops_per_image = settings.train.crops_per_image
         self.cache = ImageCache(settings.train.cache_mb)
         self.foreground_share = settings.train.foreground_share
         self.seed = settings.train.seed
@@ -69,13 +67,13 @@ class CropDataset(Dataset):
         self.augmentation = build_augmentation(settings.augment, crop[0] == crop[1], settings.data.channels)
 
     def __len__(self) -> int:
-        return len(self.ids) * self.crops_per_image
+        return self.length
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """One item: uint8 image (channels, H, W), uint8 mask (classes, H, W), float32 distances (classes, H, W)."""
         epoch, index = key
         generator = np.random.default_rng((self.seed, epoch, index))
-        image_id = self.ids[index % len(self.ids)]
+        image_id = self.images.id_of(epoch, index)
         image, mask = self.cache.get(image_id, lambda: self._read(image_id))
         image, mask = random_crop(image, mask, self.crop, self.foreground_share, generator)
         # the state and not a seed, to which albumentations would add the worker's own
@@ -87,7 +85,7 @@ class CropDataset(Dataset):
         return item
 
     def _read(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        return self.source.read_image(image_id), self.source.read_mask(image_id)
+        return self.images.source.read_image(image_id), self.images.source.read_mask(image_id)
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
@@ -135,7 +133,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 def build_dataset(job: FoldJob, with_distances: bool) -> CropDataset:
     """The crops of the images that the fold learns from."""
-    return CropDataset(job.images.source, job.images.training, job.settings, job.crop, with_distances)
+    return CropDataset(job.images, job.settings, job.crop, with_distances)
 
 
 def build_loader(job: FoldJob, with_distances: bool) -> DataLoader:
@@ -144,7 +142,7 @@ def build_loader(job: FoldJob, with_distances: bool) -> DataLoader:
     Its loader processes live as long as the loader.
     """
     settings, dataset = job.settings.train, build_dataset(job, with_distances)
-    empty = np.flatnonzero(np.tile(job.images.is_empty, settings.crops_per_image))
+    empty = np.flatnonzero(job.images.empty_turns)
     processes = distributed.NUMBER, distributed.COUNT
     workers = loader_processes(settings.workers, job.device)
     return DataLoader(

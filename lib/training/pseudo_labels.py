@@ -15,7 +15,7 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.data_settings import DataSettings
-from lib.data.competition import TestData, TrainingData, open_test
+from lib.data.competition import TestData, open_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules
 from lib.prediction.map_store import MapStore, scored_map, scored_masks
@@ -24,7 +24,6 @@ from lib.run.folder import open_run
 SHIFT = 51  # of 255
 # Settings of data that decide the pixels a network sees.
 READING = ("channels", "plane_files", "plane", "value_range", "orientation")
-PREFIX = "pseudo:"  # before the ids of test images, which may be those of training images
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class PseudoLabels:
     size: tuple[int, int] | None  # (height, width) of the masks in the submission
     empty: dict[str, bool]  # of each confident image, whether its mask is empty
 
-    @property
-    def ids(self) -> list[str]:
-        return [PREFIX + image_id for image_id in self.empty]
+    def read_image(self, image_id: str) -> np.ndarray:
+        """Image uint8 (height, width, channels)."""
+        return self.data.read_image(image_id)
 
     def read_mask(self, image_id: str) -> np.ndarray:
         """Mask uint8 0/1 (height, width, classes) of a test image: the one submitted, at the image's own size."""
@@ -49,24 +48,6 @@ class PseudoLabels:
         height, width = self.data.image_size(image_id)
         resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in planes(masks)]
         return np.stack(resized, axis=-1)
-
-
-@dataclass(frozen=True)
-class WithPseudoLabels:
-    """Training images and confident test images, read by id as either is."""
-
-    training: TrainingData
-    pseudo: PseudoLabels
-
-    def read_image(self, image_id: str) -> np.ndarray:
-        if image_id.startswith(PREFIX):
-            return self.pseudo.data.read_image(image_id.removeprefix(PREFIX))
-        return self.training.read_image(image_id)
-
-    def read_mask(self, image_id: str) -> np.ndarray:
-        if image_id.startswith(PREFIX):
-            return self.pseudo.read_mask(image_id.removeprefix(PREFIX))
-        return self.training.read_mask(image_id)
 
 
 def read_pseudo_labels(root: Path, agreement: float, settings: DataSettings) -> PseudoLabels:

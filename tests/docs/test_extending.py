@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from lib.config.check import check_settings
+from lib.config.external_source import external_sources
 from lib.data.competition import open_training
 from lib.data.folds import assign_folds, image_table, read_folds, write_folds
 from lib.data.inspection import inspect_all
@@ -106,3 +108,11 @@ def test_given_folds_are_taken(tmp_path, monkeypatch):
     exec(snippet, {})
     table = read_folds(run / "folds.csv", data, 3)
     assert dict(zip(table.id, table.fold, strict=True)) == dict(zip(given.id, given.fold, strict=True))
+
+
+def test_the_sources_of_external_data_are_settings():
+    [snippet] = blocks("External data", "yaml")
+    page = (REPOSITORY / "docs" / "external_data.md").read_text()
+    for text, weights in ((snippet, [0.5]), (re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1], [0.5, 1])):
+        settings = check_settings({"name": "mine"} | yaml.safe_load(text), Path("mine.yaml"))
+        assert [source.weight for source in external_sources(settings.data)] == weights

@@ -25,6 +25,7 @@ def run(tmp_path, monkeypatch) -> RunFolder:
     write_text(run.folds, FOLDS)
     monkeypatch.setattr(provenance, "require_trained", lambda run, settings: {"fold_0": "w0", "fold_1": "w1"})
     monkeypatch.setattr(provenance, "pseudo_inputs", lambda root: "the other run's maps")
+    monkeypatch.setattr(provenance, "external_inputs", lambda run, settings: "the external images")
     return run
 
 
@@ -63,7 +64,7 @@ def test_every_setting_counts_from_its_stage_on_or_is_listed_as_counting_nowhere
     first = first_stage(section, key)
     if first is None:
         assert section in NO_STAGE or f"{section}.{key}" in NO_STAGE
-        assert noticed == ({"training"} if key == "pseudo_labels" else set())  # by the other run's content
+        assert noticed == ({"training"} if key in ("pseudo_labels", "external") else set())  # by the content of files
     elif first == "training":
         assert noticed == {"training"}  # from where require_trained refuses it at each later stage
     else:

@@ -6,11 +6,12 @@ from accelerate import Accelerator
 
 from lib.config.check import check_settings
 from lib.config.schema import Settings
-from lib.data.competition import open_training
+from lib.data.competition import TrainingData, open_training
 from lib.data.folds import image_table
 from lib.data.inspection import inspect_all
 from lib.run.folder import RunFolder
 from lib.training.batches import build_loader
+from lib.training.fold_images import FoldImages, Pool
 from lib.training.fold_job import FoldJob, plan_fold
 from lib.training.losses import SegmentationLoss
 from lib.training.start import load_or_begin
@@ -46,6 +47,11 @@ def jobs_of(settings: Settings, folder, folds=(0,), made_from: dict | None = Non
 def train(settings: Settings, folder, folds=(0,), made_from: dict | None = None) -> RunFolder:
     train_folds(jobs_of(settings, folder, folds, made_from), after_epoch=lambda job, row: None)
     return RunFolder(folder)
+
+
+def images_of(data: TrainingData, ids: list[str], crops: int = 1) -> FoldImages:
+    """Training images as a fold has them, without any to validate on."""
+    return FoldImages(data, [Pool(ids, np.zeros(len(ids), bool), len(ids) * crops)], [], [])
 
 
 class Begun:

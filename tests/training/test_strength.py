@@ -21,7 +21,7 @@ from lib.training.batches import CropDataset, EpochSampler, ImageCache, batches
 from lib.training.pseudo_labels import judge, read_pseudo_labels
 from lib.training.schedule import batches_per_update, plan_epochs
 from lib.training.trainer import train_epoch, train_fold, train_step
-from tests.training.jobs import Begun, jobs_of, settings_of
+from tests.training.jobs import Begun, images_of, jobs_of, settings_of
 
 
 def parameters(begun: Begun) -> dict[str, torch.Tensor]:
@@ -109,7 +109,7 @@ def test_empty_images_are_at_most_the_share_asked_for(competition, share, expect
 def test_the_share_of_empty_images_slides_from_the_first_epoch_to_the_last(competition, tmp_path):
     begun = Begun(settings_of(competition, epochs=3, batch_size=2, empty_share=[0.0, 0.4]), tmp_path)
     sampler, lengths = begun.loader.sampler, []
-    empty = begun.job.images.is_empty
+    empty = begun.job.images.empty_turns
     assert len(empty) == 12 and empty.sum() == 3
     for sampler.epoch in range(3):
         drawn = [index for _, index in sampler]
@@ -165,15 +165,16 @@ def test_sure_test_images_are_learned_from_and_never_validated_on(competition, t
     (plain,) = jobs_of(settings_of(competition), tmp_path)
     (job,) = jobs_of(settings_of(competition, pseudo_labels=str(other.root)), tmp_path)
     images = job.images
-    assert images.training == [*plain.images.training, "pseudo:test_001", "pseudo:test_004"]
+    [pool], [plain_pool] = images.pools, plain.images.pools
+    assert pool.ids == [*plain_pool.ids, "pseudo/test_001", "pseudo/test_004"]
     assert images.validation == plain.images.validation
-    expected = np.zeros_like(images.source.read_mask("pseudo:test_001"))
+    expected = np.zeros_like(images.source.read_mask("pseudo/test_001"))
     expected[10:20, 10:30] = 1
-    assert np.array_equal(images.source.read_mask("pseudo:test_001"), expected)
+    assert np.array_equal(images.source.read_mask("pseudo/test_001"), expected)
     test = open_test(job.settings.data)
-    assert np.array_equal(images.source.read_image("pseudo:test_004"), test.read_image("test_004"))
+    assert np.array_equal(images.source.read_image("pseudo/test_004"), test.read_image("test_004"))
     assert np.array_equal(images.source.read_mask("train_000"), job.data.read_mask("train_000"))
-    assert images.is_empty.tolist()[-2:] == [False, False] and len(images.is_empty) == len(images.training)
+    assert pool.is_empty.tolist()[-2:] == [False, False] and len(pool.is_empty) == len(pool.ids)
 
 
 def test_a_run_that_is_sure_of_nothing_is_refused(competition, tmp_path):
@@ -189,7 +190,7 @@ def test_pseudo_labels_are_matched_by_the_names_of_the_classes(competition, tmp_
     for classes in (["a", "b"], ["b", "a"]):
         settings = settings_of(competition, {"data": {"classes": classes}})
         pseudo = read_pseudo_labels(other.root, 0.95, settings.data)
-        masks.append(pseudo.read_mask(pseudo.ids[0].removeprefix("pseudo:")))
+        masks.append(pseudo.read_mask(next(iter(pseudo.empty))))
     assert masks[0][..., 0].any() and not masks[0][..., 1].any()
     assert np.array_equal(masks[0], masks[1][..., ::-1])
 
@@ -223,7 +224,9 @@ def test_several_crops_of_an_image_differ_and_the_cache_changes_none_of_them(com
 
     def items(**train) -> list[torch.Tensor]:
         settings = settings_of(competition, **train).model_copy(update={"augment": AugmentSettings(preset="heavy")})
-        dataset = CropDataset(data, ids, settings, (48, 64), False)
+        dataset = CropDataset(
+            images_of(data, ids, settings.train.crops_per_image), settings, (48, 64), with_distances=False
+        )
         return [dataset[(0, index)]["images"] for index in range(len(dataset))]
 
     once, thrice, cached = items(), items(crops_per_image=3), items(crops_per_image=3, cache_mb=1)

@@ -19,7 +19,7 @@ from lib.training.batches import CropDataset, EpochSampler, batches, build_loade
 from lib.training.losses import signed_distances
 from lib.training.schedule import learning_rate
 from lib.training.trainer import train_folds
-from tests.training.jobs import jobs_of, settings_of, train
+from tests.training.jobs import images_of, jobs_of, settings_of, train
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_batch_depends_on_seed_and_epoch_but_not_on_workers(competition, tmp_p
 
 
 def test_distances_are_those_of_the_augmented_mask(settings, data):
-    item = CropDataset(data, data.ids, settings, (48, 64), with_distances=True)[(0, 0)]
+    item = CropDataset(images_of(data, data.ids), settings, (48, 64), with_distances=True)[(0, 0)]
     assert np.array_equal(item["distances"], signed_distances(item["masks"].numpy().transpose(1, 2, 0)))
 
 

@@ -1,0 +1,60 @@
+"""`data.external`: further images with masks to train on, each source a set of data settings on top of the run's."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from lib.config.data_settings import DataSettings
+
+OF_THE_RUN = {  # of the whole run: a source cannot have them otherwise
+    "external",
+    "channels",
+    "test_images",
+    "sample_submission",
+    "sample_id_column",
+    "sample_rle_column",
+    "sample_class_column",
+    "sample_id_pattern",
+    "unreadable_test_images",
+}
+NOT_INHERITED = ("exclude", "group", "group_csv", "compare_masks")  # they name images and files of the run
+
+
+class ExternalSource(NamedTuple):
+    """How often an image of the source is drawn where a training image is drawn once, and how the images are read."""
+
+    weight: float
+    data: "DataSettings"
+
+
+def external_sources(data: "DataSettings") -> list[ExternalSource]:
+    """The sources of data.external. Raises ValueError for settings that are unknown or wrong, or the run's alone."""
+    return [_source(data, number, dict(own)) for number, own in enumerate(data.external, start=1)]
+
+
+def _source(data: "DataSettings", number: int, own: dict[str, object]) -> ExternalSource:
+    place, weight = f"data.external, source {number}", own.pop("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        raise ValueError(f"{place}: weight must be a number above 0, not {weight!r}")
+    if taken := sorted(own.keys() & OF_THE_RUN):
+        raise ValueError(f"{place}: {', '.join(taken)} is of the whole run and cannot be set for a source")
+    if not own.keys() & {"root", "train_images"}:
+        raise ValueError(f"{place}: needs a root or train_images of its own")
+    merged = data.model_dump(exclude={*OF_THE_RUN - {"channels"}, *NOT_INHERITED})
+    merged |= {"test_images": None, "sample_submission": None}
+    for key, value in own.items():  # of the sections rle and masks the settings that are given
+        are_sections = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = merged[key] | value if are_sections else value
+    try:
+        settings = type(data).model_validate(merged)
+    except ValidationError as error:
+        raise ValueError(f"{place}: {'; '.join(map(_explained, error.errors()))}") from None
+    if settings.classes != data.classes:
+        raise ValueError(f"{place}: classes must be those of the run, in the same order: {', '.join(data.classes)}")
+    return ExternalSource(float(weight), settings)
+
+
+def _explained(problem: dict) -> str:
+    name = ".".join(map(str, problem["loc"]))
+    return f"unknown setting '{name}'" if problem["type"] == "extra_forbidden" else f"'{name}': {problem['msg']}"

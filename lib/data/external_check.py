@@ -1,0 +1,129 @@
+"""Stage 01's look at external images (data.external): whether they can be used, and which are known from elsewhere."""
+
+import pandas as pd
+
+from lib.base.errors import UserError, listed
+from lib.base.files import write_text
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.config.data_settings import DataSettings
+from lib.config.schema import Settings
+from lib.data.competition import TestData, TrainingData, open_test
+from lib.data.duplicates import merged_groups, near_links, perceptual_hash, pixel_hash, thumbnail
+from lib.data.external import TRAINING, describe_table, file_sources, named_errors, open_sources
+from lib.data.folds import coverage_columns, image_table
+from lib.data.input_files import compare, write_known
+from lib.data.inspection import inspect_all, skipped_lines
+from lib.data.orientation import orientation_line
+from lib.data.rle_check import check_convention, describe
+from lib.data.value_range import value_range_line
+from lib.run.folder import RunFolder
+
+
+class ExternalCheck:
+    """What 01 finds out about the external images. Nothing is written before `write`.
+
+    `training` is the table of the training images with their groups, hashes and folds. Raises UserError naming the
+    source where it cannot be used.
+    """
+
+    def __init__(self, settings: Settings, training: pd.DataFrame) -> None:
+        self.settings = settings
+        self.sources = open_sources(settings.data)
+        self.table = pd.DataFrame()
+        if not self.sources:
+            return
+        with_hashes = pd.concat([_inspected(name, data) for name, (_, data) in self.sources.items()], ignore_index=True)
+        near = settings.folds.near_duplicates
+        self.table = with_twins(with_hashes, training, near)
+        self.of_test = test_twins(with_hashes, settings.data, near)
+
+    def write(self, run: RunFolder) -> None:
+        """Write external.csv and the content of the files; remove those of settings without external images."""
+        if not self.sources:
+            run.external.unlink(missing_ok=True)
+            run.external_files.unlink(missing_ok=True)
+            return
+        write_text(run.external, self.table.to_csv(index=False, float_format="%.6g"))
+        write_known(run.external_files, compare(file_sources(self.sources), {})[0])
+
+    def describe(self) -> str:
+        """A line for each source and one for what is known from elsewhere; empty without any source."""
+        if not self.sources:
+            return ""
+        lines = []
+        for name, (weight, data) in self.sources.items():
+            rows = self.table[self.table.source == name]
+            empty = (rows[coverage_columns(data.classes)] == 0).all(axis=1).sum()
+            lines.append(
+                f"{name}: {len(rows)} images of {data.settings.root / data.settings.train_images}, {empty} of them "
+                f"empty; each is drawn {weight:g} times where a training image is drawn once"
+            )
+        lines.append(describe_table(self.table))
+        text = "".join(f"external  {line}\n" for line in lines)
+        if self.of_test:
+            text += (
+                f"warning   duplicates of test images are among the external ones ({len(self.of_test)}: "
+                f"{listed(self.of_test)}); a score on the test images then is of images learned from; exclude, in "
+                "data.external, leaves images out\n"
+            )
+        return text
+
+
+def with_twins(external: pd.DataFrame, training: pd.DataFrame, near: bool) -> pd.DataFrame:
+    """The table of external images with their groups, and below it the training images of the same groups.
+
+    A group holds images with the same pixels, with `near` also near duplicates, and those of a group that a source
+    names, directly or by a chain.
+    """
+    own = external.assign(id=external.source + "/" + external.id)  # an id that names a group is no training image's
+    both = pd.concat([own, training.assign(source=TRAINING)], ignore_index=True)
+    both["group"] = merged_groups(both, near_links(both.perceptual_hash if near else []))
+    both["id"] = [*external.id, *training.id]
+    is_external = both.source != TRAINING
+    both = both[is_external | both.group.isin(both.group[is_external])]
+    return both[["source", "id", "group", "height", "width", *(c for c in both if c.startswith("coverage_")), "sha256"]]
+
+
+def test_twins(external: pd.DataFrame, settings: DataSettings, near: bool) -> list[str]:
+    """Ids of the external images that are duplicates of test images, as far as these can be read."""
+    if settings.test_images is None:
+        return []
+    try:
+        test = open_test(settings)
+    except UserError:
+        return []  # of which 01 warns anyway
+    seen = progress("test images", prefetched(lambda image_id: _hashes(test, image_id), test.ids, 4 * THREADS))
+    rows = [(f"test/{image_id}", *found) for image_id, found in seen if found is not None]
+    test_table = pd.DataFrame(rows, columns=["id", "sha256", "perceptual_hash"]).assign(is_test=True)
+    own = external.assign(id=external.source + "/" + external.id, is_test=False)
+    both = pd.concat([test_table, own[test_table.columns]], ignore_index=True).assign(group=None)
+    both["group"] = merged_groups(both, near_links(both.perceptual_hash if near else []))
+    return external.id[both.group[len(rows) :].isin(both.group[: len(rows)]).to_numpy()].tolist()
+
+
+test_twins.__test__ = False  # not a test, whatever pytest makes of its name
+
+
+def _hashes(test: TestData, image_id: str) -> tuple[str, str] | None:
+    try:
+        image = test.read_image(image_id)
+    except UserError:
+        return None
+    return pixel_hash(image), perceptual_hash(thumbnail(image))
+
+
+def _inspected(name: str, data: TrainingData) -> pd.DataFrame:
+    """The table of a source's images, which are checked and reported like training images; `group` where it has any."""
+    with named_errors(name):
+        notes = [note for note in (orientation_line(data) + value_range_line(data)).splitlines() if note]
+        verdict = check_convention(data)
+        notes.append(f"{verdict.label}   data.rle ({describe(data.settings.rle)}): {verdict.text}")
+        inspection = inspect_all(data)
+        notes += [*(f"checked   {note}" for note in inspection.notes), *skipped_lines(data.settings)]
+        for note in notes:
+            print(f"{note[:10]}{name}: {note[10:]}")
+        are_grouped = data.settings.group or data.settings.group_csv
+        table = image_table(inspection.facts, data.groups if are_grouped else None, data.classes)
+    table.insert(0, "source", name)
+    return table

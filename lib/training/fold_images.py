@@ -1,0 +1,112 @@
+"""What a fold's model learns from and is validated on: images of the training data, pseudo-labels, external images."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from lib.config.schema import Settings
+from lib.data.competition import TrainingData
+from lib.data.external import ExternalImages
+from lib.data.folds import coverage_columns
+from lib.training.pseudo_labels import read_pseudo_labels
+
+PSEUDO = "pseudo"
+
+
+class LabelledImages(Protocol):
+    """What crops are cut from: images and their masks, by id."""
+
+    def read_image(self, image_id: str) -> np.ndarray: ...
+    def read_mask(self, image_id: str) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class SeveralSources:
+    """Images of several sources: SOURCE/ID is an image of one by name, ID one of the training data, named "".
+
+    No id of an image holds a slash, so none is taken for another's.
+    """
+
+    sources: dict[str, LabelledImages]
+
+    def read_image(self, image_id: str) -> np.ndarray:
+        source, _, own_id = image_id.rpartition("/")
+        return self.sources[source].read_image(own_id)
+
+    def read_mask(self, image_id: str) -> np.ndarray:
+        source, _, own_id = image_id.rpartition("/")
+        return self.sources[source].read_mask(own_id)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images that have so many turns in each epoch, one after another in an endless round.
+
+    Where the turns are no multiple of the images, so that epochs differ, either all masks are empty or none is.
+    """
+
+    ids: list[str]
+    is_empty: np.ndarray  # bool (ids,): the mask is empty
+    turns: int
+
+    def id_of(self, epoch: int, turn: int) -> str:
+        return self.ids[(epoch * self.turns + turn) % len(self.ids)]
+
+
+@dataclass(frozen=True)
+class FoldImages:
+    """The images a fold's model learns from, and those it is validated on."""
+
+    source: LabelledImages  # of the ids in pools
+    pools: list[Pool]
+    validation: list[str]  # images of the training data, never pseudo-labelled or external ones
+    class_shares: list[float]  # share of each class among the pixels learned from, 0 to 1
+
+    @property
+    def empty_turns(self) -> np.ndarray:
+        """Which turns of an epoch show an image without any mask, bool (turns,), the same in every epoch."""
+        return np.concatenate([np.resize(pool.is_empty, pool.turns) for pool in self.pools])
+
+    def id_of(self, epoch: int, turn: int) -> str:
+        """The image of a turn of an epoch."""
+        for pool in self.pools:
+            if turn < pool.turns:
+                return pool.id_of(epoch, turn)
+            turn -= pool.turns
+        raise IndexError(f"an epoch has {turn} turns fewer")
+
+
+def fold_images(
+    fold: int, table: pd.DataFrame, data: TrainingData, settings: Settings, external: Iterable[ExternalImages] = ()
+) -> FoldImages:
+    """The other folds' images to learn from, with pseudo-labelled and external ones where the settings ask for them."""
+    others = table[table.fold != fold]
+    coverage = others[coverage_columns(data.classes)].to_numpy()
+    sources, ids, is_empty = {"": data}, others.id.tolist(), (coverage == 0).all(axis=1)
+    if settings.train.pseudo_labels:
+        pseudo = read_pseudo_labels(settings.train.pseudo_labels, settings.train.pseudo_agreement, settings.data)
+        sources[PSEUDO] = pseudo
+        ids = ids + [f"{PSEUDO}/{image_id}" for image_id in pseudo.empty]
+        is_empty = np.append(is_empty, list(pseudo.empty.values()))
+    crops = settings.train.crops_per_image
+    pools, means, turns = [Pool(ids, is_empty, len(ids) * crops)], [coverage.mean(axis=0)], [len(coverage) * crops]
+    for source in external:
+        rows = source.outside(fold)
+        sources[source.name] = source.data
+        for of_pool in (rows[rows.is_empty], rows[~rows.is_empty]):
+            if len(of_pool):
+                pools.append(_external_pool(source, of_pool, crops, settings.train.seed))
+                means.append(of_pool[coverage_columns(data.classes)].to_numpy().mean(axis=0))
+                turns.append(pools[-1].turns)
+    shares = np.divide(turns, sum(turns)) @ np.stack(means)
+    validation = table.id[table.fold == fold].tolist()
+    return FoldImages(SeveralSources(sources), pools, validation, shares.tolist())
+
+
+def _external_pool(source: ExternalImages, rows: pd.DataFrame, crops: int, seed: int) -> Pool:
+    """Some of a source's images in a random order: with weight .5 an epoch shows one half, the next the other."""
+    ids = [f"{source.name}/{image_id}" for image_id in np.random.default_rng(seed).permutation(rows.id)]
+    return Pool(ids, rows.is_empty.to_numpy(), max(1, round(source.weight * len(ids) * crops)))
