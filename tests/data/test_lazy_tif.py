@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import lib.data.lazy_tif
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.config.schema import InferSettings
-from lib.data.competition import Images
+from lib.data.competition import Images, find_unreadable
 from lib.data.images import MAX_PIXELS, read_image
 from lib.data.lazy_tif import open_slide
 from lib.prediction.predictor import Predictor
@@ -90,6 +91,19 @@ def test_a_slide_cut_anywhere_gives_its_pixels_or_is_refused_by_name(tmp_path, o
             assert "cut.tif" in str(error)
             refused += 1
     assert refused > 10
+
+
+def test_a_damaged_tile_in_the_middle_of_a_slide_makes_it_unreadable(tmp_path):
+    whole = save(tmp_path / "whole.tif", COLOUR, photometric="rgb", **TILED)
+    content = bytearray(whole.read_bytes())
+    with tifffile.TiffFile(whole) as file:
+        start, length = file.pages[0].dataoffsets[-1], file.pages[0].databytecounts[-1]
+    content[start : start + length] = bytes(length)
+    (tmp_path / "hurt.tif").write_bytes(content)
+    images = Images(DataSettings(root=tmp_path), {name: [str(tmp_path / f"{name}.tif")] for name in ("whole", "hurt")})
+    assert images.open_image("hurt").shape == COLOUR.shape  # its header and first tiles are whole
+    unreadable = find_unreadable(images)
+    assert list(unreadable) == ["hurt"] and "hurt.tif" in unreadable["hurt"]
 
 
 def test_a_slide_is_predicted_without_being_decoded_whole(tmp_path, monkeypatch):
