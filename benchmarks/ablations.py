@@ -136,8 +136,8 @@ def predict_by_folds(root: Path) -> list[float]:
         network = load_weights(run.fold(fold).weights, settings.model, len(rules), settings.data.channels)
         predictor = Predictor([network], settings.infer, device, precision)
         of_fold = []
-        for image_id, probability_map in predictor.predict(data, data.ids):
-            mask = apply_rules(rules, probability_map)[..., 0]
+        for image_id, prediction in predictor.predict(data, data.ids):
+            mask = apply_rules(rules, prediction.maps)[..., 0]
             truth = decode(truths[image_id], mask.shape)
             of_fold.append(dice(*count_mask(mask, truth)))
         scores.append(float(np.mean(of_fold)))

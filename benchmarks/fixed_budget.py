@@ -153,7 +153,7 @@ def measure_02(task: Task) -> None:
     seconds, images = time.process_time() - started, job.plan.steps * job.plan.batch_size
     settings = task.settings
     network = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.channels)
-    task.keep(KINDS[0], task.predictor(network).predict(task.data, task.ids), seconds, images)
+    task.keep(KINDS[0], maps_of(task, task.predictor(network)), seconds, images)
 
 
 def measure_recipe(task: Task, kind: str) -> None:
@@ -163,7 +163,7 @@ def measure_recipe(task: Task, kind: str) -> None:
     seed_all(task.seed, task.fold)
     network, seconds, seen = train_recipe(images, task.settings, RATES[kind], task.precision, task.budget)
     predictor = task.predictor(network)
-    maps = predictor.predict(task.data, task.ids) if size is None else resized(predictor, task, size)
+    maps = maps_of(task, predictor) if size is None else resized(predictor, task, size)
     task.keep(kind, maps, seconds, seen)
 
 
@@ -205,6 +205,11 @@ class Flipped(Dataset):
         return dict(zip(("images", "masks"), (to_tensor(np.flip(array, axes)) for array in both), strict=True))
 
 
+def maps_of(task: Task, predictor: Predictor) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (id, uint8 map) of the images that are scored."""
+    return ((image_id, prediction.maps) for image_id, prediction in predictor.predict(task.data, task.ids))
+
+
 def resize(array: np.ndarray, shape: tuple[int, int], mode: str) -> np.ndarray:
     """(H, W, channels) array at another height and width, as Pillow resizes it in the notebooks."""
     found = functional.interpolate(to_tensor(array)[None], shape, mode=mode, antialias=mode == "bilinear")
@@ -215,7 +220,7 @@ def resized(predictor: Predictor, task: Task, size: int) -> Iterator[tuple[str, 
     """Yield (id, uint8 map) of images that the network is shown as squares, at the images' own sizes."""
     for image_id in task.ids:
         square = resize(task.data.read_image(image_id), (size, size), "bilinear")
-        probabilities = predictor.predict_batch(square[None])[0]
+        probabilities = predictor.predict_batch(square[None]).pixels[0]
         yield image_id, to_map(resize(probabilities, task.data.image_size(image_id), "bilinear"))
 
 

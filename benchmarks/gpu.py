@@ -181,7 +181,7 @@ def maps(sizes: Sizes, device: torch.device) -> Check:
 
     def predicted(on: torch.device, precision: str) -> np.ndarray:
         network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.channels)
-        return to_map(Predictor([network], InferSettings(), on, precision).predict_batch(batch)).astype(int)
+        return to_map(Predictor([network], InferSettings(), on, precision).predict_batch(batch).pixels).astype(int)
 
     expected, worst = predicted(torch.device("cpu"), "fp32"), {}
     for precision in ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16"):

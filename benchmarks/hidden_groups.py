@@ -75,7 +75,7 @@ def score_held_out(name: str, work: Path) -> None:
     metric, rules, scores = Metric.of(settings.threshold), read_rules(run.threshold, settings.data.classes), []
     for fold in range(settings.folds.count):
         predictor = build_predictor(run, settings, data.classes, [fold])
-        maps = ((id, one, data.read_mask(id)) for id, one in predictor.predict(data, data.ids))
+        maps = ((id, found.maps, data.read_mask(id)) for id, found in predictor.predict(data, data.ids))
         counts = count_images(maps, data.classes)
         of_classes = []
         for index, class_name in enumerate(data.classes):

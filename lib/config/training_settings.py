@@ -25,6 +25,7 @@ class ModelSettings(Section):
     weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file | a run, fold by fold, as runs/a
     decoder_channels: list[PositiveInt] | PositiveInt | None = None  # deep to shallow (unet, manet), or one width
     dropout: BelowOne = 0.0  # of the decoder's last feature maps, whole maps at a time
+    presence: NonNegativeFloat = 0.0  # weight in the loss of a head that tells which classes an image holds; 0: no head
 
 
 AUGMENT_PRESETS = {

@@ -38,13 +38,15 @@ WIDTHS = {  # what smp calls the decoder's channels, where it is not decoder_cha
     "linknet": None,
 }
 LEVELS = ("unet", "unetplusplus", "manet")  # whose decoders have a width for each level
+PRESENCE_DROPOUT = 0.2  # of the pooled features that the presence head reads
 MISFIT = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
 class SegmentationNet(nn.Module):
     """Raw images in, logits out: normalises, pads to the encoder's stride and crops back.
 
-    Shapes: uint8 images (batch, channels, height, width) to float logits (batch, classes, height, width).
+    Shapes: uint8 images (batch, channels, height, width) to float logits (batch, classes, height, width). With a
+    presence head (model.presence) a pair is returned: these, and the logits of presence (batch, classes).
     """
 
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], stride: int) -> None:
@@ -54,11 +56,21 @@ class SegmentationNet(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> "Output":
         height, width = images.shape[-2:]
         normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         padded = functional.pad(normalised, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        return self.network(padded)[..., :height, :width]
+        logits, presence = logits_of(self.network(padded))
+        logits = logits[..., :height, :width]
+        return logits if presence is None else (logits, presence)
+
+
+Output = torch.Tensor | tuple[torch.Tensor, torch.Tensor]  # of a network, without and with a presence head
+
+
+def logits_of(output: Output) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The logits of the masks, and those of presence where the network has a head for it."""
+    return output if isinstance(output, tuple) else (output, None)
 
 
 @dataclass(frozen=True)
@@ -132,12 +144,14 @@ def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: 
         )
     _require_known_encoder(settings.encoder)
     decoder = _decoder(settings.decoder_channels, architecture)
+    head = {"classes": class_count, "dropout": PRESENCE_DROPOUT} if settings.presence else None
     try:
         network = smp.create_model(
             architecture,
             encoder_name=f"tu-{settings.encoder}",
             in_channels=channels,
             classes=class_count,
+            aux_params=head,
             **decoder,
             **encoder,
         )

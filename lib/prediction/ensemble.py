@@ -5,7 +5,7 @@ The maps of a fold are averaged with the weights found on the other folds, those
 found on all. How the averages score is not decided here but as for any other run (lib/tuning/member_scores.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -20,7 +20,7 @@ from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test
 from lib.data.input_files import open_unchanged_training
 from lib.masks.metrics import Metric, count_at_thresholds, planes, ratio
-from lib.prediction.map_store import MapStore, keep_highest, read_pairs, scored_pair
+from lib.prediction.map_store import MapStore, Prediction, keep_highest, read_pairs, scored_pair
 from lib.prediction.run_maps import missing_maps, missing_test_maps, predict_out_of_fold, predict_test
 from lib.run.folder import RunFolder
 from lib.run.lock import lock_run
@@ -50,11 +50,14 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
 
     Members' maps that are missing are predicted. Raises UserError when a member is not trained as its settings say.
     """
-    stores = []
+    stores, have_presence = [], []
     for member, own in open_members(settings):
         lock_run(member)
+        have_presence.append(own.model.presence > 0)
         stores.append(predict_out_of_fold(member, own, open_unchanged_training(member, own), table))
     if is_first():
+        if any(have_presence) and not all(have_presence):
+            print("note      some members have no presence head (model.presence), so the average has no presence")
         write_json(run.ensemble, find_weights(stores, settings, data, table))
     wait_for_all()
     of_fold = read_json(run.ensemble)["of_fold"]
@@ -62,7 +65,7 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     makers = {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in range(settings.folds.count)}
     for maker, ids in missing_maps(store, makers, map_inputs(run, settings)).items():
         if ids:
-            _write_averages(stores, of_fold[maker], ids, store)
+            _write_averages(stores, of_fold[maker], ids, store, all(have_presence))
     wait_for_all()
     return store
 
@@ -70,13 +73,14 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
 def average_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
     """Average the members' test maps with the weights of ensemble.json; maps that are missing are predicted."""
     weights = read_json(run.ensemble)["weights"]
-    stores = []
+    stores, have_presence = [], all(own.model.presence > 0 for _, own in open_members(settings))
     for (member, own), weight in zip(open_members(settings), weights.values(), strict=True):
         if weight > 0:
             lock_run(member)
             stores.append(predict_test(member, own, open_test(own.data)))
     store, missing = missing_test_maps(run, data, sha256_of_json(test_inputs(run, settings)))
-    _write_averages(stores, [weight for weight in weights.values() if weight > 0], missing, store)
+    used = [weight for weight in weights.values() if weight > 0]
+    _write_averages(stores, used, missing, store, have_presence)
     wait_for_all()
     return store
 
@@ -150,28 +154,54 @@ def averaged_pairs(
 
     def read(row: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
         image_id, fold = row
-        maps = read_average(stores, of_fold[f"fold_{fold}"], image_id)
+        maps = read_average([store.read for store in stores], of_fold[f"fold_{fold}"], image_id)
         return scored_pair(maps, data.read_mask(image_id), size, data.settings.are_exclusive)
 
     rows = zip(table.id, table.fold, strict=True)
     return ((row[0], *pair) for row, pair in prefetched(read, rows, ahead=4 * THREADS))
 
 
-def read_average(stores: list[MapStore], weights: Sequence[float], image_id: str) -> np.ndarray:
-    """The weighted average of an image's maps."""
-    used = [(store.read(image_id), weight) for store, weight in zip(stores, weights, strict=True) if weight > 0]
-    return average(*zip(*used, strict=True))
+def averaged_presence(stores: list[MapStore], of_fold: dict[str, Weighting], table: pd.DataFrame) -> np.ndarray | None:
+    """The averages of the images' presence, uint8 (images, classes); None where a member that counts has none."""
+    found = []
+    for image_id, fold in zip(table.id, table.fold, strict=True):
+        presence = read_average([store.presence for store in stores], of_fold[f"fold_{fold}"], image_id)
+        if presence is None:
+            return None
+        found.append(presence)
+    return np.stack(found)
 
 
-def average(maps: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """The weighted average of uint8 maps of one shape, rounded; the weights add up to 1."""
-    total = sum(np.float32(weight) * of_member for weight, of_member in zip(weights, maps, strict=True) if weight > 0)
+def read_average(
+    members: Sequence[Callable[[str], np.ndarray | None]], weights: Sequence[float], image_id: str
+) -> np.ndarray | None:
+    """The weighted average of an image's maps, or presence, as the members read them; None where one has none."""
+    used = [(read(image_id), weight) for read, weight in zip(members, weights, strict=True) if weight > 0]
+    return None if any(array is None for array, _ in used) else average(*zip(*used, strict=True))
+
+
+def average(arrays: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """The weighted average of uint8 arrays of one shape, rounded; the weights add up to 1."""
+    total = sum(np.float32(weight) * of_member for weight, of_member in zip(weights, arrays, strict=True) if weight > 0)
     return np.rint(total).astype(np.uint8)
 
 
-def _write_averages(stores: list[MapStore], weights: Sequence[float], ids: list[str], target: MapStore) -> None:
+def average_predictions(predictions: Sequence[Prediction], weights: Sequence[float]) -> Prediction:
+    """The weighted average of maps and of presence, which is None where one has none."""
+    if len(predictions) == 1:
+        return predictions[0]
+    maps, presences = zip(*predictions, strict=True)
+    has_presence = all(presence is not None for presence in presences)
+    return Prediction(average(maps, weights), average(presences, weights) if has_presence else None)
+
+
+def _write_averages(
+    stores: list[MapStore], weights: Sequence[float], ids: list[str], target: MapStore, with_presence: bool
+) -> None:
     def write(image_id: str) -> None:
-        target.write(image_id, read_average(stores, weights, image_id))
+        maps = read_average([store.read for store in stores], weights, image_id)
+        presence = read_average([store.presence for store in stores], weights, image_id) if with_presence else None
+        target.write(image_id, maps, presence)
 
     for _ in progress("averages", prefetched(write, ids, ahead=THREADS), len(ids)):
         pass

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -22,12 +22,20 @@ from lib.run.folder import RunFolder
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
+class Prediction(NamedTuple):
+    """What is predicted of an image."""
+
+    maps: np.ndarray  # uint8 (height, width, classes)
+    presence: np.ndarray | None = None  # uint8 (classes,): round(255 p) of the image's holding the class, if predicted
+
+
 class MapReader(Protocol):
     """What maps are read from, such as a MapStore."""
 
     are_exclusive: bool  # a pixel is of one class at most
 
     def read(self, image_id: str) -> np.ndarray: ...
+    def presence(self, image_id: str) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class MapStore:
     """Maps of one kind (out-of-fold or test) below one folder; with one class there is no class folder.
 
     Each PNG ends in a seal, a text chunk that names image and class and holds a checksum of all bytes before it, so
-    that damaged, edited and exchanged files are noticed.
+    that damaged, edited and exchanged files are noticed. Where presence is predicted, a text chunk before the seal
+    holds it: it is of the same image and the same models as the map, or the map is refused.
     """
 
     folder: Path
@@ -55,18 +64,29 @@ class MapStore:
         for name in self.classes:
             self.path(image_id, name).unlink(missing_ok=True)
 
-    def write(self, image_id: str, maps: np.ndarray) -> None:
-        """Write one image's maps, uint8 (height, width, classes)."""
-        for name, values in zip(self.classes, np.moveaxis(maps, -1, 0), strict=True):
+    def write(self, image_id: str, maps: np.ndarray, presence: np.ndarray | None = None) -> None:
+        """Write one image's maps, uint8 (height, width, classes), and its presence, uint8 (classes,), if any."""
+        for class_index, (name, values) in enumerate(zip(self.classes, np.moveaxis(maps, -1, 0), strict=True)):
             encoded = cv2.imencode(".png", np.ascontiguousarray(values))[1].tobytes()
             body = encoded.removesuffix(PNG_END)
+            if presence is not None:
+                body += presence_chunk(int(presence[class_index]))
             write_bytes(self.path(image_id, name), body + seal(body, image_id, name), durable=False)
 
     def read(self, image_id: str) -> np.ndarray:
         """Read one image's maps, uint8 (height, width, classes). Raises UserError for an absent or damaged file."""
-        return np.stack([self._read_map(image_id, name) for name in self.classes], axis=-1)
+        files = [np.frombuffer(self._require_sealed(image_id, name), np.uint8) for name in self.classes]
+        return np.stack([cv2.imdecode(content, cv2.IMREAD_UNCHANGED) for content in files], axis=-1)
 
-    def _read_map(self, image_id: str, class_name: str) -> np.ndarray:
+    def presence(self, image_id: str) -> np.ndarray | None:
+        """The presence of each class, uint8 (classes,), as it stands in an image's maps; None where it does not.
+
+        Raises UserError as `read` does.
+        """
+        found = [presence_in(self._require_sealed(image_id, name), image_id, name) for name in self.classes]
+        return None if None in found else np.array(found, np.uint8)
+
+    def _require_sealed(self, image_id: str, class_name: str) -> bytes:
         content = self._read_sealed(image_id, class_name)
         if content is None:
             path = self.path(image_id, class_name)
@@ -74,7 +94,7 @@ class MapStore:
             stage = "03_oof_threshold" if self.folder.name == "oof" else "04_infer"
             remedy = RunFolder(self.folder.parent).command(stage)
             raise UserError(f"probability map {path} {state}; to make it again, run {remedy}")
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        return content
 
     def _read_sealed(self, image_id: str, class_name: str) -> bytes | None:
         """The bytes of a map's file; None where it is absent or does not end in its seal."""
@@ -88,8 +108,36 @@ class MapStore:
 
 def seal(body: bytes, image_id: str, class_name: str) -> bytes:
     """The end of a map's PNG: a tEXt chunk with the checksum of `body`, which is all that precedes it, and IEND."""
-    text = f"Map\0{zlib.crc32(body):08x} {class_name}/{image_id}".encode("ascii", "backslashreplace")
-    return struct.pack(">I", len(text)) + b"tEXt" + text + struct.pack(">I", zlib.crc32(b"tEXt" + text)) + PNG_END
+    return text_chunk(f"Map\0{zlib.crc32(body):08x} {class_name}/{image_id}") + PNG_END
+
+
+def presence_chunk(presence: int) -> bytes:
+    """What stands before the seal where presence, 0 to 255, is predicted."""
+    return text_chunk(f"Presence\0{presence:03d}")
+
+
+def presence_in(content: bytes, image_id: str, class_name: str) -> int | None:
+    """The presence in a map's PNG, or None where it holds none."""
+    end = content[: -len(seal(b"", image_id, class_name))][-len(presence_chunk(0)) :]
+    digits = end[-7:-4]  # before the chunk's checksum
+    presence = int(digits) if digits.isdigit() else 0
+    return presence if end == presence_chunk(presence) else None
+
+
+def text_chunk(text: str) -> bytes:
+    """A PNG's tEXt chunk: keyword, zero byte, text."""
+    kind = b"tEXt" + text.encode("ascii", "backslashreplace")
+    return struct.pack(">I", len(kind) - 4) + kind + struct.pack(">I", zlib.crc32(kind))
+
+
+def read_presence(store: MapReader, ids: Iterable[str]) -> np.ndarray | None:
+    """The presence of each class in some images, uint8 (images, classes); None where it is not predicted."""
+    found = []
+    for _, presence in prefetched(store.presence, ids, ahead=4 * THREADS):
+        if presence is None:
+            return None
+        found.append(presence)
+    return np.stack(found)
 
 
 def to_map(probabilities: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import InferSettings
 from lib.model.device import autocast, is_out_of_memory
-from lib.model.network import SegmentationNet
-from lib.prediction.map_store import MapStore, to_map
+from lib.model.network import SegmentationNet, logits_of
+from lib.prediction.map_store import MapStore, Prediction, to_map
 from lib.prediction.sliding_window import LargeImage, blended_map
 
 FLIPS = {"none": [()], "hflip": [(), (3,)], "flips": [(), (3,), (2,), (2, 3)], "d4": [(), (3,), (2,), (2, 3)]}
@@ -32,6 +32,18 @@ class ImageSource(Protocol):
     def image_size(self, image_id: str) -> tuple[int, int]: ...
     def read_image(self, image_id: str) -> np.ndarray: ...
     def open_image(self, image_id: str) -> LargeImage: ...
+
+
+class BatchProbabilities(NamedTuple):
+    """Probabilities from 0 to 1 of a batch of images, float32."""
+
+    pixels: np.ndarray  # (batch, height, width, classes)
+    presence: np.ndarray | None  # (batch, classes), where the networks have a head for it
+
+    def predictions(self) -> list[Prediction]:
+        """The same of each image, in steps of 1/255."""
+        presence = [None] * len(self.pixels) if self.presence is None else to_map(self.presence)
+        return [Prediction(*of_image) for of_image in zip(to_map(self.pixels), presence, strict=True)]
 
 
 class BrokenLogits(NamedTuple):
@@ -63,8 +75,8 @@ class Predictor:
         self.precision = precision
         self.overflowing: set[int] = set()  # networks that have been reported
 
-    def predict(self, images: ImageSource, ids: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (id, uint8 map (height, width, classes)) of each image, at its own size, in order of completion.
+    def predict(self, images: ImageSource, ids: Iterable[str]) -> Iterator[tuple[str, Prediction]]:
+        """Yield (id, prediction) of each image, its maps at the image's own size, in order of completion.
 
         Images larger than the window come last, one at a time.
         """
@@ -74,25 +86,40 @@ class Predictor:
             (large if is_large else small).append(image_id)
         read = prefetched(images.read_image, small, ahead=2 * self.batch_size)
         for batch in batches_of_equal_size(read, self.batch_size):
-            maps = to_map(self.predict_batch(np.stack([image for _, image in batch]), [id for id, _ in batch]))
-            yield from ((image_id, one) for (image_id, _), one in zip(batch, maps, strict=True))
+            ids = [image_id for image_id, _ in batch]
+            found = self.predict_batch(np.stack([image for _, image in batch]), ids)
+            yield from zip(ids, found.predictions(), strict=True)
         for image_id in large:
             yield image_id, self.predict_windows(images.open_image(image_id), image_id)
 
-    def predict_windows(self, image: LargeImage, image_id: str = "") -> np.ndarray:
-        """uint8 image (height, width, channels) to its uint8 map, by windows that overlap."""
+    def predict_image(self, image: np.ndarray) -> Prediction:
+        """Predict a uint8 image (height, width, channels), by windows if it is large."""
+        if max(image.shape[:2]) > self.settings.window:
+            return self.predict_windows(image)
+        return self.predict_batch(image[None]).predictions()[0]
+
+    def predict_windows(self, image: LargeImage, image_id: str = "") -> Prediction:
+        """Predict a uint8 image (height, width, channels) by windows that overlap.
+
+        A class is as present in the image as in the window that is surest of it: an image holds what any part holds.
+        """
         stride, window = max(network.stride for network in self.networks), self.settings.window
         overlap = math.ceil(window * self.settings.overlap / stride) * stride
         on_gpu = self.device.type != "cpu"  # a CPU gains nothing by several large windows at once
         batch_size = max(1, min(self.batch_size, MAX_BATCH_PIXELS // window**2)) if on_gpu else 1
 
+        presences = []
+
         def predict(crops: np.ndarray) -> np.ndarray:
-            return self.predict_batch(crops, [image_id] * len(crops))
+            pixels, presence = self.predict_batch(crops, [image_id] * len(crops))
+            presences.append(presence)
+            return pixels
 
-        return blended_map(image, predict, window, overlap, stride, batch_size)
+        maps = blended_map(image, predict, window, overlap, stride, batch_size)
+        return Prediction(maps, None if presences[0] is None else to_map(np.concatenate(presences).max(axis=0)))
 
-    def predict_batch(self, images: np.ndarray, ids: Sequence[str] = ()) -> np.ndarray:
-        """uint8 images (batch, height, width, channels) to float32 probabilities (batch, height, width, classes).
+    def predict_batch(self, images: np.ndarray, ids: Sequence[str] = ()) -> BatchProbabilities:
+        """The probabilities of uint8 images (batch, height, width, channels), averaged over networks and views.
 
         Where the memory does not hold a batch, this and all later ones are halved until it does. Raises
         OutOfMemory where it does not hold one image, and UserError for logits that are infinite or not a number.
@@ -100,7 +127,8 @@ class Predictor:
         size = min(self.batch_size, len(images))
         try:
             parts = [slice(start, start + size) for start in range(0, len(images), size)]
-            return np.concatenate([self._predict_finite(images[part], ids[part]) for part in parts])
+            pixels, presence = zip(*(self._predict_finite(images[part], ids[part]) for part in parts), strict=True)
+            return BatchProbabilities(np.concatenate(pixels), None if presence[0] is None else np.concatenate(presence))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -112,7 +140,7 @@ class Predictor:
         self.batch_size = size // 2  # here, where what the failed batch held is free again
         return self.predict_batch(images, ids)
 
-    def _predict_finite(self, images: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    def _predict_finite(self, images: np.ndarray, ids: Sequence[str]) -> BatchProbabilities:
         """Predict at once, and again in float32 where a network overflows in half precision.
 
         Otherwise the pixels that overflow would become probabilities of 0 and 1. Raises UserError where float32 does
@@ -134,32 +162,40 @@ class Predictor:
             )
         return probabilities
 
-    def _place(self, broken: "BrokenLogits", ids: Sequence[str]) -> str:
+    def _place(self, broken: BrokenLogits, ids: Sequence[str]) -> str:
         return f"{self.names[broken.network]} on image {ids[broken.image] if ids else broken.image}"
 
     @torch.inference_mode()
-    def _predict_at_once(self, images: np.ndarray, precision: str) -> tuple[np.ndarray, "BrokenLogits | None"]:
+    def _predict_at_once(self, images: np.ndarray, precision: str) -> tuple[BatchProbabilities, BrokenLogits | None]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, non_blocking=True)
         height, width = pixels.shape[2:]
         margin = self.settings.margin
         pixels = pixels[:, :, mirrored(height, margin, self.device)][..., mirrored(width, margin, self.device)]
         is_logits = self.settings.average == "logits"
-        total, views = 0, 0
+        total, total_presence, views = 0, None, 0
         finite = torch.ones(len(self.networks), len(images), dtype=torch.bool, device=self.device)
+
+        def averaged(logits: torch.Tensor) -> torch.Tensor:
+            return logits.float() if is_logits else logits.float().sigmoid()
+
         for turned in (False, True) if self.settings.tta == "d4" else (False,):
             for axes in FLIPS[self.settings.tta]:
                 view = _turned(pixels, turned).flip(axes)
                 for number, network in enumerate(self.networks):
                     with autocast(self.device, precision):
-                        logits = network(view)
+                        logits, presence = logits_of(network(view))
                     finite[number] &= logits.isfinite().flatten(1).all(dim=1)
-                    values = logits.float() if is_logits else logits.float().sigmoid()
-                    total = total + _turned(values.flip(axes), turned)
+                    total = total + _turned(averaged(logits).flip(axes), turned)
+                    if presence is not None:
+                        finite[number] &= presence.isfinite().all(dim=1)
+                        total_presence = averaged(presence) + (0 if total_presence is None else total_presence)
                     views += 1
-        mean = total[..., margin : margin + height, margin : margin + width] / views
-        probabilities = (mean.sigmoid() if is_logits else mean).permute(0, 2, 3, 1).cpu().numpy()
+        total = total[..., margin : margin + height, margin : margin + width]
+        means = [None if sums is None else sums / views for sums in (total, total_presence)]
+        mean, mean_presence = (one.sigmoid() if is_logits and one is not None else one for one in means)
+        found = mean.permute(0, 2, 3, 1).cpu().numpy(), None if mean_presence is None else mean_presence.cpu().numpy()
         broken = (~finite).nonzero().tolist()
-        return probabilities, BrokenLogits(*broken[0]) if broken else None
+        return BatchProbabilities(*found), BrokenLogits(*broken[0]) if broken else None
 
 
 def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:
@@ -195,8 +231,8 @@ def predict_to_store(predictor: Predictor, images: ImageSource, ids: list[str], 
     """
     with ThreadPoolExecutor(THREADS) as writers:
         waiting = deque()
-        for image_id, probability_map in predictor.predict(images, ids):
-            waiting.append((writers.submit(store.write, image_id, probability_map), probability_map.size))
+        for image_id, prediction in predictor.predict(images, ids):
+            waiting.append((writers.submit(store.write, image_id, *prediction), prediction.maps.size))
             while sum(size for _, size in waiting) > MAX_BATCH_PIXELS:
                 waiting.popleft()[0].result()
             yield image_id

@@ -20,8 +20,8 @@ from lib.data.competition import Images, TestData
 from lib.masks.metrics import planes
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
-from lib.prediction.ensemble import average
-from lib.prediction.map_store import MapStore, decided
+from lib.prediction.ensemble import average_predictions
+from lib.prediction.map_store import MapStore, Prediction, decided
 from lib.prediction.predictor import OutOfMemory, Predictor
 from lib.prediction.run_maps import build_predictor, precision_of
 from lib.submission.finished import FinishedRun, Member
@@ -53,6 +53,12 @@ class Maps:
             return self.store.read(self.names[image_id])
         return np.zeros((*self.sizes[image_id], len(self.store.classes)), np.uint8)
 
+    def presence(self, image_id: str) -> np.ndarray | None:
+        """The presence of each class in an image, uint8 (classes,), where it is predicted."""
+        if image_id in self.names:
+            return self.store.presence(self.names[image_id])
+        return np.zeros(len(self.store.classes), np.uint8)
+
 
 class MemberPredictor:
     """Predicts with one member of a finished run; its networks are loaded once."""
@@ -61,9 +67,11 @@ class MemberPredictor:
         self.infer = member.settings.infer
         self.whole = build_predictor(member.run, member.settings, classes, member.folds)
 
-    def maps(self, images: Images, ids: list[str], level: Level) -> dict[str, np.ndarray]:
-        """The maps of some images by id. What is too large for the memory is cut into smaller windows, and so is all
-        that follows. Raises UserError where not even the smallest window fits.
+    def predict(self, images: Images, ids: list[str], level: Level) -> dict[str, Prediction]:
+        """The predictions of some images by id.
+
+        What is too large for the memory is cut into smaller windows, and so is all that follows. Raises UserError where
+        not even the smallest window fits.
         """
         found = {}
         while missing := [image_id for image_id in ids if image_id not in found]:
@@ -153,11 +161,11 @@ def _predict_missing(
                 return
             if level != last:
                 bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, from here on {level}")
-            found = [one.maps(source, part, level) for one, source in zip(predictors, sources, strict=True)]
+            found = [one.predict(source, part, level) for one, source in zip(predictors, sources, strict=True)]
             _write_averages(found, weights, {id: names[id][level] for id in part}, store)
             budget.spent(sum(pixels[id] for id in part), level, time.monotonic() - began)
             if budget.seconds is not None and not budget.writing:
-                budget.writing = _seconds_of_writing(finished, found[0][part[0]])
+                budget.writing = _seconds_of_writing(finished, found[0][part[0]].maps)
             last = level
             bar.update(len(part))
 
@@ -176,13 +184,13 @@ def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[lis
 
 
 def _write_averages(
-    found: list[dict[str, np.ndarray]], weights: list[float], names: dict[str, str], store: MapStore
+    found: list[dict[str, Prediction]], weights: list[float], names: dict[str, str], store: MapStore
 ) -> None:
-    """Write the weighted averages of the members' maps."""
+    """Write the weighted averages of the members' predictions."""
 
     def write(image_id: str) -> None:
-        maps = [of_member[image_id] for of_member in found]
-        store.write(names[image_id], maps[0] if len(maps) == 1 else average(maps, weights))
+        predictions = [of_member[image_id] for of_member in found]
+        store.write(names[image_id], *average_predictions(predictions, weights))
 
     for _ in prefetched(write, names, ahead=THREADS):
         pass

@@ -6,9 +6,8 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.masks.rules import apply_rules
-from lib.prediction.ensemble import average
-from lib.prediction.map_store import decided, to_map
-from lib.prediction.predictor import Predictor
+from lib.prediction.ensemble import average_predictions
+from lib.prediction.map_store import Prediction, decided
 from lib.prediction.run_maps import build_predictor
 from lib.submission.finished import FinishedRun, open_finished
 
@@ -43,7 +42,11 @@ class LoadedRun:
         return apply_rules(self.rules, maps)
 
     def predict_map(self, image: np.ndarray) -> np.ndarray:
-        """Probabilities uint8, 0 to 255 (height, width, classes), averaged over models and views.
+        """Probabilities uint8, 0 to 255 (height, width, classes), averaged over models and views."""
+        return self.predict_image(image).maps
+
+    def predict_image(self, image: np.ndarray) -> Prediction:
+        """Maps and, where the models have a head for it, presence, averaged over models and views.
 
         Raises UserError for an image of another type or number of channels than the run was trained on.
         """
@@ -53,11 +56,4 @@ class LoadedRun:
             raise UserError(
                 f"the image is {image.dtype} {image.shape}, but the run takes uint8 (height, width, {channels})"
             )
-        maps = [_map_of(predictor, image) for predictor in self.predictors]
-        return maps[0] if len(maps) == 1 else average(maps, self.weights)
-
-
-def _map_of(predictor: Predictor, image: np.ndarray) -> np.ndarray:
-    if max(image.shape[:2]) > predictor.settings.window:
-        return predictor.predict_windows(image)
-    return to_map(predictor.predict_batch(image[None])[0])
+        return average_predictions([predictor.predict_image(image) for predictor in self.predictors], self.weights)

@@ -15,8 +15,10 @@ from segmentation_models_pytorch.losses import FocalLoss, LovaszLoss
 from torch import Tensor, nn
 
 from lib.config.loss_terms import parse_terms
+from lib.config.schema import Settings
 from lib.config.training_settings import LossSettings
 from lib.masks.metrics import IGNORED
+from lib.model.network import Output, logits_of
 
 SMOOTH_PIXELS = 1.0
 FOCAL_TVERSKY_POWER = 0.75
@@ -58,15 +60,16 @@ def signed_distances(masks: np.ndarray) -> np.ndarray:
 
 
 class SegmentationLoss(nn.Module):
-    """The weighted sum of the terms named in `settings.terms`.
+    """The weighted sum of the terms named in `settings.terms`, and of a presence head's if the network has one.
 
     `needs_distance` says whether `forward` wants distance maps. With `may_ignore` masks may hold IGNORED, and every
     term is what it would be without these pixels.
     """
 
-    def __init__(self, settings: LossSettings, may_ignore: bool = False):
+    def __init__(self, settings: LossSettings, may_ignore: bool = False, presence_weight: float = 0.0):
         super().__init__()
         self.may_ignore = may_ignore
+        self.presence_weight = presence_weight
         self.settings = settings
         self.weights = parse_terms(settings.terms)
         self.needs_distance = not self.weights.keys().isdisjoint({"boundary", "border_bce"})
@@ -74,15 +77,22 @@ class SegmentationLoss(nn.Module):
         self.focal = FocalLoss("binary", alpha=settings.focal_alpha, gamma=settings.focal_gamma)
         self.lovasz = LovaszLoss("binary", per_image=True, ignore_index=IGNORED if may_ignore else None)
 
+    @classmethod
+    def of(cls, settings: Settings) -> "SegmentationLoss":
+        """The loss of a run."""
+        return cls(settings.loss, bool(settings.data.masks.ignore), settings.model.presence)
+
     def forward(
-        self, logits: Tensor, masks: Tensor, distances: Tensor | None, done_share: float
+        self, output: Output, masks: Tensor, distances: Tensor | None, done_share: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and every term by itself: unweighted, detached, still on the device.
 
-        logits: any float type, (images, classes, height, width). masks: 0, 1 or IGNORED, of any type, same shape.
+        output: logits of any float type, (images, classes, height, width), or a pair of these and the logits of
+        presence, (images, classes). masks: 0, 1 or IGNORED, of any type, same shape as the first.
         distances: the maps of `signed_distances`, same shape; None unless `needs_distance`.
         done_share: the share of the training that is done, 0 to 1; it moves the boundary schedule.
         """
+        logits, presence = logits_of(output)
         with torch.autocast(logits.device.type, enabled=False):
             logits, truths = logits.float(), masks.float()
             if self.may_ignore and (masks == IGNORED).any():
@@ -91,10 +101,14 @@ class SegmentationLoss(nn.Module):
                 term = self._term
             probabilities = logits.sigmoid()
             terms = {name: term(name, logits, probabilities, truths, distances) for name in self.weights}
+            if presence is not None:
+                terms["presence"] = presence_loss(presence.float(), masks)
         region, boundary = schedule(self.settings.boundary_schedule, done_share)
         total = sum(
             weight * (boundary if name == "boundary" else region) * terms[name] for name, weight in self.weights.items()
         )
+        if presence is not None:
+            total = total + self.presence_weight * terms["presence"]
         return total, {name: term.detach() for name, term in terms.items()}
 
     def _term_of_known(
@@ -147,6 +161,15 @@ class SegmentationLoss(nn.Module):
         weights = border_weights(near, self.settings.border_weight)
         targets = smoothed(truths, self.settings.label_smoothing)
         return F.binary_cross_entropy_with_logits(logits, targets, weights)
+
+
+def presence_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross-entropy of the presence of each class in each crop: whether its mask has a pixel.
+
+    logits: float32 (images, classes). masks: 0, 1 or IGNORED, (images, classes, height, width); what is IGNORED is no
+    sign of presence.
+    """
+    return F.binary_cross_entropy_with_logits(logits, (masks == 1).flatten(2).any(dim=2).float())
 
 
 def schedule(kind: str, done_share: float) -> tuple[float, float]:

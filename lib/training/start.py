@@ -20,7 +20,14 @@ from lib.training.losses import SegmentationLoss
 from lib.training.state import RESTART, TrainState, begin_state, read_checkpoint, seed_all
 from lib.training.tracking import require_tracker
 
-NETWORK_SETTINGS = ("data.classes", "data.channels", "model.architecture", "model.encoder", "model.decoder_channels")
+NETWORK_SETTINGS = (
+    "data.classes",
+    "data.channels",
+    "model.architecture",
+    "model.encoder",
+    "model.decoder_channels",
+    "model.presence",
+)
 
 
 def load_or_begin(job: FoldJob, accelerator: Accelerator) -> TrainState:
@@ -78,7 +85,8 @@ def network_of_run(job: FoldJob) -> BuiltModel:
     require_same_folds(job.folder.root.parent / "folds.csv", run.folds)
     for name in NETWORK_SETTINGS:
         mine, theirs = (attrgetter(name)(each) for each in (job.settings, settings))
-        if mine != theirs:
+        same = bool(mine) == bool(theirs) if name == "model.presence" else mine == theirs  # the head is there or not
+        if not same:
             raise UserError(
                 f"model.weights={run.root} has {name}={theirs}, this run has {mine}; "
                 "set the same here, or start from the encoder's weights"
@@ -119,13 +127,13 @@ def learn_from_one_batch(job: FoldJob) -> None:
     """A training step without an update, of a network that is then forgotten. Raises UserError where that fails."""
     with explained_errors(job):
         network = starting_network(job).network.to(job.device).train()
-        loss_of = SegmentationLoss(job.settings.loss).to(job.device)
+        loss_of = SegmentationLoss.of(job.settings).to(job.device)
         dataset = build_dataset(job, loss_of.needs_distance)
         batch = default_collate([dataset[0, index] for index in range(job.plan.batch_size)])
         batch = {name: tensor.to(job.device) for name, tensor in batch.items()}
         with autocast(job.device, job.precision):
-            logits = network(batch["images"])
-        loss, _ = loss_of(logits, batch["masks"], batch.get("distances"), done_share=0.0)
+            output = network(batch["images"])
+        loss, _ = loss_of(output, batch["masks"], batch.get("distances"), done_share=0.0)
         loss.backward()
 
 

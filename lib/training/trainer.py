@@ -66,7 +66,7 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
     """
     with explained_errors(job):
         state = load_or_begin(job, accelerator)
-        loss_of = SegmentationLoss(job.settings.loss, bool(job.settings.data.masks.ignore)).to(job.device)
+        loss_of = SegmentationLoss.of(job.settings).to(job.device)
         loader = build_loader(job, loss_of.needs_distance)
         skip(bar, job.plan.first_step(state.epoch))
         while state.epoch < job.settings.train.epochs:
@@ -120,8 +120,8 @@ def train_step(
     step = job.plan.first_step(state.epoch) + number
     batch = {name: tensor.to(job.device, non_blocking=True) for name, tensor in batch.items()}
     state.set_learning_rate(learning_rate(step, job.plan.steps, train), state.epoch < train.freeze_epochs)
-    logits = state.network(batch["images"])
-    loss, terms = loss_of(logits, batch["masks"], batch.get("distances"), done_share=step / job.plan.steps)
+    output = state.network(batch["images"])
+    loss, terms = loss_of(output, batch["masks"], batch.get("distances"), done_share=step / job.plan.steps)
     state.accelerator.backward(loss / batches_per_update(number, length, train.accumulate))
     if ends_update(number, length, train.accumulate):
         state.accelerator.clip_grad_norm_(state.parameters, train.clip_norm)

@@ -27,8 +27,8 @@ def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -
     share = own_share(job.images.validation)
     decided = keep_highest if job.data.settings.are_exclusive else np.asarray
     stream = (
-        (image_id, decided(probability_map), job.data.read_mask(image_id))
-        for image_id, probability_map in predictor.predict(job.data, share)
+        (image_id, decided(prediction.maps), job.data.read_mask(image_id))
+        for image_id, prediction in predictor.predict(job.data, share)
     )
     parts = gather_object([count_images(stream, job.data.classes)] if share else [])
     tp, fp, fn = (np.concatenate([getattr(part, name) for part in parts]) for name in ("tp", "fp", "fn"))

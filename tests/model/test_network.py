@@ -9,6 +9,7 @@ import torch
 from lib.base.errors import UserError
 from lib.config.training_settings import ModelSettings
 from lib.model import network as network_module
+from lib.model.folded_norms import with_folded_norms
 from lib.model.network import build_pretrained, build_untrained, load_weights, save_weights, start_at_shares
 
 ARCHITECTURES = ["unet", "unet++", "linknet", "fpn", "pspnet", "deeplabv3+", "manet", "pan", "upernet", "segformer"]
@@ -31,6 +32,29 @@ def test_odd_sizes_gradients_and_round_trip(architecture, tmp_path):
     again = load_weights(tmp_path / "model.safetensors", tiny(architecture), class_count=2)
     with torch.inference_mode():
         assert torch.equal(network.eval()(images), again.eval()(images))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_with_a_presence_head_there_is_a_logit_of_each_class_that_the_encoder_learns_from(architecture, tmp_path):
+    settings = tiny(architecture).model_copy(update={"presence": 0.5})
+    torch.manual_seed(0)
+    network = build_untrained(settings, class_count=2)
+    torch.manual_seed(0)
+    plain = build_untrained(tiny(architecture), class_count=2)
+    assert plain.state_dict().keys() < network.state_dict().keys()
+    images = torch.randint(0, 256, (2, 3, 77, 101), dtype=torch.uint8)
+    logits, presence = network.train()(images)
+    assert logits.shape == (2, 2, 77, 101) and presence.shape == (2, 2)
+    presence.square().sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in network.network.segmentation_head.parameters())
+    assert next(network.network.encoder.parameters()).grad.abs().sum() > 0
+    save_weights(network, tmp_path / "model.safetensors")
+    again = load_weights(tmp_path / "model.safetensors", settings, class_count=2)
+    folded = with_folded_norms(again)
+    assert folded is not again
+    with torch.inference_mode():
+        for expected, found, close in zip(network.eval()(images), again.eval()(images), folded(images), strict=True):
+            assert torch.equal(expected, found) and torch.allclose(expected, close, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "deeplabv3"])

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.schema import InferSettings, Settings
-from lib.prediction.map_store import MapStore, to_map
+from lib.prediction.map_store import MapStore, read_presence, to_map
 from lib.prediction.predictor import Predictor, batches_of_equal_size, predict_to_store
 from lib.prediction.run_maps import precision_of
 from lib.run.folder import RunFolder
@@ -66,7 +67,8 @@ def images() -> InMemory:
 def test_every_image_once_at_its_own_size_averaged_over_networks(images):
     maps = list(predictor([0.1, -0.2]).predict(images, images))
     assert sorted(image_id for image_id, _ in maps) == sorted(images)
-    for image_id, found in maps:
+    for image_id, (found, presence) in maps:
+        assert presence is None
         expected = (ramp_by_hand(images[image_id], 0.1) + ramp_by_hand(images[image_id], -0.2)) / 2
         assert found.shape == (*images[image_id].shape[:2], 1)
         assert np.abs(found[..., 0] - 255 * expected).max() <= 0.51  # rounding to uint8
@@ -95,7 +97,7 @@ def test_the_views_of_all_networks_are_averaged_turned_back(images, tta, average
         expected = probabilities.mean(axis=0)
     else:
         expected = sigmoid(np.log(probabilities / (1 - probabilities)).mean(axis=0))
-    found = predictor([0.3, -0.1], tta=tta, average=average).predict_batch(image[None])[0, ..., 0]
+    found = predictor([0.3, -0.1], tta=tta, average=average).predict_batch(image[None]).pixels[0, ..., 0]
     assert len(views) == {"none": 1, "hflip": 2, "flips": 4, "d4": 8}[tta]
     assert np.abs(found - expected).max() < 1e-5
 
@@ -105,9 +107,74 @@ def test_the_views_of_all_networks_are_averaged_turned_back(images, tta, average
 def test_the_margin_is_mirrored_and_cut_off(images, tta, margin):
     image = images["i2"]
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    wanted = predictor([0.3, -0.1], tta=tta).predict_batch(padded[None])[0, margin:-margin, margin:-margin]
-    found = predictor([0.3, -0.1], tta=tta, margin=margin).predict_batch(image[None])[0]
-    assert found.shape == (6, 4, 1) and found == pytest.approx(wanted, abs=1e-6)
+    wanted = predictor([0.3, -0.1], tta=tta).predict_batch(padded[None]).pixels
+    found = predictor([0.3, -0.1], tta=tta, margin=margin).predict_batch(image[None]).pixels[0]
+    assert found.shape == (6, 4, 1) and found == pytest.approx(wanted[0, margin:-margin, margin:-margin], abs=1e-6)
+
+
+class WithPresence(Ramp):
+    """Two logits of presence beside the mask's: of the brightest pixel, and of the one on the left at the top."""
+
+    stride = 32
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = images[:, 0].float() / 64 - 2
+        return super().forward(images), self.slope * torch.stack([pixels.amax(dim=(1, 2)), pixels[:, 0, 0]], dim=1)
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_presence_is_averaged_over_networks_and_views(images, average):
+    settings = InferSettings(tta="flips", margin=0, average=average, batch_size=2)
+    found = dict(Predictor([WithPresence(1.0), WithPresence(-0.5)], settings, CPU, "fp32").predict(images, images))
+    for image_id, image in images.items():
+        pixels = image[..., 0] / 64 - 2
+        corners = [pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1]]
+        logits = np.array([[slope * pixels.max(), slope * corner] for slope in (1, -0.5) for corner in corners])
+        expected = sigmoid(logits.mean(axis=0)) if average == "logits" else sigmoid(logits).mean(axis=0)
+        assert np.abs(found[image_id].presence - 255 * expected).max() <= 0.51
+
+
+def test_an_image_holds_what_the_surest_of_its_windows_holds():
+    image = np.random.default_rng(0).integers(0, 100, (90, 700, 3), dtype=np.uint8)
+    image[40, 600] = 200
+    settings = InferSettings(tta="none", margin=0, window=256)
+    predictor, crops = Predictor([WithPresence(1.0)], settings, CPU, "fp32"), []
+    predict_batch = predictor.predict_batch
+    predictor.predict_batch = lambda images, ids: crops.extend(images) or predict_batch(images, ids)
+    ((_, found),) = predictor.predict(InMemory(a=image), ["a"])
+    expected = sigmoid(max(crop[0, 0, 0] for crop in crops) / 64 - 2)
+    assert len(crops) > 2 and found.presence.tolist() == [round(255 * sigmoid(200 / 64 - 2)), round(255 * expected)]
+
+
+def test_presence_that_is_no_number_is_refused():
+    networks = [WithPresence(float("nan"))]
+    networks[0].forward = lambda images: (Ramp(0.1)(images), torch.full((len(images), 2), float("nan")))
+    with pytest.raises(UserError, match="fold 0 on image b gives logits that are infinite or not a number"):
+        dict(
+            Predictor(networks, InferSettings(), CPU, "fp32", ["fold 0"]).predict(
+                InMemory(b=np.zeros((9, 9, 3), np.uint8)), "b"
+            )
+        )
+
+
+def test_presence_lies_in_the_map_and_is_refused_with_it(images, tmp_path):
+    store, maps = MapStore(tmp_path, ("a", "b")), np.zeros((4, 5, 2), np.uint8)
+    store.write("x", maps, np.array([0, 255], np.uint8))
+    store.write("y", maps, np.array([7, 31], np.uint8))
+    store.write("plain", maps)
+    assert store.presence("x").tolist() == [0, 255] and store.presence("plain") is None
+    assert read_presence(store, ["y", "x"]).tolist() == [[7, 31], [0, 255]]
+    assert read_presence(store, ["y", "plain"]) is None
+    assert np.array_equal(store.read("x"), maps) and store.has("x")
+    assert cv2.imread(str(store.path("x", "a")), cv2.IMREAD_UNCHANGED).shape == (4, 5)  # still a PNG
+    content = store.path("y", "b").read_bytes()
+    store.path("x", "b").write_bytes(content)
+    with pytest.raises(UserError, match="of another image"):
+        store.presence("x")
+    store.path("y", "b").write_bytes(content.replace(b"Presence\x00031", b"Presence\x00131"))
+    assert not store.has("y")
+    with pytest.raises(UserError, match="damaged, edited"):
+        store.presence("y")
 
 
 def test_batches_hold_one_shape_and_lose_nothing(images):
@@ -137,7 +204,7 @@ def test_maps_on_disk_are_those_predicted(images, tmp_path):
     ids = list(predict_to_store(predictor([0.1]), images, list(images), store))
     assert sorted(ids) == sorted(images)
     for image_id, found in predictor([0.1]).predict(images, images):
-        assert np.array_equal(store.read(image_id), found)
+        assert np.array_equal(store.read(image_id), found.maps) and store.presence(image_id) is None
 
 
 def test_classes_have_folders_and_a_partly_written_image_does_not_count(tmp_path):
@@ -192,7 +259,7 @@ def test_what_overflows_in_half_precision_is_predicted_in_float32_and_reported(v
     printed = capsys.readouterr().out
     assert printed.count("fold 1 on image b overflows in bf16") == 1 and "fold 0" not in printed
     expected = dict(Predictor(networks, settings, CPU, "fp32", names).predict(source, source.images))
-    assert all(np.array_equal(found[name], expected[name]) for name in source.images)
+    assert all(np.array_equal(found[name].maps, expected[name].maps) for name in source.images)
 
 
 @pytest.mark.parametrize(("name", "window"), [("b", 1024), ("l", 256)])

@@ -99,7 +99,7 @@ def test_the_map_by_windows_is_the_map_at_once_within_the_tolerance(image, kind)
         predictor.predict_batch = lambda crops, ids: sides.append(max(crops.shape[1:3])) or predict_batch(crops)
         ((_, found),) = predictor.predict(InMemory(image=image), ["image"])
         assert max(sides) <= window
-        return found.astype(int)
+        return found.maps.astype(int)
 
     at_once, by_windows = predicted(1024, 0.25), predicted(512, 0.5)
     assert at_once.std() > 20  # a map worth comparing

@@ -208,7 +208,7 @@ def test_an_ensemble_can_be_moved(run, tmp_path, monkeypatch):
         built = build_predictor(RunFolder(run), settings, ["blob"], folds)
         parts.append(dict(built.predict(data, data.ids)))
     for image_id in data.ids:
-        exact = 0.75 * parts[0][image_id] + 0.25 * parts[1][image_id].astype(float)
+        exact = 0.75 * parts[0][image_id].maps + 0.25 * parts[1][image_id].maps.astype(float)
         np.testing.assert_array_equal(maps.read(image_id), np.rint(exact))
 
 
@@ -224,11 +224,11 @@ def test_an_interrupted_command_goes_on(run, tmp_path, monkeypatch):
     monkeypatch.setattr(apply, "PART_PIXELS", 4000)
     write, left = MapStore.write, [4]
 
-    def stop_after_some(store: MapStore, image_id: str, maps: np.ndarray) -> None:
+    def stop_after_some(store: MapStore, image_id: str, *prediction: np.ndarray | None) -> None:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        write(store, image_id, maps)
+        write(store, image_id, *prediction)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(MapStore, "write", stop_after_some)
@@ -241,7 +241,7 @@ def test_an_interrupted_command_goes_on(run, tmp_path, monkeypatch):
 
 
 def test_short_time_drops_folds_and_says_so(run, tmp_path, monkeypatch, capsys):
-    now, predict = [0.0], MemberPredictor.maps
+    now, predict = [0.0], MemberPredictor.predict
 
     def slowly(member, images, ids, level):
         now[0] += 60 * len(ids) * level.count(3)  # a minute an image and model
@@ -249,7 +249,7 @@ def test_short_time_drops_folds_and_says_so(run, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(apply, "TIMED_PIXELS", 4000)
     monkeypatch.setattr(apply.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(MemberPredictor, "maps", slowly)
+    monkeypatch.setattr(MemberPredictor, "predict", slowly)
     maps = applied(run, tmp_path, hours=17 / 60)
     assert "views none and 1 fold" in capsys.readouterr().out and len(maps.names) == 9
     assert 10 * 60 < now[0] <= 17 * 60
@@ -283,7 +283,7 @@ def test_what_does_not_fit_into_the_memory_goes_by_smaller_windows(run, tmp_path
     small = replace(member, settings=settings.model_copy(update={"infer": infer}))
     data = open_test(settings.data)
     np.testing.assert_array_equal(
-        maps.read("large"), MemberPredictor(small, ["blob"]).maps(data, ["large"], Level())["large"]
+        maps.read("large"), MemberPredictor(small, ["blob"]).predict(data, ["large"], Level())["large"].maps
     )
     monkeypatch.setattr(Predictor, "_predict_at_once", lambda *_: limited(None, np.zeros((1, 999, 999, 3))))
     with pytest.raises(OutOfMemory, match=r"256"):

@@ -7,19 +7,20 @@ import numpy as np
 
 from lib.config.check import check_settings
 from lib.masks.rules import Rule
+from lib.prediction.map_store import Prediction, to_map
 from lib.run.folder import RunFolder
 from lib.submission import loaded_run
 from lib.submission.finished import FinishedRun, Member
 from lib.submission.loaded_run import LoadedRun
 
-PROBABILITIES = np.zeros((1, 4, 6, 2), np.float32)
-PROBABILITIES[0, :, :3] = 0.8, 0.6  # of classes a and b, left
-PROBABILITIES[0, :, 3:] = 0.2, 0.9  # right
+PROBABILITIES = np.zeros((4, 6, 2), np.float32)
+PROBABILITIES[:, :3] = 0.8, 0.6  # of classes a and b, left
+PROBABILITIES[:, 3:] = 0.2, 0.9  # right
 
 
 def load(monkeypatch, masks: str, **submission) -> LoadedRun:
     """A run of two classes whose only model always gives PROBABILITIES."""
-    predictor = SimpleNamespace(settings=SimpleNamespace(window=99), predict_batch=lambda images: PROBABILITIES)
+    predictor = SimpleNamespace(predict_image=lambda image: Prediction(to_map(PROBABILITIES)))
     monkeypatch.setattr(loaded_run, "build_predictor", lambda *_: predictor)
     data = {"classes": {"a": 1, "b": 2} if masks == "values" else ["a", "b"], "train_masks": "masks/{id}.png"}
     if masks == "files":

@@ -61,5 +61,5 @@ class Begun:
         (self.job,) = jobs_of(settings, folder)
         self.accelerator: Accelerator = build_accelerator(self.job)
         self.state = load_or_begin(self.job, self.accelerator)
-        self.loss_of = SegmentationLoss(settings.loss)
+        self.loss_of = SegmentationLoss.of(settings)
         self.loader = build_loader(self.job, self.loss_of.needs_distance)

@@ -13,11 +13,13 @@ from segmentation_models_pytorch.losses import DiceLoss, TverskyLoss
 
 from lib.config.loss_terms import TERMS, parse_terms
 from lib.config.training_settings import LossSettings
+from lib.masks.metrics import IGNORED
 from lib.training.losses import (
     SegmentationLoss,
     border_closeness,
     border_weights,
     boundary_loss,
+    presence_loss,
     schedule,
     signed_distance,
     signed_distances,
@@ -44,6 +46,30 @@ def logits_of(*masks: np.ndarray, certainty=4.0) -> torch.Tensor:
 
 def value(formula: str, logits, truths, distances=None, done_share=1.0, **settings) -> float:
     return SegmentationLoss(LossSettings(terms=formula, **settings))(logits, truths, distances, done_share)[0].item()
+
+
+# --- presence
+
+
+def test_the_loss_of_presence_is_the_cross_entropy_of_whether_a_mask_has_a_known_pixel():
+    masks = torch.zeros(2, 2, 3, 4, dtype=torch.uint8)
+    masks[0, 0, 1, 2] = 1
+    masks[1, 0] = IGNORED
+    masks[1, 1] = torch.tensor([IGNORED, 1, 0, 0])
+    logits = torch.tensor([[0.3, -1.2], [2.0, 0.1]])
+    present = [[True, False], [False, True]]
+    by_hand = [
+        -math.log(p if there else 1 - p)
+        for row, truth in zip(logits.sigmoid().tolist(), present, strict=True)
+        for p, there in zip(row, truth, strict=True)
+    ]
+    assert presence_loss(logits, masks).item() == pytest.approx(sum(by_hand) / 4, abs=1e-6)
+    loss = SegmentationLoss(LossSettings(terms="bce"), may_ignore=True, presence_weight=3)
+    pixels = torch.randn(2, 2, 3, 4, generator=torch.manual_seed(0))
+    alone, _ = loss(pixels, masks, None, 0.5)
+    total, terms = loss((pixels, logits), masks, None, 0.5)
+    assert total.item() == pytest.approx(alone.item() + 3 * sum(by_hand) / 4, abs=1e-6)
+    assert list(terms) == ["bce", "presence"]
 
 
 # --- the formula

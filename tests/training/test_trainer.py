@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from lib.base.errors import UserError
+from lib.config.loss_terms import parse_terms
 from lib.config.schema import Settings
 from lib.data.competition import open_training
 from lib.training import trainer
 from lib.training.augment import random_crop, random_mask_pixel
 from lib.training.batches import CropDataset, EpochSampler, batches, build_loader, loader_processes
 from lib.training.losses import signed_distances
-from lib.training.schedule import learning_rate
-from lib.training.trainer import train_folds
-from tests.training.jobs import images_of, jobs_of, settings_of, train
+from lib.training.schedule import averaging_decay, learning_rate
+from lib.training.trainer import train_folds, train_step
+from tests.training.jobs import TINY, Begun, images_of, jobs_of, settings_of, train
 
 
 @pytest.fixture
@@ -109,7 +110,9 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-def test_an_interrupted_training_ends_with_the_same_files(settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("presence", [0, 0.5])
+def test_an_interrupted_training_ends_with_the_same_files(competition, tmp_path, monkeypatch, presence):
+    settings = settings_of(competition, {"model": TINY | {"presence": presence}}, epochs=3)
     whole = train(settings, tmp_path / "whole")
     validate, calls = trainer.validate, []
 
@@ -129,6 +132,25 @@ def test_an_interrupted_training_ends_with_the_same_files(settings, tmp_path, mo
     histories = [pd.read_csv(run.fold(0).history).drop(columns="images_per_second") for run in (whole, broken)]
     pd.testing.assert_frame_equal(*histories)
     assert not broken.fold(0).resume.exists()
+    assert (
+        ("loss_presence" in histories[0]) == any("classification_head" in name for name in expected) == (presence > 0)
+    )
+
+
+def test_the_presence_head_learns_and_is_averaged_like_the_rest(competition, tmp_path):
+    begun = Begun(settings_of(competition, {"model": TINY | {"presence": 0.5}}), tmp_path)
+    head, averaged = (net.network.classification_head[3].weight for net in (begun.state.module, begun.state.averaged))
+    first = head.detach().clone()
+    begun.state.train_mode(is_frozen=False)
+    decay = averaging_decay(0, begun.job.settings.train.ema_decay)
+    losses = train_step(begun.job, begun.state, begun.loss_of, next(iter(begun.loader)), 0)
+    terms = parse_terms(begun.job.settings.loss.terms)
+    shared = sum(
+        weight * losses[f"loss_{name}"] * (0.01 if name == "boundary" else 1) for name, weight in terms.items()
+    )
+    assert float(losses["loss"]) == pytest.approx(float(shared + 0.5 * losses["loss_presence"]), abs=1e-5)
+    assert not torch.equal(head, first)
+    assert torch.allclose(averaged, first.lerp(head, 1 - decay))
 
 
 def test_a_state_of_other_settings_is_refused(settings, tmp_path, monkeypatch):
