@@ -38,7 +38,9 @@ WIDTHS = {  # what smp calls the decoder's channels, where it is not decoder_cha
     "linknet": None,
 }
 LEVELS = ("unet", "unetplusplus", "manet")  # whose decoders have a width for each level
-PRESENCE_DROPOUT = 0.2  # of the pooled features that the presence head reads
+# The head reads the maxima of the encoder's last features: it learns from crops and is asked about whole images, where
+# an average would fade with the share of a small object (Oquab et al., Is object localization for free?, CVPR 2015).
+PRESENCE_HEAD = {"pooling": "max", "dropout": 0.2}
 MISFIT = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
@@ -144,7 +146,7 @@ def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: 
         )
     _require_known_encoder(settings.encoder)
     decoder = _decoder(settings.decoder_channels, architecture)
-    head = {"classes": class_count, "dropout": PRESENCE_DROPOUT} if settings.presence else None
+    head = {"classes": class_count, **PRESENCE_HEAD} if settings.presence else None
     try:
         network = smp.create_model(
             architecture,
