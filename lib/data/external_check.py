@@ -15,7 +15,7 @@ from lib.data.folds import coverage_columns, image_table
 from lib.data.input_files import compare, write_known
 from lib.data.inspection import inspect_all, skipped_lines
 from lib.data.orientation import orientation_line
-from lib.data.rle_check import check_convention, describe
+from lib.data.rle_check import describe, require_convention
 from lib.data.value_range import value_range_line
 from lib.run.folder import RunFolder
 
@@ -117,7 +117,7 @@ def _inspected(name: str, data: TrainingData) -> pd.DataFrame:
     """The table of a source's images, which are checked and reported like training images; `group` where it has any."""
     with named_errors(name):
         notes = [note for note in (orientation_line(data) + value_range_line(data)).splitlines() if note]
-        verdict = check_convention(data)
+        verdict = require_convention(data)
         notes.append(f"{verdict.label}   data.rle ({describe(data.settings.rle)}): {verdict.text}")
         inspection = inspect_all(data)
         notes += [*(f"checked   {note}" for note in inspection.notes), *skipped_lines(data.settings)]
