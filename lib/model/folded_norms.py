@@ -3,6 +3,7 @@
 At prediction a batch norm is a fixed scale and shift of each channel, which the convolution's weights can carry.
 """
 
+from collections import Counter
 from copy import deepcopy
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lib.model.network import SegmentationNet, logits_of
 
+SIDE = 64  # pixels of the test image, unless the network wants more
 SAME = 1e-3  # largest difference of two logits that count as the same; float32 rounding gives about 1e-5
 
 
@@ -45,26 +47,31 @@ def with_folded_norms(network: SegmentationNet) -> SegmentationNet:
 
 def _test_image(network: SegmentationNet) -> torch.Tensor:
     """uint8 noise (1, channels, height, width), always the same."""
-    shape = 1, network.mean.shape[1], 2 * network.stride, 2 * network.stride
+    side = max(SIDE, network.stride)
+    shape = 1, network.mean.shape[1], side, side
     noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return noise.to(network.mean.device)
 
 
 def _pairs(network: nn.Module, image: torch.Tensor) -> list[tuple[nn.Module, str]]:
-    """Convolutions and the names of the batch norms that read their output, seen in one pass of an image.
+    """Convolutions and the names of the batch norms that alone read their output, seen in one pass of an image.
 
     Modules that are used twice are left out: one set of weights cannot carry two norms.
     """
-    producers, pairs, uses = {}, {}, []
+    producers, pairs, uses, reads = {}, {}, [], Counter()
 
     def after_convolution(convolution: nn.Module, _, output: torch.Tensor) -> None:
         producers[id(output)] = convolution, output  # the output is kept, so that its id is not given to another tensor
+        reads[id(output)] = 0
         uses.append(convolution)
+
+    def before_reader(_, inputs: tuple[torch.Tensor]) -> None:
+        reads[id(inputs[0])] += 1
 
     def before_norm(norm: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
         uses.append(norm)
         if id(inputs[0]) in producers and norm.running_mean is not None:
-            pairs[norm] = producers[id(inputs[0])][0]
+            pairs[norm] = producers[id(inputs[0])]
 
     hooks = []
     for module in network.modules():
@@ -72,14 +79,16 @@ def _pairs(network: nn.Module, image: torch.Tensor) -> list[tuple[nn.Module, str
             hooks.append(module.register_forward_hook(after_convolution))
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(before_norm))
+        if isinstance(module, nn.BatchNorm2d) or not list(module.children()):
+            hooks.append(module.register_forward_pre_hook(before_reader))
     network(image)
     for hook in hooks:
         hook.remove()
     names = {module: name for name, module in network.named_modules()}
     return [
         (convolution, names[norm])
-        for norm, convolution in pairs.items()
-        if uses.count(norm) == uses.count(convolution) == 1
+        for norm, (convolution, output) in pairs.items()
+        if uses.count(norm) == uses.count(convolution) == reads[id(output)] == 1
     ]
 
 

@@ -1,12 +1,10 @@
 """The network: any smp architecture on any timm encoder, taking raw images of any size."""
 
-import difflib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -15,7 +13,6 @@ from torch.nn import functional
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.config.training_settings import ModelSettings
-from lib.model.encoder_weights import imagenet_weights, normalisation, read_tensors, require_fit
 
 try:
     import segmentation_models_pytorch as smp
@@ -25,11 +22,18 @@ except ModuleNotFoundError:
         "a network its wheel, which python -m lib.tools.export --wheels puts into a bundle"
     ) from None
 
+from lib.model.encoder_weights import (
+    imagenet_weights,
+    load_smp_encoder,
+    normalisation,
+    read_tensors,
+    require_fit,
+)
+from lib.model.encoders import SMP_ENCODERS, Tensors, follow_input_size, require_known, smp_arguments, stride_of
+
 # timm warns of the classifier's tensors, which a segmentation encoder does not need; what is needed is checked here
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
-STRIDE = 32  # what five halvings need; smp refuses other sizes
-STRIDES = {"pan": 128}  # its attention pyramid halves three times more
 WIDTHS = {  # what smp calls the decoder's channels, where it is not decoder_channels; None: they cannot be chosen
     "fpn": "decoder_pyramid_channels",
     "pspnet": "psp_out_channels",
@@ -85,7 +89,7 @@ class BuiltModel:
 
 def build_untrained(settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
     """The network with random weights, without any download, to load a trained fold's weights into."""
-    return _build(settings, class_count, channels, encoder_weights=None)
+    return _build(settings, class_count, channels, pretrained=False)
 
 
 def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 3) -> BuiltModel:
@@ -101,12 +105,10 @@ def build_pretrained(settings: ModelSettings, class_count: int, channels: int = 
         tensors, source = imagenet_weights(settings.encoder)
     else:
         tensors, source = read_tensors(Path(settings.weights)), f"file {settings.weights}"
-    overlay = {}
     if tensors is not None:
-        _require_known_encoder(settings.encoder)
+        require_known(settings.encoder)
         require_fit(tensors, settings.encoder, source)
-        overlay = {"pretrained_cfg_overlay": {"state_dict": tensors}}
-    network = _build(settings, class_count, channels, encoder_weights=True, **overlay)
+    network = _build(settings, class_count, channels, pretrained=True, tensors=tensors)
     require_any_size(network, settings, channels)
     return BuiltModel(network, source)
 
@@ -124,8 +126,12 @@ def start_at_shares(network: SegmentationNet, shares: Sequence[float]) -> None:
 
 
 def save_weights(network: SegmentationNet, path: Path) -> None:
-    """Write the network's tensors as safetensors, whole or not at all."""
-    write_bytes(path, save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
+    """Write the network's tensors as safetensors, whole or not at all; one with several names (CoaT) under each."""
+    tensors, seen = {}, set()
+    for name, tensor in network.state_dict().items():
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
+        seen.add(tensor.data_ptr())
+    write_bytes(path, save(tensors))
 
 
 def load_weights(path: Path, settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
@@ -138,28 +144,25 @@ def load_weights(path: Path, settings: ModelSettings, class_count: int, channels
     return network
 
 
-def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: object) -> SegmentationNet:
+def _build(
+    settings: ModelSettings, class_count: int, channels: int, pretrained: bool, tensors: Tensors | None = None
+) -> SegmentationNet:
+    """The network, its encoder with random weights, the hub's, or `tensors`."""
     architecture = settings.architecture.lower().replace("+", "plus")
     if architecture not in smp.MODEL_ARCHITECTURES_MAPPING:
         raise UserError(
             f"unknown model.architecture '{settings.architecture}'; known: {', '.join(smp.MODEL_ARCHITECTURES_MAPPING)}"
         )
-    _require_known_encoder(settings.encoder)
     decoder = _decoder(settings.decoder_channels, architecture)
     head = {"classes": class_count, **PRESENCE_HEAD} if settings.presence else None
     try:
-        network = smp.create_model(
-            architecture,
-            encoder_name=f"tu-{settings.encoder}",
-            in_channels=channels,
-            classes=class_count,
-            aux_params=head,
-            **decoder,
-            **encoder,
-        )
+        with smp_arguments(settings.encoder, architecture, channels, pretrained, tensors) as encoder:
+            network = smp.create_model(
+                architecture, in_channels=channels, classes=class_count, aux_params=head, **decoder, **encoder
+            )
     except (OSError, RuntimeError) as error:
-        if encoder["encoder_weights"] is None:
-            raise
+        if not pretrained:
+            raise _misfit(settings, error) from None
         raise UserError(
             f"the ImageNet weights of {settings.encoder} cannot be fetched ({_first_line(error)}); connect to the "
             "network, set model.weights to a local file, or choose model.encoder=tf_efficientnet_lite0, whose weights "
@@ -167,12 +170,15 @@ def _build(settings: ModelSettings, class_count: int, channels: int, **encoder: 
         ) from None
     except MISFIT as error:
         raise _misfit(settings, error) from None
+    follow_input_size(network.encoder)
+    if tensors is not None and settings.encoder in SMP_ENCODERS:
+        load_smp_encoder(network.encoder, tensors, channels)
     if settings.dropout:
         network.segmentation_head = nn.Sequential(nn.Dropout2d(settings.dropout), network.segmentation_head)
-    mean, std = normalisation(network.encoder.model)
+    mean, std = normalisation(network.encoder)
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
-    stride = STRIDES.get(architecture, STRIDE)
+    stride = stride_of(network.encoder, architecture)
     return SegmentationNet(network, mean, std, stride).to(memory_format=torch.channels_last)
 
 
@@ -192,11 +198,25 @@ def _decoder(channels: list[int] | int | None, architecture: str) -> dict[str, o
 @torch.inference_mode()
 def require_any_size(network: SegmentationNet, settings: ModelSettings, channels: int) -> None:
     """Predict a small image that is not square. Raises UserError where the encoder takes one size of images only."""
+    images = torch.zeros(1, channels, network.stride, 2 * network.stride)
     try:
-        network.eval()(torch.zeros(1, channels, 2 * network.stride, 3 * network.stride, dtype=torch.uint8))
+        network.eval()(images)
     except (*MISFIT, RuntimeError) as error:
+        require_encoder_takes(images, network.network.encoder, settings.encoder)
         raise _misfit(settings, error) from None
     network.train()
+
+
+def require_encoder_takes(images: torch.Tensor, encoder: nn.Module, name: str) -> None:
+    """Raise UserError where the encoder alone fails on images, as of one size only."""
+    try:
+        encoder(images)
+    except (*MISFIT, RuntimeError) as error:
+        raise UserError(
+            f"model.encoder={name} takes images of one size only ({_first_line(error)}); encoders with attention that "
+            "take any size: swinv2_tiny_window8_256, maxvit_tiny_rw_224, sam2_hiera_tiny, coat_lite_small, mit_b2, "
+            "vit_small_patch16_dinov3"
+        ) from None
 
 
 def _misfit(settings: ModelSettings, error: Exception) -> UserError:
@@ -204,12 +224,6 @@ def _misfit(settings: ModelSettings, error: Exception) -> UserError:
         f"model.architecture={settings.architecture} does not go with model.encoder={settings.encoder}: "
         f"{_first_line(error)}"
     )
-
-
-def _require_known_encoder(encoder: str) -> None:
-    if not timm.is_model(encoder):
-        nearest = difflib.get_close_matches(encoder, timm.list_models(), n=3)
-        raise UserError(f"unknown model.encoder '{encoder}'; timm's nearest names: {', '.join(nearest) or 'none'}")
 
 
 def _first_line(error: Exception) -> str:

@@ -160,5 +160,6 @@ def seed_all(*seed: int) -> None:
 
 
 def _float_tensors(network: nn.Module) -> list[torch.Tensor]:
-    """The network's parameters and statistics, which share their memory with it."""
-    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    """The network's parameters and statistics, which share their memory with it, each once (CoaT names some twice)."""
+    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    return list({tensor.data_ptr(): tensor for tensor in tensors}.values())

@@ -93,8 +93,13 @@ def test_padding_does_not_touch_sizes_that_fit_and_is_cropped_back():
         (ModelSettings(decoder_channels=64, weights="random"), "must be a list, one number a level, not 64"),
         (ModelSettings(architecture="fpn", decoder_channels=[64, 32], weights="random"), "must be one number"),
         (ModelSettings(architecture="linknet", decoder_channels=64, weights="random"), "decoder_channels=null"),
-        (ModelSettings(encoder="vit_tiny_patch16_224", weights="random"), "does not go with"),
-        (ModelSettings(encoder="swin_tiny_patch4_window7_224", weights="random"), "does not go with.*doesn't match"),
+        (ModelSettings(encoder="mit_b00"), "nearest names: mit_b0"),
+        (ModelSettings(encoder="test_vit", architecture="deeplabv3", weights="random"), "does not go with.*dilated"),
+        (
+            ModelSettings(encoder="vit_small_patch14_dinov2", architecture="dpt", weights="random"),
+            "patches of 8, 16 or",
+        ),
+        (ModelSettings(encoder="test_coatnet", weights="random"), "takes images of one size only.*take any size: swin"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_sentence_before_training(settings, sentence):
