@@ -18,10 +18,10 @@ from lib.config.section import (
 
 
 class ModelSettings(Section):
-    """The network: an smp architecture on a timm encoder."""
+    """The network: an smp architecture on an encoder."""
 
     architecture: str = "unet"  # unet++, manet, linknet, fpn, pspnet, deeplabv3+, pan, upernet, segformer, ...
-    encoder: str = "tf_efficientnet_lite0"  # timm's name
+    encoder: str = "tf_efficientnet_lite0"  # timm's name, or smp's mit_b0 to mit_b5
     weights: str = "imagenet"  # imagenet | random | a .safetensors or .pth file | a run, fold by fold, as runs/a
     decoder_channels: list[PositiveInt] | PositiveInt | None = None  # deep to shallow (unet, manet), or one width
     dropout: BelowOne = 0.0  # of the decoder's last feature maps, whole maps at a time
@@ -127,7 +127,7 @@ class TrainSettings(Section):
     pseudo_agreement: Probability = 0.95  # Dice of a test image's masks at thresholds .2 below and above; less: unsure
     lr: PositiveFloat = 1e-3
     encoder_lr_factor: PositiveFloat = 1.0
-    freeze_epochs: NonNegativeInt = 0  # first ones, in which the encoder stays as it is, batch-norm statistics too
+    freeze_epochs: NonNegativeInt | Literal["all"] = 0  # first ones, that leave the encoder and its statistics alone
     weight_decay: NonNegativeFloat = 0.01
     warmup_share: Probability = 0.1
     clip_norm: PositiveFloat = 1.0
@@ -138,3 +138,7 @@ class TrainSettings(Section):
     workers: NonNegativeInt | None = None  # loader processes; null: one a core, or without a GPU one in four
     seed: NonNegativeInt = 0
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # gets each epoch's numbers
+
+    def freezes_encoder(self, epoch: int) -> bool:
+        """Whether the encoder stays as it is in an epoch, counted from 0."""
+        return self.freeze_epochs == "all" or epoch < self.freeze_epochs

@@ -62,12 +62,18 @@ def without_epochs(made_from: dict) -> dict:
 
 
 def starting_network(job: FoldJob) -> BuiltModel:
-    """The network before its first step. Raises UserError where the weights are not available or do not fit."""
+    """The network before its first step. Raises UserError where the weights are not available or do not fit.
+
+    An encoder that never learns gets no gradients: its feature maps then need no memory beyond the forward pass.
+    """
     settings, classes = job.settings, job.data.classes
     if is_run(settings.model.weights):
-        return network_of_run(job)
-    built = build_pretrained(settings.model, len(classes), settings.data.channels)
-    start_at_shares(built.network, job.images.class_shares)
+        built = network_of_run(job)
+    else:
+        built = build_pretrained(settings.model, len(classes), settings.data.channels)
+        start_at_shares(built.network, job.images.class_shares)
+    if settings.train.freeze_epochs == "all":
+        built.network.network.encoder.requires_grad_(False)
     return built
 
 

@@ -87,7 +87,7 @@ def train_epoch(job: FoldJob, state: TrainState, loss_of: SegmentationLoss, load
     """Train on each image once; the epoch's row of the history, with the means of the loss and of its terms."""
     seed_all(job.settings.train.seed, job.fold, state.epoch, state.accelerator.process_index)
     loader.sampler.epoch = state.epoch
-    state.train_mode(is_frozen=state.epoch < job.settings.train.freeze_epochs)
+    state.train_mode(is_frozen=job.settings.train.freezes_encoder(state.epoch))
     sums: dict[str, torch.Tensor] = {}
     started = shown = time.monotonic()
     for number, batch in enumerate(batches(loader)):
@@ -119,7 +119,7 @@ def train_step(
     train, length = job.settings.train, job.plan.lengths[state.epoch]
     step = job.plan.first_step(state.epoch) + number
     batch = {name: tensor.to(job.device, non_blocking=True) for name, tensor in batch.items()}
-    state.set_learning_rate(learning_rate(step, job.plan.steps, train), state.epoch < train.freeze_epochs)
+    state.set_learning_rate(learning_rate(step, job.plan.steps, train), train.freezes_encoder(state.epoch))
     output = state.network(batch["images"])
     loss, terms = loss_of(output, batch["masks"], batch.get("distances"), done_share=step / job.plan.steps)
     state.accelerator.backward(loss / batches_per_update(number, length, train.accumulate))

@@ -80,6 +80,21 @@ def test_a_frozen_encoder_keeps_its_batch_norm_statistics(competition, tmp_path)
     assert all(module.training for module in begun.state.module.modules())
 
 
+def test_an_encoder_frozen_in_all_epochs_gets_no_gradients_and_the_rest_learns_the_same(competition, tmp_path):
+    """As with freeze_epochs = epochs, but for the clipping, which no longer counts gradients that nobody follows."""
+    ends = []
+    for frozen in ("all", 2):
+        begun = Begun(settings_of(competition, freeze_epochs=frozen, clip_norm=1e9), tmp_path)
+        encoder = begun.state.module.network.encoder
+        for _ in range(2):
+            row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+            begun.state.history.append(row | {"val_dice": 0.0})
+        ends.append(begun.state.averaged.state_dict())
+        moments = begun.state.optimizer.state
+        assert any(parameter in moments for parameter in encoder.parameters()) == (frozen != "all")
+    assert all(torch.allclose(tensor, ends[1][name], atol=1e-6) for name, tensor in ends[0].items())
+
+
 def test_an_epoch_leaves_out_empty_images_others_each_time():
     empty = np.array([1, 4, 5, 8, 9, 10, 11, 15, 16, 19])
     turns = []
