@@ -25,6 +25,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.run.lock import lock_run
     from lib.run.provenance import fold_inputs, training_inputs
     from lib.run.record import StageRecord
+    from lib.training.kept_images import remove_kept
 
     record = StageRecord(run, "02_train")
     if settings.ensemble.members:
@@ -54,6 +55,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         train_folds(jobs, after_epoch=show_epoch)
     if not is_first():
         return None
+    remove_kept(run, settings.folds.count)
     seconds = record.write(training_inputs(run, settings))
     refresh_report(run, settings)
     return StageSummary([run.fold(fold).root for fold in waiting], f"python {run.command('03_oof_threshold')}", seconds)

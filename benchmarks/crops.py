@@ -55,7 +55,7 @@ def milliseconds(root: Path, megabytes: int) -> float:
     )
     data = open_training(settings.data)
     pool = Pool(data.ids, np.zeros(len(data.ids), bool), len(data.ids))
-    dataset = CropDataset(FoldImages(data, [pool], [], []), settings, (256, 256), with_distances=False)
+    dataset = CropDataset(FoldImages(data, [pool], data, [], []), settings, (256, 256), with_distances=False)
     for index in range(IMAGES):
         dataset[(0, index)]
     started, crops = time.thread_time(), 0

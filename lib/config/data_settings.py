@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.config.external_source import external_sources
 from lib.config.mask_settings import MaskSettings
+from lib.config.resize_settings import ResizeSettings
 from lib.config.section import (
     NonNegativeInt,
     PositiveInt,
@@ -94,6 +95,9 @@ class DataSettings(Section):
     value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
     orientation: Literal["stored", "shown"] | None = None  # of images with EXIF orientation: pixels the masks belong to
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
+    resize: ResizeSettings = Field(default_factory=ResizeSettings)  # the size at which the network sees images
+    resize_csv: str | None = None  # the csv that holds resize.column, ids in its first column; default: train_masks
+    resize_test_csv: str | None = None  # the same of the test images
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +144,15 @@ class DataSettings(Section):
         return classes
 
     @field_validator(
-        "root", "train_images", "train_masks", "test_images", "sample_submission", "compare_masks", "group_csv"
+        "root",
+        "train_images",
+        "train_masks",
+        "test_images",
+        "sample_submission",
+        "compare_masks",
+        "group_csv",
+        "resize_csv",
+        "resize_test_csv",
     )
     @classmethod
     def _home_folder(cls, path: Path | str | None) -> Path | str | None:

@@ -30,6 +30,7 @@ from lib.data.mask_index import (
     read_masks_table,
     without_mask_files,
 )
+from lib.data.resize_column import values_of_test, values_of_training
 from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
@@ -41,8 +42,11 @@ STRIP = 512  # rows of a slide that are decoded at once
 class Images:
     """Images by id. `ids` are sorted and safe as file names."""
 
-    def __init__(self, settings: DataSettings, files: dict[str, list[str]]):
+    def __init__(
+        self, settings: DataSettings, files: dict[str, list[str]], resize_values: dict[str, float] | None = None
+    ):
         self.settings = settings
+        self.resize_values = resize_values or {}  # by id, those of data.resize.column
         self.classes = settings.classes
         self.ids = sorted(files)
         self.files = files  # by id; several are the planes of one image
@@ -84,9 +88,14 @@ class TrainingData(Images):
     """Training images with their masks. `groups` maps ids to the names of their groups, or is None."""
 
     def __init__(
-        self, settings: DataSettings, files: dict[str, list[str]], masks: Masks, groups: dict[str, str] | None
+        self,
+        settings: DataSettings,
+        files: dict[str, list[str]],
+        masks: Masks,
+        groups: dict[str, str] | None,
+        resize_values: dict[str, float] | None = None,
     ):
-        super().__init__(settings, files)
+        super().__init__(settings, files, resize_values)
         self.groups = groups
         self._masks = masks
 
@@ -160,8 +169,9 @@ class TestData(Images):
         rle_column: int,
         rows: list[SubmissionRow],
         unreadable: dict[str, str],
+        resize_values: dict[str, float] | None = None,
     ):
-        super().__init__(settings, files)
+        super().__init__(settings, files, resize_values)
         self.columns = columns
         self.rle_column = rle_column
         self.rows = rows  # of the unreadable images, too
@@ -190,7 +200,8 @@ def open_training(settings: DataSettings) -> TrainingData:
         files = without_mask_files(files, masks, settings)
     masks = match_masks(masks, table, files, settings)
     files = {image_id: files[image_id] for image_id in masks}
-    return TrainingData(settings, files, masks, read_groups(settings, table, files, parts))
+    groups, resize_values = read_groups(settings, table, files, parts), values_of_training(settings, files, table)
+    return TrainingData(settings, files, masks, groups, resize_values)
 
 
 def open_compared(training: TrainingData) -> TrainingData:
@@ -222,7 +233,8 @@ def open_test(settings: DataSettings) -> TestData:
         unreadable |= {image_id: f"'{image_id}' has no file" for image_id in absent}
         if not files:
             raise UserError(f"none of the {len(unreadable)} test images can be read: {next(iter(unreadable.values()))}")
-    return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable)
+    resize_values = values_of_test(settings, files)
+    return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable, resize_values)
 
 
 def find_unreadable(images: Images) -> dict[str, str]:

@@ -18,6 +18,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test, open_training
 from lib.data.mask_index import is_table, masks_table_files
+from lib.data.resize_column import table_of_test, table_of_training
 from lib.run.folder import RunFolder
 
 MANY = 4  # files, of which a digest is kept
@@ -62,8 +63,18 @@ def training_sources(data: TrainingData) -> dict[str, Source]:
 
 
 def image_sources(data: TrainingData | TestData) -> dict[str, Source]:
-    """Every image."""
-    return {f"image {image_id}": Source(tuple(data.files[image_id])) for image_id in data.ids}
+    """Every image, and its value in data.resize.column."""
+    sources = {f"image {image_id}": Source(tuple(data.files[image_id])) for image_id in data.ids}
+    table_of = table_of_training if isinstance(data, TrainingData) else table_of_test
+    tables = (str(table_of(data.settings)),)
+    return sources | {
+        value_name(data, image_id): Source(tables, (str(value),)) for image_id, value in data.resize_values.items()
+    }
+
+
+def value_name(data: TrainingData | TestData, image_id: str) -> str:
+    """The name of an image's value in data.resize.column."""
+    return f"{data.settings.resize.column} {image_id}"
 
 
 def note_training_files(run: RunFolder, data: TrainingData) -> None:
@@ -82,7 +93,8 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
     known = read_known(run.training_files)
     current, changed = compare(training_sources(data), known)
     if known:
-        require_unchanged(changed, "training")
+        chosen_since = {value_name(data, image_id) for image_id in data.resize_values} - known.keys()
+        require_unchanged([name for name in changed if name not in chosen_since], "training")
     if current != known and is_first():
         write_known(run.training_files, current)
     return data
@@ -100,7 +112,8 @@ def require_unchanged(changed: list[str], which: str) -> None:
 def compare_test_images(run: RunFolder, data: TestData) -> tuple[Known, set[str]]:
     """What is known of the test images now, and the ids of those that are new or other than 04 has predicted."""
     current, changed = compare(image_sources(data), read_known(run.test_files))
-    return current, {name.removeprefix("image ") for name in changed}
+    changed = set(changed)
+    return current, {id for id in data.ids if not changed.isdisjoint((f"image {id}", value_name(data, id)))}
 
 
 def open_predicted_test(run: RunFolder, settings: Settings) -> TestData:

@@ -8,6 +8,7 @@ from lib.base.errors import UserError
 from lib.data.gdal import gdal, open_raster
 from lib.data.headers import TIF, checked_size, read_header
 from lib.data.images import Content, full_range, to_pixels
+from lib.masks.resize import Size
 
 MAX_BLOCK_PIXELS = 1 << 22  # of a tile or strip, which is decoded as a whole
 
@@ -37,16 +38,40 @@ class Slide:
             window=tuple(axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
         )
 
-    def shrunk(self, height: int, width: int) -> np.ndarray:
-        """The whole image, averaged down to a size."""
-        from rasterio.enums import Resampling
+    def resampled(self, size: Size, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+        """The image, or a box (top, left, bottom, right) of it, at a size: averaged down, interpolated linearly up.
 
-        return self._read(out_shape=(self._file.count, height, width), resampling=Resampling.average)
+        The box may cut pixels; boxes side by side give the pixels that the whole image gives.
+        """
+        from rasterio.enums import Resampling
+        from rasterio.windows import Window
+
+        top, left, bottom, right = box or (0, 0, *self.shape[:2])
+        grows = size[0] > bottom - top or size[1] > right - left
+        return self._read(
+            window=Window(left, top, right - left, bottom - top),
+            out_shape=(self._file.count, *size),
+            resampling=Resampling.bilinear if grows else Resampling.average,
+        )
 
     def _read(self, **how: object) -> np.ndarray:
         with gdal(self.path):
             values = np.moveaxis(self._file.read(**how), 0, 2)
         return to_pixels(Content(values, full_range(values.dtype, self.bits), "TIFF"), *self._asked)
+
+
+class ResizedSlide:
+    """A slide at another size, of which regions are read and resized alone."""
+
+    def __init__(self, slide: Slide, size: Size) -> None:
+        self.slide = slide
+        self.shape = (*size, slide.shape[2])
+
+    def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = (axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
+        scale_y, scale_x = (own / length for own, length in zip(self.slide.shape, self.shape[:2], strict=False))
+        box = (rows[0] * scale_y, columns[0] * scale_x, rows[1] * scale_y, columns[1] * scale_x)
+        return self.slide.resampled((rows[1] - rows[0], columns[1] - columns[0]), box)
 
 
 def open_slide(

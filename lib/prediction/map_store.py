@@ -1,25 +1,21 @@
 """Probability maps on disk: one 8-bit PNG per image and class, `<folder>/[<class>/]<id>.png`."""
 
-import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.base.files import write_bytes
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import TrainingData
-from lib.masks.metrics import IGNORED, planes
+from lib.masks.metrics import IGNORED
 from lib.masks.objects import ObjectRule
+from lib.masks.resize import Size, resized, resized_mask
 from lib.masks.rules import Rule, apply_rules
+from lib.prediction.sealed_png import before_seal, png_pixels, read_sealed, text_chunk, write_sealed
 from lib.run.folder import RunFolder
-
-PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class Prediction(NamedTuple):
@@ -27,6 +23,10 @@ class Prediction(NamedTuple):
 
     maps: np.ndarray  # uint8 (height, width, classes)
     presence: np.ndarray | None = None  # uint8 (classes,): round(255 p) of the image's holding the class, if predicted
+
+    def at_size(self, size: Size) -> "Prediction":
+        """The same with maps of another size (height, width)."""
+        return self._replace(maps=resized(self.maps, size))
 
 
 class MapReader(Protocol):
@@ -42,9 +42,8 @@ class MapReader(Protocol):
 class MapStore:
     """Maps of one kind (out-of-fold or test) below one folder; with one class there is no class folder.
 
-    Each PNG ends in a seal, a text chunk that names image and class and holds a checksum of all bytes before it, so
-    that damaged, edited and exchanged files are noticed. Where presence is predicted, a text chunk before the seal
-    holds it: it is of the same image and the same models as the map, or the map is refused.
+    Each PNG ends in a seal that names image and class (lib/prediction/sealed_png.py). Where presence is predicted, a
+    text chunk before the seal holds it: it is of the same image and the same models as the map, or the map is refused.
     """
 
     folder: Path
@@ -57,7 +56,7 @@ class MapStore:
 
     def has(self, image_id: str) -> bool:
         """True where the maps of all classes of an image are there and intact."""
-        return all(self._read_sealed(image_id, name) is not None for name in self.classes)
+        return all(read_sealed(*self._sealed(image_id, name)) is not None for name in self.classes)
 
     def remove(self, image_id: str) -> None:
         """Remove an image's maps, if any."""
@@ -67,48 +66,35 @@ class MapStore:
     def write(self, image_id: str, maps: np.ndarray, presence: np.ndarray | None = None) -> None:
         """Write one image's maps, uint8 (height, width, classes), and its presence, uint8 (classes,), if any."""
         for class_index, (name, values) in enumerate(zip(self.classes, np.moveaxis(maps, -1, 0), strict=True)):
-            encoded = cv2.imencode(".png", np.ascontiguousarray(values))[1].tobytes()
-            body = encoded.removesuffix(PNG_END)
-            if presence is not None:
-                body += presence_chunk(int(presence[class_index]))
-            write_bytes(self.path(image_id, name), body + seal(body, image_id, name), durable=False)
+            chunk = b"" if presence is None else presence_chunk(int(presence[class_index]))
+            path, content = self._sealed(image_id, name)
+            write_sealed(path, values, content, chunk)
 
     def read(self, image_id: str) -> np.ndarray:
         """Read one image's maps, uint8 (height, width, classes). Raises UserError for an absent or damaged file."""
-        files = [np.frombuffer(self._require_sealed(image_id, name), np.uint8) for name in self.classes]
-        return np.stack([cv2.imdecode(content, cv2.IMREAD_UNCHANGED) for content in files], axis=-1)
+        return np.stack([png_pixels(self._require_sealed(image_id, name)) for name in self.classes], axis=-1)
 
     def presence(self, image_id: str) -> np.ndarray | None:
         """The presence of each class, uint8 (classes,), as it stands in an image's maps; None where it does not.
 
         Raises UserError as `read` does.
         """
-        found = [presence_in(self._require_sealed(image_id, name), image_id, name) for name in self.classes]
+        found = [presence_in(self._require_sealed(image_id, name), f"{name}/{image_id}") for name in self.classes]
         return None if None in found else np.array(found, np.uint8)
 
     def _require_sealed(self, image_id: str, class_name: str) -> bytes:
-        content = self._read_sealed(image_id, class_name)
+        path, name = self._sealed(image_id, class_name)
+        content = read_sealed(path, name)
         if content is None:
-            path = self.path(image_id, class_name)
             state = "is damaged, edited, or of another image" if path.is_file() else "does not exist"
             stage = "03_oof_threshold" if self.folder.name == "oof" else "04_infer"
             remedy = RunFolder(self.folder.parent).command(stage)
             raise UserError(f"probability map {path} {state}; to make it again, run {remedy}")
         return content
 
-    def _read_sealed(self, image_id: str, class_name: str) -> bytes | None:
-        """The bytes of a map's file; None where it is absent or does not end in its seal."""
-        try:
-            content = self.path(image_id, class_name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        length = len(seal(b"", image_id, class_name))
-        return content if content[-length:] == seal(content[:-length], image_id, class_name) else None
-
-
-def seal(body: bytes, image_id: str, class_name: str) -> bytes:
-    """The end of a map's PNG: a tEXt chunk with the checksum of `body`, which is all that precedes it, and IEND."""
-    return text_chunk(f"Map\0{zlib.crc32(body):08x} {class_name}/{image_id}") + PNG_END
+    def _sealed(self, image_id: str, class_name: str) -> tuple[Path, str]:
+        """The file of a map, and what its seal says that it is."""
+        return self.path(image_id, class_name), f"{class_name}/{image_id}"
 
 
 def presence_chunk(presence: int) -> bytes:
@@ -116,18 +102,12 @@ def presence_chunk(presence: int) -> bytes:
     return text_chunk(f"Presence\0{presence:03d}")
 
 
-def presence_in(content: bytes, image_id: str, class_name: str) -> int | None:
-    """The presence in a map's PNG, or None where it holds none."""
-    end = content[: -len(seal(b"", image_id, class_name))][-len(presence_chunk(0)) :]
+def presence_in(content: bytes, name: str) -> int | None:
+    """The presence in a sealed map, or None where it holds none."""
+    end = before_seal(content, name)[-len(presence_chunk(0)) :]
     digits = end[-7:-4]  # before the chunk's checksum
     presence = int(digits) if digits.isdigit() else 0
     return presence if end == presence_chunk(presence) else None
-
-
-def text_chunk(text: str) -> bytes:
-    """A PNG's tEXt chunk: keyword, zero byte, text."""
-    kind = b"tEXt" + text.encode("ascii", "backslashreplace")
-    return struct.pack(">I", len(kind) - 4) + kind + struct.pack(">I", zlib.crc32(kind))
 
 
 def read_presence(store: MapReader, ids: Iterable[str]) -> np.ndarray | None:
@@ -208,23 +188,3 @@ def scored_masks(
     Every stage and tool makes its masks here. Areas in the rules are in pixels of that size.
     """
     return apply_rules(rules, scored_map(store, image_id, size))
-
-
-def resized(maps: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Maps uint8 (height, width, classes) averaged down to `size` (height, width), or as they are without one.
-
-    Probabilities are resized before the threshold: a mask of half the size keeps its borders within a pixel that way.
-    """
-    if size is None:
-        return maps
-    return np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes(maps)], axis=2)
-
-
-def resized_mask(masks: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Masks uint8 (height, width, classes) resized likewise: mask, or IGNORED, where at least half of a pixel is."""
-    if size is None:
-        return masks
-    small = (resized(np.where(masks == 1, 255, 0).astype(np.uint8), size) > 127).view(np.uint8)
-    if (masks == IGNORED).any():
-        small[resized(np.where(masks == IGNORED, 255, 0).astype(np.uint8), size) > 127] = IGNORED
-    return small

@@ -13,6 +13,8 @@ from lib.base.distributed import is_first
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import InferSettings
+from lib.data.competition import Images
+from lib.data.resizing import as_network_sees
 from lib.model.device import autocast, is_out_of_memory
 from lib.model.network import SegmentationNet, logits_of
 from lib.prediction.map_store import MapStore, Prediction, to_map
@@ -76,7 +78,7 @@ class Predictor:
         self.overflowing: set[int] = set()  # networks that have been reported
 
     def predict(self, images: ImageSource, ids: Iterable[str]) -> Iterator[tuple[str, Prediction]]:
-        """Yield (id, prediction) of each image, its maps at the image's own size, in order of completion.
+        """Yield (id, prediction) of each image, its maps at the size at which it is read, in order of completion.
 
         Images larger than the window come last, one at a time.
         """
@@ -224,14 +226,23 @@ def batches_of_equal_size(
     yield from waiting.values()
 
 
-def predict_to_store(predictor: Predictor, images: ImageSource, ids: list[str], store: MapStore) -> Iterator[str]:
+def predict_own_size(predictor: Predictor, images: Images, ids: Iterable[str]) -> Iterator[tuple[str, Prediction]]:
+    """Yield (id, prediction) as Predictor.predict does, maps at the images' own sizes whatever data.resize says.
+
+    Maps are resized as uint8: as floats no more is held than the network has seen.
+    """
+    for image_id, prediction in predictor.predict(as_network_sees(images), ids):
+        yield image_id, prediction.at_size(images.image_size(image_id))
+
+
+def predict_to_store(predictor: Predictor, images: Images, ids: list[str], store: MapStore) -> Iterator[str]:
     """Predict the images and write their maps while the next ones are computed; yield each id once it is handed over.
 
     Raises what a write raised (a full disk, say) before the next map is handed over.
     """
     with ThreadPoolExecutor(THREADS) as writers:
         waiting = deque()
-        for image_id, prediction in predictor.predict(images, ids):
+        for image_id, prediction in predict_own_size(predictor, images, ids):
             waiting.append((writers.submit(store.write, image_id, *prediction), prediction.maps.size))
             while sum(size for _, size in waiting) > MAX_BATCH_PIXELS:
                 waiting.popleft()[0].result()

@@ -52,7 +52,7 @@ def shown_image(image: np.ndarray | Slide) -> np.ndarray:
     factor = SIDE / max(image.shape[:2])
     height, width = (max(1, round(factor * length)) for length in image.shape[:2])
     if isinstance(image, Slide):
-        image = image.shrunk(min(height, image.shape[0]), min(width, image.shape[1]))
+        image = image.resampled((min(height, image.shape[0]), min(width, image.shape[1])))
     planes = image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
     small = fitted(np.ascontiguousarray(planes), (height, width)).astype(np.float32)
     low, high = np.percentile(small, [0.5, 99.5])

@@ -41,6 +41,8 @@ NO_STAGE = {  # setting or section: why it changes no pixel, or what counts in i
     "data.group_csv": "the groups in folds.csv count",
     "data.compare_masks": "01 checks data.rle by it and nothing is made from it",
     "data.doubtful_rle": "says whether 01 stops; masks are read as data.rle says",
+    "data.resize_csv": "a place; the values in it count",
+    "data.resize_test_csv": "a place; the values in it count",
     "data.max_pixels": "larger images are refused, not changed",
     "augment.preset": "the strengths that it stands for count",
     "train.pseudo_labels": "a place; the other run's maps and thresholds count",

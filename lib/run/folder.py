@@ -62,6 +62,10 @@ class RunFolder:
         return self.root / "test_files.json"
 
     @property
+    def resized(self) -> Path:
+        return self.root / "resized"
+
+    @property
     def oof(self) -> Path:
         return self.root / "oof"
 

@@ -5,6 +5,7 @@ never taken over for another image of the same id, an interrupted command goes o
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from lib.base.files import sha256_of_file, sha256_of_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.data.competition import Images, TestData
+from lib.data.resize_column import values_of_test
+from lib.data.resizing import as_network_sees
 from lib.masks.metrics import planes
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
 from lib.prediction.ensemble import average_predictions
 from lib.prediction.map_store import MapStore, Prediction, decided
-from lib.prediction.predictor import OutOfMemory, Predictor
+from lib.prediction.predictor import OutOfMemory, Predictor, predict_own_size
 from lib.prediction.run_maps import build_predictor, precision_of
 from lib.submission.finished import FinishedRun, Member
 from lib.submission.time_budget import Level, TimeBudget
@@ -31,7 +34,8 @@ from lib.submission.write import encode_rows
 PART_PIXELS = 1 << 24  # of maps, all classes, that are predicted before they are written
 TIMED_PIXELS = 1 << 22  # so many where time is limited: how often views and folds are chosen anew
 SMALLEST_WINDOW = 256
-PLACES = {"root", "train_images", "train_masks", "external", "test_images", "sample_submission"}  # change no test pixel
+TABLES = {"train_masks", "sample_submission", "resize_csv", "resize_test_csv"}
+PLACES = {"root", "train_images", "external", "test_images", *TABLES}  # of data; they change no test pixel
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class MemberPredictor:
             networks, names = self.whole.networks[:count], self.whole.names[:count]
             predictor = Predictor(networks, infer, self.whole.device, self.whole.precision, names)
             try:
-                found.update(predictor.predict(images, missing))
+                found.update(predict_own_size(predictor, images, missing))
             except OutOfMemory:
                 if self.infer.window == SMALLEST_WINDOW:
                     raise
@@ -111,12 +115,20 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
     return Maps(store, there, sizes)
 
 
+def member_images(finished: FinishedRun, data: TestData) -> list[Images]:
+    """The test images as each member reads them."""
+    settings = [member.settings.data for member in finished.members]
+    return [Images(of_member, data.files, values_of_test(of_member, data.files)) for of_member in settings]
+
+
 def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dict[str, dict[Level, str]]:
     """By id the name of the image's map at each level."""
     made_by = {level: sha256_of_json(_made_by(finished, level)) for level in levels}
+    values = [images.resize_values for images in member_images(finished, data)]
 
     def names(image_id: str) -> dict[Level, str]:
         content = "".join(sha256_of_file(Path(path)) for path in data.files[image_id])
+        content += "".join(f" {of_member[image_id]}" for of_member in values if of_member)
         return {level: hashlib.sha256((made_by[level] + content).encode()).hexdigest() for level in levels}
 
     return dict(prefetched(names, data.ids, ahead=4 * THREADS))
@@ -148,10 +160,11 @@ def _predict_missing(
 ) -> None:
     """Predict images part by part, each at the level for which there is time."""
     predictors = [MemberPredictor(member, data.classes) for member in finished.members] if missing else []
-    sources = [Images(member.settings.data, data.files) for member in finished.members]
+    sources = member_images(finished, data)
     weights = [member.weight for member in finished.members]
     pixels = {id: height * width for id, (height, width) in sizes.items()}
-    budget.pixels, budget.all_pixels = sum(pixels[id] for id in missing), sum(pixels.values())
+    seen = {id: _seen_pixels(sources, id) for id in missing}
+    budget.pixels, budget.all_pixels = sum(seen.values()), sum(pixels.values())
     largest = PART_PIXELS if budget.seconds is None else TIMED_PIXELS
     last = budget.levels[0]
     with progress("maps", total=len(missing)) as bar:
@@ -163,11 +176,16 @@ def _predict_missing(
                 bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, from here on {level}")
             found = [one.predict(source, part, level) for one, source in zip(predictors, sources, strict=True)]
             _write_averages(found, weights, {id: names[id][level] for id in part}, store)
-            budget.spent(sum(pixels[id] for id in part), level, time.monotonic() - began)
+            budget.spent(sum(seen[id] for id in part), level, time.monotonic() - began)
             if budget.seconds is not None and not budget.writing:
                 budget.writing = _seconds_of_writing(finished, found[0][part[0]].maps)
             last = level
             bar.update(len(part))
+
+
+def _seen_pixels(sources: list[Images], image_id: str) -> float:
+    """Pixels of an image that go through a member's networks, in the mean over the members."""
+    return sum(math.prod(as_network_sees(source).image_size(image_id)) for source in sources) / len(sources)
 
 
 def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[list[str]]:

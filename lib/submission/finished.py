@@ -19,6 +19,7 @@ from lib.run.record import differences, require_written
 from lib.submission.write import Rules
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
+SHARED = ("infer.", "data.root=", "data.resize_csv=", "data.resize_test_csv=")  # overrides that members take over
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class FinishedRun:
 def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None = None) -> FinishedRun:
     """Open a run or a bundle; of `folds` only those, of all else that are trained.
 
-    Overrides of `infer` count for the members of an ensemble, too. Raises UserError where nothing is trained, where no
-    rule has been chosen, and where the rules of a run were chosen with other models or a bundle's weights are damaged.
+    Overrides of `infer`, and of the places of tables, count for the members of an ensemble, too. Raises UserError where
+    nothing is trained, where no rule has been chosen, and where the rules of a run were chosen with other models or a
+    bundle's weights are damaged.
     """
     run, settings = open_run(root, overrides)
     own, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
@@ -97,7 +99,7 @@ def _open_members(
     """The runs that predict; the paths of an ensemble's members are relative to `base`."""
     if not settings.ensemble.members:
         return [Member(run, settings, _trained(run, settings, folds), 1.0)]
-    shared = [override for override in overrides if override.startswith("infer.")]
+    shared = [override for override in overrides if override.startswith(SHARED)]
     opened = [open_run(base / path, shared) for path in settings.ensemble.members]
     require_no_ensemble(opened)
     weights = read_json(run.ensemble)["weights"].values()

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from lib.base.errors import UserError
+from lib.data.resizing import network_size
+from lib.masks.resize import resized
 from lib.masks.rules import apply_rules
 from lib.prediction.ensemble import average_predictions
 from lib.prediction.map_store import Prediction, decided
@@ -22,6 +24,7 @@ class LoadedRun:
         self.settings, self.rules = finished.settings, finished.rules
         self.classes = finished.settings.data.classes
         self.weights = [member.weight for member in finished.members]
+        self.resizes = [member.settings.data.resize for member in finished.members]
         self.predictors = [
             build_predictor(member.run, member.settings, self.classes, member.folds) for member in finished.members
         ]
@@ -31,24 +34,26 @@ class LoadedRun:
         """Load a run, or of `folds` only. Raises UserError where nothing is trained or no rule is chosen."""
         return cls(open_finished(root, folds=folds))
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
+    def predict(self, image: np.ndarray, resize_value: float | None = None) -> np.ndarray:
         """Masks uint8 0/1 (height, width, classes) of an image uint8 (height, width, channels), or (height, width).
 
         They are those that would be submitted: of the size of submission.size where it is set, and of classes that
         exclude each other only the likeliest of each pixel. With submission.rows=instance: objects, numbered from 1,
-        and 0 for the background.
+        and 0 for the background. `resize_value` is the image's value in data.resize.column, of a run that has one.
         """
-        maps = decided(self.predict_map(image), self.settings.submission.size, self.settings.data.are_exclusive)
+        maps, size = self.predict_map(image, resize_value), self.settings.submission.size
+        maps = decided(maps, size, self.settings.data.are_exclusive)
         return apply_rules(self.rules, maps)
 
-    def predict_map(self, image: np.ndarray) -> np.ndarray:
+    def predict_map(self, image: np.ndarray, resize_value: float | None = None) -> np.ndarray:
         """Probabilities uint8, 0 to 255 (height, width, classes), averaged over models and views."""
-        return self.predict_image(image).maps
+        return self.predict_image(image, resize_value).maps
 
-    def predict_image(self, image: np.ndarray) -> Prediction:
+    def predict_image(self, image: np.ndarray, resize_value: float | None = None) -> Prediction:
         """Maps and, where the models have a head for it, presence, averaged over models and views.
 
-        Raises UserError for an image of another type or number of channels than the run was trained on.
+        Raises UserError for an image of another type or number of channels than the run was trained on, and without a
+        `resize_value` where the run needs one.
         """
         image = image[..., None] if image.ndim == 2 else image
         channels = self.settings.data.channels
@@ -56,4 +61,10 @@ class LoadedRun:
             raise UserError(
                 f"the image is {image.dtype} {image.shape}, but the run takes uint8 (height, width, {channels})"
             )
-        return average_predictions([predictor.predict_image(image) for predictor in self.predictors], self.weights)
+        if resize_value is None and (columns := [resize.column for resize in self.resizes if resize.column]):
+            raise UserError(f"the run resizes images by their {columns[0]}; give it as resize_value")
+        size, predictions = image.shape[:2], []
+        for predictor, resize in zip(self.predictors, self.resizes, strict=True):
+            seen = resized(image, network_size(resize, size, resize_value))
+            predictions.append(predictor.predict_image(seen).at_size(size))
+        return average_predictions(predictions, self.weights)

@@ -53,7 +53,7 @@ class TimeBudget:
     members: list[tuple[str, int]]  # views and number of folds of each
     started: float  # by the clock
     clock: Callable[[], float]
-    pixels: int = 0  # still to be predicted
+    pixels: float = 0  # still to be predicted, as the networks see them
     all_pixels: int = 0  # of which masks are to be written
     writing: float = 0.0  # seconds that the masks take, a pixel
     per_pass: float = 0.0  # seconds a pixel and pass, in the last part

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -9,9 +10,10 @@ import pandas as pd
 
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
-from lib.data.external import ExternalImages
+from lib.data.external import TRAINING, ExternalImages
 from lib.data.folds import coverage_columns
-from lib.training.pseudo_labels import read_pseudo_labels
+from lib.training.kept_images import SeenImages, seen_in_training
+from lib.training.pseudo_labels import PseudoLabelled, read_pseudo_labels
 
 PSEUDO = "pseudo"
 
@@ -60,8 +62,9 @@ class Pool:
 class FoldImages:
     """The images a fold's model learns from, and those it is validated on."""
 
-    source: LabelledImages  # of the ids in pools
+    source: LabelledImages  # of the ids in pools, at the size at which the network sees them
     pools: list[Pool]
+    validated: SeenImages  # of the ids in validation, at that size
     validation: list[str]  # images of the training data, never pseudo-labelled or external ones
     class_shares: list[float]  # share of each class among the pixels learned from, 0 to 1
 
@@ -80,22 +83,31 @@ class FoldImages:
 
 
 def fold_images(
-    fold: int, table: pd.DataFrame, data: TrainingData, settings: Settings, external: Iterable[ExternalImages] = ()
+    fold: int,
+    table: pd.DataFrame,
+    data: TrainingData,
+    settings: Settings,
+    kept: Path,
+    external: Iterable[ExternalImages] = (),
 ) -> FoldImages:
-    """The other folds' images to learn from, with pseudo-labelled and external ones where the settings ask for them."""
+    """The other folds' images to learn from, with pseudo-labelled and external ones where the settings ask for them.
+
+    Resized images are kept below the folder `kept`.
+    """
     others = table[table.fold != fold]
     coverage = others[coverage_columns(data.classes)].to_numpy()
-    sources, ids, is_empty = {"": data}, others.id.tolist(), (coverage == 0).all(axis=1)
+    seen = seen_in_training(data, kept / TRAINING)
+    sources, ids, is_empty = {"": seen}, others.id.tolist(), (coverage == 0).all(axis=1)
     if settings.train.pseudo_labels:
         pseudo = read_pseudo_labels(settings.train.pseudo_labels, settings.train.pseudo_agreement, settings.data)
-        sources[PSEUDO] = pseudo
+        sources[PSEUDO] = seen_in_training(PseudoLabelled(settings.data, pseudo), kept / PSEUDO)
         ids = ids + [f"{PSEUDO}/{image_id}" for image_id in pseudo.empty]
         is_empty = np.append(is_empty, list(pseudo.empty.values()))
     crops = settings.train.crops_per_image
     pools, means, turns = [Pool(ids, is_empty, len(ids) * crops)], [coverage.mean(axis=0)], [len(coverage) * crops]
     for source in external:
         rows = source.outside(fold)
-        sources[source.name] = source.data
+        sources[source.name] = seen_in_training(source.data, kept / source.name)
         for of_pool in (rows[rows.is_empty], rows[~rows.is_empty]):
             if len(of_pool):
                 pools.append(_external_pool(source, of_pool, crops, settings.train.seed))
@@ -103,7 +115,7 @@ def fold_images(
                 turns.append(pools[-1].turns)
     shares = np.divide(turns, sum(turns)) @ np.stack(means)
     validation = table.id[table.fold == fold].tolist()
-    return FoldImages(SeveralSources(sources), pools, validation, shares.tolist())
+    return FoldImages(SeveralSources(sources), pools, seen, validation, shares.tolist())
 
 
 def _external_pool(source: ExternalImages, rows: pd.DataFrame, crops: int, seed: int) -> Pool:

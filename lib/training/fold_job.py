@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -10,10 +11,12 @@ from lib.base import distributed
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.data.external import ExternalImages
+from lib.data.resizing import network_size
 from lib.masks.metrics import Metric
 from lib.model.device import best_device, resolve_precision
 from lib.run.folder import FoldFolder, RunFolder
 from lib.training.fold_images import FoldImages, fold_images
+from lib.training.kept_images import kept_folder
 from lib.training.schedule import EpochPlan, plan_epochs
 
 
@@ -52,20 +55,28 @@ def plan_fold(
     external: Sequence[ExternalImages] = (),
 ) -> FoldJob:
     """Plan a fold's training. Raises UserError where its images or the device do not allow it."""
-    images = fold_images(fold, table, data, settings, external)
+    images = fold_images(fold, table, data, settings, kept_folder(run, made_from), external)
     device = best_device()
     is_empty = images.empty_turns
     plan = plan_epochs(len(is_empty), int(is_empty.sum()), settings.train, distributed.COUNT)
-    size = settings.train.crop_size
     return FoldJob(
         fold=fold,
         folder=run.fold(fold),
         settings=settings,
         data=data,
         images=images,
-        crop=(min(size, int(table.height.max())), min(size, int(table.width.max()))),
+        crop=largest_crop(table, data, settings.train.crop_size),
         plan=plan,
         made_from=made_from,
         device=device,
         precision=resolve_precision(settings.train.precision, device),
     )
+
+
+def largest_crop(table: pd.DataFrame, data: TrainingData, size: int) -> tuple[int, int]:
+    """Height and width of the crops: `size`, or less where no image is as high or wide as the network sees it."""
+    resize, values = data.settings.resize, data.resize_values
+    rows = table[["id", "height", "width"]].itertuples(index=False)
+    sizes = [network_size(resize, (row.height, row.width), values.get(row.id)) for row in rows]
+    height, width = np.max(sizes, axis=0).tolist()
+    return min(size, height), min(size, width)

@@ -15,7 +15,8 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.data_settings import DataSettings
-from lib.data.competition import TestData, open_test
+from lib.data.competition import Images, TestData, open_test
+from lib.data.resize_column import values_of_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules
 from lib.prediction.map_store import MapStore, scored_map, scored_masks
@@ -36,10 +37,6 @@ class PseudoLabels:
     size: tuple[int, int] | None  # (height, width) of the masks in the submission
     empty: dict[str, bool]  # of each confident image, whether its mask is empty
 
-    def read_image(self, image_id: str) -> np.ndarray:
-        """Image uint8 (height, width, channels)."""
-        return self.data.read_image(image_id)
-
     def read_mask(self, image_id: str) -> np.ndarray:
         """Mask uint8 0/1 (height, width, classes) of a test image: the one submitted, at the image's own size."""
         masks = scored_masks(self.store, image_id, self.rules, self.size)
@@ -48,6 +45,19 @@ class PseudoLabels:
         height, width = self.data.image_size(image_id)
         resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in planes(masks)]
         return np.stack(resized, axis=-1)
+
+
+class PseudoLabelled(Images):
+    """The confident test images by id, read as this run reads its own, with the other run's masks."""
+
+    def __init__(self, settings: DataSettings, labels: PseudoLabels) -> None:
+        files = {image_id: labels.data.files[image_id] for image_id in labels.empty}
+        super().__init__(settings, files, values_of_test(settings, files))
+        self.labels = labels
+
+    def read_mask(self, image_id: str) -> np.ndarray:
+        """Mask uint8 0/1 (height, width, classes), at the image's own size."""
+        return self.labels.read_mask(image_id)
 
 
 def read_pseudo_labels(root: Path, agreement: float, settings: DataSettings) -> PseudoLabels:

@@ -17,18 +17,18 @@ def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -
     """Score of the validation images by the run's metric, and the threshold, 1 to 255, at which it is reached.
 
     The best of all thresholds, not a fixed one, so that epochs and losses compare whatever their calibration. In one
-    view. Several processes share out the images.
+    view, at the size at which the network sees the images. Several processes share out the images.
     """
     if accelerator.num_processes > 1:
         for statistics in network.buffers():  # of each process's own batches; the first one's are saved
             torch.distributed.broadcast(statistics, src=0)
     one_view = job.settings.infer.model_copy(update={"tta": "none"})
     predictor = Predictor([network], one_view, job.device, job.precision, [f"fold {job.fold}"])
-    share = own_share(job.images.validation)
+    images, share = job.images.validated, own_share(job.images.validation)
     decided = keep_highest if job.data.settings.are_exclusive else np.asarray
     stream = (
-        (image_id, decided(prediction.maps), job.data.read_mask(image_id))
-        for image_id, prediction in predictor.predict(job.data, share)
+        (image_id, decided(prediction.maps), images.read_mask(image_id))
+        for image_id, prediction in predictor.predict(images, share)
     )
     parts = gather_object([count_images(stream, job.data.classes)] if share else [])
     tp, fp, fn = (np.concatenate([getattr(part, name) for part in parts]) for name in ("tp", "fp", "fn"))

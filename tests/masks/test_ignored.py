@@ -9,8 +9,9 @@ from lib.config.training_settings import LossSettings
 from lib.masks.components import MaskStack
 from lib.masks.metrics import IGNORED, count_at_thresholds, count_images, count_mask
 from lib.masks.objects import match_objects, object_score
+from lib.masks.resize import resized_mask
 from lib.masks.rules import Rule
-from lib.prediction.map_store import keep_highest, resized_mask
+from lib.prediction.map_store import keep_highest
 from lib.training.augment import random_mask_pixel
 from lib.training.losses import SegmentationLoss, signed_distance
 from lib.tuning.morphology_candidates import Candidates

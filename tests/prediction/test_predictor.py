@@ -10,6 +10,7 @@ from torch import nn
 
 from lib.base.errors import UserError
 from lib.base.files import write_json
+from lib.config.data_settings import DataSettings
 from lib.config.schema import InferSettings, Settings
 from lib.prediction.map_store import MapStore, read_presence, to_map
 from lib.prediction.predictor import Predictor, batches_of_equal_size, predict_to_store
@@ -47,6 +48,8 @@ def predictor(slopes: list[float], **settings) -> Predictor:
 
 class InMemory(dict):
     """Images by id, read as those on disk are."""
+
+    settings = DataSettings()
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         return self[image_id].shape[:2]

@@ -12,9 +12,10 @@ from lib.config.check import check_settings
 from lib.config.schema import Settings
 from lib.data.competition import TestData, open_test
 from lib.masks.objects import ObjectRule, Split
+from lib.masks.resize import resized
 from lib.masks.rle import decode, encode
 from lib.masks.rules import Rule
-from lib.prediction.map_store import MapStore, resized
+from lib.prediction.map_store import MapStore
 from lib.submission.round_trip import require_reported, round_trip_score, through_a_file
 from lib.submission.write import _verify, write_submission
 

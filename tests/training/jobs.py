@@ -51,7 +51,7 @@ def train(settings: Settings, folder, folds=(0,), made_from: dict | None = None)
 
 def images_of(data: TrainingData, ids: list[str], crops: int = 1) -> FoldImages:
     """Training images as a fold has them, without any to validate on."""
-    return FoldImages(data, [Pool(ids, np.zeros(len(ids), bool), len(ids) * crops)], [], [])
+    return FoldImages(data, [Pool(ids, np.zeros(len(ids), bool), len(ids) * crops)], data, [], [])
 
 
 class Begun:

@@ -1,0 +1,49 @@
+"""Images at the size at which the network sees them, as data.resize says. Maps go back to the images' own size."""
+
+import numpy as np
+
+from lib.config.resize_settings import ResizeSettings
+from lib.data.competition import Images
+from lib.data.lazy_tif import ResizedSlide, Slide
+from lib.masks.resize import Size, resized, resized_mask
+
+
+def network_size(resize: ResizeSettings, size: Size, value: float | None = None) -> Size:
+    """(height, width) at which the network sees an image of `size`; `value` is the image's in data.resize.column."""
+    if not resize.is_set:
+        return size
+    if resize.size:
+        return resize.size
+    factor = value / resize.to if resize.column else resize.factor or resize.longest_side / max(size)
+    return tuple(max(1, round(factor * length)) for length in size)
+
+
+class ResizedImages:
+    """Images, and masks where they have some, by id, at the size at which the network sees them."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        self.settings, self.classes = images.settings, images.classes
+
+    def image_size(self, image_id: str) -> Size:
+        """(height, width), without decoding the image."""
+        value = self.images.resize_values.get(image_id)
+        return network_size(self.settings.resize, self.images.image_size(image_id), value)
+
+    def read_image(self, image_id: str) -> np.ndarray:
+        """Image uint8 (height, width, channels). Of a slide no more than a few tiles are in memory at its own size."""
+        return self.open_image(image_id)[:, :]
+
+    def open_image(self, image_id: str) -> np.ndarray | ResizedSlide:
+        """What `[top:bottom, left:right]` reads regions of, as of read_image's array."""
+        image, size = self.images.open_image(image_id), self.image_size(image_id)
+        return ResizedSlide(image, size) if isinstance(image, Slide) else resized(image, size)
+
+    def read_mask(self, image_id: str) -> np.ndarray:
+        """Mask uint8 0, 1 or IGNORED (height, width, classes): that of at least half of a pixel."""
+        return resized_mask(self.images.read_mask(image_id), self.image_size(image_id))
+
+
+def as_network_sees(images: Images) -> Images | ResizedImages:
+    """The images resized as their settings say; without data.resize they themselves."""
+    return ResizedImages(images) if images.settings.resize.is_set else images

@@ -1,0 +1,43 @@
+"""Images, maps and masks at another size: averaged down, interpolated up, masks by majority."""
+
+import cv2
+import numpy as np
+
+from lib.masks.metrics import IGNORED
+
+AT_ONCE = 4  # channels that OpenCV 5 resizes
+
+Size = tuple[int, int]  # height, width
+
+
+def resized(array: np.ndarray, size: Size | None) -> np.ndarray:
+    """uint8 (height, width, channels) at `size`, or the array itself where it has that size or none is given.
+
+    An axis that shrinks is averaged over areas, one that grows is interpolated linearly. Probabilities are resized
+    before the threshold: a mask of half the size keeps its borders within a pixel that way.
+    """
+    if size is None or array.shape[:2] == tuple(size):
+        return array
+    starts = range(0, array.shape[2], AT_ONCE)
+    parts = [_resized(np.ascontiguousarray(array[..., start : start + AT_ONCE]), size) for start in starts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+
+
+def resized_mask(masks: np.ndarray, size: Size | None) -> np.ndarray:
+    """Masks uint8 (height, width, classes) resized likewise: mask, or IGNORED, where at least half of a pixel is."""
+    if size is None or masks.shape[:2] == tuple(size):
+        return masks
+    small = (resized(np.where(masks == 1, 255, 0).astype(np.uint8), size) > 127).view(np.uint8)
+    if (masks == IGNORED).any():
+        small[resized(np.where(masks == IGNORED, 255, 0).astype(np.uint8), size) > 127] = IGNORED
+    return small
+
+
+def _resized(array: np.ndarray, size: Size) -> np.ndarray:
+    """The same of at most AT_ONCE channels."""
+    smaller = tuple(map(min, size, array.shape))
+    if smaller != array.shape[:2]:
+        array = cv2.resize(array, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != tuple(size):
+        array = cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return array.reshape(*size, -1)  # OpenCV drops a single channel's axis
