@@ -56,7 +56,7 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
             values = np.repeat(values, 3, axis=2)
     elif values.shape[2] == 3:
         values = _gray(values)
-        if values.ndim == 3 and (settings.values or settings.above is not None):
+        if values.shape[2] == 3 and (settings.values or settings.above is not None):
             raise UserError(
                 f'{path} is in colour, but data.classes or data.masks speaks of numbers; write colours as "#804000" '
                 'or "128 64 0" in quotes'

@@ -240,6 +240,37 @@ def test_read_as_meant(tmp_path, name):
         np.testing.assert_array_equal(training.read_mask(id), np.stack([masks[id] for masks in meant], axis=2))
 
 
+GRAY_FILES = {
+    "one plane": png,
+    "RGB": lambda of: png(lambda id: np.dstack([of(id)] * 3)),
+    "with an opaque alpha plane": lambda of: png(lambda id: with_alpha(of(id), np.full(SHAPE, 255))),
+    "palette of grays": lambda of: palette(of, [(number,) * 3 for number in range(256)]),
+    "array of three planes": lambda of: npy(lambda id: np.dstack([of(id)] * 3)),
+}
+SAID = [
+    {"masks": {"above": 127}},
+    {"classes": {"mask": 3}},
+    {"classes": {"animal": 1, "border": 3}, "masks": {"ignore": 2}},
+    {"classes": {"mask": "#030303"}},
+    {"masks": {"inverted": True, "above": 2}},
+    {"instances": True},
+]
+
+
+@pytest.mark.parametrize("said", SAID, ids=str)
+def test_gray_values_mean_the_same_in_every_kind_of_file(tmp_path, said):
+    gray = TRIMAP.get if "above" not in said.get("masks", {}) else soft
+    found = {}
+    for kind, writer in GRAY_FILES.items():
+        (tmp_path / kind).mkdir()
+        training = open_training(write(tmp_path / kind, writer(gray), said))
+        found[kind] = [training.read_mask(id) for id in IDS] + [training.read_objects(id) for id in IDS]
+    for kind, arrays in found.items():
+        for array, expected in zip(arrays, found["one plane"], strict=True):
+            np.testing.assert_array_equal(array, expected, err_msg=kind)
+    assert all((mask == 1).any() for mask in found["RGB"][:3])
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_what_to_set(tmp_path, name):
     write_mask, said, words = REFUSED[name]
