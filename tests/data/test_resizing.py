@@ -99,6 +99,11 @@ def test_without_the_setting_images_are_as_they_are(tmp_path):
     assert as_network_sees(images) is images
 
 
+def interpolated(line: np.ndarray, length: int) -> np.ndarray:
+    """Linearly between the centres of the pixels, beyond the first and last of which their values go on."""
+    return np.interp((np.arange(length) + 0.5) * len(line) / length - 0.5, np.arange(len(line)), line)
+
+
 @pytest.mark.parametrize(("size", "seen"), [((40, 60), (10, 20)), ((40, 60), (80, 20)), ((7, 5), (7, 20))])
 def test_axes_that_shrink_are_averaged_and_those_that_grow_are_interpolated(size, seen):
     array = noise(*size)
@@ -110,10 +115,7 @@ def test_axes_that_shrink_are_averaged_and_those_that_grow_are_interpolated(size
             exact = exact.reshape(shape).mean(axis=axis + 1)
     for axis, length in enumerate(seen):
         if length > size[axis]:
-            places = (np.arange(length) + 0.5) * size[axis] / length - 0.5
-            exact = np.apply_along_axis(
-                lambda line, places=places: np.interp(places, np.arange(len(line)), line), axis, exact
-            )
+            exact = np.apply_along_axis(interpolated, axis, exact, length)
     assert np.abs(resized(array, seen) - exact).max() <= 1.01
 
 
@@ -136,26 +138,26 @@ def test_masks_of_images_on_disk(tmp_path):
     np.testing.assert_array_equal(ResizedImages(data).read_mask("a")[..., 0], mask)
 
 
-@pytest.mark.parametrize("seen", [(201, 300), (402, 601), (100, 400), (1606, 2402), (300, 1500)])
-def test_regions_of_a_resized_slide_are_those_of_the_whole_and_need_little_memory(tmp_path, seen):
+@pytest.mark.parametrize("seen", [(101, 150), (202, 301), (50, 200), (806, 1202), (150, 700)])
+def test_regions_of_a_resized_slide_are_those_of_the_whole(tmp_path, seen):
     pytest.importorskip("rasterio")
-    array = cv2.resize(noise(60, 80), (1201, 803), interpolation=cv2.INTER_CUBIC)
+    array = cv2.resize(noise(60, 80), (601, 403), interpolation=cv2.INTER_CUBIC)
     images = images_of(tmp_path, array, {"size": seen}, ".tif", photometric="rgb", tile=(64, 64))
     slide = as_network_sees(images).open_image("a")
     assert isinstance(slide, ResizedSlide) and slide.shape == (*seen, 3)
     whole = as_network_sees(images).read_image("a")
-    assert np.abs(whole.astype(int) - resized(array, seen)).max() <= (1 if max(seen) < 803 else 8)
-    for region in (np.s_[0:50, 0:60], np.s_[33:97, 11:290], np.s_[90 : seen[0], 200 : seen[1]]):
+    assert np.abs(whole.astype(int) - resized(array, seen)).max() <= (1 if max(seen) < 403 else 8)
+    for region in (np.s_[0:25, 0:60], np.s_[13:47, 11:140], np.s_[45 : seen[0], 100 : seen[1]]):
         np.testing.assert_array_equal(slide[region], whole[region])
 
 
-@hypothesis_settings(max_examples=25)
+@hypothesis_settings(max_examples=20)
 @given(
-    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
     st.one_of(
         st.builds(lambda factor: {"factor": factor}, st.floats(0.05, 3)),
-        st.builds(lambda side: {"longest_side": side}, st.integers(1, 200)),
-        st.builds(lambda *size: {"size": size}, st.integers(1, 90), st.integers(1, 300)),
+        st.builds(lambda side: {"longest_side": side}, st.integers(1, 150)),
+        st.builds(lambda *size: {"size": size}, st.integers(1, 70), st.integers(1, 270)),
     ),
 )
 def test_every_map_has_the_size_of_its_image(tmp_path_factory, size, resize):
@@ -221,5 +223,5 @@ def test_without_a_place_of_the_column_the_setting_is_named(tmp_path):
         open_test(settings.model_copy(update={"resize_test_csv": None}))
     with pytest.raises(UserError, match="set data.resize_csv"):
         for name in "ab":
-            written(tmp_path / "masks" / f"{name}.png", noise(20, 30, 1) // 255)
+            written(tmp_path / "masks" / f"{name}.png", noise(20, 30, 1)[..., 0] // 255)
         open_training(settings.model_copy(update={"train_masks": "masks"}))
