@@ -104,9 +104,10 @@ class Predictor:
         """Predict a uint8 image (height, width, channels) by windows that overlap.
 
         A class is as present in the image as in the window that is surest of it: an image holds what any part holds.
+        Raises UserError where the window is too small for the network's stride.
         """
-        stride, window = max(network.stride for network in self.networks), self.settings.window
-        overlap = math.ceil(window * self.settings.overlap / stride) * stride
+        stride = max(network.stride for network in self.networks)
+        window, overlap = whole_strides(self.settings, stride)
         on_gpu = self.device.type != "cpu"  # a CPU gains nothing by several large windows at once
         batch_size = max(1, min(self.batch_size, MAX_BATCH_PIXELS // window**2)) if on_gpu else 1
 
@@ -209,6 +210,18 @@ def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:
 def _turned(tensor: torch.Tensor, turned: bool) -> torch.Tensor:
     """The images mirrored along their diagonal, if asked; twice gives them back."""
     return tensor.transpose(2, 3) if turned else tensor
+
+
+def whole_strides(settings: InferSettings, stride: int) -> tuple[int, int]:
+    """The window and the overlap in pixels, of whole strides. Raises UserError where a window holds less than two."""
+    window = settings.window // stride * stride
+    if window < 2 * stride:
+        least = math.ceil(2 * stride / 256) * 256
+        raise UserError(
+            f"infer.window={settings.window} is too small for this network, which works in steps of {stride} pixels: "
+            f"images larger than that need infer.window={least} or more"
+        )
+    return window, min(math.ceil(window * settings.overlap / stride), window // (2 * stride)) * stride
 
 
 def batches_of_equal_size(

@@ -1,11 +1,15 @@
 """Prediction of whole images: averages, flips, sizes and the maps on disk, against plain twins."""
 
+import math
+import re
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from lib.base.errors import UserError
@@ -13,7 +17,7 @@ from lib.base.files import write_json
 from lib.config.data_settings import DataSettings
 from lib.config.schema import InferSettings, Settings
 from lib.prediction.map_store import MapStore, read_presence, to_map
-from lib.prediction.predictor import Predictor, batches_of_equal_size, predict_to_store
+from lib.prediction.predictor import Predictor, batches_of_equal_size, predict_to_store, whole_strides
 from lib.prediction.run_maps import precision_of
 from lib.run.folder import RunFolder
 
@@ -178,6 +182,19 @@ def test_presence_lies_in_the_map_and_is_refused_with_it(images, tmp_path):
     assert not store.has("y")
     with pytest.raises(UserError, match="damaged, edited"):
         store.presence("y")
+
+
+@given(st.integers(1, 20).map(lambda steps: 32 * steps), st.integers(1, 16), st.floats(0.1, 0.5))
+def test_windows_and_overlaps_are_of_whole_strides_or_the_window_that_would_do_is_named(stride, steps, share):
+    settings = InferSettings(window=256 * steps, overlap=share)
+    if settings.window < 2 * stride:
+        with pytest.raises(UserError, match="steps of") as caught:
+            whole_strides(settings, stride)
+        settings = InferSettings(window=int(re.search(r"need infer.window=(\d+)", str(caught.value))[1]), overlap=share)
+    window, overlap = whole_strides(settings, stride)
+    assert window % stride == overlap % stride == 0 and stride <= overlap <= window / 2 <= settings.window / 2
+    if stride == 32:  # networks whose windows may be of any length asked for
+        assert (window, overlap) == (settings.window, math.ceil(settings.window * share / 32) * 32)
 
 
 def test_batches_hold_one_shape_and_lose_nothing(images):
