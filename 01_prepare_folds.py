@@ -25,7 +25,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.input_files import note_training_files
     from lib.data.inspection import inspect_all, inspect_test, skipped_lines
     from lib.data.orientation import orientation_line
-    from lib.data.rle_check import describe, require_convention
+    from lib.data.rle_check import describe_convention, require_convention
     from lib.data.value_range import value_range_line
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
@@ -37,7 +37,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     data = open_training(settings.data)
     print(orientation_line(data) + value_range_line(data), end="")
     verdict = require_convention(data)
-    print(f"{verdict.label}   data.rle ({describe(settings.data.rle)}): {verdict.text}")
+    print(f"{verdict.label}   data.rle ({describe_convention(settings.data.rle)}): {verdict.text}")
     search = HiddenGroupSearch(data, settings.folds)
     inspection = inspect_all(data, search.see)
     for note in inspection.notes:

@@ -1,11 +1,10 @@
-"""Whether data.rle reads the masks as they were written, judged by the masks themselves.
+"""Check that data.rle has the convention in which the run lengths were written, by the masks themselves.
 
-Competition pages have been wrong about the order of the pixels, and a mask read in the wrong order still looks like
-one to a program. So some masks are read in every convention. Where the same masks exist as images
-(data.compare_masks), the right convention agrees with them pixel by pixel. Elsewhere it gives the fewest connected
-components: read in the wrong order, a mask falls into stripes. Components are counted on the runs, without an image.
-They cannot tell the order of square images, where the wrong one gives the mirrored mask; there the border of the right
-mask lies where the image changes.
+Competition pages have named the wrong pixel order, and a mask decoded in the wrong order is still a valid mask. So a
+sample of the masks is decoded in every convention. If the same masks exist as images (data.compare_masks), the right
+convention agrees with them pixel by pixel. Otherwise it gives the fewest connected components: in the wrong order a
+mask falls apart into stripes. Components are counted on the runs, without drawing the mask. On square images the wrong
+order only mirrors the mask, which changes no count; there the border of the right mask lies on edges of the image.
 """
 
 from collections.abc import Callable
@@ -24,23 +23,23 @@ from lib.masks.components import Runs
 from lib.masks.metrics import count_mask, iou
 from lib.masks.rle import decode_union, divided, is_empty, parse_runs
 
-SAMPLE = 24  # masks; every convention reads each of them
-CLEARLY_MORE = 1.5  # times the components; a shift by one pixel gives a few more, the wrong order many times as many
-FACTORS = (2, 3, 4, 8)  # how many times smaller the images may have been for which the masks were written
-SAME = 0.005  # of IoU
-AGREEING = 0.9  # IoU of the same masks; a few files may differ
+SAMPLE = 24  # masks, each decoded in every convention
+CLEARLY_MORE = 1.5  # times as many components; one pixel of shift adds a few, the wrong order multiplies them
+FACTORS = (2, 3, 4, 8)  # how many times smaller the images may be that the run lengths were written for
+SAME = 0.005  # difference of IoU that is no difference
+AGREEING = 0.9  # mean IoU from which two sources hold the same masks; a few files may differ
 
-CLEARLY = 3  # standard errors
-MAX_PIXELS = 50_000_000  # of an image that is decoded for its edges
+CLEARLY = 3  # standard errors, for a difference of edge strengths
+MAX_PIXELS = 50_000_000  # largest image that is decoded for its edges
 
 
 class Reading(NamedTuple):
-    """A mask as it is written."""
+    """The run lengths of one mask."""
 
     id: str
     texts: list[str]
     shape: tuple[int, int]  # height and width of the image
-    factor: int = 1  # how many times larger the image is than the mask that is written
+    factor: int = 1  # how many times larger the image is than the encoded mask
 
     def decoded(self, convention: RleSettings) -> np.ndarray:
         return decode_union(self.texts, self.shape, convention, self.factor)
@@ -51,7 +50,7 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the masks say about data.rle."""
+    """The result of the check of data.rle."""
 
     is_wrong: bool
     text: str
@@ -60,12 +59,12 @@ class Verdict:
 
     @property
     def label(self) -> str:
-        """What the line about it begins with, in the width of a stage's other lines."""
+        """First word of the printed line, in the width of a stage's other lines."""
         return "warning" if self.is_wrong else "checked" if self.is_checked else "assumed"
 
 
 def check_convention(training: TrainingData) -> Verdict:
-    """Read up to 24 of the training masks in every convention and judge the declared one.
+    """Decode up to 24 of the training masks in every convention and judge the declared one.
 
     Raises UserError when data.compare_masks cannot be read, and when the run lengths are those of smaller images.
     """
@@ -73,11 +72,13 @@ def check_convention(training: TrainingData) -> Verdict:
     sources = [training, open_compared(training)] if compared else [training]
     tables = [source for source in sources if is_rle_table(source.settings.train_masks)]
     if not tables:
-        reason = "the masks are no run lengths, so only the submission uses it; data.compare_masks may name some"
+        reason = "the masks are not run lengths, so only the submission uses it; data.compare_masks may name some"
         return Verdict(False, reason, is_checked=False)
     readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))
     if not readings:
-        return Verdict(False, "no training mask with pixels has run lengths to check it by", is_checked=False)
+        return Verdict(
+            False, "no training mask with pixels is written as run lengths, so nothing can be checked", is_checked=False
+        )
     counts = _counts(readings, training.settings.rle)
     _refuse_smaller_size(readings, training.settings.rle, min(counts.values(), default=None))
     if truths:
@@ -86,16 +87,13 @@ def check_convention(training: TrainingData) -> Verdict:
 
 
 def require_convention(training: TrainingData) -> Verdict:
-    """The verdict of `check_convention`.
-
-    Raises UserError where the masks look wrong and data.doubtful_rle does not say to read them all the same.
-    """
+    """Check the convention. Raises UserError if it looks wrong, unless data.doubtful_rle is `read`."""
     verdict, settings = check_convention(training), training.settings
     if verdict.is_wrong and settings.doubtful_rle == "error":
         remedy = f"set {verdict.remedy}" if verdict.remedy else "look at the masks"
         raise UserError(
-            f"data.rle ({describe(settings.rle)}) {verdict.text}; {remedy}, or data.doubtful_rle=read if data.rle is "
-            "right all the same"
+            f"data.rle ({describe_convention(settings.rle)}) {verdict.text}; {remedy}, or data.doubtful_rle=read if "
+            "you are sure that it is right"
         )
     return verdict
 
@@ -109,13 +107,13 @@ def candidates(declared: RleSettings) -> list[RleSettings]:
     return [declared, *(other for other in others if other != declared)]
 
 
-def describe(convention: RleSettings) -> str:
+def describe_convention(convention: RleSettings) -> str:
     """A convention in words, without its empty token."""
     return f"{convention.order}s, from {convention.base}, {convention.starts} starts"
 
 
 def settings_of(convention: RleSettings, declared: RleSettings) -> str:
-    """What to set so that the declared convention becomes another one."""
+    """The settings, as `data.rle.key=value`, that turn the declared convention into another."""
     names = ("order", "base", "starts")
     changed = [name for name in names if getattr(convention, name) != getattr(declared, name)]
     return " ".join(f"data.rle.{name}={getattr(convention, name)}" for name in changed)
@@ -129,17 +127,17 @@ def count_components(texts: list[str], shape: tuple[int, int], convention: RleSe
     length = shape[0] if convention.order == "column" else shape[1]
     total = 0
     for text in texts:
-        starts, ends = _apart(*parse_runs(text, shape[0] * shape[1], convention))
+        starts, ends = _merged(*parse_runs(text, shape[0] * shape[1], convention))
         lines = Runs(*_within_lines(starts, ends, length), (1, shape[0] * shape[1] // length, length))
         total += int(lines.labels(through_corners=True).max(initial=-1)) + 1
     return total
 
 
 def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Reading], list[np.ndarray]]:
-    """Masks with pixels, evenly over the ids: run lengths and image sizes, and the masks as images if there are any."""
+    """Run lengths of masks with pixels, spread evenly over the ids, and the same masks from `images` if given."""
     readings, truths = [], []
     for image_id in spread([image_id for image_id in table.ids if images is None or image_id in images.files]):
-        index, texts = _first_texts(table.pieces(image_id), table.settings.rle)
+        class_index, texts = _first_texts(table.pieces(image_id), table.settings.rle)
         if not texts:
             continue
         shape = _or_none(table.image_size, image_id)
@@ -147,22 +145,22 @@ def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Read
         if shape and (images is None or truth is not None):  # broken files are reported when all are checked
             readings.append(Reading(image_id, texts, shape, table.settings.rle_factor))
             if images:
-                truths.append(truth[:, :, index])
+                truths.append(truth[:, :, class_index])
         if len(readings) == SAMPLE:
             break
     return readings, truths
 
 
 def _first_texts(pieces: list[list[str]], convention: RleSettings) -> tuple[int, list[str]]:
-    """The first class with pixels and its run lengths, the blanks left out."""
-    for index, texts in enumerate(pieces):
+    """The first class with pixels, and its run lengths without the blank ones."""
+    for class_index, texts in enumerate(pieces):
         if kept := [text for text in texts if not is_empty(text, convention)]:
-            return index, kept
+            return class_index, kept
     return 0, []
 
 
 def spread(ids: list[str]) -> list[str]:
-    """The ids in another order, whose first ones lie evenly over the whole."""
+    """The ids reordered so that any first part of them is spread evenly over the whole."""
     step = max(1, len(ids) // SAMPLE)
     return [image_id for offset in range(step) for image_id in ids[offset::step]]
 
@@ -174,56 +172,60 @@ def _judge_by_images(
     for convention in candidates(declared):
         pairs = zip(readings, truths, strict=True)
         scores[convention] = np.mean([_iou(reading, truth, convention) for reading, truth in pairs])
-    told = f"IoU {scores[declared]:.3f} with {compared} over {len(readings)} masks"
+    evidence = f"IoU {scores[declared]:.3f} with {compared} over {len(readings)} masks"
     best = max(scores, key=scores.get)
     if scores[best] < AGREEING:
-        return Verdict(True, f"cannot be told: {told}, at most {scores[best]:.3f} in others; they are other masks")
+        reason = f"{evidence}, at most {scores[best]:.3f} in other conventions; {compared} holds other masks"
+        return Verdict(True, f"cannot be checked: {reason}")
     if scores[best] > scores[declared] + SAME:
-        text = f"looks wrong: {told}; as {describe(best)} it is {scores[best]:.3f}"
+        text = f"looks wrong: {evidence}; as {describe_convention(best)} it is {scores[best]:.3f}"
         return Verdict(True, text, remedy=settings_of(best, declared))
-    return Verdict(False, told)
+    return Verdict(False, evidence)
 
 
 def _judge_by_components(readings: list[Reading], counts: dict[RleSettings, int], training: TrainingData) -> Verdict:
     declared = training.settings.rle
     best = min(counts, key=counts.get, default=None)
     if declared not in counts:
-        other = f"; {describe(best)} can be: {counts[best]} components" if best else ""
-        text = f"looks wrong: some of {len(readings)} masks cannot be read{other}"
+        other = f"; {describe_convention(best)} works, with {counts[best]} components" if best else ""
+        text = f"looks wrong: some of {len(readings)} masks cannot be decoded{other}"
         return Verdict(True, text, remedy=settings_of(best, declared) if best else "")
-    told = f"{counts[declared]} components in {len(readings)} masks"
+    evidence = f"{counts[declared]} components in {len(readings)} masks"
     if counts[declared] > CLEARLY_MORE * counts[best]:
-        text = f"looks wrong: {told}; as {describe(best)} there are {counts[best]}"
+        text = f"looks wrong: {evidence}; as {describe_convention(best)} there are {counts[best]}"
         return Verdict(True, text, remedy=settings_of(best, declared))
     turned = declared.model_copy(update={"order": "row" if declared.order == "column" else "column"})
     if turned not in counts or counts[turned] > CLEARLY_MORE * counts[declared]:
-        return Verdict(False, f"{told}; in the other order {counts.get(turned, 'not all can be read')}")
+        return Verdict(False, f"{evidence}; in the other order {counts.get(turned, 'not all can be decoded')}")
     return _judge_by_edges(readings, training, turned)
 
 
 def _counts(readings: list[Reading], declared: RleSettings) -> dict[RleSettings, int]:
-    """The components of the masks in each convention in which all can be read."""
+    """Total components of the masks, for each convention in which all of them can be decoded."""
     counts = {}
     for convention in candidates(declared):
-        found = []
+        of_masks = []
         for reading in readings:
-            found.append(_or_none(reading.count_components, convention))
-            if found[-1] is None:
+            of_masks.append(_or_none(reading.count_components, convention))
+            if of_masks[-1] is None:
                 break
         else:
-            counts[convention] = sum(found)
+            counts[convention] = sum(of_masks)
     return counts
 
 
 def _refuse_smaller_size(readings: list[Reading], declared: RleSettings, fewest: int | None) -> None:
-    """Raise UserError where the masks fit images several times smaller, and make fewer components in that size."""
+    """Raise UserError if the run lengths fit smaller images, where they give far fewer components."""
     if readings[0].factor > 1 or fewest is None:
         return
-    found = set()
+    results = set()
     for factor in FACTORS:
         counts = _counts([reading._replace(factor=factor) for reading in readings], declared)
-        found |= {(count, convention != declared, factor, describe(convention)) for convention, count in counts.items()}
-    count, _, factor, convention = min(found, default=(fewest, True, 1, ""))
+        results |= {
+            (count, convention != declared, factor, describe_convention(convention))
+            for convention, count in counts.items()
+        }
+    count, _, factor, convention = min(results, default=(fewest, True, 1, ""))
     if CLEARLY_MORE * count < fewest:
         raise UserError(
             f"the run lengths of the training masks are those of images {factor} times smaller: there they make "
@@ -233,26 +235,28 @@ def _refuse_smaller_size(readings: list[Reading], declared: RleSettings, fewest:
 
 
 def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: RleSettings) -> Verdict:
-    seen = [reading for reading in readings if reading.shape[0] * reading.shape[1] <= MAX_PIXELS]
-    found = [_or_none(_edge_strengths, reading, training, turned) for reading in seen]
-    strengths = np.array([pair for pair in found if pair and min(pair) > 0])
+    small = [reading for reading in readings if reading.shape[0] * reading.shape[1] <= MAX_PIXELS]
+    measured = [_or_none(_edge_strengths, reading, training, turned) for reading in small]
+    strengths = np.array([pair for pair in measured if pair and min(pair) > 0])
     if len(strengths) < 2:
-        return Verdict(False, "the order cannot be told: components are the same in both; look at before_after.png")
+        return Verdict(
+            False, "these masks do not show the order: they have as many components in both; check before_after.png"
+        )
     gains = np.log(strengths[:, 0] / strengths[:, 1])
     error = gains.std(ddof=1) / len(gains) ** 0.5
     declared, other = strengths.mean(axis=0)
-    told = (
+    evidence = (
         f"edges under the borders of {len(gains)} masks are {declared:.2f} of the mean, in the other order {other:.2f}"
     )
     if gains.mean() < -CLEARLY * error:
-        return Verdict(True, f"looks wrong: {told}", remedy=settings_of(turned, training.settings.rle))
+        return Verdict(True, f"looks wrong: {evidence}", remedy=settings_of(turned, training.settings.rle))
     if gains.mean() > CLEARLY * error:
-        return Verdict(False, told)
-    return Verdict(False, f"the order cannot be told from these masks: {told}; look at before_after.png")
+        return Verdict(False, evidence)
+    return Verdict(False, f"these masks do not show the order: {evidence}; check before_after.png")
 
 
 def _edge_strengths(reading: Reading, training: TrainingData, turned: RleSettings) -> list[float]:
-    """Mean change of the image under the mask's border over that of the whole image, as declared and turned."""
+    """Mean gradient under the mask's border relative to the whole image: as declared, and in the other order."""
     gray = training.read_image(reading.id).mean(axis=2, dtype=np.float32)
     change = cv2.magnitude(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     strengths = []
@@ -263,7 +267,7 @@ def _edge_strengths(reading: Reading, training: TrainingData, turned: RleSetting
 
 
 def _iou(reading: Reading, truth: np.ndarray, convention: RleSettings) -> float:
-    """0 where the run lengths cannot be read in the convention."""
+    """IoU of the decoded mask with the truth; 0 if the run lengths cannot be decoded."""
     mask = _or_none(reading.decoded, convention)
     return 0 if mask is None else float(iou(*count_mask(mask, truth)))
 
@@ -275,8 +279,8 @@ def _or_none(read: Callable, *arguments):
         return None
 
 
-def _apart(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same pixels as sorted runs of which no two touch."""
+def _merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge runs: the same pixels as sorted runs that neither overlap nor touch."""
     order = np.argsort(starts, kind="stable")
     starts, ends = starts[order], np.maximum.accumulate(ends[order])
     begins = np.append(True, starts[1:] > ends[:-1])[: len(starts)]
@@ -284,7 +288,7 @@ def _apart(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _within_lines(starts: np.ndarray, ends: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Runs cut at the ends of lines of `length` pixels, as places: line * (length + 1) + pixel."""
+    """Cut runs at the ends of lines of `length` pixels; positions become line * (length + 1) + pixel."""
     first, last = starts // length, (ends - 1) // length
     parts = last - first + 1
     run = np.repeat(np.arange(len(starts)), parts)

@@ -94,7 +94,7 @@ def test_edges_tell_the_order_of_square_images(tmp_path, order):
 def test_square_images_of_noise_do_not_tell_the_order(tmp_path):
     layout = write(tmp_path, (30, 30), RleSettings(order="row"))
     verdict = check_convention(open_training(layout))
-    assert not verdict.is_wrong and verdict.text.startswith("the order cannot be told from these masks")
+    assert not verdict.is_wrong and verdict.text.startswith("these masks do not show the order: edges")
 
 
 def test_relative_starts_read_as_absolute(tmp_path):
@@ -108,7 +108,7 @@ def test_images_and_table_that_hold_other_masks(tmp_path):
     for path in (tmp_path / "masks").iterdir():
         np.save(path, np.load(path)[::-1, ::-1])
     verdict = check_convention(open_training(layout))
-    assert verdict.is_wrong and "they are other masks" in verdict.text
+    assert verdict.is_wrong and "masks holds other masks" in verdict.text
 
 
 def test_nothing_to_check(tmp_path):
