@@ -15,7 +15,7 @@ from lib.data.folds import coverage_columns, image_table
 from lib.data.input_files import compare, write_known
 from lib.data.inspection import inspect_all, skipped_lines
 from lib.data.orientation import orientation_line
-from lib.data.rle_check import describe, require_convention
+from lib.data.rle_check import describe_convention, require_convention
 from lib.data.value_range import value_range_line
 from lib.run.folder import RunFolder
 
@@ -47,7 +47,7 @@ class ExternalCheck:
         write_text(run.external, self.table.to_csv(index=False, float_format="%.6g"))
         write_known(run.external_files, compare(file_sources(self.sources), {})[0])
 
-    def describe(self) -> str:
+    def describe_convention(self) -> str:
         """A line for each source and one for what is known from elsewhere; empty without any source."""
         if not self.sources:
             return ""
@@ -118,7 +118,7 @@ def _inspected(name: str, data: TrainingData) -> pd.DataFrame:
     with named_errors(name):
         notes = [note for note in (orientation_line(data) + value_range_line(data)).splitlines() if note]
         verdict = require_convention(data)
-        notes.append(f"{verdict.label}   data.rle ({describe(data.settings.rle)}): {verdict.text}")
+        notes.append(f"{verdict.label}   data.rle ({describe_convention(data.settings.rle)}): {verdict.text}")
         inspection = inspect_all(data)
         notes += [*(f"checked   {note}" for note in inspection.notes), *skipped_lines(data.settings)]
         for note in notes:
