@@ -47,7 +47,7 @@ class ExternalCheck:
         write_text(run.external, self.table.to_csv(index=False, float_format="%.6g"))
         write_known(run.external_files, compare(file_sources(self.sources), {})[0])
 
-    def describe_convention(self) -> str:
+    def describe(self) -> str:
         """A line for each source and one for what is known from elsewhere; empty without any source."""
         if not self.sources:
             return ""

@@ -1,9 +1,9 @@
-"""The leak, measured: how the score of an image falls with its distance to the images that its model was trained on.
+"""The leak between folds: how much lower the score is on images as new to the models as the test images are.
 
-A validation image with a sibling among the training images scores higher than an image of a new scene. Whatever the
-groups, the test images are at hand without their masks, and say how far the images are that the score is wanted for:
-the nested score is taken once more, weighted towards the training images that are as far from the other folds as the
-test images are from the training images. Distances are 1 - cosine of the features of lib/data/features.py.
+A validation image with a sibling among the training images scores higher than an image of a new scene. The test images
+show how far from the training images the score has to hold. So the nested score is computed once more, weighted towards
+the training images that are as far from the other folds as the test images are from the training images. A distance is
+1 - cosine of the features of lib/data/features.py.
 """
 
 from collections.abc import Sequence
@@ -22,39 +22,42 @@ from lib.masks.statistics import bootstrap_interval
 from lib.run.folder import RunFolder
 from lib.tuning.thresholds import ThresholdResult
 
-MATCHED, MATCHED_SHARE = 10, 0.05  # training images that stand for one test image: so many, or such a share if more
-FEWEST_FAR = 0.5  # of the test images must have training images as far, or nothing can be told
-FEWEST_GROUPS = 5  # of matched images, or nothing can be told
+MATCHED, MATCHED_SHARE = (
+    10,
+    0.05,
+)  # training images that represent a test image: number, or share if it is more
+LARGEST_BEYOND = 0.5  # share of the test images further than any training image, above which no score is given
+FEWEST_GROUPS = 5  # of matched images, below which no score is given
 SHOWN = 8  # pairs of images kept for the report
-APART = 0.6  # balanced accuracy from which siblings can be told from strangers by their distance
+APART = 0.6  # balanced accuracy from which distances separate siblings from strangers
 
 
 @dataclass(frozen=True)
 class Distances:
-    """Of each image to the nearest one it is compared with, and which one that is."""
+    """The distance of each image to the nearest of the images it is compared with, and the number of that image."""
 
     to_nearest: np.ndarray  # (images,) 0 to 2
-    nearest: np.ndarray  # (images,) its number
+    nearest: np.ndarray  # (images,) number of the nearest image
 
     @classmethod
     def of(
-        cls, vectors: np.ndarray, others: np.ndarray, own: np.ndarray | None = None, their: np.ndarray | None = None
+        cls, vectors: np.ndarray, others: np.ndarray, labels: tuple[np.ndarray, np.ndarray] | None = None
     ) -> "Distances":
-        """Of unit vectors to others, but for those of the same label (`own`, `their`)."""
-        labels = (np.zeros(len(vectors)), np.ones(len(others))) if own is None else (own, their)
-        found, similarity = nearest(vectors, others, labels)
-        return cls(1 - similarity, found)
+        """Distances of unit vectors to others; with `labels`, of vectors and others, only to those of another label."""
+        labels = labels or (np.zeros(len(vectors)), np.ones(len(others)))
+        indices, similarity = nearest(vectors, others, labels)
+        return cls(1 - similarity, indices)
 
 
 @dataclass(frozen=True)
 class NewScenes:
     """The score to expect of images as far from the training images as the test images are."""
 
-    score: float | None  # None: nothing can be told
+    score: float | None  # None: no score can be predicted
     interval: tuple[float, float] | None  # 95 %
-    why_not: str  # "" where something can be told
-    beyond: float  # share of the test images that are further than (nearly) all training images
-    median_distance: tuple[float, float]  # of the training images to other folds, of the test images
+    why_not: str  # "" where there is a score
+    beyond: float  # share of the test images that are further than any training image
+    median_distance: tuple[float, float]  # of the training images to other folds, of the test to the training images
     far_images: dict[int, int]  # by fold: images at least as far as the median test image
 
 
@@ -68,17 +71,17 @@ class Siblings:
 
 
 def matching_weights(training: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights of the training images, (images,), that give their distances the distribution of the test images'.
+    """Weights (images,) that give the training images the distribution of distances of the test images.
 
-    Each test image is stood for by the training images with the nearest distances. Also the share of test images that
-    are further than all of those which stand for the furthest.
+    The training images with the most similar distances represent a test image. Second result: the share of test images
+    that are further than any training image.
     """
     count = min(len(training), max(MATCHED, round(MATCHED_SHARE * len(training))))
     order = np.argsort(training, kind="stable")
     ordered, weights = training[order], np.zeros(len(training))
     for distance in test:
-        place = int(np.searchsorted(ordered, distance))
-        low, high = max(0, place - count), min(len(ordered), place + count)
+        rank = int(np.searchsorted(ordered, distance))
+        low, high = max(0, rank - count), min(len(ordered), rank + count)
         near = low + np.argsort(np.abs(ordered[low:high] - distance), kind="stable")[:count]
         weights[order[near]] += 1 / count
     return weights, float((test > ordered[-1]).mean())
@@ -94,7 +97,7 @@ def expect_on_new_scenes(
 ) -> NewScenes:
     """The score at the test images' distances; `terms` are each class's nested terms (2, images), see `Metric.terms`.
 
-    `training` and `test` are distances, `folds` and `groups` (images,) as the training distances. The interval draws
+    `training` and `test` are distances, `folds` and `groups` are those of the training images. The interval draws
     groups with replacement.
     """
     weights, beyond = matching_weights(training, test)
@@ -103,7 +106,7 @@ def expect_on_new_scenes(
     medians = (float(np.median(training)), median)
     used = len(np.unique(groups[weights > 0]))
     why_not = ""
-    if beyond > FEWEST_FAR:
+    if beyond > LARGEST_BEYOND:
         why_not = f"{beyond:.0%} of the test images are further from the training images than these from other folds"
     elif used < FEWEST_GROUPS:
         why_not = f"only {used} groups of training images are as far from the other folds as the test images"
@@ -115,15 +118,15 @@ def expect_on_new_scenes(
 
 
 def count_siblings(vectors: np.ndarray, groups: np.ndarray, test: np.ndarray) -> Siblings | None:
-    """Test images that are like a training group, and like none, by their distances to the training images.
+    """Count the test images that resemble a training group, and those that resemble none, by their distances.
 
-    The limit parts the distances of images to their own group best from those to other groups (balanced accuracy).
-    None where no group has two images, or where the two kinds of distances are much the same.
+    The limit is the distance that best separates images of one group from images of different groups (balanced
+    accuracy). None where no group has two images, or where the distances do not separate groups.
     """
     within = _within_groups(vectors, groups)
     if len(within) == 0 or len(np.unique(groups)) < 2:
         return None
-    across = Distances.of(vectors, vectors, groups, groups).to_nearest
+    across = Distances.of(vectors, vectors, (groups, groups)).to_nearest
     limits = np.unique(np.concatenate([within, across]))
     accuracy = (
         np.searchsorted(np.sort(within), limits, side="right") / len(within)
@@ -138,45 +141,45 @@ def count_siblings(vectors: np.ndarray, groups: np.ndarray, test: np.ndarray) ->
 
 
 def _within_groups(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The distance of each image to the nearest other one of its group, where there is one."""
+    """The distance of each image to the nearest other image of its group, for groups of two or more."""
     numbers = np.unique(groups, return_inverse=True)[1]
     order = np.argsort(numbers, kind="stable")
-    found = []
+    distances = []
     for members in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
         if len(members) > 1:
-            own = np.arange(len(members))
-            found.append(Distances.of(vectors[members], vectors[members], own, own).to_nearest)
-    return np.concatenate(found) if found else np.empty(0)
+            numbers = np.arange(len(members))
+            distances.append(Distances.of(vectors[members], vectors[members], (numbers, numbers)).to_nearest)
+    return np.concatenate(distances) if distances else np.empty(0)
 
 
-def describe(new: NewScenes, siblings: Siblings | None, nested: float, test_count: int) -> str:
-    """Lines for printing."""
+def describe_leak(new: NewScenes, siblings: Siblings | None, nested: float, test_count: int) -> str:
+    """The lines that 03 prints."""
     of_training, of_test = new.median_distance
     times = f"{of_test / of_training:.1f} times" if of_training > 0 else "more than ten times"
     lines = [
         f"leak      the {test_count} test images are {times} as far from the nearest training image as training images "
-        f"are from the other folds (medians {of_test:.3f}, {of_training:.3f})"
+        f"are from other folds (medians {of_test:.3f}, {of_training:.3f})"
     ]
     if siblings:
         lines.append(
-            f"          {siblings.like} of them are as near to a training image as images of one group are to each "
-            f"other, {siblings.unlike} are like none"
+            f"          {siblings.like} of them are as close to a training image as images of one group are to each "
+            f"other, {siblings.unlike} are not"
         )
     if new.score is None:
-        lines.append(f"          nothing can be told of images as far as these: {new.why_not}")
+        lines.append(f"          no score can be predicted for images this far away: {new.why_not}")
         return "\n".join(lines)
     low, high = new.interval
     lines.append(
-        f"          score to expect of images as far as the test images: {new.score:.4f} (95 % {low:.4f} to "
-        f"{high:.4f}); of all images, nested: {nested:.4f}"
+        f"          score to expect on images as far as the test images: {new.score:.4f} (95 % {low:.4f} to "
+        f"{high:.4f}); on all images, nested: {nested:.4f}"
     )
     if none := [str(fold) for fold, count in new.far_images.items() if count == 0]:
-        lines.append(f"          fold {', '.join(none)} has no image as far as half of these: it tells nothing of them")
+        lines.append(f"          fold {', '.join(none)} has no image as far away as half of the test images")
     return "\n".join(lines)
 
 
 def to_dict(new: NewScenes, siblings: Siblings | None, nested: float) -> dict:
-    """For leak.json."""
+    """The content of leak.json."""
     return {"nested": nested, "new_scenes": asdict(new), "siblings": asdict(siblings) if siblings else None}
 
 
@@ -188,10 +191,10 @@ def measure_leak(
     trained: list[int],
     result: ThresholdResult,
 ) -> str:
-    """Measure the leak of a run's out-of-fold maps, write leak.json, and return what is to be printed.
+    """Measure the leak of a run's out-of-fold maps, write leak.json, and return the lines to print.
 
-    `table` are all images; `result` is of those in the `trained` folds, in the same order. Where features cannot be
-    made, or there are no test images, that is what is returned.
+    `table` holds all images; `result` those in the `trained` folds, in the same order. Without features or test images
+    nothing is written, and the line says why.
     """
     from lib.data.features import image_features
 
@@ -207,7 +210,7 @@ def measure_leak(
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     vectors, test_vectors = (unit_vectors(some, mean, deviation) for some in (features, test_features))
     ids, folds, groups = table.id.tolist(), table.fold.to_numpy(), table.group.to_numpy()
-    training, test = Distances.of(vectors, vectors, folds, folds), Distances.of(test_vectors, vectors)
+    training, test = Distances.of(vectors, vectors, (folds, folds)), Distances.of(test_vectors, vectors)
     scored = table.fold.isin(trained).to_numpy()
     terms = [choice.nested_terms for choice in result.classes.values()]
     new = expect_on_new_scenes(
@@ -220,13 +223,13 @@ def measure_leak(
     everything = np.ones(len(test.nearest), bool)
     content["test"] = nearest_pairs(test_data.ids, ids, test, everything)
     write_json(run.leak, content)
-    return describe(new, siblings, nested, len(test.nearest))
+    return describe_leak(new, siblings, nested, len(test.nearest))
 
 
 def nearest_pairs(
     ids: list[str], others: list[str], distances: Distances, chosen: np.ndarray, scores: np.ndarray | None = None
 ) -> dict[str, list[dict]]:
-    """The images nearest to, and furthest from, what they are compared with, and that one; scores where given."""
+    """Pairs (image, nearest of the others) with the smallest and the largest distances, with scores if given."""
     numbers = np.flatnonzero(chosen)
     score_of = dict(zip(numbers.tolist(), scores.tolist(), strict=True)) if scores is not None else {}
     order = numbers[np.argsort(distances.to_nearest[numbers], kind="stable")]

@@ -1,7 +1,7 @@
-"""What each member of an ensemble is worth: nested scores of the average, of each member alone, and without it.
+"""The worth of each member of an ensemble: nested scores of the average, of each member alone, and without it.
 
-All are made as stage 03 makes any run's, by choosing thresholds on the maps. So an average of equal runs scores what
-each of them does.
+Each score is computed as stage 03 does for any run, by choosing thresholds on the maps. So the average of identical
+runs scores exactly what each of them scores.
 """
 
 import pandas as pd
@@ -15,32 +15,32 @@ from lib.run.members import open_members
 from lib.tuning.thresholds import choose_thresholds
 
 
-def score_members(found: dict, nested: float, settings: Settings, data: TrainingData, table: pd.DataFrame) -> dict:
-    """The weights that `find_weights` found, and the scores; `nested` is that of the averaged maps."""
+def score_members(weighted: dict, nested: float, settings: Settings, data: TrainingData, table: pd.DataFrame) -> dict:
+    """Add the scores to the result of `find_weights`, the dict `weighted`; `nested` is that of the averaged maps."""
     stores = [MapStore(member.oof, tuple(data.classes)) for member, _ in open_members(settings)]
-    known = {}
+    scores = {}
 
     def score(of_fold: dict[str, list[float]]) -> float:
         key = str(of_fold)
-        if key not in known:
+        if key not in scores:
             pairs = averaged_pairs(stores, of_fold, data, table, settings.submission.size)
             counts = count_images(pairs, data.classes)
             result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
-            known[key] = result.mean("nested")
-        return known[key]
+            scores[key] = result.mean("nested")
+        return scores[key]
 
-    names = list(found["weights"])
+    names = list(weighted["weights"])
     alone = {}
     for member, name in enumerate(names):
         weights = [float(other == member) for other in range(len(names))]
-        alone[name] = score(dict.fromkeys(found["of_fold"], weights))
-    without = {name: score(of_fold) for name, of_fold in found["of_fold_without"].items()}
+        alone[name] = score(dict.fromkeys(weighted["of_fold"], weights))
+    without = {name: score(of_fold) for name, of_fold in weighted["of_fold_without"].items()}
     metric = str(Metric.of(settings.threshold))
-    return found | {"metric": metric, "nested": nested, "alone": alone, "without": without}
+    return weighted | {"metric": metric, "nested": nested, "alone": alone, "without": without}
 
 
 def describe_members(content: dict) -> str:
-    """What ensemble.json says, in a line for all members and one for each."""
+    """Summarise ensemble.json: a line for the ensemble and one for each member."""
     lines = [f"ensemble of {len(content['weights'])} runs: {content['metric']} nested {content['nested']:.4f}"]
     for name, weight in content["weights"].items():
         alone, without = content["alone"][name], content["without"][name]

@@ -1,13 +1,13 @@
-"""The morphology that is tried, and how all of it is counted on a map.
+"""The morphology steps that are tried, and their pixel counts on a map.
 
 Tried: at most one of opening, closing, dilation and erosion at each radius; then with or without filling all holes;
 then nothing, removal below each area, or the largest component only; then with or without the convex hull; and
-filling holes up to each area. Every combination has a threshold of its own, since the two move each other.
+filling holes up to each area. Each combination gets its own threshold, since the best threshold depends on the steps.
 
 Flat grey-scale morphology commutes with thresholding, so a radius step is counted exactly at all 255 thresholds by
 one histogram of the processed map. Steps on components need the components at each threshold: they are counted at
-every 16th, a grid that no image had a say in. One pass over the components gives all areas. The hull, off by default,
-must be drawn for each mask and makes the search eight times slower.
+every 16th, a fixed grid that is fitted to no image. One pass over the components gives all areas. The hull, off by
+default, must be drawn for each mask and makes the search eight times slower.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,14 +23,14 @@ from lib.masks.metrics import THRESHOLDS, count_at_thresholds, count_mask
 from lib.masks.rules import Step, apply_steps
 
 GRID = np.arange(16, 256, 16, dtype=np.uint8)  # the thresholds at which components are counted
-BATCH_PIXELS = 1 << 22  # of masks counted at once: few enough for memory and caches, enough to make numpy's calls cheap
+BATCH_PIXELS = 1 << 22  # of masks counted at once: few enough for the caches, enough to make numpy's overhead small
 
 Steps = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is tried on a map: each of `radius` followed by each of `component_steps`."""
+    """The combinations of steps: each of `radius` followed by each of `component_steps`."""
 
     radius: list[Steps]
     fill: list[Steps]
@@ -81,10 +81,10 @@ class Candidates:
         return np.concatenate(counts, axis=1).astype(np.int32)
 
     def _window(self, probability_map: np.ndarray) -> tuple[slice, slice]:
-        """A part that holds all masks on the grid after any radius step, and a pixel around them that none of them is.
+        """The part of the map that holds all masks on the grid after any radius step, with a margin of one pixel.
 
-        Many maps are empty but for a corner. What a hole is does not change: the pixel around connects all that is
-        outside to the window's border, as it is to the image's.
+        Many maps are empty except for a corner. Holes stay holes: the margin connects everything outside the masks to
+        the border of the window, as it is connected to the border of the image.
         """
         reach = 1 + max((step.size for steps in self.radius for step in steps), default=0)
         sides = [np.flatnonzero(probability_map.max(axis=axis) >= GRID[0]) for axis in (1, 0)]
@@ -94,7 +94,7 @@ class Candidates:
         return top, left
 
     def _after_radius_steps(self, probability_map: np.ndarray) -> Iterator[np.ndarray]:
-        """The map after each of `radius`, made when asked for: of a large map they are not all held."""
+        """The map after each of `radius`, computed lazily: of a large map, all of them would not fit in memory."""
         return (apply_steps(steps, probability_map) for steps in self.radius)
 
     def _count_component_steps(self, masks: MaskStack) -> np.ndarray:
@@ -111,7 +111,7 @@ class Candidates:
     def _count_removals(self, regions: Regions, part_of: np.ndarray, masks: MaskStack) -> list[np.ndarray]:
         """The counts (2, masks) of the regions after each of `removal`, without and with `hull`.
 
-        `part_of` is the region that each component of the masks is part of.
+        `part_of` is the number of the region that each component of the masks belongs to.
         """
         counts = []
         for steps in self.removal:
@@ -125,7 +125,7 @@ class Candidates:
 
 
 def _hits_and_pixels(mask: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
-    """Pixels of a mask that are right, and all that the truth does not ignore."""
+    """True positives and predicted pixels of a mask, without those that the truth ignores."""
     tp, fp, _ = count_mask(mask, truth)
     return tp, tp + fp
 
@@ -138,7 +138,7 @@ def _masks_on_grid(maps: Iterable[np.ndarray], count: int) -> Iterator[np.ndarra
 
 
 def _kept(regions: Regions, removal: Steps) -> np.ndarray:
-    """Which regions a removal keeps, (regions,) bool."""
+    """The regions that a removal keeps, (regions,) bool."""
     match removal:
         case ():
             return np.ones(len(regions.area), dtype=bool)

@@ -1,9 +1,9 @@
-"""Threshold and morphology chosen together on out-of-fold maps, each class on its own.
+"""Choice of threshold and morphology on out-of-fold maps, each class on its own.
 
-lib/tuning/morphology_candidates.py says what is tried, lib/tuning/step_selection.py how it is chosen. At most
-SEARCHED images are searched, a random sample of more: the counts of all rules take 80 KB an image. What the search
-selects, on all folds and without each fold, is then scored on all images, and adopted only where selecting gains more
-than two standard errors on the folds left out of it. So no class falls.
+lib/tuning/morphology_candidates.py lists what is tried, lib/tuning/step_selection.py selects. At most SEARCHED images
+are searched, a random sample if there are more: the counts of all rules take 80 KB an image. The rules selected, on all
+folds and without each fold, are then scored on all images. They are adopted only if they gain more than two standard
+errors on the folds left out, so no class gets worse.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,27 +35,27 @@ ReadPairs = Callable[[Sequence[str]], Iterable[Pair]]  # a stream of the images 
 
 @dataclass(frozen=True)
 class ClassOutcome:
-    """What was adopted for one class, and what it gains over the threshold alone."""
+    """The rule adopted for one class, and its gain over the threshold alone."""
 
     before: ClassChoice  # the threshold alone
     rule: Rule
-    shown: Rule  # what pictures show: the rule or, where no step is adopted, the best that was tried
-    reason: str  # why no step is adopted; empty where one is
-    gain: Gain  # nested, of selecting steps by this procedure
-    without_fold: dict[int, Rule]  # what is selected without each fold
+    shown: Rule  # the rule that pictures show: the adopted one or, without steps, the best that was tried
+    reason: str  # why no step is adopted; empty if one is
+    gain: Gain  # nested gain of the whole selection procedure
+    without_fold: dict[int, Rule]  # selected without each fold
     tried: list[dict]  # see `StepSelection.tried`
     nested_terms: np.ndarray  # (2, images) of the rule; each fold is left out of selecting and tuning
     in_sample_terms: np.ndarray  # (2, images) of the rule
-    shown_terms: np.ndarray  # (2, images) in-sample, of what is shown
+    shown_terms: np.ndarray  # (2, images) in-sample, of `shown`
 
     @property
     def image_gain(self) -> np.ndarray:
-        """Score of the rule minus that of the threshold alone, in-sample, (images,)."""
+        """In-sample score of the rule minus that of the threshold alone, (images,)."""
         return influence(*self.in_sample_terms) - influence(*self.before.in_sample_terms)
 
     @property
     def shown_gain(self) -> np.ndarray:
-        """The same of what is shown."""
+        """In-sample score of `shown` minus that of the threshold alone, (images,)."""
         return influence(*self.shown_terms) - influence(*self.before.in_sample_terms)
 
     def scores(self, when: str) -> dict[str, float]:
@@ -89,7 +89,7 @@ class PostprocessResult:
 
     @property
     def shown_gain(self) -> np.ndarray:
-        """What each image gains by the shown rules over the thresholds alone, mean over the classes, (images,)."""
+        """Gain of each image by the `shown` rules over the thresholds alone, mean over the classes, (images,)."""
         return np.mean([outcome.shown_gain for outcome in self.classes.values()], axis=0)
 
     def mean(self, when: str, score: str) -> float:
@@ -102,12 +102,12 @@ class PostprocessResult:
             "metric": vars(self.metric),
             **{when: {score: self.mean(when, score) for score in SCORES} for when in ("before", "after")},
             "interval": list(self.interval),
-            "thresholds_of_component_steps": GRID.tolist(),  # of the other steps: all
+            "thresholds_of_component_steps": GRID.tolist(),  # other steps are tried at all
             "classes": {name: outcome.to_dict() for name, outcome in self.classes.items()},
         }
 
     def write_gains(self, path: Path) -> None:
-        """Write postprocess.csv: what each image gains by the rules, one column per class."""
+        """Write postprocess.csv: the gain of each image by the rules, one column per class."""
         gains = {f"gain_{name}": outcome.image_gain for name, outcome in self.classes.items()}
         table = pd.DataFrame({"id": self.ids, **gains})
         write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
@@ -137,15 +137,13 @@ def search_morphology(
     """Choose threshold and morphology steps of each class.
 
     `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty nothing is read and
-    no step adopted. Fewer than three folds are replaced by parts, see `nested_parts`: selecting steps without one part
-    takes two others. Raises UserError for fewer than three images and for maps that are not the ones counted.
+    no step is adopted. Fewer than three folds are replaced by parts, see `nested_parts`: selecting without one part takes
+    two others. Raises UserError for fewer than three images, and for maps other than those counted.
     """
     chosen = choose_thresholds(counts, folds, thresholds, groups)
     parts, groups = chosen.parts, group_numbers(groups)
     if settings.steps and len(np.unique(parts)) < 3:
-        raise UserError(
-            "choosing morphology takes maps of three images or more; set postprocess.steps=[] to do without"
-        )
+        raise UserError("choosing morphology needs at least three images; set postprocess.steps=[] to skip it")
     selected = [
         search_steps(read, counts, class_index, parts, groups, thresholds, settings).selected()
         for class_index in range(len(counts.classes))
@@ -174,7 +172,7 @@ def search_steps(
     thresholds: ThresholdSettings,
     settings: PostprocessSettings,
 ) -> StepSelection:
-    """Count the masks of every rule of one class on the images searched; arguments as in `search_morphology`."""
+    """Count the masks of every rule of one class on the searched images; arguments as in `search_morphology`."""
     images = np.sort(np.random.default_rng(0).permutation(len(counts.ids))[:SEARCHED])
     plain = ScoreTable.of_class(counts, class_index, Metric.of(thresholds), groups).of(images)
     tables = {(): plain}
@@ -203,7 +201,7 @@ def count_candidates(candidates: Candidates, pairs: Iterable[Pair], class_index:
 
 
 def require_counted(pairs: Iterable[Pair], counts: Counts) -> Iterator[Pair]:
-    """The pairs as they are. Raises UserError for a map or mask that is not the one counted."""
+    """Yield the pairs unchanged. Raises UserError for a map or mask other than the one counted."""
     numbers = {image_id: number for number, image_id in enumerate(counts.ids.tolist())}
     for image_id, maps, truth in pairs:
         tp = [count_at_thresholds(*of_class)[0] for of_class in zip(planes(maps), planes(truth), strict=True)]
@@ -218,7 +216,7 @@ def require_counted(pairs: Iterable[Pair], counts: Counts) -> Iterator[Pair]:
 def score_rules(
     read: ReadPairs, counts: Counts, parts: np.ndarray, metric: Metric, selected: list[SelectedRules]
 ) -> np.ndarray:
-    """The terms on all images, (classes, 3, 2, images): of `rule`, of `best_tried`, of the image's `without_fold`."""
+    """Terms on all images, (classes, 3, 2, images): of `rule`, of `best_tried` and of the image's `without_fold`."""
 
     def measure(item: tuple[int, Pair]) -> list[list[tuple]]:
         part, (_, maps, truths) = item
@@ -239,7 +237,7 @@ def score_rules(
 def adopt_steps(
     choice: ClassChoice, selected: SelectedRules, terms: Sequence[np.ndarray], groups: np.ndarray
 ) -> ClassOutcome:
-    """Adopt what is selected where nothing speaks against it; `terms` as `score_rules` gives them for the class."""
+    """Adopt the selected rule unless there is a reason against it; `terms` are those of the class by `score_rules`."""
     in_sample, of_best_tried, nested = terms
     gain = Gain.between(choice.nested_terms, nested, groups)
     reason = selected.reason_against(gain, float(pooled(*in_sample)) - choice.in_sample)

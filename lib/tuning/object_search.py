@@ -1,9 +1,9 @@
-"""The choice of how maps become objects, on out-of-fold maps and by the object score itself.
+"""Choice of how maps become objects, on out-of-fold maps and by the object score itself.
 
-Tried, for each class on its own: the components of the mask and every cut of touching objects (objects.depths,
-objects.rises), at every 32nd threshold, with objects below each of objects.areas dropped. The gate and the morphology
-of the mask are those that the pixel score chose. Objects at all 255 thresholds would take hours and no image had a
-say in the grid. Cutting is adopted only where it gains more than two standard errors on folds left out of the choice.
+Tried for each class on its own: the components of the mask and every cut of touching objects (objects.depths,
+objects.rises), at every 32nd threshold, without objects below each of objects.areas. The mask's gate and morphology are
+those chosen by the pixel score. All 255 thresholds would take hours; the grid is fixed, so it is fitted to no image.
+Cutting is adopted only if it gains more than two standard errors on the folds left out of the choice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,16 +30,16 @@ Objects = tuple[str, np.ndarray, np.ndarray]  # id, map uint8 and true objects i
 
 @dataclass(frozen=True)
 class ClassObjects:
-    """What was chosen for one class; all scores are means over the images."""
+    """The rule chosen for one class; scores are means over the images."""
 
     rule: ObjectRule
     nested: float
     in_sample: float
     components: float  # nested, of connected components alone
-    gain: Gain  # nested, of cutting objects apart
+    gain: Gain  # nested gain of cutting touching objects
     without_fold: dict[int, ObjectRule]
     scores: np.ndarray  # (images,) of the rule
-    nested_scores: np.ndarray  # (images,) each image's at the rule chosen without its fold
+    nested_scores: np.ndarray  # (images,) each at the rule chosen without its fold
 
     def to_dict(self) -> dict:
         return {
@@ -102,7 +102,7 @@ class ObjectResult:
 
 @dataclass(frozen=True)
 class Trials:
-    """The rules that are tried for one class."""
+    """The rules that are tried for one class, numbered cut by cut, threshold by threshold, area by area."""
 
     mask: Rule
     settings: ObjectSettings
@@ -117,7 +117,7 @@ class Trials:
         return len(self.cuts), len(GRID), len(self.settings.areas)
 
     def rule(self, index: int) -> ObjectRule:
-        """The rule of one column of the scores."""
+        """The rule with this number."""
         cut, threshold, area = np.unravel_index(index, self.shape)
         mask = replace(self.mask, threshold=GRID[threshold])
         return ObjectRule(mask, self.cuts[cut], self.settings.areas[area])
@@ -133,11 +133,11 @@ class Trials:
         return scores.ravel()
 
     def choose(self, scores: np.ndarray, cut: bool) -> int:
-        """The column (images, rules) with the best mean; of components alone unless `cut`."""
+        """The number of the rule with the best mean score (images, rules); without `cut`, among components only."""
         return int(np.argmax(scores[:, : scores.shape[1] if cut else scores.shape[1] // len(self.cuts)].mean(axis=0)))
 
     def nested(self, scores: np.ndarray, parts: np.ndarray, cut: bool) -> tuple[np.ndarray, dict[int, int]]:
-        """Each image's score at the column chosen without its fold, (images,), and that column for each fold."""
+        """Each image's score at the rule chosen without its fold, (images,), and its number for each fold."""
         left_out_scores, chosen = np.empty(len(parts)), {}
         for fold, others, left_out in splits(parts):
             chosen[fold] = self.choose(scores[others], cut)
@@ -150,8 +150,8 @@ def search_objects(
 ) -> ObjectResult:
     """Choose the object rule of each class on out-of-fold maps.
 
-    `table` has the columns id, fold and group; `rules` are those of the masks. Of more images than objects.images
-    a random part is used, always the same. Raises UserError for a single image.
+    `table` has the columns id, fold and group; `rules` are those of the masks. If there are more than
+    objects.images images, a fixed random sample is used. Raises UserError for a single image.
     """
     trials = [Trials(rule, settings) for rule in rules.values()]
 

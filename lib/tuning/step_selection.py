@@ -1,10 +1,10 @@
-"""When is a morphology step adopted? When its nested gain is more than two standard errors.
+"""Selection of morphology steps: a step is adopted when its nested gain exceeds two standard errors.
 
 - A family is a set of steps, such as opening and removal; radius, area and threshold are tuned. Its nested score
-  tunes them on the other folds, so a family gains nothing by having more to tune.
+  tunes them on the other folds, so a family gains nothing from having more parameters.
 - Steps are added one at a time, the one with the largest nested gain first, and only while the gain over the family
-  without it exceeds two standard errors (paired over images, clustered by group). So ties go to fewer steps.
-- The best of many families is a little lucky. `selected_without` therefore leaves each fold out of the selection too:
+  without it exceeds two standard errors (paired over images, clustered by group). Ties therefore go to fewer steps.
+- The best of many families is partly luck. `selected_without` therefore leaves each fold out of the selection too:
   the family is selected by cross-validation within the other folds, tuned on them, and scored on the fold.
 """
 
@@ -22,7 +22,7 @@ from lib.tuning.thresholds import REACH, best_threshold, tune
 from lib.tuning.triplet import shut_by
 
 Family = tuple[str, ...]  # names of the steps, () for the threshold alone
-EVERYTHING = frozenset()  # no fold is left out
+NONE_LEFT_OUT = frozenset()  # all folds are used
 
 
 def family_of(steps: Steps) -> Family:
@@ -31,7 +31,7 @@ def family_of(steps: Steps) -> Family:
 
 
 class SelectedRules(NamedTuple):
-    """What the search of one class selected."""
+    """The rules that the search selected for one class."""
 
     rule: Rule  # on all folds
     best_tried: Rule  # the rule with steps that gains most, selected or not
@@ -39,9 +39,9 @@ class SelectedRules(NamedTuple):
     tried: list[dict]
 
     def reason_against(self, gain: Gain, in_sample_gain: float) -> str:
-        """Why the rule's steps are not adopted, in words; empty where they are.
+        """The reason not to adopt the steps of the rule; empty where they are adopted.
 
-        `gain` is that of each image at its `without_fold` rule, `in_sample_gain` that of all at `rule`.
+        `gain` compares each image at its `without_fold` rule with the threshold alone, `in_sample_gain` all at `rule`.
         """
         if not any(rule.steps for rule in self.without_fold.values()):
             return "none is selected"
@@ -53,10 +53,10 @@ class SelectedRules(NamedTuple):
 
 
 class StepSelection:
-    """The choice for one class, from the counts of all masks after each combination of steps."""
+    """Selects the steps of one class from the pixel counts of all masks after each combination of steps."""
 
     def __init__(self, tables: Mapping[Steps, ScoreTable], folds: np.ndarray, kind: str, limit: float = SURE):
-        """`tables[()]` is that of the maps themselves; `folds` is (images,), `kind` threshold or triplet.
+        """`tables[()]` counts the maps without steps; `folds` is (images,), `kind` threshold or triplet.
 
         Steps must gain more than `limit` standard errors.
         """
@@ -67,7 +67,7 @@ class StepSelection:
         self._best_rules: dict[frozenset[int], dict[Family, Rule]] = {}
         self._fold_sums: dict[tuple[Steps, Gate | None], np.ndarray] = {}
 
-    def best_rules(self, without: frozenset[int] = EVERYTHING) -> dict[Family, Rule]:
+    def best_rules(self, without: frozenset[int] = NONE_LEFT_OUT) -> dict[Family, Rule]:
         """The best rule of each family for the images outside the folds `without`."""
         if without not in self._best_rules:
             alone = tune(self.tables[()].of(self.outside(without)), self.kind)
@@ -78,7 +78,7 @@ class StepSelection:
     def _best_of(self, family: Family, gate: Gate | None, without: frozenset[int]) -> Rule:
         """The sizes with the best peak, and the threshold to use with them.
 
-        Radius steps are counted at all thresholds, so that the centre of a plateau can be told from a lone peak.
+        Radius steps are counted at all thresholds, so that the centre of a plateau is preferred to a lone peak.
         """
         steps = max(self.families[family], key=lambda steps: self._peak(steps, gate, without))
         images, table = self.outside(without), self.tables[steps]
@@ -106,7 +106,7 @@ class StepSelection:
         table = self.tables[rule.steps]
         return np.where(self._shut(rule.gate), table.empty_terms(), table.terms_at(rule.threshold))
 
-    def nested(self, family: Family, without: frozenset[int] = EVERYTHING) -> np.ndarray:
+    def nested(self, family: Family, without: frozenset[int] = NONE_LEFT_OUT) -> np.ndarray:
         """A family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""
         terms, images = np.empty((2, len(self.folds))), self.outside(without)
         for fold in np.unique(self.folds[images]).tolist():
@@ -114,7 +114,7 @@ class StepSelection:
             terms[:, left_out] = self.terms(self.best_rules(without | {fold})[family])[:, left_out]
         return terms[:, images]
 
-    def select(self, without: frozenset[int] = EVERYTHING) -> Family:
+    def select(self, without: frozenset[int] = NONE_LEFT_OUT) -> Family:
         """The family chosen by cross-validation within the folds outside `without`."""
         family, groups = (), self.tables[()].groups[self.outside(without)]
         while True:
@@ -134,14 +134,14 @@ class StepSelection:
         return self.best_rules(without)[self.select(without)]
 
     def selected(self) -> SelectedRules:
-        """What is selected on all folds, and without each fold."""
+        """The rule selected on all folds, and those selected without each fold."""
         rules, tried = self.best_rules(), self.tried()
         best_family = next((tuple(row["steps"]) for row in tried if row["steps"]), ())
         without_fold = {fold: self.selected_without(fold) for fold in np.unique(self.folds).tolist()}
         return SelectedRules(rules[self.select()], rules[best_family], without_fold, tried)
 
     def tried(self) -> list[dict]:
-        """A row for each family, best first: how many rules, the best of them, what it gains over the threshold alone.
+        """A row for each family, best first: number of rules, the best rule, its gain over the threshold alone.
 
         The in-sample gain is that of the rule tuned on all folds; the nested gain has a standard error.
         """

@@ -7,7 +7,7 @@ from lib.data.likeness import unit_vectors
 from lib.tuning.leak import (
     Distances,
     count_siblings,
-    describe,
+    describe_leak,
     expect_on_new_scenes,
     matching_weights,
     nearest_pairs,
@@ -78,12 +78,12 @@ def test_pooled_terms_are_weighted_as_sums():
         (np.full(20, 0.2), np.arange(100) // 50, "only 2 groups"),
     ],
 )
-def test_nothing_is_told_where_no_image_is_far_enough(test, groups, message):
+def test_no_score_is_predicted_where_no_image_is_far_enough(test, groups, message):
     training, terms = scores_that_fall(100)
     found = expect_on_new_scenes([terms], training, test, np.arange(100) % 5, groups, 100)
     assert found.score is None and message in found.why_not
-    printed = describe(found, None, 0.8, len(test))
-    assert "nothing can be told" in printed and "score to expect" not in printed
+    printed = describe_leak(found, None, 0.8, len(test))
+    assert "no score can be predicted" in printed and "score to expect" not in printed
     json.dumps(to_dict(found, None, 0.8))
 
 
@@ -92,7 +92,7 @@ def test_a_fold_without_far_images_is_named():
     folds = np.arange(200) % 2
     training[folds == 1] = np.minimum(training[folds == 1], 0.1)
     found = expect_on_new_scenes([terms], training, np.full(20, 0.3), folds, np.arange(200), 100)
-    assert found.far_images[1] == 0 and "fold 1 has no image as far" in describe(found, None, 0.8, 20)
+    assert found.far_images[1] == 0 and "fold 1 has no image as far" in describe_leak(found, None, 0.8, 20)
 
 
 def test_siblings_are_counted_by_the_limit_that_parts_best():

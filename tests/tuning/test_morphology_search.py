@@ -285,7 +285,7 @@ def test_of_few_folds_parts_are_left_out(count):
 
 def test_user_errors():
     made = blobs(6, specks=1)
-    with pytest.raises(UserError, match="three images or more"):
+    with pytest.raises(UserError, match="at least three images"):
         search(made[:2], folds=np.arange(2))
     counts, folds = count_images(made, ["mask"]), np.arange(6) % 3
     arguments = (counts, folds, np.arange(6), ThresholdSettings(), FEW_STEPS)
