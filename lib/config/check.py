@@ -11,9 +11,7 @@ from pydantic import ValidationError
 from lib.base.errors import UserError
 from lib.base.files import write_text
 from lib.config.schema import Settings
-from lib.config.section import (
-    Section,
-)
+from lib.config.section import Section
 
 
 def check_settings(content: dict, source: Path) -> Settings:
@@ -29,10 +27,18 @@ def save_settings(settings: Settings, path: Path) -> None:
     write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
 
-def _explain(problems: list[dict], content: dict) -> str:
-    """A clause for each wrong setting: its dotted key, its value and what is wrong; of an unknown one the nearest key.
+def dotted(content: dict, prefix: str = "") -> dict[str, object]:
+    """A nested mapping as {dotted key: value}."""
+    pairs = {}
+    for key, value in content.items():
+        pairs |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return pairs
 
-    Where a setting may be of several kinds, pydantic says of each kind why it is not that one.
+
+def _explain(problems: list[dict], content: dict) -> str:
+    """A clause for each wrong setting: its dotted key, its value and the error; for an unknown key the nearest one.
+
+    Where a setting may have one of several types, pydantic reports an error for each of them.
     """
     clauses, wrong = [], {}
     for problem in problems:
@@ -54,7 +60,7 @@ def _explain(problems: list[dict], content: dict) -> str:
 
 
 def _setting_at(location: list[str]) -> tuple[str, ...]:
-    """The keys of the setting that a place is in or below."""
+    """The keys of the setting that contains this location."""
     depth = 1
     while depth < len(location) and location[depth] in _fields_at(location[:depth]):
         depth += 1
@@ -62,7 +68,7 @@ def _setting_at(location: list[str]) -> tuple[str, ...]:
 
 
 def _shown(value: object) -> str:
-    """A value from the file, cut short: YAML's references can make a few lines stand for gigabytes."""
+    """A value from the file, shortened: through YAML's references a few lines can expand to gigabytes."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
     return short.repr(value)

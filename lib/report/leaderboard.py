@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file
+from lib.config.check import dotted
 from lib.config.schema import Settings
 from lib.report.charts import Axis, Chart
 from lib.report.overview import metric_name, stage_times
@@ -86,7 +87,7 @@ def read_entry(run: RunFolder, settings: Settings) -> Entry:
     return Entry(
         run.root.name,
         sha256_of_file(run.folds) if run.folds.is_file() else "",
-        flat(settings.model_dump(mode="json", exclude=NOT_COMPARED)),
+        dotted(settings.model_dump(mode="json", exclude=NOT_COMPARED)),
         read_score(run, settings, done) if "03" in done else None,
         "finished" if "05" in done else f"next: {next_stage(run, settings, done)}",
         sum(row["seconds"] for row in stage_times(run)),
@@ -138,21 +139,13 @@ def metric_name_of(settings: dict[str, object]) -> str:
 
 def name_differences(entries: list[Entry]) -> None:
     """Give each run the settings in which it differs from most of them; ties go to the default."""
-    default = flat(Settings(name="default").model_dump(mode="json", exclude=NOT_COMPARED))
+    default = dotted(Settings(name="default").model_dump(mode="json", exclude=NOT_COMPARED))
     for key in sorted(set().union(*(entry.settings for entry in entries))):
         values = Counter(str(entry.settings.get(key)) for entry in entries)
         usual = max(values, key=lambda value: (values[value], value == str(default.get(key)), value))
         for entry in entries:
             if str(entry.settings.get(key)) != usual:
                 entry.differences.append(f"{key}={entry.settings.get(key)}")
-
-
-def flat(content: dict, prefix: str = "") -> dict[str, object]:
-    """A nested mapping as {dotted key: value}."""
-    flattened = {}
-    for key, value in content.items():
-        flattened |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flattened
 
 
 def write_leaderboard(path: Path, boards: list[Board], unreadable: list[str]) -> None:

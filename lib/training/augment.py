@@ -1,4 +1,4 @@
-"""Random changes to a training image and its mask: crops, and the augmentations of the presets (`augment`)."""
+"""Augmentation: random crops, and the random changes of the presets (settings `augment`)."""
 
 import os
 
@@ -9,10 +9,10 @@ from lib.base.errors import UserError
 from lib.config.training_settings import AugmentSettings
 from lib.data.mask_files import CV_CHANNELS
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the network for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import looks for a newer version on the internet
 import albumentations as A  # noqa: E402
 
-GRID_CELLS = 5  # of the bent grid of augment.distort, along each side
+GRID_CELLS = 5  # cells along each side of the grid that augment.distort bends
 MIRRORED = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": cv2.INTER_NEAREST}
 
 
@@ -73,7 +73,7 @@ def augment(change: A.Compose, image: np.ndarray, mask: np.ndarray) -> tuple[np.
         changed = change(image=image, mask=mask)
         return changed["image"], changed["mask"]
     classes = mask.shape[2]
-    padded = np.pad(mask, ((0, 0), (0, 0), (0, -classes % CV_CHANNELS)))  # albumentations wants parts of one shape
+    padded = np.pad(mask, ((0, 0), (0, 0), (0, -classes % CV_CHANNELS)))  # albumentations needs parts of one shape
     parts = np.split(padded, padded.shape[2] // CV_CHANNELS, axis=2)
     changed = change(image=image, masks=[np.ascontiguousarray(part) for part in parts])
     return changed["image"], np.concatenate(changed["masks"], axis=2)[..., :classes]
@@ -104,11 +104,10 @@ def random_crop(
 
 
 def random_mask_pixel(mask: np.ndarray, random: np.random.Generator) -> tuple[int, int] | None:
-    """Row and column of a pixel of any class, all as likely, of a mask uint8 0, 1 or IGNORED (height, width, classes).
+    """Row and column of a random pixel of any class, of a mask uint8 0, 1 or IGNORED (height, width, classes).
 
-    None for an empty mask.
-
-    Sums of rows locate the n-th pixel: 50 times as fast as listing the pixels of a mask of 4096 x 4096.
+    None for an empty mask. Sums of rows locate the n-th pixel, 50 times as fast as listing the pixels of a mask of
+    4096 x 4096.
     """
     any_class = (mask == 1).any(axis=2).view(np.uint8)
     upto = np.cumsum(cv2.reduce(any_class, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S), dtype=np.int64)

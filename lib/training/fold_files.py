@@ -1,4 +1,4 @@
-"""The files of a fold: what each epoch writes, and what marks the fold as done."""
+"""The files of a fold: those each epoch writes, and those that mark the fold as done."""
 
 import shutil
 
@@ -12,10 +12,10 @@ from lib.training.state import TrainState
 
 
 def write_epoch(job: FoldJob, state: TrainState) -> None:
-    """Write what the epoch gave: weights, where train.keep wants them, history, metrics, the state to resume from.
+    """Write the results of an epoch: weights (see train.keep), history, metrics and the state to resume from.
 
-    From the first epoch on a training that is stopped leaves weights that can be used. The state comes last: killed
-    before it, the epoch is trained again and writes the same files again.
+    A training stopped after its first epoch leaves usable weights. The state is written last: if the process is killed
+    before that, the epoch is trained again and writes the same files again.
     """
     if kept_epoch(job, state) is state.last:
         save_weights(state.averaged, job.folder.weights)
@@ -26,21 +26,21 @@ def write_epoch(job: FoldJob, state: TrainState) -> None:
 
 
 def write_end(job: FoldJob, state: TrainState) -> None:
-    """Mark the fold as done: its metrics say so, and there is no state to resume from."""
+    """Mark the fold as done in its metrics, and remove the state to resume from."""
     write_json(job.folder.metrics, fold_metrics(job, state))
     shutil.rmtree(job.folder.resume.parent)
 
 
 def kept_epoch(job: FoldJob, state: TrainState) -> dict:
-    """The history's row of the epoch whose weights are kept, of those done so far (train.keep)."""
+    """The row of the history whose weights are kept so far (train.keep)."""
     return state.best if job.settings.train.keep == "best" else state.last
 
 
 def fold_metrics(job: FoldJob, state: TrainState) -> dict:
-    """What `metrics.json` says of a fold: the epoch that is kept and its validation score, and how it was made.
+    """The content of `metrics.json`: the epoch kept, its validation score, and the inputs of the training.
 
-    The last and the best epoch stand beside it: by their difference the best one's score flatters, since it was
-    chosen on the images that it is of.
+    The last and the best epoch are listed too: their difference is how much the best score overstates, since it was
+    chosen on the images it is measured on.
     """
 
     def summary(row: dict) -> dict:
@@ -64,7 +64,7 @@ def fold_metrics(job: FoldJob, state: TrainState) -> dict:
 
 
 def describe_fold(metrics: dict, job: FoldJob) -> str:
-    """A line about a fold that is done."""
+    """A line that reports a finished fold."""
     return (
         f"fold {job.fold}   {job.score_name} {metrics[job.score_name]:.4f} at epoch {metrics['epoch']} of "
         f"{job.settings.train.epochs}   encoder weights: {metrics['weights_source']}"

@@ -1,7 +1,7 @@
-"""What training minimises: a weighted sum of loss terms over independent sigmoid classes.
+"""The loss: a weighted sum of terms over independent sigmoid classes.
 
-Every term averages over images and classes, is computed in float32, and is smaller for a better mask.
-`bce`, `focal` and the like look at pixels, `dice` and the like at regions, `boundary` at the distance to the border.
+Every term is averaged over images and classes, computed in float32, and smaller for a better mask. `bce`, `focal` and
+`lovasz` compare pixels, `dice` and `tversky` regions, `boundary` distances to the border.
 """
 
 import math
@@ -32,11 +32,11 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
 
     A pixel's distance is measured from its centre to the nearest pixel centre of the other kind, less the half pixel
     by which the border falls short of that centre: -0.5 px and +0.5 px on the two sides of a straight border.
-    It is divided by the diagonal, so a weight in the loss means the same at every image size. The official code of
-    the boundary loss has -0 px and +1 px there: the same map plus half a pixel, which would pull every mask inwards.
+    It is divided by the diagonal, so that a weight of the term means the same at every image size. The official code
+    of the boundary loss has -0 px and +1 px there: the same map plus half a pixel, which shrinks every mask.
 
     mask: uint8 0, 1 or IGNORED, (height, width). Returns float32 (height, width) in (-1, 1): 0 where the mask is
-    IGNORED, and everywhere if it is empty or full, since it then has no border (and cv2 answers 1.8e19).
+    IGNORED, and everywhere for an empty or full mask, which has no border (there cv2 returns 1.8e19).
     """
     if not (mask == 1).any() or not (mask == 0).any():
         return np.zeros(mask.shape, np.float32)
@@ -46,10 +46,10 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def _exact_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance of each mask pixel to the nearest pixel that is not, float32; 0 elsewhere.
+    """Distance of each mask pixel to the nearest background pixel, float32; 0 elsewhere.
 
-    OpenCV's last bits vary with the memory a mask happens to lie in. Squared distances between pixels are whole
-    numbers, so rounding them makes the map exact, and a training repeatable bit for bit.
+    The last bits of OpenCV's result depend on where the mask lies in memory. Squared distances between pixels are whole
+    numbers, so rounding them makes the map exact and the training repeatable bit for bit.
     """
     return np.sqrt(np.rint(np.square(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))))
 
@@ -60,10 +60,10 @@ def signed_distances(masks: np.ndarray) -> np.ndarray:
 
 
 class SegmentationLoss(nn.Module):
-    """The weighted sum of the terms named in `settings.terms`, and of a presence head's if the network has one.
+    """The weighted sum of the terms in `settings.terms`, plus the loss of the presence head if the network has one.
 
-    `needs_distance` says whether `forward` wants distance maps. With `may_ignore` masks may hold IGNORED, and every
-    term is what it would be without these pixels.
+    If `needs_distance` is true, `forward` takes distance maps. With `may_ignore` masks may hold IGNORED; these pixels
+    then change no term.
     """
 
     def __init__(self, settings: LossSettings, may_ignore: bool = False, presence_weight: float = 0.0):
@@ -73,7 +73,7 @@ class SegmentationLoss(nn.Module):
         self.settings = settings
         self.weights = parse_terms(settings.terms)
         self.needs_distance = not self.weights.keys().isdisjoint({"boundary", "border_bce"})
-        # In these two modes smp looks at pixels without regard to images and classes, and at each image by itself.
+        # smp computes the first over all pixels of the batch, the second for each image.
         self.focal = FocalLoss("binary", alpha=settings.focal_alpha, gamma=settings.focal_gamma)
         self.lovasz = LovaszLoss("binary", per_image=True, ignore_index=IGNORED if may_ignore else None)
 
@@ -85,12 +85,12 @@ class SegmentationLoss(nn.Module):
     def forward(
         self, output: Output, masks: Tensor, distances: Tensor | None, done_share: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and every term by itself: unweighted, detached, still on the device.
+        """Return the loss of a batch, and every term of it: unweighted, detached, on the device.
 
         output: logits of any float type, (images, classes, height, width), or a pair of these and the logits of
         presence, (images, classes). masks: 0, 1 or IGNORED, of any type, same shape as the first.
         distances: the maps of `signed_distances`, same shape; None unless `needs_distance`.
-        done_share: the share of the training that is done, 0 to 1; it moves the boundary schedule.
+        done_share: the share of the training that is done, 0 to 1, for the boundary schedule.
         """
         logits, presence = logits_of(output)
         with torch.autocast(logits.device.type, enabled=False):
@@ -120,7 +120,7 @@ class SegmentationLoss(nn.Module):
         distances: Tensor | None,
         known: Tensor,
     ) -> Tensor:
-        """A term without the pixels that are not known: they are left out, or in regions neither predicted nor true."""
+        """A term without the ignored pixels: left out of means; in region terms neither predicted nor true."""
         if not known.any():
             return logits.sum() * 0
         if name == "lovasz":
@@ -148,7 +148,7 @@ class SegmentationLoss(nn.Module):
                 return tversky_losses(probabilities, truths, settings.tversky_beta, settings.region).mean()
             case "focal_tversky":
                 losses = tversky_losses(probabilities, truths, settings.tversky_beta, settings.region)
-                # The slope of a root is infinite at 0, where a perfect mask is.
+                # The derivative of the root is infinite at 0, the loss of a perfect mask.
                 return losses.clamp_min(1e-6).pow(FOCAL_TVERSKY_POWER).mean()
             case "focal":
                 return self.focal(logits, truths)
@@ -164,10 +164,10 @@ class SegmentationLoss(nn.Module):
 
 
 def presence_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross-entropy of the presence of each class in each crop: whether its mask has a pixel.
+    """Binary cross-entropy of the presence of each class in each crop: 1 if its mask has a pixel.
 
-    logits: float32 (images, classes). masks: 0, 1 or IGNORED, (images, classes, height, width); what is IGNORED is no
-    sign of presence.
+    logits: float32 (images, classes). masks: 0, 1 or IGNORED, (images, classes, height, width); IGNORED pixels do not
+    count as presence.
     """
     return F.binary_cross_entropy_with_logits(logits, (masks == 1).flatten(2).any(dim=2).float())
 
@@ -175,9 +175,9 @@ def presence_loss(logits: Tensor, masks: Tensor) -> Tensor:
 def schedule(kind: str, done_share: float) -> tuple[float, float]:
     """The factors of (all other terms, the boundary term) at a share of the training, 0 to 1.
 
-    `constant`: 1 and 1. `ramp`: 1 and 0.01 rising to 1. `rebalance`: 1 - a and a, with a rising from 0.01 to 0.9: the
-    other terms keep a tenth, as in the official code of the boundary loss, since near an empty mask the boundary term
-    has hardly a gradient and cannot find the way out by itself.
+    `constant`: 1 and 1. `ramp`: 1 and 0.01 rising to 1. `rebalance`: 1 - a and a, with a rising from 0.01 to 0.9. The
+    other terms keep a tenth, as in the official code of the boundary loss: near an empty mask the boundary term has
+    hardly any gradient and cannot recover alone.
     """
     match kind:
         case "constant":
@@ -193,11 +193,11 @@ def boundary_loss(probabilities: Tensor, distances: Tensor) -> Tensor:
     """Mean over all pixels of probability times signed distance.
 
     Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, arXiv 1812.07032. Negative for a
-    good mask and least for the truth itself; above that least value by the mean, over the pixels that differ, of their
-    distance to the true border. A truth without a border gives 0 and no gradient: another term has to stand beside it.
+    good mask and smallest for the truth itself; every wrong pixel adds its distance to the true border. A truth without
+    a border gives 0 and no gradient, so this term needs another one beside it.
 
-    The values are small, being shares of the diagonal: at the start of training the gradient is some 15 times smaller
-    than that of `dice`, so weights from 1 to 10 are the ones to try.
+    The values are small, as shares of the diagonal: at the start of training the gradient is about 15 times smaller
+    than that of `dice`, so try weights from 1 to 10.
     """
     return (probabilities * distances).mean()
 
@@ -205,10 +205,10 @@ def boundary_loss(probabilities: Tensor, distances: Tensor) -> Tensor:
 def tversky_losses(probabilities: Tensor, truths: Tensor, beta: float, over: str) -> Tensor:
     """1 - Tversky index (Salehi et al., MLMI 2017, arXiv 1706.05721); with beta 0.5 it is 1 - soft Dice.
 
-    beta weighs missed truth, 1 - beta false alarms. over="image": per image and class, (images, classes), which is how
-    the score is averaged; over="batch": per class, (classes,), pixels of all images pooled, as smp does. Unlike smp an
-    empty truth counts: the loss is then 1 - s / (s + (1 - beta) * sum of probabilities), s = 1 pixel, which is 0 only
-    for an empty mask, as Dice has it.
+    beta weighs missed truth, 1 - beta false alarms. over="image": per image and class, (images, classes), as
+    the score is averaged; over="batch": per class, (classes,), pixels of all images pooled, as in smp. Unlike in smp an
+    empty truth counts: the loss is then 1 - s / (s + (1 - beta) * sum of probabilities) with s = 1 pixel, which is 0
+    only for an empty mask, as for Dice.
     """
     pixels = {"image": (2, 3), "batch": (0, 2, 3)}[over]
     hits = (probabilities * truths).sum(pixels)
@@ -218,14 +218,14 @@ def tversky_losses(probabilities: Tensor, truths: Tensor, beta: float, over: str
 
 
 def border_closeness(distances: Tensor, width: float) -> Tensor:
-    """exp(-d^2 / (2 width^2)), d pixels from the border; 0 for a truth without one."""
+    """exp(-d^2 / (2 width^2)) at d pixels from the border; 0 for a truth without a border."""
     pixels = distances * math.hypot(*distances.shape[-2:])
     near = torch.exp(-pixels.square() / (2 * width**2))
     return near * (distances != 0)  # exactly 0 marks a truth without a border
 
 
 def border_weights(near: Tensor, weight: float) -> Tensor:
-    """Pixel weights with mean 1: proportional to 1 + weight * near, of the pixels' closeness to the border.
+    """Pixel weights with mean 1, proportional to 1 + weight * near; `near` is the closeness to the border.
 
     The form of the U-Net paper's weight map (Ronneberger et al., 2015, equation 2) for the distance to one border.
     """
@@ -234,5 +234,5 @@ def border_weights(near: Tensor, weight: float) -> Tensor:
 
 
 def smoothed(truths: Tensor, smoothing: float) -> Tensor:
-    """Targets drawn towards one half: 0 becomes smoothing / 2, 1 becomes 1 - smoothing / 2."""
+    """Targets smoothed towards one half: 0 becomes smoothing / 2, 1 becomes 1 - smoothing / 2."""
     return truths * (1 - smoothing) + smoothing / 2

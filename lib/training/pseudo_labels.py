@@ -1,8 +1,8 @@
 """Pseudo-labels: test images whose masks another run is confident of are added to training, never to validation.
 
-A run is confident of an image where the mask hardly changes as the threshold moves: the Dice of the masks at thresholds
-SHIFT below and above its own is at least train.pseudo_agreement. The other run's models have seen the images that are
-left out here, so out-of-fold scores become a little too good; compare runs on the test images.
+A run is confident of an image if the mask hardly changes with the threshold: the Dice between the masks at SHIFT below
+and SHIFT above the chosen threshold is at least train.pseudo_agreement. The models of that run have trained on images
+that are validated on here, so out-of-fold scores become slightly optimistic; compare such runs on the test images.
 """
 
 from dataclasses import dataclass, replace
@@ -23,13 +23,13 @@ from lib.prediction.map_store import MapStore, scored_map, scored_masks
 from lib.run.folder import open_run
 
 SHIFT = 51  # of 255
-# Settings of data that decide the pixels a network sees.
+# settings of data that decide the pixels a network sees
 READING = ("channels", "plane_files", "plane", "value_range", "orientation")
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """The test images that a run is sure of, with its masks."""
+    """The test images that a run is confident of, with its masks."""
 
     data: TestData
     store: MapStore
@@ -71,12 +71,12 @@ def read_pseudo_labels(root: Path, agreement: float, settings: DataSettings) -> 
 
 @cache
 def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) -> PseudoLabels:
-    """Once for all folds, since every test map is read."""
+    """The confident images, found once for all folds, since every test map must be read."""
     run, settings = open_run(root)
     data, rules = open_test(settings.data), read_rules(run.threshold, settings.data.classes)
-    if nothing_found := [name for name, rule in rules.items() if rule.is_empty]:
+    if without_mask := [name for name, rule in rules.items() if rule.is_empty]:
         raise UserError(
-            f"{root} predicts no mask at all for {', '.join(nothing_found)} (see {run.threshold}), so there is nothing "
+            f"{root} predicts no mask at all for {', '.join(without_mask)} (see {run.threshold}), so there is nothing "
             "to learn from its test images; leave train.pseudo_labels empty"
         )
     rules = {name: rules[name] for name in classes}
@@ -88,7 +88,7 @@ def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) ->
             empty[image_id] = is_empty
     if not empty:
         raise UserError(
-            f"{root} is sure of none of its {len(data.ids)} test images; lower train.pseudo_agreement = {agreement}"
+            f"{root} is confident of none of {len(data.ids)} test images; lower train.pseudo_agreement = {agreement}"
         )
     return PseudoLabels(data, store, rules, size, empty)
 
@@ -110,8 +110,8 @@ def require_same_reading(settings: DataSettings, other: DataSettings, root: Path
 
 
 def judge(maps: np.ndarray, rules: dict[str, Rule]) -> tuple[float, bool]:
-    """How much the masks of maps (height, width, classes) agree as the threshold moves, 0 to 1, and whether they are
-    all empty at the thresholds themselves. With several classes the least confident one counts.
+    """Agreement of the masks of maps (height, width, classes) as the threshold moves, 0 to 1, and whether all of them
+    are empty at the thresholds themselves. With several classes the least confident one counts.
     """
     agreed = 1.0
     for rule, plane in zip(rules.values(), planes(maps), strict=True):

@@ -1,4 +1,4 @@
-"""What depends on the step alone: the lengths of the epochs, the learning rate, the decay of the averaged weights."""
+"""Schedules: the lengths of the epochs, the learning rate, the decay of the averaged weights."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from lib.config.training_settings import TrainSettings
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """How many batches each epoch has, the same for every process; a step is a batch, counted over all epochs."""
+    """The number of batches of each epoch, the same for every process; a step is a batch, counted over all epochs."""
 
     batch_size: int  # of one process
     lengths: list[int]  # batches of each epoch
-    left_out: list[int]  # crops of images without a mask that have no turn in the epoch
+    left_out: list[int]  # crops of images without a mask that are skipped in each epoch
 
     @property
     def steps(self) -> int:
@@ -26,7 +26,7 @@ class EpochPlan:
 
 
 def plan_epochs(crops: int, empty_crops: int, settings: TrainSettings, processes: int) -> EpochPlan:
-    """Plan the epochs over so many crops, of which `empty_crops` are of images without a mask.
+    """Plan the epochs over `crops` crops, of which `empty_crops` are of images without a mask.
 
     Raises UserError where an epoch would hold no crop, or fewer than there are processes.
     """
@@ -37,7 +37,7 @@ def plan_epochs(crops: int, empty_crops: int, settings: TrainSettings, processes
         left_out = [max(0, empty_crops - round(with_mask * share / (1 - share))) for share in shares]
     fewest = crops - max(left_out)
     if fewest == 0:
-        raise UserError("all masks are empty, and train.empty_share leaves none of them to train on")
+        raise UserError("all masks are empty, and train.empty_share leaves no crop to train on")
     if fewest < processes:
         raise UserError(
             f"an epoch has {fewest} crops for {processes} processes; start fewer processes, "
@@ -49,7 +49,7 @@ def plan_epochs(crops: int, empty_crops: int, settings: TrainSettings, processes
 
 
 def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
+    """The learning rate of a step: linear warm-up, then half a cosine down to zero."""
     warmup = settings.warmup_share * steps
     if step < warmup:
         return settings.lr * (step + 1) / (warmup + 1)
@@ -57,15 +57,15 @@ def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
 
 
 def averaging_decay(step: int, limit: float) -> float:
-    """Share of the averaged weights that a step leaves as it is: 0 at first, rising to `limit`.
+    """The decay of the averaged weights at a step: 0 at first, rising to `limit`.
 
-    The warm-up of timm's ModelEmaV3, 1 - (1 + n) ** (-2 / 3): early averages do not remember the random start.
+    The warm-up of timm's ModelEmaV3, 1 - (1 + n) ** (-2 / 3), lets early averages forget the random start.
     """
     return min(1 - (1 + max(0, step - 1)) ** (-2 / 3), limit)
 
 
 def batches_per_update(batch: int, batches: int, accumulate: int) -> int:
-    """How many batches share the optimizer's update with batch number `batch` (from 0) of an epoch of `batches`.
+    """The number of batches in the optimizer update that contains batch `batch` (from 0) of an epoch of `batches`.
 
     The last update of an epoch may have fewer than `accumulate`.
     """
@@ -73,5 +73,5 @@ def batches_per_update(batch: int, batches: int, accumulate: int) -> int:
 
 
 def ends_update(batch: int, batches: int, accumulate: int) -> bool:
-    """Whether the optimizer updates the weights after batch number `batch` (from 0) of an epoch of `batches`."""
+    """True if the optimizer updates the weights after batch `batch` (from 0) of an epoch of `batches`."""
     return (batch + 1) % accumulate == 0 or batch + 1 == batches

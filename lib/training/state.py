@@ -24,18 +24,18 @@ RESTART = "add --restart to train the fold from the beginning"
 
 @dataclass(eq=False, repr=False)
 class TrainState:
-    """Everything a training changes. `save` writes it after each epoch, and `load` goes on as if never interrupted."""
+    """Everything that training changes. `save` writes it after each epoch; `load` resumes as if never interrupted."""
 
     network: nn.Module  # as accelerate has prepared it: autocast, several processes
     optimizer: torch.optim.Optimizer
-    averaged: SegmentationNet  # exponential moving average of the network's weights, which is what a fold keeps
+    averaged: SegmentationNet  # exponential moving average of the network's weights; these are kept
     accelerator: Accelerator
-    weights_source: str  # where the first weights are from, for people
-    score_name: str  # the history's column that ranks the epochs
+    weights_source: str  # origin of the initial encoder weights, for messages
+    score_name: str  # column of the history that ranks the epochs
     history: list[dict] = field(default_factory=list)  # a row for each epoch done
 
     def __post_init__(self) -> None:
-        # listed once: walking through the modules in each step costs as much as averaging them does
+        # listed once: to walk the modules in each step would cost as much as averaging them
         self.parameters = list(self.module.parameters())
         self._learned, self._averaged = _float_tensors(self.module), _float_tensors(self.averaged)
 
@@ -46,7 +46,7 @@ class TrainState:
 
     @property
     def epoch(self) -> int:
-        """How many epochs are done."""
+        """The number of epochs done."""
         return len(self.history)
 
     @property
@@ -60,12 +60,12 @@ class TrainState:
         return max(self.history, key=lambda row: row[self.score_name])
 
     def train_mode(self, is_frozen: bool) -> None:
-        """Set the network to training, all but a frozen encoder: its batch-norm statistics stay as they are, too."""
+        """Set the network to training mode, except for a frozen encoder, whose batch-norm statistics stay fixed too."""
         self.network.train()
         self.module.network.encoder.train(not is_frozen)
 
     def set_learning_rate(self, rate: float, is_frozen: bool) -> None:
-        """Give each group its share of the rate; the encoder none of it while it is frozen."""
+        """Set the learning rate of each parameter group; 0 for a frozen encoder."""
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0 if is_frozen and group["is_encoder"] else rate * group["lr_factor"]
 
@@ -74,7 +74,7 @@ class TrainState:
         torch._foreach_lerp_(self._averaged, self._learned, 1 - decay)
 
     def save(self, path: Path, made_from: dict, precision: str) -> None:
-        """Write the state whole or not at all, with what it was made from."""
+        """Write the state, whole or not at all, with the inputs it was made from."""
         scaler = self.accelerator.scaler
         content = {
             "network": self.module.state_dict(),
@@ -88,18 +88,18 @@ class TrainState:
         with atomic_path(path) as temporary:
             try:
                 torch.save(content, temporary)
-            except RuntimeError:  # where other writers raise OSError
+            except RuntimeError:  # torch's form of an OSError
                 raise UserError(f"{path} cannot be written; the disk may be full") from None
 
     def load(self, path: Path, content: dict) -> None:
-        """Take over what `read_checkpoint` returned for `path`. Raises UserError where it does not fit the network."""
+        """Restore the result of `read_checkpoint`. Raises UserError if it does not fit the network."""
         try:
             self.module.load_state_dict(content["network"])
             self.averaged.load_state_dict(content["averaged"])
             self.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path} does not fit the network of the run's settings; {RESTART}") from None
-        if self.accelerator.scaler is not None and content["scaler"]:  # absent where it began in another precision
+        if self.accelerator.scaler is not None and content["scaler"]:  # absent if training began in another precision
             self.accelerator.scaler.load_state_dict(content["scaler"])
         self.history = content["history"]
 
@@ -108,16 +108,16 @@ CHECKPOINT_KEYS = {"network", "averaged", "optimizer", "scaler", "history", "mad
 
 
 def read_checkpoint(path: Path) -> dict:
-    """What `TrainState.save` wrote. Raises UserError for a damaged file and for one that holds something else."""
+    """Read what `TrainState.save` wrote. Raises UserError for a damaged file or one with other content."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch.load does not look at the checksums
+            if archive.testzip() is not None:  # torch.load does not verify the checksums
                 raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read ({type(error).__name__}); {RESTART}") from None
     if not isinstance(content, dict) or content.keys() != CHECKPOINT_KEYS:
-        raise UserError(f"{path} is not the state of a training by this version of the project; {RESTART}")
+        raise UserError(f"{path} was not written by this version of the project; {RESTART}")
     return content
 
 

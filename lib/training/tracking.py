@@ -1,4 +1,4 @@
-"""Experiment trackers (train.tracker): each epoch's numbers, sent on through accelerate; one tracker run a fold."""
+"""Experiment trackers (train.tracker): logs each epoch through accelerate, one tracker run for each fold."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,23 +7,24 @@ from importlib.util import find_spec
 from accelerate import Accelerator
 
 from lib.base.errors import UserError
+from lib.config.check import dotted
 from lib.config.schema import Settings
 
 
 def require_tracker(tracker: str) -> None:
-    """Raise UserError where the tracker's package is not installed; accelerate alone would go on without a word."""
+    """Raise UserError if the tracker's package is not installed, which accelerate would ignore silently."""
     if tracker != "none" and find_spec(tracker) is None:
         raise UserError(
-            f"train.tracker={tracker} needs the package {tracker}; pip install {tracker}, or set it to none"
+            f"train.tracker={tracker} needs the package {tracker}; pip install {tracker}, or set train.tracker=none"
         )
 
 
 @contextmanager
 def tracked(accelerator: Accelerator, settings: Settings, fold: int) -> Iterator[None]:
-    """While a fold trains, `accelerator.log` reaches the tracker.
+    """Connect `accelerator.log` to the tracker while a fold trains.
 
-    TensorBoard's files are below the accelerator's logging folder, in fold_K; for wandb and mlflow the run's name is
-    the project, and the fold the run.
+    TensorBoard writes to fold_K below the accelerator's logging folder; in wandb and mlflow the project is the run's
+    name, and the run is the fold.
     """
     tracker, name = settings.train.tracker, f"fold_{fold}"
     if tracker == "none":
@@ -31,18 +32,11 @@ def tracked(accelerator: Accelerator, settings: Settings, fold: int) -> Iterator
         return
     names = {"wandb": {"name": name}, "mlflow": {"run_name": name}}
     project = name if tracker == "tensorboard" else settings.name
-    accelerator.init_trackers(project, flat(settings.model_dump(mode="json")), init_kwargs=names)
+    values = {key: str(value) for key, value in dotted(settings.model_dump(mode="json")).items()}  # text suits all
+    accelerator.init_trackers(project, values, init_kwargs=names)
     try:
         yield
     finally:
         for started in accelerator.trackers:
             started.finish()
         accelerator.trackers.clear()
-
-
-def flat(content: dict, prefix: str = "") -> dict[str, str]:
-    """Nested settings as text by dotted key, which every tracker takes."""
-    found = {}
-    for key, value in content.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return found

@@ -1,4 +1,4 @@
-"""Scores of the averaged weights on the images that a fold leaves out of its training."""
+"""Validation: scores of the averaged weights on the images of the fold."""
 
 import numpy as np
 import torch
@@ -14,13 +14,13 @@ from lib.training.fold_job import FoldJob
 
 
 def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -> tuple[float, int]:
-    """Score of the validation images by the run's metric, and the threshold, 1 to 255, at which it is reached.
+    """Score of the validation images by the run's metric at the best threshold, and that threshold, 1 to 255.
 
-    The best of all thresholds, not a fixed one, so that epochs and losses compare whatever their calibration. In one
-    view, at the size at which the network sees the images. Several processes share out the images.
+    The best threshold rather than a fixed one, so that epochs and losses compare whatever their calibration. Without
+    test-time augmentation, at the size at which the network sees the images. Several processes share the images.
     """
     if accelerator.num_processes > 1:
-        for statistics in network.buffers():  # of each process's own batches; the first one's are saved
+        for statistics in network.buffers():  # each process has its own; the first one's are saved
             torch.distributed.broadcast(statistics, src=0)
     one_view = job.settings.infer.model_copy(update={"tta": "none"})
     predictor = Predictor([network], one_view, job.device, job.precision, [f"fold {job.fold}"])

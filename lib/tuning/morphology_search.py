@@ -137,8 +137,8 @@ def search_morphology(
     """Choose threshold and morphology steps of each class.
 
     `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty nothing is read and
-    no step is adopted. Fewer than three folds are replaced by parts, see `nested_parts`: selecting without one part takes
-    two others. Raises UserError for fewer than three images, and for maps other than those counted.
+    no step is adopted. Fewer than three folds are replaced by parts, see `nested_parts`: selecting without one part
+    needs two others. Raises UserError for fewer than three images, and for maps other than those counted.
     """
     chosen = choose_thresholds(counts, folds, thresholds, groups)
     parts, groups = chosen.parts, group_numbers(groups)

@@ -128,9 +128,9 @@ def test_a_fold_begun_anew_keeps_its_files_until_the_first_epoch(competition, tm
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (torch.zeros(3), "not the state of a training"),
-        ({"network": {}, "progress": {}}, "not the state of a training"),
-        ([1, 2], "not the state of a training"),
+        (torch.zeros(3), "not written by this version"),
+        ({"network": {}, "progress": {}}, "not written by this version"),
+        ([1, 2], "not written by this version"),
     ],
 )
 def test_a_state_file_that_holds_something_else_is_one_sentence(competition, tmp_path, content, words):

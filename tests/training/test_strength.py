@@ -194,7 +194,7 @@ def test_sure_test_images_are_learned_from_and_never_validated_on(competition, t
 
 def test_a_run_that_is_sure_of_nothing_is_refused(competition, tmp_path):
     other = planted_run(settings_of(competition), tmp_path / "other", sure=set())
-    with pytest.raises(UserError, match=r"sure of none of its 6 test images; lower train\.pseudo_agreement = 0\.95"):
+    with pytest.raises(UserError, match=r"confident of none of 6 test images; lower train\.pseudo_agreement = 0\.95"):
         read_pseudo_labels(other.root, 0.95, settings_of(competition).data)
 
 
