@@ -60,10 +60,10 @@ class HiddenGroupSearch:
 
     def write(self, run: RunFolder) -> None:
         """Keep the features, and the groups of every finding as a table that data.group_csv can name."""
-        from lib.data.features import write_features
-
         run.hidden_groups.unlink(missing_ok=True)
         if self.encoder:
+            from lib.data.features import write_features
+
             write_features(run.features, self.data, self.encoder.features())
         if self.findings:
             write_text(run.hidden_groups, groups_table(self.data.ids, self.findings).to_csv(index=False))

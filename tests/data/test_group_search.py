@@ -2,6 +2,9 @@
 
 import argparse
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +14,7 @@ import pytest
 
 from lib.config.load import load_settings
 from lib.run.stage import opened
+from tests import REPOSITORY
 from tests.data.test_duplicates import textured
 
 
@@ -75,3 +79,17 @@ def test_shuffled_crops_are_not_grouped(scenes):
         Path(f"data/train_images/{old}.png").rename(f"data/train_images/{new}.png")
     table.assign(id=names).to_csv("data/train.csv", index=False)
     assert prepare("name=shuffled").equals(prepare("name=plain", "folds.hidden_groups=off"))
+
+
+def test_where_no_images_are_compared_01_does_without_torch(competition):
+    """Loading it takes longer than all else that 01 does for a small data set."""
+    (competition / "settings.yaml").write_text(f"data: {{root: {competition}}}\nfolds: {{hidden_groups: 'off'}}\n")
+    code = (
+        "import importlib, sys; from pathlib import Path; from lib.config.load import load_settings; "
+        "from lib.run.folder import RunFolder; "
+        "script = importlib.import_module('01_prepare_folds'); settings = load_settings(Path('settings.yaml'), []); "
+        "script.prepare_folds(RunFolder(Path('run')), settings, None); sys.exit('torch' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", code], cwd=competition, env=environment, check=True)
+    assert (competition / "run" / "folds.csv").is_file()
