@@ -30,6 +30,7 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
         "pseudo_labels": pseudo,
         "external": external_inputs(run, settings) if settings.data.external else None,
         "best_epoch_by": metric,
+        **weights_file_inputs(Path(settings.model.weights)),
     }
 
 
@@ -42,6 +43,11 @@ def fold_inputs(run: RunFolder, settings: Settings) -> dict[int, dict]:
     return {
         fold: shared | {"fold": fold, "left_out_images": sha256_of_json(sorted(ids))} for fold, ids in left_out.items()
     }
+
+
+def weights_file_inputs(path: Path) -> dict[str, str]:
+    """The content of a file that model.weights names; nothing where it is gone, since trained folds do not need it."""
+    return {"weights_file": sha256_of_file(path)} if path.is_file() else {}
 
 
 def external_inputs(run: RunFolder, settings: Settings) -> dict:

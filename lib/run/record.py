@@ -23,6 +23,7 @@ LACKING = (
     "fold",
     "left_out_images",
     "best_epoch_by",
+    "weights_file",
 )  # in records of earlier versions: taken as the same
 DIGEST_LENGTH = 64
 

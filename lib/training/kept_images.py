@@ -20,7 +20,17 @@ from lib.prediction.sealed_png import png_pixels, read_sealed, write_sealed
 from lib.run.folder import RunFolder
 
 MOST = 0.5  # of the free disk space
-CHANGES_NO_PIXEL = {"folds.csv", "fold", "left_out_images", "model", "augment", "loss", "train", "best_epoch_by"}
+CHANGES_NO_PIXEL = {
+    "folds.csv",
+    "fold",
+    "left_out_images",
+    "model",
+    "augment",
+    "loss",
+    "train",
+    "best_epoch_by",
+    "weights_file",
+}
 
 
 class KeptImages:

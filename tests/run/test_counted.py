@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from lib.base.errors import UserError
 from lib.base.files import write_json, write_text
 from lib.config.schema import Settings
 from lib.run import provenance
@@ -147,3 +148,16 @@ def test_a_run_made_before_files_were_noted_goes_on(tmp_path):
     now = {"folds.csv": "f", "training_files": "x", "fold": 1, "data": {"channels": 3, "id_column": "Image"}}
     write_json(tmp_path / "metrics.json", {"made_from": then})
     require_same(tmp_path / "metrics.json", now | {"train": Settings(name="a").train.model_dump() | {"epochs": 2}}, "")
+
+
+def test_a_file_of_weights_counts_by_its_content_and_not_once_it_is_gone(run, tmp_path):
+    file, metrics = tmp_path / "encoder.safetensors", tmp_path / "metrics.json"
+    settings = Settings(name="run", model={"weights": str(file)})
+    write_text(file, "weights")
+    write_json(metrics, {"made_from": provenance.fold_inputs(run, settings)[0]})
+    require_same(metrics, provenance.fold_inputs(run, settings)[0], "train again")
+    write_text(file, "exchanged")
+    with pytest.raises(UserError, match=r"other inputs \(weights_file: .* -> .*\); train again"):
+        require_same(metrics, provenance.fold_inputs(run, settings)[0], "train again")
+    file.unlink()
+    require_same(metrics, provenance.fold_inputs(run, settings)[0], "train again")
