@@ -5,20 +5,10 @@ a forward pass of 64 x 64 pixels takes 1 to 2 ms on one CPU core. Its middle lay
 which know what is in an image rather than where it was taken (docs/hidden_groups.md).
 """
 
-import hashlib
-import zipfile
-from collections.abc import Iterable
-from pathlib import Path
-
 import numpy as np
 import timm
 import torch
 
-from lib.base.files import atomic_path
-from lib.base.prefetch import THREADS, prefetched
-from lib.base.progress import progress
-from lib.data.competition import Images
-from lib.data.duplicates import thumbnail
 from lib.model.device import best_device
 from lib.model.encoder_weights import imagenet_weights, normalisation
 
@@ -70,48 +60,3 @@ class ImageEncoder:
         pooled = torch.cat([maps.mean(dim=(2, 3)) for maps in (middle, self.deep(middle))], dim=1)
         self._features.append(pooled.cpu().numpy().astype(np.float16))
         self._waiting.clear()
-
-
-def read_features(path: Path, data: Images) -> np.ndarray | None:
-    """The features that `write_features` kept for just these files, in the order of `data.ids`; None if there are none.
-
-    Files count as the same by path, size and time of the last change.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            return kept["features"] if str(kept["files"]) == fingerprint(data) else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def write_features(path: Path, data: Images, features: np.ndarray) -> None:
-    """Keep the features of all images, in the order of `data.ids`: 304 bytes an image."""
-    with atomic_path(path) as temporary:
-        np.savez(temporary, features=features, files=fingerprint(data))
-
-
-def image_features(path: Path, data: Images) -> np.ndarray:
-    """The features of all images, float16 (images, 152), read from `path` or made and kept there."""
-    kept = read_features(path, data)
-    if kept is not None:
-        return kept
-    encoder = ImageEncoder()
-    for image_id, small in progress("comparing", _thumbnails(data), len(data.ids)):
-        encoder.add(image_id, small)
-    features = encoder.features()
-    write_features(path, data, features)
-    return features
-
-
-def fingerprint(data: Images) -> str:
-    """SHA-256 of the ids, and of the paths, sizes and times of the files."""
-    digest = hashlib.sha256()
-    for image_id in data.ids:
-        for path in data.files[image_id]:
-            status = Path(path).stat()
-            digest.update(repr((image_id, path, status.st_size, status.st_mtime_ns)).encode())
-    return digest.hexdigest()
-
-
-def _thumbnails(data: Images) -> Iterable[tuple[str, np.ndarray]]:
-    return prefetched(lambda image_id: thumbnail(data.read_image(image_id)), data.ids, ahead=4 * THREADS)

@@ -12,6 +12,7 @@ from lib.data.competition import TrainingData
 from lib.data.file_metadata import metadata_candidates
 from lib.data.hidden_groups import Finding, chosen, describe, groups_table, search
 from lib.data.id_patterns import id_partitions, id_series
+from lib.data.kept_features import write_features
 from lib.data.likeness import unit_vectors
 from lib.run.folder import RunFolder
 
@@ -62,8 +63,6 @@ class HiddenGroupSearch:
         """Keep the features, and the groups of every finding as a table that data.group_csv can name."""
         run.hidden_groups.unlink(missing_ok=True)
         if self.encoder:
-            from lib.data.features import write_features
-
             write_features(run.features, self.data, self.encoder.features())
         if self.findings:
             write_text(run.hidden_groups, groups_table(self.data.ids, self.findings).to_csv(index=False))

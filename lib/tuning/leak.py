@@ -16,6 +16,7 @@ from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_test
+from lib.data.kept_features import image_features
 from lib.data.likeness import nearest, unit_vectors
 from lib.masks.metrics import pooled, ratio
 from lib.masks.statistics import bootstrap_interval
@@ -196,8 +197,6 @@ def measure_leak(
     `table` holds all images; `result` those in the `trained` folds, in the same order. Without features or test images
     nothing is written, and the line says why.
     """
-    from lib.data.features import image_features
-
     run.leak.unlink(missing_ok=True)
     if settings.data.test_images is None:
         return "leak      not measured: there are no test images (data.test_images)"

@@ -11,8 +11,9 @@ from lib.config.data_settings import DataSettings
 from lib.data import features
 from lib.data.competition import Images
 from lib.data.duplicates import thumbnail
-from lib.data.features import ImageEncoder, image_features, read_features
+from lib.data.features import ImageEncoder
 from lib.data.groups import group_in_id
+from lib.data.kept_features import image_features, read_features
 from lib.model.encoder_weights import imagenet_weights, normalisation
 from tests.data.test_duplicates import textured
 

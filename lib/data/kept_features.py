@@ -1,0 +1,61 @@
+"""The features of a data set's images in a file, so that they are made once: 01 keeps them, 03 reads them."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.files import atomic_path
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.data.competition import Images
+from lib.data.duplicates import thumbnail
+
+
+def read_features(path: Path, data: Images) -> np.ndarray | None:
+    """The features that `write_features` kept for just these files, in the order of `data.ids`; None if there are none.
+
+    Files count as the same by path, size and time of the last change.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return kept["features"] if str(kept["files"]) == fingerprint(data) else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def write_features(path: Path, data: Images, features: np.ndarray) -> None:
+    """Keep the features of all images, in the order of `data.ids`: 304 bytes an image."""
+    with atomic_path(path) as temporary:
+        np.savez(temporary, features=features, files=fingerprint(data))
+
+
+def image_features(path: Path, data: Images) -> np.ndarray:
+    """The features of all images, float16 (images, 152), read from `path` or made and kept there."""
+    kept = read_features(path, data)
+    if kept is not None:
+        return kept
+    from lib.data.features import ImageEncoder  # loads torch
+
+    encoder = ImageEncoder()
+    for image_id, small in progress("comparing", _thumbnails(data), len(data.ids)):
+        encoder.add(image_id, small)
+    features = encoder.features()
+    write_features(path, data, features)
+    return features
+
+
+def fingerprint(data: Images) -> str:
+    """SHA-256 of the ids, and of the paths, sizes and times of the files."""
+    digest = hashlib.sha256()
+    for image_id in data.ids:
+        for path in data.files[image_id]:
+            status = Path(path).stat()
+            digest.update(repr((image_id, path, status.st_size, status.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def _thumbnails(data: Images) -> Iterable[tuple[str, np.ndarray]]:
+    return prefetched(lambda image_id: thumbnail(data.read_image(image_id)), data.ids, ahead=4 * THREADS)
