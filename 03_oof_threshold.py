@@ -77,12 +77,13 @@ def choose_on(store, run, settings, data, table):
     """Score the maps at every threshold, choose, and write both down; the pixel counts leave memory with this."""
     from lib.base.files import write_json
     from lib.masks.metrics import count_images
-    from lib.prediction.map_store import read_pairs
+    from lib.prediction.map_store import read_pairs, read_presence
     from lib.report.figures import plot_thresholds
     from lib.tuning.thresholds import choose_thresholds
 
     store = replace(store, are_exclusive=settings.data.are_exclusive)
     counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
+    counts = replace(counts, presence=read_presence(store, table.id))
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     result.write_curves(run.threshold.with_suffix(".csv"))

@@ -88,9 +88,9 @@ def choose(run, settings, training, table, oof) -> tuple:
     if settings.submission.rows == "instance":
         objects = search_objects(oof, training, table, rules, settings.objects)
         rules, reported = objects.rules, objects.mean("in_sample")
-        score = round_trip_score(read_objects(oof, training, objects.ids), rules, settings)
+        score = round_trip_score(read_objects(oof, training, objects.ids), rules, settings, oof)
     else:
-        score = round_trip_score(read(result.ids.tolist()), rules, settings)
+        score = round_trip_score(read(result.ids.tolist()), rules, settings, oof)
     require_reported(score, reported)
     print(f"\n{result}" + (f"\n{objects}" if objects else ""))
     print(f"\nround trip: the out-of-fold masks, written as a submission and read back, score {score:.6f} as reported")

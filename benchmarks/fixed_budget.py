@@ -275,9 +275,9 @@ def score(run: RunFolder, kind: str, seed: int, arguments: argparse.Namespace) -
 
 
 def joined(parts: list[Counts]) -> Counts:
-    """The counts of several folds' images as one."""
-    columns = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
-    return Counts(**columns | {"classes": parts[0].classes})
+    """The counts of several folds' images as one, without presence, which the other loops do not predict."""
+    names = vars(parts[0]).keys() - {"classes", "presence"}
+    return replace(parts[0], **{name: np.concatenate([vars(part)[name] for part in parts]) for name in names})
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ class Counts:
     fp: np.ndarray  # (images, classes, 255) int32
     positives: np.ndarray  # (images, classes) int64, mask pixels in the truth
     pixels: np.ndarray  # (images,) int64, without those IGNORED in all classes
+    presence: np.ndarray | None = None  # (images, classes) uint8, of each class in each image, where it is predicted
 
     @property
     def fn(self) -> np.ndarray:
@@ -167,7 +168,7 @@ class Counts:
     def save(self, path: Path) -> None:
         """Write an .npz, whole or not at all; compressed it would be half as large and take 60 times as long."""
         with atomic_path(path) as temporary:
-            np.savez(temporary, **vars(self))
+            np.savez(temporary, **{name: array for name, array in vars(self).items() if array is not None})
 
     @classmethod
     def load(cls, path: Path) -> "Counts":

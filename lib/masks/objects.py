@@ -87,9 +87,14 @@ class ObjectRule:
     split: Split = Split()
     min_area: int = 0  # pixels; smaller objects are dropped
 
-    def apply(self, probability_map: np.ndarray) -> np.ndarray:
-        """Objects int32, numbered from 1 without gaps, of a uint8 map, both (height, width)."""
-        labels = self.split.label(self.mask.apply(probability_map), probability_map, self.mask.threshold)
+    @property
+    def presence(self) -> int | None:
+        """The presence that the mask's rule asks for, if any."""
+        return self.mask.presence
+
+    def apply(self, probability_map: np.ndarray, presence: int | None = None) -> np.ndarray:
+        """Objects int32, numbered from 1 without gaps, of a uint8 map, both (height, width); see `Rule.apply`."""
+        labels = self.split.label(self.mask.apply(probability_map, presence), probability_map, self.mask.threshold)
         areas = np.bincount(labels.ravel())
         kept = areas >= max(self.min_area, 1)
         kept[0] = False

@@ -1,4 +1,4 @@
-"""From a probability map to a mask: a rule is a threshold, an optional gate and morphology steps, in that order."""
+"""From a probability map to a mask: a rule is a threshold, optional gates and morphology steps, in that order."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,10 +84,18 @@ class Rule:
     threshold: int  # 1 ... 255, a pixel is mask where map >= threshold; or NO_MASK
     gate: Gate | None = None
     steps: tuple[Step, ...] = ()
+    presence: int | None = None  # 1 ... 255: the mask is empty unless the image's presence of the class reaches it
 
-    def apply(self, probability_map: np.ndarray) -> np.ndarray:
-        """Mask uint8 0/1 of a uint8 map, both (height, width)."""
-        if self.gate and not self.gate.opens(probability_map):
+    def apply(self, probability_map: np.ndarray, presence: int | None = None) -> np.ndarray:
+        """Mask uint8 0/1 of a uint8 map, both (height, width).
+
+        `presence` is that of the class in the image, 0 to 255. Raises UserError where the rule asks for it and it is
+        not predicted.
+        """
+        if self.presence is not None and presence is None:
+            raise UserError(f"the rule '{self}' asks for presence, which these maps do not hold; run 03 and 04 again")
+        is_absent = self.presence is not None and presence < self.presence
+        if is_absent or self.gate and not self.gate.opens(probability_map):
             return np.zeros_like(probability_map)
         return apply_steps(self.steps, at_least(probability_map, self.threshold))
 
@@ -99,7 +107,9 @@ class Rule:
     def __str__(self) -> str:
         if self.is_empty:
             return "no mask at all"
-        return ", ".join([f"t={self.threshold}", *([str(self.gate)] if self.gate else []), *map(str, self.steps)])
+        presence = [] if self.presence is None else [f"empty where presence < {self.presence}"]
+        gate = [str(self.gate)] if self.gate else []
+        return ", ".join([f"t={self.threshold}", *presence, *gate, *map(str, self.steps)])
 
     def to_dict(self) -> dict:
         """For JSON; `from_dict` reads it back."""
@@ -108,14 +118,16 @@ class Rule:
             "threshold": self.threshold,
             "gate": vars(self.gate) if self.gate else None,
             "steps": [vars(step) for step in self.steps],
+            **({} if self.presence is None else {"presence": self.presence}),
         }
 
     @classmethod
     def from_dict(cls, content: dict) -> "Rule":
         """What `to_dict` gave. Raises ValueError for values that no rule has."""
         gate = Gate(**content["gate"]) if content["gate"] else None
-        rule = cls(content["threshold"], gate, tuple(Step(**step) for step in content["steps"]))
-        levels = [rule.threshold, *([gate.top] if gate else [])]
+        steps = tuple(Step(**step) for step in content["steps"])
+        rule = cls(content["threshold"], gate, steps, content.get("presence"))
+        levels = [rule.threshold, *([gate.top] if gate else []), *([] if rule.presence is None else [rule.presence])]
         if not all(type(level) is int and 1 <= level <= NO_MASK for level in levels):
             raise ValueError(f"levels {levels} of a rule")
         if unknown := [step.name for step in rule.steps if step.name not in STEPS]:
@@ -123,12 +135,14 @@ class Rule:
         return rule
 
 
-def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray) -> np.ndarray:
+def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray, presence: np.ndarray | None = None) -> np.ndarray:
     """Masks uint8 0/1 of uint8 maps, both (height, width, classes); the rules are in the order of the classes.
 
-    With an ObjectRule for each class it gives objects, int32.
+    `presence` (classes,) is needed by rules that ask for it. With an ObjectRule for each class it gives objects, int32.
     """
-    return np.stack([rule.apply(plane) for rule, plane in zip(rules.values(), planes(maps), strict=True)], axis=-1)
+    presence = [None] * len(rules) if presence is None else presence.tolist()
+    of_classes = zip(rules.values(), planes(maps), presence, strict=True)
+    return np.stack([rule.apply(plane, of_class) for rule, plane, of_class in of_classes], axis=-1)
 
 
 def read_rules(path: Path, classes: Iterable[str]) -> dict[str, Rule]:

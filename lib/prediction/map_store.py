@@ -187,4 +187,9 @@ def scored_masks(
 
     Every stage and tool makes its masks here. Areas in the rules are in pixels of that size.
     """
-    return apply_rules(rules, scored_map(store, image_id, size))
+    return apply_rules(rules, scored_map(store, image_id, size), presence_for(rules, store, image_id))
+
+
+def presence_for(rules: Mapping[str, Rule | ObjectRule], store: MapReader, image_id: str) -> np.ndarray | None:
+    """The presence of each class in an image, uint8 (classes,), where a rule asks for it."""
+    return store.presence(image_id) if any(rule.presence is not None for rule in rules.values()) else None

@@ -9,7 +9,7 @@ import numpy as np
 from lib.data.competition import TestData, TrainingData
 from lib.masks.metrics import count_mask, dice
 from lib.masks.rules import Rule
-from lib.prediction.map_store import MapStore, read_pairs, scored_map
+from lib.prediction.map_store import MapStore, presence_for, read_pairs, scored_map
 from lib.report.measures import OofScores, TestStats
 from lib.report.pictures import (
     PREDICTION,
@@ -86,7 +86,7 @@ class OofPainter:
         processed = self.after and self.after[name].steps
         for title, rules in (("threshold only", self.before), ("with morphology", self.after if processed else None)):
             if rules:
-                mask = rules[name].apply(probability_map)
+                mask = rules[name].apply(probability_map, presence_of(name, rules, self.maps, place.id))
                 scores.append(f"{mask_dice(mask, truth):.3f}")
                 pictures.append((title, errors_picture(shown, mask, truth)))
         caption = "Dice " + " → ".join(scores)
@@ -110,7 +110,7 @@ class TestPainter:
         shown = shown_image(self.data.open_image(place.id))
         maps = scored_map(self.maps, place.id, self.size)
         probability_map = np.ascontiguousarray(maps[..., place.class_index])
-        mask = self.rules[name].apply(probability_map)
+        mask = self.rules[name].apply(probability_map, presence_of(name, self.rules, self.maps, place.id))
         pictures = [
             ("image", shown),
             ("probability", probability_picture(shown, probability_map)),
@@ -118,6 +118,12 @@ class TestPainter:
         ]
         caption = f"certainty {stats.certainty[place.class_index]:.3f}, covers {stats.coverage[place.class_index]:.1%}"
         return Item(place.id, class_label(self.data.classes, name), caption, encode_pictures(pictures))
+
+
+def presence_of(name: str, rules: dict[str, Rule], maps: MapStore, image_id: str) -> int | None:
+    """The presence of one class in an image, where a rule asks for it."""
+    presence = presence_for(rules, maps, image_id)
+    return None if presence is None else int(presence[list(rules).index(name)])
 
 
 def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:

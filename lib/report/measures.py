@@ -4,7 +4,7 @@ Counts exist for all images. Maps are read for a sample only, small enough that 
 size of the competition.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +14,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.masks import morphology
 from lib.masks.metrics import Counts, dice, known_only, planes
 from lib.masks.rules import Rule, apply_rules
+from lib.prediction.map_store import MapReader, presence_for, scored_map
 
 IMAGES, PIXELS = 1000, 64_000_000  # at most, in a sample of maps
 LEAST = 24  # images in a sample, whatever their size
@@ -35,7 +36,7 @@ class OofScores:
 
     @classmethod
     def of(cls, counts: Counts, rules: dict[str, Rule]) -> "OofScores":
-        """At the rules without their morphology steps: threshold, and gate if any."""
+        """At the rules without their morphology steps: threshold, and gates if any."""
         tp, fp = np.empty(counts.positives.shape, int), np.empty(counts.positives.shape, int)
         for class_index, rule in enumerate(rules.values()):
             if rule.is_empty:
@@ -48,6 +49,9 @@ class OofScores:
                 at_top = class_index, rule.gate.top - 1
                 reach = counts.tp[:, *at_top] + counts.fp[:, *at_top]
                 tp[reach < rule.gate.area, class_index] = fp[reach < rule.gate.area, class_index] = 0
+            if rule.presence is not None:
+                is_absent = counts.presence[:, class_index] < rule.presence
+                tp[is_absent, class_index] = fp[is_absent, class_index] = 0
         fn = counts.positives - tp
         coverage = counts.positives / counts.pixels[:, None]
         ids, classes = counts.ids.tolist(), counts.classes.tolist()
@@ -81,12 +85,14 @@ def sample(ids: Sequence[str], pixels: float) -> list[str]:
     return [ids[index] for index in np.linspace(0, len(ids) - 1, number).round().astype(int)] if number else []
 
 
-def measure_oof(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict[str, Rule]) -> dict[str, OofStats]:
+def measure_oof(
+    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict[str, Rule], store: MapReader
+) -> dict[str, OofStats]:
     """Statistics of training images, from a stream of (id, map, truth), both uint8 (height, width, classes)."""
 
     def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> OofStats:
-        _, maps, truth = pair
-        masks = apply_rules(rules, maps)
+        image_id, maps, truth = pair
+        masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
         known_masks, truth = known_only(masks, truth)
         of_classes = list(zip(planes(known_masks), planes(truth), strict=True))
         objects = [objects_covered(*of_class) for of_class in of_classes]
@@ -102,12 +108,14 @@ def measure_oof(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict
     return {image_id: stats for (image_id, *_), stats in prefetched(measure, pairs, ahead=2 * THREADS)}
 
 
-def measure_test(ids: Sequence[str], rules: dict[str, Rule], read: Callable[[str], np.ndarray]) -> dict[str, TestStats]:
-    """Statistics of test images; `read` returns an image's maps, uint8 (height, width, classes)."""
+def measure_test(
+    ids: Sequence[str], rules: dict[str, Rule], store: MapReader, size: tuple[int, int] | None
+) -> dict[str, TestStats]:
+    """Statistics of test images at the size (height, width) of the submission."""
 
     def measure(image_id: str) -> TestStats:
-        maps = read(image_id)
-        masks = apply_rules(rules, maps)
+        maps = scored_map(store, image_id, size)
+        masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
         return TestStats(masks.mean(axis=(0, 1)), expected_dice(masks, maps))
 
     return dict(prefetched(measure, ids, ahead=2 * THREADS))

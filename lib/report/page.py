@@ -15,7 +15,7 @@ from lib.data.competition import open_test, open_training
 from lib.data.folds import coverage_columns
 from lib.masks.metrics import Counts
 from lib.masks.rules import read_rules
-from lib.prediction.map_store import MapStore, read_pairs, scored_map
+from lib.prediction.map_store import MapStore, read_pairs
 from lib.report import overview
 from lib.report.findings import certainty_chart, coverage_part, errors_part
 from lib.report.galleries import (
@@ -102,7 +102,7 @@ def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
     scores = OofScores.of(Counts.load(run.oof_counts), before)
     pixels = float((table.height * table.width).mean())
     sampled = sample(scores.ids, pixels)
-    oof_stats = measure_oof(read_pairs(oof_maps, training, sampled, size), rules)
+    oof_stats = measure_oof(read_pairs(oof_maps, training, sampled, size), rules, oof_maps)
     painter = OofPainter(training, oof_maps, size, before, after)
     parts = {"galleries": ranked_galleries(scores, painter.paint), "errors": errors_part(scores, oof_stats)}
     if after:
@@ -111,7 +111,7 @@ def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
     if "04" in done:
         test = open_test(settings.data)
         test_maps = MapStore(run.test, tuple(test.classes), settings.data.are_exclusive)
-        stats = measure_test(sample(test.ids, pixels), rules, lambda image_id: scored_map(test_maps, image_id, size))
+        stats = measure_test(sample(test.ids, pixels), rules, test_maps, size)
         truth = table[coverage_columns(test.classes)].to_numpy()
         oof, predicted = (np.stack([image.coverage for image in part.values()]) for part in (oof_stats, stats))
         parts["test"] = coverage_part(truth, oof, predicted, test.classes, len(test.ids))

@@ -178,7 +178,7 @@ def _predict_missing(
             _write_averages(found, weights, {id: names[id][level] for id in part}, store)
             budget.spent(sum(seen[id] for id in part), level, time.monotonic() - began)
             if budget.seconds is not None and not budget.writing:
-                budget.writing = _seconds_of_writing(finished, found[0][part[0]].maps)
+                budget.writing = _seconds_of_writing(finished, found[0][part[0]])
             last = level
             bar.update(len(part))
 
@@ -214,11 +214,13 @@ def _write_averages(
         pass
 
 
-def _seconds_of_writing(finished: FinishedRun, maps: np.ndarray) -> float:
+def _seconds_of_writing(finished: FinishedRun, prediction: Prediction) -> float:
     """What masks and run lengths take, a pixel, as one thread measures it."""
     began = time.monotonic()
     settings = finished.settings
-    masks = apply_rules(finished.rules, decided(maps, settings.submission.size, settings.data.are_exclusive))
+    maps, presence = prediction
+    decided_maps = decided(maps, settings.submission.size, settings.data.are_exclusive)
+    masks = apply_rules(finished.rules, decided_maps, presence)
     for plane in planes(masks):
         encode_rows(plane, settings)
     return (time.monotonic() - began) / (maps.shape[0] * maps.shape[1])

@@ -151,7 +151,7 @@ def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: 
         halved = replace(member, run=RunFolder(Path(folder)))
         exact, close = (MemberPredictor(one, data.classes).predict(source, ids, Level()) for one in (member, halved))
     for image_id in ids:
-        before, after = (apply_rules(finished.rules, found[image_id].maps) > 0 for found in (exact, close))
+        before, after = (apply_rules(finished.rules, *found[image_id]) > 0 for found in (exact, close))
         changed += int(np.count_nonzero(before ^ after))
         mask += int(np.count_nonzero(before | after))
     return len(ids), changed, mask

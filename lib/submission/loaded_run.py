@@ -41,9 +41,9 @@ class LoadedRun:
         exclude each other only the likeliest of each pixel. With submission.rows=instance: objects, numbered from 1,
         and 0 for the background. `resize_value` is the image's value in data.resize.column, of a run that has one.
         """
-        maps, size = self.predict_map(image, resize_value), self.settings.submission.size
-        maps = decided(maps, size, self.settings.data.are_exclusive)
-        return apply_rules(self.rules, maps)
+        maps, presence = self.predict_image(image, resize_value)
+        maps = decided(maps, self.settings.submission.size, self.settings.data.are_exclusive)
+        return apply_rules(self.rules, maps, presence)
 
     def predict_map(self, image: np.ndarray, resize_value: float | None = None) -> np.ndarray:
         """Probabilities uint8, 0 to 255 (height, width, classes), averaged over models and views."""

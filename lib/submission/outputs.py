@@ -20,7 +20,7 @@ from lib.data.competition import TestData
 from lib.masks.drawing import outlined, tinted
 from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule, apply_rules
-from lib.prediction.map_store import MapReader, scored_map, scored_masks
+from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
 from lib.run.folder import RunFolder
 from lib.submission.coco import write_coco
 from lib.submission.mask_files import write_masks, zip_files
@@ -100,7 +100,7 @@ def predicted(data: TestData, store: MapReader, rules: Rules, settings: Settings
 
     def found(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         maps = scored_map(store, image_id, settings.submission.size)
-        return maps, apply_rules(rules, maps)
+        return maps, apply_rules(rules, maps, presence_for(rules, store, image_id))
 
     return ((image_id, *both) for image_id, both in prefetched(found, data.ids, ahead=2 * THREADS))
 

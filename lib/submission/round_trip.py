@@ -18,6 +18,7 @@ from lib.data.sample_submission import SubmissionRow
 from lib.masks.metrics import Metric, count_mask, planes, pooled
 from lib.masks.objects import match_objects, object_score
 from lib.masks.rules import apply_rules
+from lib.prediction.map_store import MapReader, presence_for
 from lib.submission.write import Rules, decode_rows, encode_rows, grouped_texts, with_texts
 
 RLE_COLUMN = 2  # after id and class
@@ -26,17 +27,17 @@ TOLERANCE = 1e-9  # sums in another order
 Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth (a mask, or objects), all classes
 
 
-def round_trip_score(stream: Iterable[Pair], rules: Rules, settings: Settings) -> float:
+def round_trip_score(stream: Iterable[Pair], rules: Rules, settings: Settings, store: MapReader | None = None) -> float:
     """The score of out-of-fold maps, from a stream of (id, map, truth), as the submission file would carry them.
 
-    The truth is a mask uint8 0/1, or for submission.rows = instance objects int32, (height, width, classes). Raises
-    UserError when a mask does not come back as it was.
+    The truth is a mask uint8 0/1, or for submission.rows = instance objects int32, (height, width, classes). `store`
+    holds the images' presence, which rules may ask for. Raises UserError when a mask does not come back as it was.
     """
     metric = Metric.of(settings.threshold)
 
     def measure(pair: Pair) -> np.ndarray:
         image_id, maps, truth = pair
-        masks = apply_rules(rules, maps)
+        masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
         decoded = through_a_file(image_id, masks, settings)
         if not np.array_equal(decoded, masks):
             raise UserError(

@@ -19,7 +19,7 @@ from lib.data.competition import Images, TestData, open_test
 from lib.data.resize_column import values_of_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules
-from lib.prediction.map_store import MapStore, scored_map, scored_masks
+from lib.prediction.map_store import MapStore, presence_for, scored_map, scored_masks
 from lib.run.folder import open_run
 
 SHIFT = 51  # of 255
@@ -81,9 +81,12 @@ def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) ->
         )
     rules = {name: rules[name] for name in classes}
     store, size = MapStore(run.test, classes, data.settings.are_exclusive), settings.submission.size
-    judged = prefetched(lambda image_id: judge(scored_map(store, image_id, size), rules), data.ids, 2 * THREADS)
+
+    def judged(image_id: str) -> tuple[float, bool]:
+        return judge(scored_map(store, image_id, size), rules, presence_for(rules, store, image_id))
+
     empty = {}
-    for image_id, (agreed, is_empty) in judged:
+    for image_id, (agreed, is_empty) in prefetched(judged, data.ids, 2 * THREADS):
         if agreed >= agreement:
             empty[image_id] = is_empty
     if not empty:
@@ -109,13 +112,25 @@ def require_same_reading(settings: DataSettings, other: DataSettings, root: Path
             )
 
 
-def judge(maps: np.ndarray, rules: dict[str, Rule]) -> tuple[float, bool]:
+def judge(maps: np.ndarray, rules: dict[str, Rule], presence: np.ndarray | None = None) -> tuple[float, bool]:
     """Agreement of the masks of maps (height, width, classes) as the threshold moves, 0 to 1, and whether all of them
     are empty at the thresholds themselves. With several classes the least confident one counts.
+
+    The presence that a rule asks for moves with the threshold.
     """
     agreed = 1.0
-    for rule, plane in zip(rules.values(), planes(maps), strict=True):
-        shifted = [min(max(rule.threshold + shift, 1), 255) for shift in (-SHIFT, SHIFT)]
-        wide, narrow = (replace(rule, threshold=threshold).apply(plane) for threshold in shifted)
+    for class_index, (rule, plane) in enumerate(zip(rules.values(), planes(maps), strict=True)):
+        of_class = None if presence is None else int(presence[class_index])
+        wide, narrow = (shifted(rule, shift).apply(plane, of_class) for shift in (-SHIFT, SHIFT))
         agreed = min(agreed, float(dice(*count_mask(wide, narrow))))
-    return agreed, not apply_rules(rules, maps).any()
+    return agreed, not apply_rules(rules, maps, presence).any()
+
+
+def shifted(rule: Rule, shift: int) -> Rule:
+    """The rule with its threshold, and the presence that it asks for, higher by `shift`, within 1 to 255."""
+
+    def level(before: int) -> int:
+        return min(max(before + shift, 1), 255)
+
+    presence = None if rule.presence is None else level(rule.presence)
+    return replace(rule, threshold=level(rule.threshold), presence=presence)

@@ -4,12 +4,14 @@ Each score is computed as stage 03 does for any run, by choosing thresholds on t
 runs scores exactly what each of them scores.
 """
 
+from dataclasses import replace
+
 import pandas as pd
 
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.masks.metrics import Metric, count_images
-from lib.prediction.ensemble import averaged_pairs
+from lib.prediction.ensemble import averaged_pairs, averaged_presence
 from lib.prediction.map_store import MapStore
 from lib.run.members import open_members
 from lib.tuning.thresholds import choose_thresholds
@@ -24,7 +26,7 @@ def score_members(weighted: dict, nested: float, settings: Settings, data: Train
         key = str(of_fold)
         if key not in scores:
             pairs = averaged_pairs(stores, of_fold, data, table, settings.submission.size)
-            counts = count_images(pairs, data.classes)
+            counts = replace(count_images(pairs, data.classes), presence=averaged_presence(stores, of_fold, table))
             result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
             scores[key] = result.mean("nested")
         return scores[key]

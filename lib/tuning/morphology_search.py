@@ -145,8 +145,8 @@ def search_morphology(
     if settings.steps and len(np.unique(parts)) < 3:
         raise UserError("choosing morphology needs at least three images; set postprocess.steps=[] to skip it")
     selected = [
-        search_steps(read, counts, class_index, parts, groups, thresholds, settings).selected()
-        for class_index in range(len(counts.classes))
+        search_steps(read, counts, class_index, parts, groups, thresholds, settings, asks).selected()
+        for class_index, asks in enumerate(choice.rule.presence is not None for choice in chosen.classes.values())
     ]
     if settings.steps:
         terms = score_rules(read, counts, parts, chosen.metric, selected)
@@ -171,10 +171,15 @@ def search_steps(
     groups: np.ndarray,
     thresholds: ThresholdSettings,
     settings: PostprocessSettings,
+    asks_presence: bool = False,
 ) -> StepSelection:
-    """Count the masks of every rule of one class on the searched images; arguments as in `search_morphology`."""
+    """Count the masks of every rule of one class on the searched images; arguments as in `search_morphology`.
+
+    With `asks_presence` rules ask for it, as the threshold alone was chosen to do.
+    """
     images = np.sort(np.random.default_rng(0).permutation(len(counts.ids))[:SEARCHED])
-    plain = ScoreTable.of_class(counts, class_index, Metric.of(thresholds), groups).of(images)
+    counts_used = counts if asks_presence else replace(counts, presence=None)
+    plain = ScoreTable.of_class(counts_used, class_index, Metric.of(thresholds), groups).of(images)
     tables = {(): plain}
     if settings.steps:
         candidates = Candidates.build(settings)
@@ -218,15 +223,16 @@ def score_rules(
 ) -> np.ndarray:
     """Terms on all images, (classes, 3, 2, images): of `rule`, of `best_tried` and of the image's `without_fold`."""
 
-    def measure(item: tuple[int, Pair]) -> list[list[tuple]]:
-        part, (_, maps, truths) = item
+    def measure(item: tuple[int, list[int | None], Pair]) -> list[list[tuple]]:
+        part, presence, (_, maps, truths) = item
         terms = []
-        for rules, probability_map, truth in zip(selected, planes(maps), planes(truths), strict=True):
+        for rules, *of_class, truth in zip(selected, planes(maps), presence, planes(truths), strict=True):
             scored = rules.rule, rules.best_tried, rules.without_fold[part]
-            terms.append([metric.terms(*count_mask(rule.apply(probability_map), truth)) for rule in scored])
+            terms.append([metric.terms(*count_mask(rule.apply(*of_class), truth)) for rule in scored])
         return terms
 
-    pairs = zip(parts.tolist(), require_counted(read(counts.ids.tolist()), counts), strict=True)
+    presence = [[None] * len(selected)] * len(parts) if counts.presence is None else counts.presence.tolist()
+    pairs = zip(parts.tolist(), presence, require_counted(read(counts.ids.tolist()), counts), strict=True)
     measured = progress("selected rules", prefetched(measure, pairs, 2 * THREADS), len(counts.ids))
     terms = np.empty((len(selected), 3, 2, len(counts.ids)))
     for number, (_, of_image) in enumerate(measured):

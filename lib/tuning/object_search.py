@@ -1,9 +1,9 @@
 """Choice of how maps become objects, on out-of-fold maps and by the object score itself.
 
 Tried for each class on its own: the components of the mask and every cut of touching objects (objects.depths,
-objects.rises), at every 32nd threshold, without objects below each of objects.areas. The mask's gate and morphology are
-those chosen by the pixel score. All 255 thresholds would take hours; the grid is fixed, so it is fitted to no image.
-Cutting is adopted only if it gains more than two standard errors on the folds left out of the choice.
+objects.rises), at every 32nd threshold, without objects below each of objects.areas. The mask's gates and morphology
+are those chosen by the pixel score. All 255 thresholds would take hours; the grid is fixed, so it is fitted to no
+image. Cutting is adopted only if it gains more than two standard errors on the folds left out of the choice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from lib.masks.metrics import planes
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
-from lib.prediction.map_store import MapStore, scored_map
+from lib.prediction.map_store import MapStore, presence_for, scored_map
 
 GRID = range(32, 256, 32)
 REPEATS = 1000  # of the bootstrap
@@ -122,13 +122,13 @@ class Trials:
         mask = replace(self.mask, threshold=GRID[threshold])
         return ObjectRule(mask, self.cuts[cut], self.settings.areas[area])
 
-    def scores(self, probability_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    def scores(self, probability_map: np.ndarray, truth: np.ndarray, presence: int | None = None) -> np.ndarray:
         """The score of each rule on one image, float64 (rules,)."""
         scores = np.empty(self.shape)
         for number, threshold in enumerate(GRID):
             mask = replace(self.mask, threshold=threshold)
             for cut, split in enumerate(self.cuts):
-                matches = match_objects(ObjectRule(mask, split).apply(probability_map), truth)
+                matches = match_objects(ObjectRule(mask, split).apply(probability_map, presence), truth)
                 scores[cut, number] = [object_score(matches, self.settings, area) for area in self.settings.areas]
         return scores.ravel()
 
@@ -156,9 +156,10 @@ def search_objects(
     trials = [Trials(rule, settings) for rule in rules.values()]
 
     def measure(objects: Objects) -> np.ndarray:
-        _, maps, truth = objects
-        of_classes = zip(trials, planes(maps), planes(truth), strict=True)
-        return np.stack([trial.scores(probability_map, labels) for trial, probability_map, labels in of_classes])
+        image_id, maps, truth = objects
+        presence = presence_for(rules, store, image_id)
+        of_classes = planes(maps), planes(truth), [None] * len(rules) if presence is None else presence.tolist()
+        return np.stack([trial.scores(*of_class) for trial, *of_class in zip(trials, *of_classes, strict=True)])
 
     table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
     groups = group_numbers(table.group.to_numpy())

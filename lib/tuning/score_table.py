@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.masks.rules import NO_MASK
+from lib.masks.rules import NO_MASK, Rule
 
 COLUMNS = 32  # scored at a time: the terms of all thresholds would take 4 KB an image
 
@@ -22,16 +22,24 @@ class ScoreTable:
     fp: np.ndarray  # (images, thresholds)
     positives: np.ndarray  # (images,) mask pixels in the truth
     groups: np.ndarray  # (images,) whole numbers
+    presence: np.ndarray | None = None  # (images,) uint8, of the class in the image; None: no rule may ask for it
 
     @classmethod
     def of_class(cls, counts: Counts, class_index: int, metric: Metric, groups: np.ndarray) -> "ScoreTable":
         """The table of one class; its arrays are views of the counts."""
         tp, fp = counts.tp[:, class_index], counts.fp[:, class_index]
-        return cls(metric, THRESHOLDS, tp, fp, counts.positives[:, class_index], groups)
+        presence = None if counts.presence is None else counts.presence[:, class_index]
+        return cls(metric, THRESHOLDS, tp, fp, counts.positives[:, class_index], groups, presence)
 
     def of(self, images: np.ndarray) -> "ScoreTable":
         """The table of some images: a bool array, or their numbers."""
-        return replace(self, **{name: getattr(self, name)[images] for name in ("tp", "fp", "positives", "groups")})
+        names = ["tp", "fp", "positives", "groups", *([] if self.presence is None else ["presence"])]
+        return replace(self, **{name: getattr(self, name)[images] for name in names})
+
+    def shut_by(self, rule: Rule) -> np.ndarray:
+        """The images whose masks the rule's gates empty, (images,) bool; of a table of the maps themselves."""
+        shut = np.zeros(len(self.tp), bool) if rule.presence is None else self.presence < rule.presence
+        return shut | (self.predicted(rule.gate.top) < rule.gate.area) if rule.gate else shut
 
     def emptied(self, images: np.ndarray) -> "ScoreTable":
         """The table with the masks of some images (bool) made empty at every threshold."""

@@ -9,17 +9,18 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from lib.masks.metrics import THRESHOLDS, pooled, ratio
-from lib.masks.rules import Gate, Rule
+from lib.masks.rules import NO_MASK, Rule
 from lib.masks.statistics import SURE, Gain, membership
 from lib.tuning.morphology_candidates import Steps
+from lib.tuning.plateau import REACH, best_threshold
 from lib.tuning.score_table import ScoreTable
-from lib.tuning.thresholds import REACH, best_threshold, tune
-from lib.tuning.triplet import shut_by
+from lib.tuning.thresholds import tune
 
 Family = tuple[str, ...]  # names of the steps, () for the threshold alone
 NONE_LEFT_OUT = frozenset()  # all folds are used
@@ -65,37 +66,38 @@ class StepSelection:
         for steps in tables:
             self.families.setdefault(family_of(steps), []).append(steps)
         self._best_rules: dict[frozenset[int], dict[Family, Rule]] = {}
-        self._fold_sums: dict[tuple[Steps, Gate | None], np.ndarray] = {}
+        self._fold_sums: dict[tuple[Steps, Rule], np.ndarray] = {}
 
     def best_rules(self, without: frozenset[int] = NONE_LEFT_OUT) -> dict[Family, Rule]:
         """The best rule of each family for the images outside the folds `without`."""
         if without not in self._best_rules:
             alone = tune(self.tables[()].of(self.outside(without)), self.kind)
-            best = {family: self._best_of(family, alone.gate, without) for family in self.families if family}
+            best = {family: self._best_of(family, alone, without) for family in self.families if family}
             self._best_rules[without] = {(): alone} | best
         return self._best_rules[without]
 
-    def _best_of(self, family: Family, gate: Gate | None, without: frozenset[int]) -> Rule:
-        """The sizes with the best peak, and the threshold to use with them.
+    def _best_of(self, family: Family, alone: Rule, without: frozenset[int]) -> Rule:
+        """The sizes with the best peak, and the threshold to use with them, behind the gates of the rule without steps.
 
         Radius steps are counted at all thresholds, so that the centre of a plateau is preferred to a lone peak.
         """
-        steps = max(self.families[family], key=lambda steps: self._peak(steps, gate, without))
+        steps = max(self.families[family], key=lambda steps: self._peak(steps, alone, without))
         images, table = self.outside(without), self.tables[steps]
         reach = REACH if len(table.thresholds) == len(THRESHOLDS) else 0
-        return Rule(best_threshold(table.emptied(self._shut(gate)).of(images), reach), gate, steps)
+        threshold = best_threshold(table.emptied(self._shut(alone)).of(images), reach)
+        return replace(alone, threshold=threshold, steps=steps)
 
-    def _peak(self, steps: Steps, gate: Gate | None, without: frozenset[int]) -> float:
+    def _peak(self, steps: Steps, alone: Rule, without: frozenset[int]) -> float:
         """The best score of all thresholds. Terms add up by folds, so they are summed once for all sets of folds."""
-        key = steps, gate
+        key = steps, replace(alone, threshold=NO_MASK)  # the gates count
         if key not in self._fold_sums:
             images_by_fold = membership(self.folds, self.folds.max() + 1)
-            self._fold_sums[key] = self.tables[steps].emptied(self._shut(gate)).sums_within(images_by_fold)
+            self._fold_sums[key] = self.tables[steps].emptied(self._shut(alone)).sums_within(images_by_fold)
         kept = ~np.isin(np.arange(self.folds.max() + 1), list(without))
         return ratio(*self._fold_sums[key][:, kept].sum(axis=1)).max()
 
-    def _shut(self, gate: Gate | None) -> np.ndarray:
-        return shut_by(gate, self.tables[()])
+    def _shut(self, rule: Rule) -> np.ndarray:
+        return self.tables[()].shut_by(rule)
 
     def outside(self, without: frozenset[int]) -> np.ndarray:
         """The images that are in none of the folds `without`, (images,) bool."""
@@ -104,7 +106,7 @@ class StepSelection:
     def terms(self, rule: Rule) -> np.ndarray:
         """The terms of a rule on all images, (2, images)."""
         table = self.tables[rule.steps]
-        return np.where(self._shut(rule.gate), table.empty_terms(), table.terms_at(rule.threshold))
+        return np.where(self._shut(rule), table.empty_terms(), table.terms_at(rule.threshold))
 
     def nested(self, family: Family, without: frozenset[int] = NONE_LEFT_OUT) -> np.ndarray:
         """A family's nested terms, (2, images outside `without`): each fold's at the rule tuned on the other folds."""

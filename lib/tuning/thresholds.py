@@ -8,7 +8,7 @@ images' pixels are pooled, each counted at the threshold tuned without its fold.
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +16,19 @@ import numpy as np
 from lib.base.files import write_text
 from lib.config.schema import ThresholdSettings
 from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
-from lib.masks.rules import NO_MASK, Gate, Rule
+from lib.masks.rules import NO_MASK, Rule
 from lib.masks.statistics import (
     Gain,
     bootstrap_interval,
     group_numbers,
-    influence,
     nested_parts,
-    run_around,
     splits,
-    standard_error,
 )
+from lib.tuning.plateau import best_threshold, plateau
+from lib.tuning.presence import PresenceTrial, best_presence
 from lib.tuning.score_table import ScoreTable
-from lib.tuning.triplet import best_gate, shut_by
+from lib.tuning.triplet import best_gate
 
-ROUNDING = 1e-12  # scores this near are equal
-REACH = 10  # columns to either side of a threshold that make its neighbourhood
 HALF = 128  # the threshold that is p >= .5
 FOREIGN = 0.1  # a fold that loses more than this at the others' threshold has a model unlike theirs
 
@@ -51,6 +48,7 @@ class ClassChoice:
     empty_terms: np.ndarray  # (2, images) of no mask at all
     over_no_mask: Gain  # nested, over no mask at all
     at_half: float  # what no tuning gives
+    presence: PresenceTrial | None = None  # where presence is predicted
 
     @property
     def in_sample(self) -> float:
@@ -102,6 +100,7 @@ class ClassChoice:
             "all_empty": self.all_empty,
             "gain_over_no_mask": self.over_no_mask.mean,
             "about_no_mask": self.about_no_mask(),
+            **({"presence": self.presence.to_dict()} if self.presence else {}),
         }
 
 
@@ -159,6 +158,8 @@ class ThresholdResult:
             without = "; ".join(str(rule) for rule in choice.fold_rules.values())
             around = "" if choice.rule.is_empty else " (plateau {} to {})".format(*choice.plateau)
             lines.append(f"  {name}: {choice.rule}{around}; without each fold {without}")
+            if choice.presence:
+                lines.append(f"  {name}: {choice.presence}")
             if choice.about_no_mask():
                 lines.append(f"  warning: {choice.about_no_mask()}")
             foreign = choice.foreign_folds() if self.parts_are_folds else {}
@@ -204,73 +205,50 @@ def choose_thresholds(
 
 
 def tune(table: ScoreTable, kind: str) -> Rule:
-    """The best rule for the table's images: a threshold, for `triplet` one behind a gate, or no mask at all."""
-    gate = best_gate(table) if kind == "triplet" else None
-    behind = _behind(gate, table)
+    """The best rule for the table's images: a threshold, for `triplet` one behind a gate, or no mask at all.
+
+    Where the table has presence and asking for it gains, the rule asks for it: presence is decided on first.
+    """
+    rule = Rule(NO_MASK, presence=best_presence(table))
+    gate = best_gate(table.emptied(table.shut_by(rule))) if kind == "triplet" else None
+    rule = replace(rule, gate=gate)
+    behind = _behind(rule, table)
     threshold = best_threshold(behind)
     if pooled(*table.empty_terms()) > pooled(*behind.terms_at(threshold)):
         return Rule(NO_MASK)
-    return Rule(threshold, gate)
+    return replace(rule, threshold=threshold)
 
 
-def _behind(gate: Gate | None, table: ScoreTable) -> ScoreTable:
-    """What the gate leaves: masks emptied where it shuts, and the thresholds up to its top."""
-    return table.emptied(shut_by(gate, table)).up_to(gate.top) if gate else table
-
-
-def best_threshold(table: ScoreTable, reach: int = REACH, tolerance: float = 0.5) -> int:
-    """The threshold to use: the centre of a plateau before a lone peak.
-
-    Candidates are the thresholds whose score is less than `tolerance` standard errors of the paired difference below
-    the best; of these the one whose neighbourhood, `reach` columns to either side, has the best mean score. Ties: the
-    middle of their unbroken run. A peak that the images do tell from the rest therefore stays.
-    """
-    scores = table.scores()
-    candidates = _not_worse(table, int(np.argmax(scores)), tolerance)
-    window = np.ones(2 * reach + 1) / (2 * reach + 1)
-    neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
-    judged = np.where(candidates, neighbourhood, -np.inf)
-    best = int(np.argmax(judged))
-    low, high = run_around(best, judged >= judged[best] - ROUNDING)
-    return int(table.thresholds[(low + high) // 2])
-
-
-def plateau(table: ScoreTable, threshold: int) -> tuple[int, int]:
-    """The unbroken run of thresholds around this one within two standard errors of its score, or above it."""
-    if threshold == NO_MASK:
-        return NO_MASK, NO_MASK
-    low, high = run_around(table.column(threshold), _not_worse(table, table.column(threshold), tolerance=2))
-    return int(table.thresholds[low]), int(table.thresholds[high])
-
-
-def _not_worse(table: ScoreTable, column: int, tolerance: float) -> np.ndarray:
-    """Whether each threshold's score is at most `tolerance` standard errors below that of `column`, (thresholds,) bool.
-
-    The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
-    too wide. A single group tells no error, so its images stand in for groups.
-    """
-    groups = table.groups if np.ptp(table.groups) else np.arange(len(table.groups))
-    best, near = influence(*table.terms(slice(column, column + 1))), []
-    for terms in table.in_parts():
-        lost = best - influence(*terms)
-        near.append(lost.mean(axis=0) <= tolerance * np.nan_to_num(standard_error(lost, groups)) + ROUNDING)
-    return np.concatenate(near)
+def _behind(rule: Rule, table: ScoreTable) -> ScoreTable:
+    """What the rule's gates leave: masks emptied where they shut, and the thresholds up to the gate's top."""
+    opened = table.emptied(table.shut_by(rule))
+    return opened.up_to(rule.gate.top) if rule.gate else opened
 
 
 def _choose_class(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice:
+    """The choice without presence or, where that gains by its nested score, with it."""
+    without = _choose_rule(replace(table, presence=None), parts, kind)
+    if table.presence is None:
+        return without
+    asking = _choose_rule(table, parts, kind)
+    trial = PresenceTrial.between(without.nested_terms, asking.nested_terms, asking.rule, table)
+    return replace(without if trial.reason_against else asking, presence=trial)
+
+
+def _choose_rule(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice:
     rule = tune(table, kind)
-    curve = table.emptied(shut_by(rule.gate, table)).scores()
+    curve = table.emptied(table.shut_by(rule)).scores()
     nested = np.empty((2, len(parts)))
     fold_rules, fold_curves, fold_nested = {}, {}, {}
     for fold, others, left_out in splits(parts):
         alone = table.of(left_out)
-        fold_curves[fold] = alone.emptied(shut_by(rule.gate, alone)).scores()
+        fold_curves[fold] = alone.emptied(alone.shut_by(rule)).scores()
         tuned = fold_rules[fold] = tune(table.of(others), kind)
         nested[:, left_out] = terms_of(tuned, alone)
         fold_nested[fold] = float(pooled(*nested[:, left_out]))
     return ClassChoice(
         rule=rule,
-        plateau=plateau(_behind(rule.gate, table), rule.threshold),
+        plateau=plateau(_behind(rule, table), rule.threshold),
         fold_rules=fold_rules,
         curve=curve,
         fold_curves=fold_curves,
@@ -285,5 +263,4 @@ def _choose_class(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoic
 
 def terms_of(rule: Rule, table: ScoreTable) -> np.ndarray:
     """The terms of a rule without morphology, (2, images)."""
-    shut = shut_by(rule.gate, table)
-    return np.where(shut, table.empty_terms(), table.terms_at(rule.threshold))
+    return np.where(table.shut_by(rule), table.empty_terms(), table.terms_at(rule.threshold))

@@ -4,6 +4,8 @@ The masks of all other images are empty. It serves competitions with many empty 
 made it known.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import vstack
 
@@ -22,7 +24,8 @@ def best_gate(table: ScoreTable) -> Gate | None:
     best_score, best = max(table.scores().max(), pooled(*table.empty_terms())), None
     is_triplet = np.tri(len(THRESHOLDS), dtype=bool)  # (tops, bottoms)
     areas = [2**power for power in range(int(table.predicted(1).max(initial=1)).bit_length())]
-    for area, scores in zip(areas, np.where(is_triplet, _gated_scores(table, areas), -np.inf), strict=True):
+    scored = gated_scores(table, [_opening_tops(table, area) for area in areas])
+    for area, scores in zip(areas, np.where(is_triplet, scored, -np.inf), strict=True):
         if scores.max() > best_score + 1e-12:
             best_score = scores.max()
             top, bottom = np.unravel_index(np.argmax(scores), scores.shape)
@@ -31,21 +34,17 @@ def best_gate(table: ScoreTable) -> Gate | None:
     return best
 
 
-def shut_by(gate: Gate | None, table: ScoreTable) -> np.ndarray:
-    """The images whose masks the gate empties, (images,) bool; `table` is that of the maps themselves."""
-    return table.predicted(gate.top) < gate.area if gate else np.zeros(len(table.tp), bool)
+def gated_scores(table: ScoreTable, highest: Sequence[np.ndarray]) -> np.ndarray:
+    """Scores behind gates of one level or more, (kinds of gates, levels 1 to 255, thresholds).
 
-
-def _gated_scores(table: ScoreTable, areas: list[int]) -> np.ndarray:
-    """Scores behind every gate, (areas, tops, bottoms).
-
-    A gate opens for an image up to some top, which its counts tell. So an image adds to the score of an empty mask
-    what its terms gain over that, for all tops up to its own: sums by top, then added up from the highest.
+    A gate opens for an image up to its highest level, (images,) 0 to 255 for each kind of gate. So an image adds to the
+    score of an empty mask what its terms gain over that, for all levels up to its own: sums by level, then added up
+    from the highest.
     """
     empty = table.empty_terms()
-    images_by_top = vstack([membership(_opening_tops(table, area), len(THRESHOLDS) + 1) for area in areas])
-    gained = table.sums_within(images_by_top) - (images_by_top @ empty.T).T[:, :, None]
-    gained = gained.reshape(2, len(areas), len(THRESHOLDS) + 1, len(THRESHOLDS))
+    images_by_level = vstack([membership(of_kind, len(THRESHOLDS) + 1) for of_kind in highest])
+    gained = table.sums_within(images_by_level) - (images_by_level @ empty.T).T[:, :, None]
+    gained = gained.reshape(2, len(highest), len(THRESHOLDS) + 1, len(table.thresholds))
     sums = empty.sum(axis=1)[:, None, None, None] + gained[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
     return ratio(*sums)
 

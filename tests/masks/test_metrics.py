@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -52,12 +53,17 @@ def test_counts_of_many_images_and_classes():
             assert counts.tn[row, index, 99] == (~mask & ~positive).sum()
 
 
-def test_counts_survive_the_disk(tmp_path):
+@pytest.mark.parametrize("presence", [None, np.arange(8, dtype=np.uint8).reshape(4, 2)])
+def test_counts_survive_the_disk(tmp_path, presence):
     counts = count_images(stream(np.random.default_rng(0), 4, classes=2), ["a", "b"])
+    counts = replace(counts, presence=presence)
     counts.save(tmp_path / "oof_counts.npz")
     loaded = Counts.load(tmp_path / "oof_counts.npz")
     for name, saved in vars(counts).items():
-        assert np.array_equal(saved, getattr(loaded, name)) and saved.dtype == getattr(loaded, name).dtype
+        if saved is None:
+            assert getattr(loaded, name) is None
+        else:
+            assert np.array_equal(saved, getattr(loaded, name)) and saved.dtype == getattr(loaded, name).dtype
     assert [path.name for path in tmp_path.iterdir()] == ["oof_counts.npz"]
 
 

@@ -1,6 +1,7 @@
 """The same number by every road: thresholds, morphology, round trip, comparison, scored csv and summary agree."""
 
 import csv
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +19,11 @@ from lib.data.folds import assign_folds, image_table
 from lib.data.inspection import inspect_all
 from lib.masks.metrics import Metric, count_images
 from lib.masks.rle import encode
-from lib.masks.rules import apply_rules, read_rules
-from lib.prediction.map_store import MapStore, read_pairs, scored_map, scored_truth
+from lib.masks.rules import Rule, read_rules
+from lib.prediction.map_store import MapStore, read_pairs, read_presence, scored_masks, scored_truth
+from lib.report.measures import OofScores
 from lib.run.folder import RunFolder
+from lib.submission.outputs import predicted
 from lib.submission.round_trip import round_trip_score
 from lib.submission.write import write_submission
 from lib.tools.compare import FinishedRun, measures_of, score_images
@@ -35,20 +38,24 @@ MORPHOLOGY = [[], ["remove"], ["opening", "fill"]]
 CLASSES = [["mask"], ["cell", "wall"]]
 
 
-def plant(root: Path, classes: list[str], seed: int) -> MapStore:
-    """Twelve images with a mask image for each class, some empty, and maps that nearly find them."""
+def plant(root: Path, classes: list[str], seed: int, with_presence: bool) -> MapStore:
+    """Twelve images with a mask image for each class, some empty, and maps that nearly find them.
+
+    With presence half of them are empty, and presence mostly tells which.
+    """
     random, store = np.random.default_rng(seed), MapStore(root / "run" / "oof", tuple(classes))
     for number in range(12):
-        image_id, maps = f"{number:02d}", []
+        image_id, maps, is_empty = f"{number:02d}", [], number % (2 if with_presence else 4) == 0
         for name in classes:
             heights = cv2.GaussianBlur(random.standard_normal((48, 64)), (0, 0), 5)
-            truth = (heights > heights.std() * (9 if number % 4 == 0 else 0.8)).astype(np.uint8)
+            truth = (heights > heights.std() * (9 if is_empty else 0.8)).astype(np.uint8)
             noise = cv2.GaussianBlur(random.standard_normal((48, 64)), (0, 0), 1.5)
             maps.append(np.clip(100 + 90 * heights / np.abs(heights).max() + 200 * noise, 0, 255).astype(np.uint8))
             path = root / "masks" / name / f"{image_id}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), 255 * truth)
-        store.write(image_id, np.stack(maps, axis=-1))
+        presence = random.integers(*((0, 120) if is_empty else (100, 256)), len(classes)).astype(np.uint8)
+        store.write(image_id, np.stack(maps, axis=-1), presence if with_presence else None)
         (root / "images").mkdir(exist_ok=True)
         cv2.imwrite(str(root / "images" / f"{image_id}.png"), maps[0])
     return store
@@ -71,20 +78,30 @@ def settings_of(root: Path, classes: list[str], metric: str, rule: str, size, st
     rule=st.sampled_from(["threshold", "triplet"]),
     size=st.sampled_from(SIZES),
     steps=st.sampled_from(MORPHOLOGY),
+    with_presence=st.booleans(),
 )
 @settings(max_examples=4, deadline=None)
-def test_all_roads_give_one_score(seed, classes, metric, rule, size, steps):
+def test_all_roads_give_one_score(seed, classes, metric, rule, size, steps, with_presence):
     with TemporaryDirectory() as folder:
-        check_roads(Path(folder), seed, classes, metric, rule, size, steps)
+        check_roads(Path(folder), seed, classes, metric, rule, size, steps, with_presence)
 
 
 @pytest.mark.parametrize("rule", ["threshold", "triplet"])
 def test_all_roads_give_one_score_at_another_size_for_pooled_pixels_of_two_classes(rule, tmp_path):
-    check_roads(tmp_path, 3, CLASSES[1], "dice_global", rule, (24, 32), ["remove"])
+    check_roads(tmp_path, 3, CLASSES[1], "dice_global", rule, (24, 32), ["remove"], False)
 
 
-def check_roads(root: Path, seed: int, classes: list[str], metric: str, rule: str, size, steps: list[str]) -> None:
-    store, run = plant(root, classes, seed), RunFolder(root / "run")
+@pytest.mark.parametrize(("rule", "classes"), [("threshold", CLASSES[0]), ("triplet", CLASSES[1])])
+def test_all_roads_ask_for_presence(rule, classes, tmp_path):
+    rules = check_roads(tmp_path, 0, classes, "dice", rule, (40, 40), ["remove"], True)
+    assert all(rule.presence is not None for rule in rules.values())
+
+
+def check_roads(
+    root: Path, seed: int, classes: list[str], metric: str, rule: str, size, steps: list[str], with_presence: bool
+) -> dict[str, Rule]:
+    """The rules chosen, once all roads have given one score."""
+    store, run = plant(root, classes, seed, with_presence), RunFolder(root / "run")
     made = settings_of(root, classes, metric, rule, size, steps)
     data, test = open_training(made.data), open_test(made.data)
     facts = inspect_all(data).facts
@@ -93,6 +110,7 @@ def check_roads(root: Path, seed: int, classes: list[str], metric: str, rule: st
     folds, groups = table.fold.to_numpy(), table.group.to_numpy()
 
     counts = count_images(read_pairs(store, data, table.id, size), data.classes)
+    counts = replace(counts, presence=read_presence(store, table.id))
     chosen = choose_thresholds(counts, folds, made.threshold, groups)
     read = partial(read_pairs, store, data, size=size)
     result = search_morphology(read, counts, folds, groups, made.threshold, made.postprocess)
@@ -110,19 +128,24 @@ def check_roads(root: Path, seed: int, classes: list[str], metric: str, rule: st
     write_solution(root / "solution.csv", data, table.id, size)
     for path, reported in (run.threshold, in_sample), (run.postprocess, result.mean("after", "in_sample")):
         rules = read_rules(path, data.classes)
-        assert round_trip_score(read(table.id), rules, made) == pytest.approx(reported, abs=1e-9)
+        assert round_trip_score(read(table.id), rules, made, store) == pytest.approx(reported, abs=1e-9)
         write_submission(run.submission, test, store, rules, made)
         scored = score_submission(run.submission, root / "solution.csv", made)
         assert scored.score == pytest.approx(reported, abs=1e-9)
         assert scored.all_empty == pytest.approx(chosen.mean("all_empty"), abs=1e-9)
         pseudo = PseudoLabels(test, store, rules, size, {}).read_mask("05")
-        submitted = apply_rules(rules, scored_map(store, "05", size))
+        submitted = scored_masks(store, "05", rules, size)
+        written = {image_id: masks for image_id, _, masks in predicted(test, store, rules, made)}
+        assert np.array_equal(written["05"], submitted)
         assert np.array_equal(
             pseudo, cv2.resize(submitted, (64, 48), interpolation=cv2.INTER_NEAREST).reshape(pseudo.shape)
         )
+    if metric == "dice":
+        assert OofScores.of(counts, read_rules(run.threshold, data.classes)).dice.mean() == pytest.approx(in_sample)
     lines = dict(oof_lines(chosen.to_dict(), result.to_dict()))
     assert f"{nested:.4f}" in lines[f"{metric}, nested"]
     assert f"{result.mean('after', 'nested'):.4f}" in lines["with morphology"]
+    return rules
 
 
 def write_solution(path: Path, data, ids, size) -> None:

@@ -1,9 +1,9 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from lib.base.files import read_json
-from lib.masks.metrics import Counts
 from lib.report.groups_part import PAIRS, groups_part
 from lib.report.page import write_report
 from lib.tuning.leak import measure_leak
@@ -53,7 +53,8 @@ def test_rows_of_the_folds_in_another_order_change_nothing(measured):
     before = read_json(measured.run.leak)
     table = measured.table.iloc[::-1]
     counts = measured.counts
-    turned = Counts(**{name: value if name == "classes" else value[::-1] for name, value in vars(counts).items()})
+    by_image = {name: value[::-1] for name, value in vars(counts).items() if name not in ("classes", "presence")}
+    turned = replace(counts, **by_image)
     result = choose_thresholds(turned, table.fold.to_numpy(), measured.settings.threshold)
     measure_leak(measured.run, measured.settings, measured.training, table, list(range(FOLDS)), result)
     after = read_json(measured.run.leak)

@@ -157,6 +157,8 @@ def test_a_mask_that_moves_with_the_threshold_is_not_sure():
     assert judge(flat, {"a": Rule(128)})[0] == pytest.approx(2 * narrow / (wide + narrow))
     assert judge(np.zeros_like(flat), {"a": Rule(128)}) == (1.0, True)
     assert judge(flat, {"a": Rule(128, Gate(top=255, area=1))}) == (1.0, True)
+    for presence, expected in ((255, (1.0, False)), (160, (0.0, False)), (90, (0.0, True)), (10, (1.0, True))):
+        assert judge(steep, {"a": Rule(128, presence=128)}, np.array([presence], np.uint8)) == expected
     both = np.concatenate([steep, flat], axis=2)
     assert judge(both, {"a": Rule(128), "b": Rule(128)})[0] == judge(flat, {"b": Rule(128)})[0]
 

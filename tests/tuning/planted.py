@@ -25,4 +25,4 @@ def planted_table(image_scores: np.ndarray, thresholds: np.ndarray | None = None
     """A table with these scores (images, thresholds), every image a group of its own."""
     none, images = np.zeros(image_scores.shape, int), np.arange(len(image_scores))
     thresholds = np.arange(1, image_scores.shape[1] + 1) if thresholds is None else thresholds
-    return PlantedTable(Metric(), thresholds, none, none, 0 * images + 1, images, image_scores)
+    return PlantedTable(Metric(), thresholds, none, none, 0 * images + 1, images, image_scores=image_scores)

@@ -14,7 +14,7 @@ from lib.masks.rules import NO_MASK, Gate, Rule, apply_rules, read_rules
 from lib.masks.statistics import bootstrap_interval, influence, standard_error
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.thresholds import best_threshold, choose_thresholds, plateau, tune
-from lib.tuning.triplet import best_gate, shut_by
+from lib.tuning.triplet import best_gate
 from tests.tuning.planted import planted_table
 
 METRICS = ["dice", "dice_global", "iou", "iou_sweep", "f_beta"]
@@ -336,7 +336,7 @@ def test_gate_equals_trying_every_triplet(metric):
     best = max(naive_score(made, [rule] * 12, metric) for rule in [*rules, Rule(NO_MASK)])
     table = single_table(made, metric)
     gate = best_gate(table)
-    numerator, denominator = table.emptied(shut_by(gate, table)).terms(slice(255))
+    numerator, denominator = table.emptied(table.shut_by(Rule(1, gate))).terms(slice(255))
     reached = (numerator.sum(axis=0) / denominator.sum(axis=0))[: gate.top if gate else 255].max()
     assert reached == pytest.approx(best)
 

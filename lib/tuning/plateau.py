@@ -1,0 +1,49 @@
+"""Which threshold of a plateau is taken, and how far the plateau reaches."""
+
+import numpy as np
+
+from lib.masks.rules import NO_MASK
+from lib.masks.statistics import influence, run_around, standard_error
+from lib.tuning.score_table import ScoreTable
+
+ROUNDING = 1e-12  # scores this near are equal
+REACH = 10  # columns to either side of a threshold that make its neighbourhood
+
+
+def best_threshold(table: ScoreTable, reach: int = REACH, tolerance: float = 0.5) -> int:
+    """The threshold to use: the centre of a plateau before a lone peak.
+
+    Candidates are the thresholds whose score is less than `tolerance` standard errors of the paired difference below
+    the best; of these the one whose neighbourhood, `reach` columns to either side, has the best mean score. Ties: the
+    middle of their unbroken run. A peak that the images do tell from the rest therefore stays.
+    """
+    scores = table.scores()
+    candidates = _not_worse(table, int(np.argmax(scores)), tolerance)
+    window = np.ones(2 * reach + 1) / (2 * reach + 1)
+    neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
+    judged = np.where(candidates, neighbourhood, -np.inf)
+    best = int(np.argmax(judged))
+    low, high = run_around(best, judged >= judged[best] - ROUNDING)
+    return int(table.thresholds[(low + high) // 2])
+
+
+def plateau(table: ScoreTable, threshold: int) -> tuple[int, int]:
+    """The unbroken run of thresholds around this one within two standard errors of its score, or above it."""
+    if threshold == NO_MASK:
+        return NO_MASK, NO_MASK
+    low, high = run_around(table.column(threshold), _not_worse(table, table.column(threshold), tolerance=2))
+    return int(table.thresholds[low]), int(table.thresholds[high])
+
+
+def _not_worse(table: ScoreTable, column: int, tolerance: float) -> np.ndarray:
+    """Whether each threshold's score is at most `tolerance` standard errors below that of `column`, (thresholds,) bool.
+
+    The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
+    too wide. A single group tells no error, so its images stand in for groups.
+    """
+    groups = table.groups if np.ptp(table.groups) else np.arange(len(table.groups))
+    best, near = influence(*table.terms(slice(column, column + 1))), []
+    for terms in table.in_parts():
+        lost = best - influence(*terms)
+        near.append(lost.mean(axis=0) <= tolerance * np.nan_to_num(standard_error(lost, groups)) + ROUNDING)
+    return np.concatenate(near)
