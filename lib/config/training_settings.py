@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from lib.config.loss_terms import parse_terms
 from lib.config.section import (
@@ -128,6 +128,7 @@ class TrainSettings(Section):
     lr: PositiveFloat = 1e-3
     encoder_lr_factor: PositiveFloat = 1.0
     freeze_epochs: NonNegativeInt | Literal["all"] = 0  # first ones, that leave the encoder and its statistics alone
+    lora_rank: NonNegativeInt = 0  # above 0, only updates of this rank learn in the encoder, of its linear layers
     weight_decay: NonNegativeFloat = 0.01
     warmup_share: Probability = 0.1
     clip_norm: PositiveFloat = 1.0
@@ -138,6 +139,13 @@ class TrainSettings(Section):
     workers: NonNegativeInt | None = None  # loader processes; null: one a core, or without a GPU one in four
     seed: NonNegativeInt = 0
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # gets each epoch's numbers
+
+    @field_validator("lora_rank")
+    @classmethod
+    def _updates_may_learn(cls, rank: int, others: ValidationInfo) -> int:
+        if rank and others.data.get("freeze_epochs") == "all":
+            raise ValueError("updates of an encoder that train.freeze_epochs=all freezes cannot learn; set one of them")
+        return rank
 
     def freezes_encoder(self, epoch: int) -> bool:
         """Whether the encoder stays as it is in an epoch, counted from 0."""

@@ -30,6 +30,7 @@ from lib.model.encoder_weights import (
     require_fit,
 )
 from lib.model.encoders import SMP_ENCODERS, Tensors, follow_input_size, require_known, smp_arguments, stride_of
+from lib.model.low_rank import merged_state
 
 # timm warns of the classifier's tensors, which a segmentation encoder does not need; what is needed is checked here
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
@@ -128,7 +129,7 @@ def start_at_shares(network: SegmentationNet, shares: Sequence[float]) -> None:
 def save_weights(network: SegmentationNet, path: Path) -> None:
     """Write the network's tensors as safetensors, whole or not at all; one with several names (CoaT) under each."""
     tensors, seen = {}, set()
-    for name, tensor in network.state_dict().items():
+    for name, tensor in merged_state(network).items():
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
         seen.add(tensor.data_ptr())
     write_bytes(path, save(tensors))

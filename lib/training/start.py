@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 
 from lib.base.errors import UserError
 from lib.model.device import autocast, is_out_of_memory
+from lib.model.low_rank import learn_low_rank
 from lib.model.network import BuiltModel, build_pretrained, load_weights, start_at_shares
 from lib.run.folder import open_run
 from lib.run.record import differences
@@ -72,7 +73,9 @@ def starting_network(job: FoldJob) -> BuiltModel:
     else:
         built = build_pretrained(settings.model, len(classes), settings.data.channels)
         start_at_shares(built.network, job.images.class_shares)
-    if settings.train.freeze_epochs == "all":
+    if settings.train.lora_rank:
+        learn_low_rank(built.network.network.encoder, settings.train.lora_rank, settings.model.encoder)
+    elif settings.train.freeze_epochs == "all":
         built.network.network.encoder.requires_grad_(False)
     return built
 

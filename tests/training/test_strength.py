@@ -15,13 +15,17 @@ from lib.config.schema import Settings
 from lib.config.training_settings import AugmentSettings
 from lib.data.competition import open_test, open_training
 from lib.masks.rules import Gate, Rule
+from lib.model.low_rank import merged_state
+from lib.model.network import load_weights
 from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder
 from lib.training.batches import CropDataset, EpochSampler, ImageCache, batches
+from lib.training.fold_files import write_epoch
 from lib.training.pseudo_labels import judge, read_pseudo_labels
 from lib.training.schedule import batches_per_update, plan_epochs
+from lib.training.start import load_or_begin
 from lib.training.trainer import train_epoch, train_fold, train_step
-from tests.training.jobs import Begun, images_of, jobs_of, settings_of
+from tests.training.jobs import TINY, Begun, images_of, jobs_of, settings_of
 
 
 def parameters(begun: Begun) -> dict[str, torch.Tensor]:
@@ -93,6 +97,38 @@ def test_an_encoder_frozen_in_all_epochs_gets_no_gradients_and_the_rest_learns_t
         moments = begun.state.optimizer.state
         assert any(parameter in moments for parameter in encoder.parameters()) == (frozen != "all")
     assert all(torch.allclose(tensor, ends[1][name], atol=1e-6) for name, tensor in ends[0].items())
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", "vit_tiny_patch16_dinov3_qkvb"])  # whose attention reads qkv.weight
+def test_of_an_encoder_only_updates_of_low_rank_learn_and_the_file_holds_their_sums(competition, tmp_path, encoder):
+    model = TINY | {"encoder": encoder}
+    settings = settings_of(competition, {"model": model}, lora_rank=2, epochs=1, ema_decay=0.0, lr=0.1)
+    begun = Begun(settings, tmp_path)
+    before = merged_state(begun.state.averaged.network.encoder)
+    row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+    begun.state.history.append(row | {"val_dice": 0.0, "threshold": 0.5})
+    write_epoch(begun.job, begun.state)
+    loaded = load_weights(begun.job.folder.weights, settings.model, class_count=1).eval()
+    for name, tensor in loaded.network.encoder.state_dict().items():
+        change = tensor - before[name]
+        assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 2 if change.ndim == 2 else not change.any(), name
+    after = loaded.network.encoder.state_dict()
+    for layer in ("attn.qkv", "attn.proj", "mlp.fc1"):
+        assert not torch.equal(after[f"model.blocks.0.{layer}.weight"], before[f"model.blocks.0.{layer}.weight"])
+    images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(loaded(images), begun.state.averaged(images), atol=1e-3)
+    resumed = load_or_begin(begun.job, begun.accelerator)
+    now = begun.state.module.state_dict()
+    assert resumed.epoch == 1
+    assert all(torch.equal(tensor, now[name]) for name, tensor in resumed.module.state_dict().items())
+
+
+def test_low_rank_updates_need_linear_layers(competition, tmp_path):
+    with pytest.raises(UserError, match="linear layers, which model.encoder=resnet10t has not"):
+        Begun(settings_of(competition, lora_rank=4), tmp_path)
+    with pytest.raises(UserError, match=r"'train.lora_rank' = 4: updates of an encoder that train.freeze_epochs=all"):
+        settings_of(competition, freeze_epochs="all", lora_rank=4)
 
 
 def test_an_epoch_leaves_out_empty_images_others_each_time():
