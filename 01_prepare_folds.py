@@ -23,10 +23,8 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.folds import assign_folds, describe_groups, fold_table, image_table, write_folds
     from lib.data.group_search import HiddenGroupSearch
     from lib.data.input_files import note_training_files
-    from lib.data.inspection import inspect_all, inspect_test, skipped_lines
-    from lib.data.orientation import orientation_line
-    from lib.data.rle_check import describe_convention, require_convention
-    from lib.data.value_range import value_range_line
+    from lib.data.inspection import check_images, inspect_test, skipped_lines
+    from lib.data.network_input import describe_neighbours
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.record import StageRecord
@@ -35,14 +33,9 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
         return prepare_ensemble(run, settings)
     record = StageRecord(run, "01_prepare_folds")
     data = open_training(settings.data)
-    print(orientation_line(data) + value_range_line(data), end="")
-    verdict = require_convention(data)
-    print(f"{verdict.label}   data.rle ({describe_convention(settings.data.rle)}): {verdict.text}")
     search = HiddenGroupSearch(data, settings.folds)
-    inspection = inspect_all(data, search.see)
-    for note in inspection.notes:
-        print(f"checked   {note}")
-    images = image_table(inspection.facts, data.groups, data.classes)
+    facts = check_images(data, search.see)
+    images = image_table(facts, data.groups, data.classes)
     if (hidden := search.finish()) is not None:
         images["group"] = hidden
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
@@ -64,7 +57,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
     refresh_report(run, settings)
     print(f"\n{fold_table(table)}\n")
-    print(search.describe(run), end="")
+    print(describe_neighbours(data, table) + search.describe(run), end="")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
     print(external.describe(), end="")

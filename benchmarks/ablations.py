@@ -133,7 +133,7 @@ def predict_by_folds(root: Path) -> list[float]:
     precision = resolve_precision(settings.train.precision, device)
     scores = []
     for fold in range(settings.folds.count):
-        network = load_weights(run.fold(fold).weights, settings.model, len(rules), settings.data.channels)
+        network = load_weights(run.fold(fold).weights, settings.model, len(rules), settings.data.network_channels)
         predictor = Predictor([network], settings.infer, device, precision)
         of_fold = []
         for image_id, prediction in predictor.predict(data, data.ids):

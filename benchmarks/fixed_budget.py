@@ -152,7 +152,7 @@ def measure_02(task: Task) -> None:
     train_fold(job, build_accelerator(job), lambda job, row: None, tqdm(disable=True))
     seconds, images = time.process_time() - started, job.plan.steps * job.plan.batch_size
     settings = task.settings
-    network = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.channels)
+    network = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.network_channels)
     task.keep(KINDS[0], maps_of(task, task.predictor(network)), seconds, images)
 
 
@@ -230,7 +230,7 @@ def train_recipe(
     """The notebooks' training until the budget of processor seconds is spent; the network, seconds, images seen."""
     started = time.process_time()
     classes = len(images.data.classes)
-    network = build_pretrained(settings.model, classes, settings.data.channels).network.train()
+    network = build_pretrained(settings.model, classes, settings.data.network_channels).network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     loss_of = smp.losses.DiceLoss("binary" if classes == 1 else "multilabel")
     loader = DataLoader(images, settings.train.batch_size, shuffle=True, drop_last=True)

@@ -180,7 +180,7 @@ def maps(sizes: Sizes, device: torch.device) -> Check:
     batch = np.stack([data.read_image(image_id)[:256, :256] for image_id in data.ids[: sizes.batch]])
 
     def predicted(on: torch.device, precision: str) -> np.ndarray:
-        network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.channels)
+        network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.network_channels)
         return to_map(Predictor([network], InferSettings(), on, precision).predict_batch(batch).pixels).astype(int)
 
     expected, worst = predicted(torch.device("cpu"), "fp32"), {}
@@ -277,7 +277,7 @@ def train_too_much(folder: Path, device: torch.device) -> None:
 
 def predict_too_much(folder: Path, device: torch.device) -> None:
     run, settings = open_run(Path("runs/gpu"))
-    network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.channels)
+    network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.network_channels)
     predictor = Predictor([network], InferSettings(), device, "fp32")
     predictor.predict_batch(np.zeros((4, 2048, 2048, 3), np.uint8))
 
@@ -333,7 +333,7 @@ def prediction_rates(sizes: Sizes, device: torch.device) -> list[str]:
     ids = data.ids[: len(data.ids) // sizes.batch * sizes.batch]
     rows = []
     for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16"):
-        network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.channels)
+        network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.network_channels)
         predictor = Predictor([network], InferSettings(batch_size=sizes.batch), device, precision)
         batch = np.stack([data.read_image(image_id) for image_id in ids[: sizes.batch]])
         seconds = {"04": [], "bare": []}

@@ -44,6 +44,20 @@ class RleSettings(Section):
         return value
 
 
+class NeighbourSettings(Section):
+    """Images before and after an image as further channels (2.5-D); lib/data/neighbours.py says which they are."""
+
+    order: str | None = None  # the part of the images' pattern that numbers a series, as slice of slice_{slice}_*.png
+    reach: PositiveInt = 1  # images to either side
+    step: PositiveInt = 1  # 2: every other one
+
+    @model_validator(mode="after")
+    def _has_an_order(self) -> "NeighbourSettings":
+        if self.order is None and (self.reach, self.step) != (1, 1):
+            raise ValueError("order must name the part of the images' pattern that numbers them, as slice of {slice}")
+        return self
+
+
 class DataSettings(Section):
     """Where the images and masks are and how to read them. Paths are relative to `root`.
 
@@ -92,6 +106,7 @@ class DataSettings(Section):
     channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as the files have
     plane_files: bool = False  # the files of one id, as many as channels, are its planes, in the order of their names
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
+    neighbours: NeighbourSettings = Field(default_factory=NeighbourSettings)  # of a scan or video, seen with an image
     value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
     orientation: Literal["stored", "shown"] | None = None  # of images with EXIF orientation: pixels the masks belong to
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
@@ -109,6 +124,11 @@ class DataSettings(Section):
         if not isinstance(masks, dict):
             return content
         return content | {"classes": list(content["classes"]), "masks": masks | {"values": content["classes"]}}
+
+    @property
+    def network_channels(self) -> int:
+        """Channels of what the network sees: of an image and its neighbours."""
+        return self.channels * (1 if self.neighbours.order is None else 2 * self.neighbours.reach + 1)
 
     @property
     def are_exclusive(self) -> bool:

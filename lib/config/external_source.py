@@ -17,6 +17,7 @@ OF_THE_RUN = {  # of the whole run: a source cannot have them otherwise
     "sample_class_column",
     "sample_id_pattern",
     "unreadable_test_images",
+    "resize_test_csv",
 }
 NOT_INHERITED = ("exclude", "group", "group_csv", "compare_masks")  # they name images and files of the run
 
@@ -50,6 +51,8 @@ def _source(data: "DataSettings", number: int, own: dict[str, object]) -> Extern
         settings = type(data).model_validate(merged)
     except ValidationError as error:
         raise ValueError(f"{place}: {'; '.join(map(_explained, error.errors()))}") from None
+    if settings.network_channels != data.network_channels:
+        raise ValueError(f"{place}: neighbours must give the network as many channels as those of the run")
     if settings.classes != data.classes:
         raise ValueError(f"{place}: classes must be those of the run, in the same order: {', '.join(data.classes)}")
     return ExternalSource(float(weight), settings)

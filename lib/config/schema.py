@@ -157,6 +157,14 @@ class Settings(Section):
             raise ValueError(f"submission.pixels has {len(pixels)} values for {len(classes)} classes")
         return self
 
+    @model_validator(mode="after")
+    def _neighbours_are_no_colours(self) -> "Settings":
+        if self.data.neighbours.order and self.augment.strengths["clahe"]:
+            raise ValueError(
+                "augment.clahe would take the channels of data.neighbours for colours; set augment.clahe=0"
+            )
+        return self
+
     @property
     def steps_to_try(self) -> PostprocessSettings:
         """Of classes that exclude each other only steps that take pixels away: others would make masks overlap."""

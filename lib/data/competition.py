@@ -4,6 +4,7 @@ Opening lists the files and reads the tables; images and masks are read when the
 the masks stay in memory as text. The objects can be pickled, so that loader processes hold a copy.
 """
 
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,7 @@ from lib.data.mask_index import (
     read_masks_table,
     without_mask_files,
 )
+from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
 from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
 from lib.masks.metrics import IGNORED
@@ -43,15 +45,32 @@ class Images:
     """Images by id. `ids` are sorted and safe as file names."""
 
     def __init__(
-        self, settings: DataSettings, files: dict[str, list[str]], resize_values: dict[str, float] | None = None
+        self,
+        settings: DataSettings,
+        files: dict[str, list[str]],
+        resize_values: dict[str, float] | None = None,
+        unreadable: dict[str, str] | None = None,
     ):
         self.settings = settings
         self.resize_values = resize_values or {}  # by id, those of data.resize.column
+        self.unreadable = unreadable or {}  # what is wrong, by id; these ids are not in `ids`
         self.classes = settings.classes
         self.ids = sorted(files)
         self.files = files  # by id; several are the planes of one image
         self._asked = settings.max_pixels, settings.orientation == "shown"
         self._sizes: dict[str, tuple[int, int]] = {}  # of the images asked for, so that a file's header is read once
+
+    @property
+    def pattern(self) -> tuple[str, str]:
+        """The pattern that the images are listed by, and the setting that holds it."""
+        return self.settings.test_images, "data.test_images"
+
+    @cached_property
+    def neighbours(self) -> NeighbourIndex | None:
+        """The images before and after each, where data.neighbours asks for them."""
+        if self.settings.neighbours.order is None:
+            return None
+        return neighbour_index(self.settings, *self.pattern, self.unreadable)
 
     def image_path(self, image_id: str) -> Path:
         """The image's file; the first one where each plane has its own."""
@@ -98,6 +117,11 @@ class TrainingData(Images):
         super().__init__(settings, files, resize_values)
         self.groups = groups
         self._masks = masks
+
+    @property
+    def pattern(self) -> tuple[str, str]:
+        """The pattern that the images are listed by, and the setting that holds it."""
+        return self.settings.train_images, "data.train_images"
 
     def pieces(self, image_id: str) -> list[list[str]]:
         """For each class the run lengths, or the paths of the mask files, that make up the image's mask."""
@@ -171,11 +195,10 @@ class TestData(Images):
         unreadable: dict[str, str],
         resize_values: dict[str, float] | None = None,
     ):
-        super().__init__(settings, files, resize_values)
+        super().__init__(settings, files, resize_values, unreadable)
         self.columns = columns
         self.rle_column = rle_column
         self.rows = rows  # of the unreadable images, too
-        self.unreadable = unreadable  # what is wrong, by id; these ids are not in `ids`
 
     @property
     def warning(self) -> str | None:
@@ -237,7 +260,7 @@ def open_test(settings: DataSettings) -> TestData:
     return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable, resize_values)
 
 
-def find_unreadable(images: Images) -> dict[str, str]:
+def find_unreadable(images: Images, what: str = "test images") -> dict[str, str]:
     """What is wrong with each image that cannot be decoded, by id; slides are decoded a strip at a time."""
 
     def problem(image_id: str) -> str | None:
@@ -249,7 +272,7 @@ def find_unreadable(images: Images) -> dict[str, str]:
         except UserError as error:
             return str(error)
 
-    found = progress("test images", prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
+    found = progress(what, prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
     return {image_id: text for image_id, text in found if text is not None}
 
 

@@ -13,10 +13,7 @@ from lib.data.duplicates import merged_groups, near_links, perceptual_hash, pixe
 from lib.data.external import TRAINING, describe_table, file_sources, named_errors, open_sources
 from lib.data.folds import coverage_columns, image_table
 from lib.data.input_files import compare, write_known
-from lib.data.inspection import inspect_all, skipped_lines
-from lib.data.orientation import orientation_line
-from lib.data.rle_check import describe_convention, require_convention
-from lib.data.value_range import value_range_line
+from lib.data.inspection import check_images, skipped_lines
 from lib.run.folder import RunFolder
 
 
@@ -116,14 +113,10 @@ def _hashes(test: TestData, image_id: str) -> tuple[str, str] | None:
 def _inspected(name: str, data: TrainingData) -> pd.DataFrame:
     """The table of a source's images, which are checked and reported like training images; `group` where it has any."""
     with named_errors(name):
-        notes = [note for note in (orientation_line(data) + value_range_line(data)).splitlines() if note]
-        verdict = require_convention(data)
-        notes.append(f"{verdict.label}   data.rle ({describe_convention(data.settings.rle)}): {verdict.text}")
-        inspection = inspect_all(data)
-        notes += [*(f"checked   {note}" for note in inspection.notes), *skipped_lines(data.settings)]
-        for note in notes:
-            print(f"{note[:10]}{name}: {note[10:]}")
+        facts = check_images(data, source=name)
+        for line in skipped_lines(data.settings):
+            print(line)
         are_grouped = data.settings.group or data.settings.group_csv
-        table = image_table(inspection.facts, data.groups if are_grouped else None, data.classes)
+        table = image_table(facts, data.groups if are_grouped else None, data.classes)
     table.insert(0, "source", name)
     return table

@@ -6,6 +6,13 @@ from lib.base.errors import SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import find_files, is_excluded, make_id
 
+LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that say which images there are
+
+
+def listed_as(settings: DataSettings, other: DataSettings) -> DataSettings:
+    """Settings that read images as `settings` do, those that `other` names."""
+    return settings.model_copy(update={name: getattr(other, name) for name in LISTING})
+
 
 def list_images(
     settings: DataSettings, pattern: str, setting: str

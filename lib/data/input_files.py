@@ -36,6 +36,11 @@ class Source:
     texts: tuple[str, ...] | None = None
     sizes: tuple[int, ...] = ()  # how many of the files or texts are of each class
 
+    @property
+    def is_text_alone(self) -> bool:
+        """Whether no file's time says that it is unchanged."""
+        return self.texts is not None and not self.files
+
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the content, shortened."""
         found = hashlib.sha256(repr(self.sizes).encode())
@@ -63,12 +68,15 @@ def training_sources(data: TrainingData) -> dict[str, Source]:
 
 
 def image_sources(data: TrainingData | TestData) -> dict[str, Source]:
-    """Every image, and its value in data.resize.column."""
-    sources = {f"image {image_id}": Source(tuple(data.files[image_id])) for image_id in data.ids}
+    """Every image, its value in data.resize.column, and which its neighbours are; also neighbours without a mask."""
+    files = data.files if data.neighbours is None else data.neighbours.files
+    stacks = {} if data.neighbours is None else {image_id: data.neighbours.stacks[image_id] for image_id in data.ids}
     table_of = table_of_training if isinstance(data, TrainingData) else table_of_test
     tables = (str(table_of(data.settings)),)
-    return sources | {
-        value_name(data, image_id): Source(tables, (str(value),)) for image_id, value in data.resize_values.items()
+    return {
+        **{f"image {image_id}": Source(tuple(paths)) for image_id, paths in files.items()},
+        **{value_name(data, image_id): Source(tables, (str(value),)) for image_id, value in data.resize_values.items()},
+        **{f"neighbours of {image_id}": Source((), tuple(stack)) for image_id, stack in stacks.items()},
     }
 
 
@@ -93,11 +101,21 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
     known = read_known(run.training_files)
     current, changed = compare(training_sources(data), known)
     if known:
-        chosen_since = {value_name(data, image_id) for image_id in data.resize_values} - known.keys()
+        chosen_since = _names_by_settings(data) - known.keys()
         require_unchanged([name for name in changed if name not in chosen_since], "training")
     if current != known and is_first():
         write_known(run.training_files, current)
     return data
+
+
+def _names_by_settings(data: TrainingData) -> set[str]:
+    """What settings make part of the data that may be chosen after 01: values to resize by, and neighbours."""
+    found = {value_name(data, image_id) for image_id in data.resize_values}
+    if data.neighbours is None:
+        return found
+    neighbours_alone = data.neighbours.files.keys() - set(data.ids)
+    stacks = {f"neighbours of {image_id}" for image_id in data.ids}
+    return found | stacks | {f"image {image_id}" for image_id in neighbours_alone}
 
 
 def require_unchanged(changed: list[str], which: str) -> None:
@@ -113,7 +131,13 @@ def compare_test_images(run: RunFolder, data: TestData) -> tuple[Known, set[str]
     """What is known of the test images now, and the ids of those that are new or other than 04 has predicted."""
     current, changed = compare(image_sources(data), read_known(run.test_files))
     changed = set(changed)
-    return current, {id for id in data.ids if not changed.isdisjoint((f"image {id}", value_name(data, id)))}
+
+    def names(image_id: str) -> list[str]:
+        stack = [image_id] if data.neighbours is None else data.neighbours.stacks[image_id]
+        images = [f"image {neighbour}" for neighbour in stack]
+        return [*images, value_name(data, image_id), f"neighbours of {image_id}"]
+
+    return current, {image_id for image_id in data.ids if not changed.isdisjoint(names(image_id))}
 
 
 def open_predicted_test(run: RunFolder, settings: Settings) -> TestData:
@@ -131,7 +155,11 @@ def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]
     state_of = {id(source.files): source.files for source in sources.values()}  # all texts may share their files
     state_of = {number: files_state(files) for number, files in state_of.items()}
     states = {name: state_of[id(source.files)] for name, source in sources.items()}
-    same = {name: known[name] for name, state in states.items() if name in known and known[name][1] == state}
+    same = {
+        name: known[name]
+        for name, state in states.items()
+        if name in known and known[name][1] == state and not sources[name].is_text_alone
+    }
     suspects = [name for name in states if name not in same] if len(same) < len(states) else []
     digests = dict(prefetched(lambda name: sources[name].digest(), suspects, ahead=4 * THREADS))
     current = {name: same.get(name) or [digests[name], state] for name, state in states.items()}

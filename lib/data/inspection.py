@@ -16,7 +16,12 @@ from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, pixel_hash, thumbnail
 from lib.data.mask_check import ValueCounts, judge
 from lib.data.mask_values import share_of_mask
-from lib.data.orientation import turned_images
+from lib.data.network_input import require_usable_neighbours
+from lib.data.orientation import orientation_line, turned_images
+from lib.data.rle_check import describe_convention, require_convention
+from lib.data.value_range import value_range_line
+
+LABEL = len("checked   ")  # of a line of 01
 
 
 class ImageFacts(NamedTuple):
@@ -35,6 +40,28 @@ class Inspection(NamedTuple):
 
     facts: list[ImageFacts]  # in the order of ids
     notes: list[str]  # sentences for printing: what the values of mask files mean
+
+
+def check_images(
+    training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None, source: str = ""
+) -> list[ImageFacts]:
+    """Look at the images and masks in every way, and print what is found; the facts in the order of ids.
+
+    `see` is inspect_all's, `source` the name of external images. Raises UserError for what cannot be trained on.
+    """
+
+    def tell(line: str) -> None:
+        print(f"{line[:LABEL]}{source and f'{source}: '}{line[LABEL:]}")
+
+    require_usable_neighbours(training)
+    for line in (orientation_line(training) + value_range_line(training)).splitlines():
+        tell(line)
+    verdict = require_convention(training)
+    tell(f"{verdict.label}   data.rle ({describe_convention(training.settings.rle)}): {verdict.text}")
+    inspection = inspect_all(training, see)
+    for note in inspection.notes:
+        tell(f"checked   {note}")
+    return inspection.facts
 
 
 def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None) -> Inspection:
@@ -103,6 +130,7 @@ def inspect_test(settings: DataSettings) -> str:
         return "checked   no test images (data.test_images)"
     try:
         data = open_test(settings)
+        require_usable_neighbours(data)
         unreadable = data.unreadable or find_unreadable(data)
         turned = turned_images(data)
     except UserError as error:

@@ -42,8 +42,3 @@ class ResizedImages:
     def read_mask(self, image_id: str) -> np.ndarray:
         """Mask uint8 0, 1 or IGNORED (height, width, classes): that of at least half of a pixel."""
         return resized_mask(self.images.read_mask(image_id), self.image_size(image_id))
-
-
-def as_network_sees(images: Images) -> Images | ResizedImages:
-    """The images resized as their settings say; without data.resize they themselves."""
-    return ResizedImages(images) if images.settings.resize.is_set else images

@@ -14,7 +14,7 @@ from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import InferSettings
 from lib.data.competition import Images
-from lib.data.resizing import as_network_sees
+from lib.data.network_input import as_network_sees
 from lib.model.device import autocast, is_out_of_memory
 from lib.model.network import SegmentationNet, logits_of
 from lib.prediction.map_store import MapStore, Prediction, to_map

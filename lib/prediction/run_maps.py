@@ -118,7 +118,8 @@ def build_predictor(run: RunFolder, settings: Settings, classes: list[str], fold
     folds = list(folds)
     weights = (run.fold(fold).weights for fold in folds)
     networks = [
-        with_folded_norms(load_weights(path, settings.model, len(classes), settings.data.channels)) for path in weights
+        with_folded_norms(load_weights(path, settings.model, len(classes), settings.data.network_channels))
+        for path in weights
     ]
     names, precision = [f"fold {fold}" for fold in folds], precision_of(run, settings, folds, device)
     if (trained := trained_precisions(run, folds)) not in ({precision}, {None}) and is_first():

@@ -18,8 +18,9 @@ from lib.base.files import sha256_of_file, sha256_of_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.data.competition import Images, TestData
+from lib.data.image_index import listed_as
+from lib.data.network_input import as_network_sees
 from lib.data.resize_column import values_of_test
-from lib.data.resizing import as_network_sees
 from lib.masks.metrics import planes
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
@@ -117,18 +118,26 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
 
 def member_images(finished: FinishedRun, data: TestData) -> list[Images]:
     """The test images as each member reads them."""
-    settings = [member.settings.data for member in finished.members]
-    return [Images(of_member, data.files, values_of_test(of_member, data.files)) for of_member in settings]
+    sources = []
+    for member in finished.members:
+        of_member = member.settings.data
+        values = values_of_test(of_member, data.files)
+        sources.append(Images(listed_as(of_member, data.settings), data.files, values, data.unreadable))
+    return sources
 
 
 def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dict[str, dict[Level, str]]:
     """By id the name of the image's map at each level."""
     made_by = {level: sha256_of_json(_made_by(finished, level)) for level in levels}
-    values = [images.resize_values for images in member_images(finished, data)]
+    sources = member_images(finished, data)
 
     def names(image_id: str) -> dict[Level, str]:
         content = "".join(sha256_of_file(Path(path)) for path in data.files[image_id])
-        content += "".join(f" {of_member[image_id]}" for of_member in values if of_member)
+        for images in sources:
+            if images.resize_values:
+                content += f" {images.resize_values[image_id]}"
+            if images.neighbours:
+                content += "".join(sha256_of_file(Path(path)) for path in images.neighbours.files_of(image_id))
         return {level: hashlib.sha256((made_by[level] + content).encode()).hexdigest() for level in levels}
 
     return dict(prefetched(names, data.ids, ahead=4 * THREADS))

@@ -33,7 +33,8 @@ from lib.base.errors import UserError
 from lib.base.files import sha256_of_file, write_bytes, write_json, write_text
 from lib.config.check import save_settings
 from lib.config.schema import EnsembleSettings, Settings
-from lib.data.competition import Images, TrainingData, open_training
+from lib.data.competition import TrainingData, open_training
+from lib.data.image_index import listed_as
 from lib.data.resize_column import values_of_training
 from lib.masks.rules import apply_rules
 from lib.model.encoder_weights import read_tensors
@@ -145,7 +146,9 @@ def check_float16(finished: FinishedRun) -> Float16Check:
 def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: list[str]) -> tuple[int, int, int]:
     """The three numbers of a Float16Check, of one fold's model."""
     settings = member.settings.data
-    source, changed, mask = Images(settings, data.files, values_of_training(settings, data.files)), 0, 0
+    values = values_of_training(settings, data.files)
+    source = TrainingData(listed_as(settings, data.settings), data.files, {}, None, values)
+    changed, mask = 0, 0
     with TemporaryDirectory() as folder:
         _write_weights(member, RunFolder(Path(folder)), as_float16=True)
         halved = replace(member, run=RunFolder(Path(folder)))

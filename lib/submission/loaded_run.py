@@ -56,7 +56,7 @@ class LoadedRun:
         `resize_value` where the run needs one.
         """
         image = image[..., None] if image.ndim == 2 else image
-        channels = self.settings.data.channels
+        channels = self.settings.data.network_channels
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
             raise UserError(
                 f"the image is {image.dtype} {image.shape}, but the run takes uint8 (height, width, {channels})"

@@ -64,7 +64,7 @@ class CropDataset(Dataset):
         self.foreground_share = settings.train.foreground_share
         self.seed = settings.train.seed
         require_room(settings.augment, crop)
-        self.augmentation = build_augmentation(settings.augment, crop[0] == crop[1], settings.data.channels)
+        self.augmentation = build_augmentation(settings.augment, crop[0] == crop[1], settings.data.network_channels)
 
     def __len__(self) -> int:
         return self.length

@@ -14,7 +14,8 @@ import numpy as np
 from lib.base.distributed import is_first
 from lib.base.files import sha256_of_json
 from lib.data.competition import Images, TrainingData
-from lib.data.resizing import ResizedImages, as_network_sees
+from lib.data.network_input import WithNeighbours, as_network_sees
+from lib.data.resizing import ResizedImages
 from lib.masks.resize import Size
 from lib.prediction.sealed_png import png_pixels, read_sealed, write_sealed
 from lib.run.folder import RunFolder
@@ -46,7 +47,7 @@ class KeptImages:
 
     def read_image(self, image_id: str) -> np.ndarray:
         """Resized image uint8 (height, width, channels)."""
-        return self._kept("image", image_id, self.settings.channels, self.images.read_image)
+        return self._kept("image", image_id, self.settings.network_channels, self.images.read_image)
 
     def open_image(self, image_id: str) -> np.ndarray:
         """The same, for what reads by regions."""
@@ -69,7 +70,7 @@ class KeptImages:
         return array
 
 
-SeenImages = TrainingData | ResizedImages | KeptImages  # at the size at which the network sees them
+SeenImages = TrainingData | WithNeighbours | ResizedImages | KeptImages  # at the size at which the network sees them
 
 
 def kept_folder(run: RunFolder, made_from: dict) -> Path:
@@ -83,7 +84,7 @@ def seen_in_training(images: Images, folder: Path) -> SeenImages:
     seen = as_network_sees(images)
     if not isinstance(seen, ResizedImages):
         return seen
-    planes = images.settings.channels + len(images.classes)
+    planes = images.settings.network_channels + len(images.classes)
     needed = planes * sum(height * width for height, width in map(seen.image_size, images.ids))
     return KeptImages(seen, folder) if has_room(folder, needed) else seen
 

@@ -16,6 +16,7 @@ from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.data_settings import DataSettings
 from lib.data.competition import Images, TestData, open_test
+from lib.data.image_index import listed_as
 from lib.data.resize_column import values_of_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules
@@ -24,7 +25,7 @@ from lib.run.folder import open_run
 
 SHIFT = 51  # of 255
 # settings of data that decide the pixels a network sees
-READING = ("channels", "plane_files", "plane", "value_range", "orientation")
+READING = ("channels", "neighbours", "plane_files", "plane", "value_range", "orientation")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class PseudoLabelled(Images):
 
     def __init__(self, settings: DataSettings, labels: PseudoLabels) -> None:
         files = {image_id: labels.data.files[image_id] for image_id in labels.empty}
-        super().__init__(settings, files, values_of_test(settings, files))
+        values = values_of_test(settings, files)
+        super().__init__(listed_as(settings, labels.data.settings), files, values, labels.data.unreadable)
         self.labels = labels
 
     def read_mask(self, image_id: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from lib.training.tracking import require_tracker
 NETWORK_SETTINGS = (
     "data.classes",
     "data.channels",
+    "data.neighbours",
     "model.architecture",
     "model.encoder",
     "model.decoder_channels",
@@ -71,7 +72,7 @@ def starting_network(job: FoldJob) -> BuiltModel:
     if is_run(settings.model.weights):
         built = network_of_run(job)
     else:
-        built = build_pretrained(settings.model, len(classes), settings.data.channels)
+        built = build_pretrained(settings.model, len(classes), settings.data.network_channels)
         start_at_shares(built.network, job.images.class_shares)
     if settings.train.lora_rank:
         learn_low_rank(built.network.network.encoder, settings.train.lora_rank, settings.model.encoder)
@@ -105,7 +106,9 @@ def network_of_run(job: FoldJob) -> BuiltModel:
         raise UserError(
             f"model.weights: fold {job.fold} of {run.root} is not trained; run 02_train.py --run {run.root}"
         )
-    network = load_weights(folder.weights, job.settings.model, len(job.data.classes), job.settings.data.channels)
+    network = load_weights(
+        folder.weights, job.settings.model, len(job.data.classes), job.settings.data.network_channels
+    )
     return BuiltModel(network, f"fold {job.fold} of {run.root}")
 
 

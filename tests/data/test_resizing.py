@@ -17,7 +17,8 @@ from lib.config.resize_settings import ResizeSettings
 from lib.config.schema import InferSettings
 from lib.data.competition import Images, open_test, open_training
 from lib.data.lazy_tif import ResizedSlide
-from lib.data.resizing import ResizedImages, as_network_sees, network_size
+from lib.data.network_input import as_network_sees
+from lib.data.resizing import ResizedImages, network_size
 from lib.masks.metrics import IGNORED
 from lib.masks.resize import resized, resized_mask
 from lib.masks.rle import encode
