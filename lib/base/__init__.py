@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, the command line, progress bars, threads and processes."""
+"""Foundations of all rooms: errors, files, the command line, progress bars, threads and processes."""

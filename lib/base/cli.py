@@ -15,7 +15,7 @@ from lib.base.errors import UserError
 from lib.base.streams import printable, survive_lost_streams
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
-LOST_PROCESS = ("gloo/transport", "remote process exited")  # what torch's errors say then, on CPUs and on GPUs
+LOST_PROCESS = ("gloo/transport", "remote process exited")  # in torch's errors after that, on CPUs and on GPUs
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a stage says last: what it wrote, what to type next, and for --json also its results."""
+    """The end of a stage's output: files written, the next command and, for --json, the results."""
 
     written: list[Path]
     next_command: str
@@ -50,11 +50,11 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
     """Parse the arguments and run; exit with 0, with 2 after one clear sentence, or with 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # consoles, as of Windows, may lack a character of an id
+            stream.reconfigure(errors="backslashreplace")  # Windows consoles may lack a character of an id
     words = sys.argv[1:]
     settings = [word for word in words if "=" in word and not word.startswith("-")]
     arguments = command.parse_intermixed_args([word for word in words if word not in settings])
-    # parsed apart, for `--folds 0 train.lr=1` would take the setting for a fold
+    # parsed separately: in `--folds 0 train.lr=1` the setting would be taken for a fold
     arguments.overrides = [*getattr(arguments, "overrides", []), *settings]
     as_json = getattr(arguments, "json", False)
     silent = as_json or getattr(arguments, "quiet", False)
@@ -67,13 +67,13 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
     except UserError as error:
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # again: at once, without a traceback
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # a second Ctrl-C: exit at once
         again = shlex.join(word for word in as_typed() if word != "--restart")
-        leave(f"\nstopped; to go on, type: python {again}", INTERRUPTED)
+        leave(f"\nstopped; to continue, type: python {again}", INTERRUPTED)
     except RuntimeError as error:
         if not any(words in str(error) for words in LOST_PROCESS):
             raise
-        leave("error: another process has ended; see what it said", 2)
+        leave("error: another process has ended; its own message says why", 2)
     except MemoryError as error:
         leave(f"error: not enough memory: {str(error) or 'close other programs, or lower train.workers'}", 2)
     except OSError as error:
@@ -96,6 +96,6 @@ def leave(message: str, code: int) -> None:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Discard all output inside the block; progress bars see that they are not on a terminal."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    """Discard all output inside the block; progress bars stay off, as without a terminal."""
+    with Path(os.devnull).open("w", encoding="utf-8") as null, redirect_stdout(null), redirect_stderr(null):
         yield

@@ -1,28 +1,28 @@
-"""Which of several processes this one is, where torchrun has started them."""
+"""Several processes, started by torchrun: the number of this one, its share of the work, a barrier."""
 
 import os
 from datetime import timedelta
 
 NUMBER = int(os.environ.get("RANK", 0))
 COUNT = int(os.environ.get("WORLD_SIZE", 1))
-PATIENCE = timedelta(days=1)  # torch's 10 minutes are short for waiting on another's share of large images
+PATIENCE = timedelta(days=1)  # torch's 10 minutes are too short where another process predicts large images
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what belongs to the whole run."""
+    """True in the process that writes the files of the whole run."""
     return NUMBER == 0
 
 
 def own_share(ids: list[str]) -> list[str]:
-    """Every COUNT-th id: the processes' shares hold each id exactly once."""
+    """This process's share of the ids, every COUNT-th one; the shares together hold each id exactly once."""
     return ids[NUMBER::COUNT]
 
 
 def wait_for_all() -> None:
-    """Return once all processes are here."""
+    """Barrier: wait for all processes."""
     if COUNT > 1:
         import torch
         from accelerate import PartialState
 
-        # without cpu=True accelerate takes processes that have no GPU for strangers to each other
+        # without cpu=True accelerate does not connect processes that have no GPU
         PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE).wait_for_everyone()

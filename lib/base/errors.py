@@ -1,6 +1,6 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""UserError, the exception for bad input, whose message is written for users."""
 
-SHOWN = 3  # how many ids or files an error lists
+SHOWN = 3  # ids or files that an error lists
 
 
 class UserError(Exception):
@@ -11,6 +11,6 @@ class UserError(Exception):
 
 
 def listed(ids: list[str]) -> str:
-    """The first few ids and how many there are beyond them."""
+    """The first few ids, and the number of the others."""
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     return ", ".join(f"'{image_id}'" for image_id in ids[:SHOWN]) + more

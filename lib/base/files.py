@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary name, then rename; and fingerprints of what is on disk."""
+"""Atomic files, written under a temporary name and renamed; and fingerprints of files."""
 
 import ctypes
 import hashlib
@@ -21,8 +21,8 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
     The temporary name keeps the suffix of `path`, since image and table writers choose the format by it. A durable file
-    survives a power cut once the block has ended; that costs milliseconds, so files that come by the thousand go
-    without and `flush_disk` follows. Raises UserError when the file cannot be written: a full disk, a read-only folder.
+    survives a power cut once the block has ended; that costs milliseconds, so thousands of files are written without it
+    and followed by one `flush_disk`. Raises UserError when the file cannot be written: a full disk, a read-only folder.
     """
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
@@ -41,13 +41,13 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Return once the file's content is on the disk."""
+    """Flush the content of a file to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:
-    """Return once the names in a folder are on the disk. Windows has no such call and needs none (NTFS)."""
+    """Flush the names in a folder to disk. Windows has no such call and needs none (NTFS)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -57,7 +57,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def flush_disk(folder: Path) -> None:
-    """Return once everything written so far is on the disk that holds `folder`: one call for thousands of files.
+    """Flush everything written so far to the disk that holds `folder`: one call for thousands of files.
 
     On Linux only that file system is flushed (syncfs), elsewhere all of them, and on Windows none.
     """
@@ -72,7 +72,7 @@ def flush_disk(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, deep: bool = True) -> None:
-    """Remove what processes that were killed while writing have left in the folder, and below it if `deep`."""
+    """Remove the temporary files of killed processes from the folder, and from its subfolders if `deep`."""
     for path in list(folder.rglob(".*.tmp*") if deep else folder.glob(".*.tmp*")):
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Reading ahead with threads: decoding and morphology leave Python's lock, so threads are enough."""
+"""Reading ahead with threads, which suffice: decoding and morphology release Python's lock."""
 
 import os
 from collections import deque
@@ -15,7 +15,7 @@ THREADS = min(os.cpu_count() or 1, 16)
 def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) in order, with up to `ahead` results computed before they are asked for.
 
-    On an error or Ctrl-C only those are waited for that are being computed.
+    After an error or Ctrl-C only the results being computed are waited for.
     """
     pool = ThreadPoolExecutor(THREADS)
     try:

@@ -1,4 +1,4 @@
-"""Standard output and error that may go away: a closed pipe or a full disk must not end a training."""
+"""Standard output and error that survive: a closed pipe or a full disk must not end a training."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ ALLOWED = "\n\r\t"
 
 
 class SurvivingStream:
-    """A text stream that goes on as if nothing had happened once it can no longer be written.
+    """A text stream that ignores errors of writing.
 
-    What is printed then is lost; everything else, such as `isatty`, is the wrapped stream's.
+    From the first error on, printed text is lost. All else, such as `isatty`, is passed to the wrapped stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -31,18 +31,18 @@ class SurvivingStream:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Point the stream's descriptor to nowhere, for what is still buffered, and for processes started later."""
+        """Redirect the descriptor to the null device, for buffered text and for processes started later."""
         with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 
 def survive_lost_streams() -> None:
-    """Let this process go on when its output goes away, and start where it has none (pythonw, cron)."""
+    """Let this process continue if its output is closed, and start without any (pythonw, cron)."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115
         if not isinstance(stream, SurvivingStream):
@@ -50,5 +50,5 @@ def survive_lost_streams() -> None:
 
 
 def printable(text: str) -> str:
-    """Text with control characters written out, as they come from file names and tables and would steer a terminal."""
+    """Text with control characters escaped: file names and tables may hold some that control a terminal."""
     return "".join(char if char.isprintable() or char in ALLOWED else ascii(char)[1:-1] for char in text)

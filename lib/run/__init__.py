@@ -1,1 +1,1 @@
-"""The run folder: its paths, its lock, and what each file in it was made from."""
+"""The run folder: its paths, its lock, and the records of what each file was made from."""

@@ -1,8 +1,8 @@
-"""Which settings count for which stage: each of them, from training on, unless this file says otherwise.
+"""The settings that count for each stage: all of them, from training on, unless listed here.
 
-A setting that is new, or forgotten here, counts everywhere: at worst a stage asks to be run again without need. What a
-stage was made from (lib/run/provenance.py) holds what the stage before it was made from, so a setting is listed under
-the first stage whose results it changes.
+A new setting that is not listed counts everywhere: at worst a stage must be rerun without need. The inputs of a stage
+(lib/run/provenance.py) include those of the stage before it, so a setting is listed under the first stage whose results
+it changes.
 """
 
 from lib.config.schema import Settings
@@ -24,37 +24,37 @@ FIRST_STAGE = {  # sections as a whole, and single settings, which win over thei
     "objects": SUBMISSION,
 }
 
-NO_STAGE = {  # setting or section: why it changes no pixel, or what counts in its place
+NO_STAGE = {  # setting or section: why it changes no pixel, or what counts instead
     "name": "the folder's name",
     "folds": "folds.csv counts, which may be edited by hand",
     "ensemble": "the members' maps and the weights count (ensemble_inputs)",
-    "data.root": "a place; the content of the files counts",
-    "data.train_images": "a place; the content of the files counts",
-    "data.train_masks": "a place; the content of the files counts",
-    "data.test_images": "a place; the content of the files counts",
-    "data.sample_submission": "a place; the content of the file counts",
+    "data.root": "a path; the content of the files counts",
+    "data.train_images": "a path; the content of the files counts",
+    "data.train_masks": "a path; the content of the files counts",
+    "data.test_images": "a path; the content of the files counts",
+    "data.sample_submission": "a path; the content of the file counts",
     "data.external": "the content of the files counts, and how they are read and drawn (external_inputs)",
     "data.exclude": "the ids in folds.csv count, and those of the test images",
     "data.images_without_mask": "the ids in folds.csv and the content of the masks count",
     "data.masks_without_image": "the ids in folds.csv count",
     "data.group": "the groups in folds.csv count",
     "data.group_csv": "the groups in folds.csv count",
-    "data.compare_masks": "01 checks data.rle by it and nothing is made from it",
+    "data.compare_masks": "01 only checks data.rle by it",
     "data.doubtful_rle": "says whether 01 stops; masks are read as data.rle says",
     "data.resize_csv": "a place; the values in it count",
     "data.resize_test_csv": "a place; the values in it count",
     "data.max_pixels": "larger images are refused, not changed",
-    "augment.preset": "the strengths that it stands for count",
-    "train.pseudo_labels": "a place; the other run's maps and thresholds count",
+    "augment.preset": "the strengths it sets count",
+    "train.pseudo_labels": "a path; the other run's maps and thresholds count",
     "train.workers": "speed only",
     "train.cache_mb": "speed only",
-    "train.tracker": "where numbers are shown",
+    "train.tracker": "only shows numbers",
     "infer.batch_size": "speed only",
 }
 
 
 def first_stage(section: str, key: str | None = None) -> str | None:
-    """The first stage whose results a setting changes; None where it changes none."""
+    """The first stage whose results a setting changes; None if it changes none."""
     for name in (f"{section}.{key}", section):
         if name in NO_STAGE:
             return None
@@ -74,11 +74,11 @@ def counted(settings: Settings, stage: str) -> dict[str, dict]:
 
 
 def setting_values(settings: Settings) -> dict[str, dict]:
-    """All settings by section and key, for `augment` the strengths that its preset stands for."""
+    """All settings by section and key, for `augment` the strengths that its preset sets."""
     values = settings.model_dump(mode="json", exclude={"name"})
     return values | {"augment": settings.augment.strengths}
 
 
 def default_values() -> dict[str, dict]:
-    """What a setting was worth to a version of the code that did not have it yet."""
+    """The value that each setting had, in effect, in versions of the code that did not have it yet."""
     return setting_values(Settings(name="default", augment=AugmentSettings(preset="none")))

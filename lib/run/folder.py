@@ -1,4 +1,4 @@
-"""The run folder: where each stage's files are."""
+"""The run folder: the paths of each stage's files."""
 
 import shlex
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ class RunFolder:
         return self.root / f"{stage}.json"
 
     def command(self, stage: str, *words: object) -> str:
-        """What to type to run a stage on this run, quoted for a shell."""
+        """The command line that runs a stage on this run, quoted for a shell."""
         return shlex.join([f"{stage}.py", "--run", str(self.root), *map(str, words)])
 
 
@@ -145,11 +145,11 @@ class FoldFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether its training has ended; until then there is a folder to resume from."""
+        """True once training has ended; until then there is a folder to resume from."""
         return self.metrics.is_file() and not self.resume.parent.exists()
 
     def begin_anew(self) -> None:
-        """Have the fold trained from the beginning; its files stay until the first epoch replaces them."""
+        """Let the fold be trained from the beginning; its files stay until the first epoch replaces them."""
         self.resume.unlink(missing_ok=True)
         self.resume.parent.mkdir(parents=True, exist_ok=True)
 

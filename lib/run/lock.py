@@ -17,28 +17,28 @@ except ImportError:  # Windows
     import msvcrt
 
 HELD = []  # the open lock files; closing one would release its locks
-EVERYTHING = range(64)  # byte K of `.lock` stands for fold K; folds.count is at most 50
-BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # what the systems say where another process holds the lock
-TRIES, PAUSE = 20, 0.05  # seconds; a process that starts beside this one holds all bytes for a moment
+ALL_BYTES = range(64)  # byte K of `.lock` is the lock of fold K; folds.count is at most 50
+BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # errors where another process holds the lock
+TRIES, PAUSE = 20, 0.05  # seconds; a process starting at the same time holds all bytes for a moment
 
 
 def lock_run(run: RunFolder, folds: list[int] | None = None) -> None:
-    """Keep other processes off the run, or off some folds of it, until this process ends; then clear up.
+    """Lock the run, or some folds of it, until this process ends; then remove half-written files of killed stages.
 
-    Folds may be trained side by side, and nothing else may: a stage that needs the whole run locks all bytes. Neither
-    fcntl's locks (lockf, unlike flock) nor those of Windows pass to loader processes, which outlive a killed stage for
-    some seconds. Under torchrun the first process locks for all.
+    Different folds may be trained at the same time; a stage that needs the whole run locks all bytes. Loader processes,
+    which outlive a killed stage for some seconds, do not inherit the locks of fcntl (lockf, unlike flock) or Windows.
+    Under torchrun the first process locks for all.
 
-    What a killed stage left half-written is removed, beside the folds only while no other process is at work on the
-    run. Raises UserError when another process is.
+    Files outside the folds are removed only if no other process works on the run. Raises UserError if the lock is held
+    by another process.
     """
     if not is_first():
         return
     file = (run.root / ".lock").open("a+b")
     HELD.append(file)
-    mine = EVERYTHING if folds is None else folds
+    wanted = ALL_BYTES if folds is None else folds
     for _ in range(TRIES):
-        if try_lock(file, mine):
+        if try_lock(file, wanted):
             break
         time.sleep(PAUSE)
     else:
@@ -48,14 +48,14 @@ def lock_run(run: RunFolder, folds: list[int] | None = None) -> None:
         return
     for fold in folds:
         remove_leftovers(run.fold(fold).root)
-    others = [number for number in EVERYTHING if number not in folds]
+    others = [number for number in ALL_BYTES if number not in folds]
     if try_lock(file, others):
         remove_leftovers(run.root, deep=False)
         unlock(file, others)
 
 
 def try_lock(file: IO[bytes], numbers: Iterable[int]) -> bool:
-    """Lock these bytes of the file, which need not exist; lock none and return False where another process has one."""
+    """Lock these bytes of the file, which need not exist; lock none and return False if another process holds one."""
     locked = []
     try:
         for number in numbers:

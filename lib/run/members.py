@@ -1,4 +1,4 @@
-"""The runs that an ensemble is made of."""
+"""The member runs of an ensemble."""
 
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
@@ -7,7 +7,7 @@ from lib.run.folder import RunFolder, open_run
 
 
 def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
-    """The runs of an ensemble. Raises UserError when one is no run, or an ensemble itself."""
+    """Open the runs of an ensemble. Raises UserError if one is not a run, or an ensemble itself."""
     members = [open_run(path) for path in settings.ensemble.members]
     require_no_ensemble(members)
     return members
@@ -15,21 +15,21 @@ def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
 
 def require_no_ensemble(members: list[tuple[RunFolder, Settings]]) -> None:
     """Raise UserError where a member is an ensemble itself."""
-    if nested := [member.root for member, own in members if own.ensemble.members]:
+    if nested := [member.root for member, settings in members if settings.ensemble.members]:
         raise UserError(f"{nested[0]} is an ensemble itself; name its members instead (ensemble.members)")
 
 
 def adopt_folds(run: RunFolder, settings: Settings) -> Settings:
-    """Give an ensemble its members' folds; return its settings with their data and folds.
+    """Copy the members' folds to an ensemble; return its settings with their data and folds.
 
-    Raises UserError when a member's folds are others, or when the settings hold what the members decide.
+    Raises UserError if the members' folds differ, or if the settings contain what the members decide.
     """
     if taken := sorted(settings.model_fields_set & {"data", "folds"}):
         raise UserError(f"an ensemble has its members' {' and '.join(taken)}; leave these out of its settings")
     (first_run, first), *others = open_members(settings)
     content = first_run.folds.read_bytes()
-    for member, own in others:
-        if member.folds.read_bytes() != content or own.data.classes != first.data.classes:
+    for member, member_settings in others:
+        if member.folds.read_bytes() != content or member_settings.data.classes != first.data.classes:
             raise UserError(
                 f"{member.root} has other folds or classes than {first_run.root}, so their maps cannot be averaged; "
                 "train it on the same folds"

@@ -1,7 +1,7 @@
-"""What each file of a run was made from, so that no stage uses what does not belong together.
+"""Provenance: the inputs of each file of a run, so that no stage mixes files that do not belong together.
 
-Each `*_inputs` function describes the run as it is now; a record (lib/run/record.py) keeps what it was when a stage or
-a fold was made. Where the two differ, the stage is refused and the message names what to run again.
+Each `*_inputs` function describes the inputs as they are now; a record (lib/run/record.py) keeps them as they were when
+a stage or a fold was made. If the two differ, the stage is refused, and the message names the stage to rerun.
 """
 
 import csv
@@ -18,7 +18,7 @@ from lib.run.record import fingerprint, require_same, require_written
 
 
 def training_inputs(run: RunFolder, settings: Settings) -> dict:
-    """What the models are made from: folds, the content of images and masks, and the settings that count."""
+    """The inputs of all models: folds, the content of images and masks, and the settings that count."""
     folds = fingerprint(run.folds, "run 01_prepare_folds.py")
     files = read_json(run.training_files).get("content") if run.training_files.is_file() else None
     pseudo = pseudo_inputs(settings.train.pseudo_labels) if settings.train.pseudo_labels else None
@@ -35,7 +35,7 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
 
 
 def fold_inputs(run: RunFolder, settings: Settings) -> dict[int, dict]:
-    """What the model of each fold is made from: `training_inputs`, the fold's number and the images it leaves out."""
+    """The inputs of each fold's model: `training_inputs`, the fold's number and the images it leaves out."""
     shared, left_out = training_inputs(run, settings), {fold: [] for fold in range(settings.folds.count)}
     with run.folds.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -51,28 +51,28 @@ def weights_file_inputs(path: Path) -> dict[str, str]:
 
 
 def external_inputs(run: RunFolder, settings: Settings) -> dict:
-    """What external images bring in: the content of their files, their groups, and how each source is read and drawn.
+    """The inputs from external images: content, groups, and the settings that each source is read and drawn with.
 
-    Raises UserError where 01 has not seen them.
+    Raises UserError if 01 has not checked them.
     """
     remedy = "run 01_prepare_folds.py again with the run's settings file, which checks data.external"
-    found = {"external.csv": fingerprint(run.external, remedy), "files": read_json(run.external_files).get("content")}
+    inputs = {"external.csv": fingerprint(run.external, remedy), "files": read_json(run.external_files).get("content")}
     for number, (weight, data) in enumerate(external_sources(settings.data), start=1):
         reading = counted(settings.model_copy(update={"data": data}), TRAINING)["data"]
-        found[str(number)] = {"weight": weight, **reading}
-    return found
+        inputs[str(number)] = {"weight": weight, **reading}
+    return inputs
 
 
 def pseudo_inputs(root: Path) -> str:
     """Fingerprint of a run's test maps and thresholds. Raises UserError unless the run has gone through 04."""
     run, settings = open_run(root)
     if settings.train.pseudo_labels:
-        raise UserError(f"{root} has learned from pseudo-labels itself; name a run without (train.pseudo_labels)")
+        raise UserError(f"{root} was trained on pseudo-labels itself; name a run without them (train.pseudo_labels)")
     return sha256_of_json([require_maps(run, settings), require_thresholds(run, settings)])
 
 
 def trained_folds(run: RunFolder, settings: Settings) -> list[int]:
-    """The folds whose training is done; of an ensemble all. Raises UserError when there is none."""
+    """The folds that have a model; of an ensemble all. Raises UserError if there is none."""
     if settings.ensemble.members:
         return list(range(settings.folds.count))
     folds = [fold for fold in range(settings.folds.count) if run.fold(fold).metrics.is_file()]
@@ -84,7 +84,7 @@ def trained_folds(run: RunFolder, settings: Settings) -> list[int]:
 def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
     """SHA-256 of the weights of each trained fold.
 
-    Raises UserError when none is trained, or when one was made from other folds, images or settings, belongs to another
+    Raises UserError if no fold is trained, or if one was trained on other folds, images or settings, belongs to another
     fold, or has other weights than training wrote.
     """
     made_from = fold_inputs(run, settings)
@@ -92,7 +92,7 @@ def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
 
 
 def require_fold(run: RunFolder, fold: int, made_from: dict) -> str:
-    """SHA-256 of a fold's weights. Raises UserError unless the fold is made from `made_from` and its weights whole."""
+    """SHA-256 of a fold's weights. Raises UserError unless it was made from `made_from` and its weights are intact."""
     folder, remedy = run.fold(fold), f"run {run.command('02_train', '--restart', '--folds', fold)}"
     content = read_json(folder.metrics)
     if content.get("fold", fold) != fold:
@@ -100,16 +100,16 @@ def require_fold(run: RunFolder, fold: int, made_from: dict) -> str:
     require_same(folder.metrics, made_from, remedy)
     weights = fingerprint(folder.weights, remedy)
     if not folder.is_done:  # killed between the weights of an epoch and its metrics
-        remedy = f"run {run.command('02_train', '--folds', fold)}, which goes on with it"
+        remedy = f"run {run.command('02_train', '--folds', fold)}, which continues it"
     if content.get("weights_sha256", weights) != weights:
         raise UserError(f"{folder.weights} is not what training wrote (damaged or replaced); {remedy}")
     return weights
 
 
 def map_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
-    """Fingerprint of what each trained fold's maps are made from: its weights and the prediction settings.
+    """Fingerprint of the inputs of each trained fold's maps: its weights and the prediction settings.
 
-    For an ensemble: the members' maps and the weights.
+    For an ensemble: the members' maps and weights.
     """
     if settings.ensemble.members:
         return ensemble_inputs(run, settings)
@@ -118,36 +118,36 @@ def map_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
 
 
 def ensemble_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
-    """Fingerprint of what an ensemble's maps are made from, the same for all folds: the members' maps and the weights.
+    """Fingerprint of the inputs of an ensemble's maps, the same for all folds: the members' maps and weights.
 
-    Raises UserError when a member is not trained on all folds, or its folds are no longer the ensemble's.
+    Raises UserError if a member is not trained on all folds, or if its folds are no longer the ensemble's.
     """
     folds, members = fingerprint(run.folds, "run 01_prepare_folds.py"), []
     for member, member_settings in open_members(settings):
         if fingerprint(member.folds, "run 01_prepare_folds.py") != folds:
-            raise UserError(f"{member.root} now has other folds than {run.root}; make the ensemble anew with 01")
+            raise UserError(f"{member.root} now has other folds than {run.root}; make the ensemble again with 01")
         maps = map_inputs(member, member_settings)
         if missing := [fold for fold in range(settings.folds.count) if f"fold_{fold}" not in maps]:
             remedy = member.command("02_train", "--folds", *missing)
             raise UserError(f"{member.root} has not trained fold {', '.join(map(str, missing))}; run {remedy}")
         members.append(maps)
     score = settings.threshold.model_dump(include={"metric", "beta"}) | {"size": settings.submission.size}
-    everything = sha256_of_json([members, settings.ensemble.weights, score])
-    return {f"fold_{fold}": everything for fold in range(settings.folds.count)}
+    fingerprint_of_all = sha256_of_json([members, settings.ensemble.weights, score])
+    return {f"fold_{fold}": fingerprint_of_all for fold in range(settings.folds.count)}
 
 
 def test_inputs(run: RunFolder, settings: Settings) -> dict:
-    """What the test maps are made from, beside the test images: all trained folds' models."""
+    """The inputs of the test maps, apart from the test images: the models of all trained folds."""
     return {"maps": map_inputs(run, settings), **counted(settings, MAPS)}
 
 
 def threshold_inputs(run: RunFolder, settings: Settings) -> dict:
-    """What threshold.json is made from: the out-of-fold maps, the size they are scored at, the threshold settings."""
+    """The inputs of threshold.json: the out-of-fold maps, the size they are scored at, the threshold settings."""
     return {"maps": map_inputs(run, settings), **counted(settings, MAPS), **counted(settings, THRESHOLDS)}
 
 
 def submission_inputs(run: RunFolder, settings: Settings) -> dict:
-    """What the submission is made from: thresholds, test maps, how masks are made of them, the sample submission."""
+    """The inputs of the submission: thresholds, test maps, the settings of 05, the sample submission."""
     sample = settings.data.sample_submission and settings.data.root / settings.data.sample_submission
     return {
         **threshold_inputs(run, settings),
@@ -157,12 +157,12 @@ def submission_inputs(run: RunFolder, settings: Settings) -> dict:
 
 
 def require_thresholds(run: RunFolder, settings: Settings) -> dict:
-    """What threshold.json was made from. Raises UserError unless that is the present state and 03's files are whole."""
+    """The inputs of threshold.json. Raises UserError unless 03 is done with the present models."""
     return require_stage(run, "03_oof_threshold", threshold_inputs(run, settings))
 
 
 def require_maps(run: RunFolder, settings: Settings) -> dict:
-    """What the test maps were made from. Raises UserError unless 04 is done with the present models."""
+    """The inputs of the test maps. Raises UserError unless 04 is done with the present models."""
     return require_stage(run, "04_infer", test_inputs(run, settings))
 
 

@@ -1,4 +1,4 @@
-"""Records: what a stage or a fold was made from and what it wrote, kept as JSON beside its files, and checked later."""
+"""Records: the inputs and files of a stage or a fold, kept as JSON beside its files and checked by later stages."""
 
 import platform
 import shlex
@@ -18,20 +18,15 @@ from lib.run.counted import default_values
 from lib.run.folder import RunFolder
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
-LACKING = (
-    "training_files",
-    "fold",
-    "left_out_images",
-    "best_epoch_by",
-    "weights_file",
-)  # in records of earlier versions: taken as the same
+# not in the records of earlier versions, where they count as unchanged
+LACKING = ("training_files", "fold", "left_out_images", "best_epoch_by", "weights_file")
 DIGEST_LENGTH = 64
 
 
 class StageRecord:
-    """`<stage>.json`: the command, what the stage was made from, versions and seconds. The clock starts here.
+    """`<stage>.json`: the command, the inputs of the stage, versions and seconds. The clock starts here.
 
-    Where there is a record, the stage's files are whole and belong together. Of several processes the first writes it.
+    If there is a record, the files of the stage are whole and belong together. Only the first process writes it.
     """
 
     def __init__(self, run: RunFolder, stage: str) -> None:
@@ -40,7 +35,7 @@ class StageRecord:
         self.started = time.monotonic()
 
     def begin(self, settings: Settings) -> None:
-        """Keep the settings, say which are new, and forget the last record: from here on the stage writes its files."""
+        """Save the settings, print those that changed, and remove the last record: the stage starts to write."""
         if is_first():
             for line in setting_changes(self.run.config, settings):
                 print(f"setting   {line} is now the run's setting")
@@ -69,15 +64,15 @@ class StageRecord:
 
 
 def setting_changes(config: Path, settings: Settings) -> list[str]:
-    """What differs from the settings kept in a file, as 'train.epochs 30 -> 50'; nothing where there is no file."""
+    """Settings that differ from those in a file, as 'train.epochs 30 -> 50'; none if there is no file."""
     if not config.is_file():
         return []
-    before, after = (one.model_dump(mode="json") for one in (load_settings(config), settings))
+    before, after = load_settings(config).model_dump(mode="json"), settings.model_dump(mode="json")
     return [line for key in after for line in _changes(key, before[key], after[key], " ")]
 
 
 def fingerprint(path: Path, remedy: str) -> str:
-    """SHA-256 of a file that an earlier stage wrote. Raises UserError with the remedy when it is absent."""
+    """SHA-256 of a file that an earlier stage wrote. Raises UserError with the remedy if it is absent."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; {remedy}")
     return sha256_of_file(path)
@@ -101,12 +96,12 @@ def require_written(recorded: Path, remedy: str) -> None:
 
 
 def differences(before: dict, after: dict) -> list[str]:
-    """What differs between two `made_from`, as 'key: before -> after'.
+    """Differences between two `made_from`, as 'key: before -> after'.
 
-    A setting that the earlier one does not name had its default: the version that wrote it did not have the setting.
-    What no longer counts is left out.
+    A setting that is not in `before` had its default: the version that wrote it did not have the setting. Settings that
+    no longer count are ignored.
     """
-    defaults, found = default_values(), []
+    defaults, lines = default_values(), []
     if "training_files" in after and "training_files" not in before:
         defaults["data"] = after["data"]  # earlier versions recorded only some settings of data
     for key, value in after.items():
@@ -115,19 +110,19 @@ def differences(before: dict, after: dict) -> list[str]:
             value = {name: known.get(name) for name in value}, value
         else:
             value = before.get(key, value if key in LACKING else None), value
-        found += _changes(key, *value)
-    return found
+        lines += _changes(key, *value)
+    return lines
 
 
 def _filled(values: object, defaults: object) -> object:
-    """Settings, and settings within settings, with the default of each that is not there."""
+    """Settings, also nested ones, with the defaults of those that are missing."""
     if not isinstance(values, dict) or not isinstance(defaults, dict):
         return values
     return defaults | {name: _filled(value, defaults.get(name)) for name, value in values.items()}
 
 
 def _changes(key: str, before: object, after: object, separator: str = ": ") -> list[str]:
-    """One line for each value that differs, keys of nested mappings joined by dots."""
+    """One line for each value that differs; keys of nested mappings are joined by dots."""
     if isinstance(before, dict) and isinstance(after, dict):
         names = sorted(before.keys() | after.keys())
         pairs = [(f"{key}.{name}", before.get(name), after.get(name)) for name in names]
@@ -136,6 +131,6 @@ def _changes(key: str, before: object, after: object, separator: str = ": ") -> 
 
 
 def _shown(value: object) -> str:
-    """A value for a message; a digest by its first characters."""
+    """A value for a message; a digest is cut to its first characters."""
     text = str(value)
     return f"{text[:8]}..." if len(text) == DIGEST_LENGTH and text.isalnum() else text

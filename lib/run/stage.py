@@ -1,7 +1,7 @@
-"""How the five scripts start: the run and its settings are opened, and mistakes answered, before anything slow.
+"""Start of the five scripts: opens the run and checks its settings before anything slow is imported.
 
-A stage is a function of (run, settings, arguments). Its imports stand at its top and not at the top of the script, so
-that `--help` and wrong settings are answered in a tenth of a second and not after torch is loaded.
+A stage is a function of (run, settings, arguments). Its imports are inside the function, so that `--help` and wrong
+settings are answered in a tenth of a second, without loading torch.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def run_stage(stage: Stage, command: argparse.ArgumentParser) -> None:
 
 
 def opened(arguments: argparse.Namespace) -> tuple[RunFolder, "Settings"]:
-    """The run and its settings. Raises UserError where the settings are wrong or the folder holds no run."""
+    """The run and its settings. Raises UserError if the settings are wrong or the folder holds no run."""
     if "run" in arguments:
         return open_run(arguments.run, arguments.overrides)
     settings = load_settings(arguments.config, arguments.overrides)

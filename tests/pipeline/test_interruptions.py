@@ -148,7 +148,7 @@ def test_ctrl_c_says_what_to_type_and_that_goes_on(whole, other):
     ended = started.end()
     assert ended.code == 130
     assert "Traceback" not in ended.err and "Exception ignored" not in ended.err
-    said = ended.err.splitlines()[-1].partition("to go on, type: python ")[2].split()
+    said = ended.err.splitlines()[-1].partition("to continue, type: python ")[2].split()
     assert [Path(said[0]).name, *said[1:]] == typed[:-1]  # with --restart it would begin anew
     ended = script(other, *typed[:-1])
     assert ended.code == 0
