@@ -27,6 +27,7 @@ from lib.report.galleries import (
 )
 from lib.report.groups_part import groups_part
 from lib.report.measures import OofScores, measure_oof, measure_test, sample
+from lib.report.presence_part import presence_part
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import submission_inputs, threshold_inputs
@@ -50,6 +51,7 @@ def write_report(run: RunFolder, settings: Settings) -> None:
         if settings.ensemble.members:
             parts["ensemble"] = ensemble_part(run)
         parts["threshold"] = threshold_part(run)
+        parts["presence"] = presence_part(run)
         parts |= map_parts(run, settings, done)
         parts["scenes"] = groups_part(run, settings)
     if "05" in done:

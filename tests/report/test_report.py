@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,7 +34,7 @@ from lib.data.folds import assign_folds, image_table, write_folds
 from lib.data.inspection import inspect_all
 from lib.masks.metrics import count_images, dice
 from lib.masks.rules import Gate, Rule, Step, read_rules
-from lib.prediction.map_store import MapStore, read_pairs
+from lib.prediction.map_store import MapStore, read_pairs, read_presence
 from lib.report import measures, overview, stages
 from lib.report.charts import Axis, Chart
 from lib.report.comparison import write_comparison
@@ -79,7 +80,7 @@ def blurred(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 class FakeRun:
     """A run folder as the five stages leave it, without any training: the maps are blurred truths.
 
-    The hostile one has two classes and an image with names that would be HTML, and masks of another size.
+    The hostile one has two classes and an image with names that would be HTML, masks of another size, and presence.
     """
 
     def __init__(self, folder: Path, training: int = 36, test: int = 12, hostile: bool = False) -> None:
@@ -100,6 +101,7 @@ class FakeRun:
             "submission": {"size": (20, 40) if hostile else None},
             "postprocess": {"steps": ["opening", "remove"], "radii": [1, 2], "areas": [16, 64]},
         }
+        self.has_presence = hostile
         self.settings = check_settings(content, Path("blobs.yaml"))
         self.training, self.test = open_training(self.settings.data), open_test(self.settings.data)
         self.random = np.random.default_rng(0)
@@ -147,10 +149,13 @@ class FakeRun:
         store = MapStore(self.run.oof, tuple(self.training.classes))
         for image_id in self.training.ids:
             truth = self.training.read_mask(image_id)
-            store.write(image_id, np.stack([blurred(plane, self.random) for plane in np.moveaxis(truth, -1, 0)], -1))
-        self.counts = count_images(
+            presence = np.where(truth.any(axis=(0, 1)), 200, 30).astype(np.uint8) if self.has_presence else None
+            maps = np.stack([blurred(plane, self.random) for plane in np.moveaxis(truth, -1, 0)], -1)
+            store.write(image_id, maps, presence)
+        counts = count_images(
             read_pairs(store, self.training, self.table.id, self.settings.submission.size), self.training.classes
         )
+        self.counts = replace(counts, presence=read_presence(store, self.table.id))
         self.counts.save(self.run.oof_counts)
         result = choose_thresholds(self.counts, self.table.fold.to_numpy(), self.settings.threshold)
         result.write_curves(self.run.threshold.with_suffix(".csv"))
@@ -164,7 +169,8 @@ class FakeRun:
             mask = np.zeros((48, 64), np.uint8)
             cv2.circle(mask, (20 + number, 24), 5 + number // 2, 1, -1)
             plane = blurred(mask * (number != 3), self.random)
-            store.write(image_id, np.stack([plane] * len(self.test.classes), axis=-1))
+            presence = np.full(len(self.test.classes), 200, np.uint8) if self.has_presence else None
+            store.write(image_id, np.stack([plane] * len(self.test.classes), axis=-1), presence)
         record.write(test_inputs(self.run, self.settings))
 
     def postprocess(self) -> None:
