@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from lib.base.errors import UserError
-from lib.base.files import write_json
+from lib.base.files import read_json, write_json
 from lib.data.competition import open_test
-from lib.masks.rules import read_rules
+from lib.masks.rules import Rule, read_rules
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_to_store
 from lib.prediction.run_maps import build_predictor
@@ -27,6 +27,7 @@ from lib.submission import apply
 from lib.submission.apply import Maps, MemberPredictor, predict_images
 from lib.submission.bundle import check_float16, write_bundle
 from lib.submission.finished import open_finished
+from lib.submission.loaded_run import LoadedRun
 from lib.submission.time_budget import Level
 from lib.submission.write import write_submission
 from tests import REPOSITORY
@@ -47,7 +48,7 @@ def folder(tmp_path_factory) -> Path:
     """A user's folder after all five stages, with a second competition folder of hidden images."""
     folder = tmp_path_factory.mktemp("finished")
     write_competition(folder / "data" / "blobs")
-    (folder / "blobs.yaml").write_text(SETTINGS)
+    (folder / "blobs.yaml").write_text(SETTINGS.replace("weights: random", "weights: random, presence: 0.5"))
     run_all(folder)
     write_hidden(folder / "hidden")
     return folder
@@ -210,6 +211,29 @@ def test_an_ensemble_can_be_moved(run, tmp_path, monkeypatch):
     for image_id in data.ids:
         exact = 0.75 * parts[0][image_id].maps + 0.25 * parts[1][image_id].maps.astype(float)
         np.testing.assert_array_equal(maps.read(image_id), np.rint(exact))
+        exact = 0.75 * parts[0][image_id].presence + 0.25 * parts[1][image_id].presence.astype(float)
+        np.testing.assert_array_equal(maps.presence(image_id), np.rint(exact))
+
+
+def test_a_bundle_and_a_run_in_memory_ask_for_presence(run, tmp_path):
+    write_bundle(open_finished(run), tmp_path / "bundle", as_float16=False, wheels=False)
+    maps = applied(tmp_path / "bundle", tmp_path / "out")
+    presence = {image_id: int(maps.presence(image_id)[0]) for image_id in maps.sizes}
+    asked = max(presence.values())
+    assert min(presence.values()) < asked
+    path = RunFolder(tmp_path / "bundle").postprocess
+    content = read_json(path)
+    content["classes"]["blob"]["rule"] = Rule(1, presence=asked).to_dict()
+    write_json(path, content)
+    applied(tmp_path / "bundle", tmp_path / "out")
+    with (tmp_path / "out" / "submission.csv").open() as file:
+        rows = dict(list(csv.reader(file))[1:])
+    assert {image_id: bool(text) for image_id, text in rows.items()} == {
+        image_id: value >= asked for image_id, value in presence.items()
+    }
+    loaded, data = LoadedRun.open(tmp_path / "bundle"), open_test(open_run(run, ["data.root=hidden"])[1].data)
+    for image_id in data.ids:
+        assert loaded.predict(data.read_image(image_id)).any() == bool(rows[image_id])
 
 
 def test_other_images_of_the_same_ids_are_predicted_anew(run, tmp_path):
