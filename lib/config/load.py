@@ -1,6 +1,6 @@
-"""Settings files: a YAML mapping and `section.key=value` on top of it, read before what checks them is imported.
+"""Settings files: a YAML mapping with `section.key=value` overrides, read before the code that checks them.
 
-The check is lib/config/schema.py's, whose pydantic takes three times as long to import as Python takes to start.
+The check imports pydantic (lib/config/schema.py), which takes three times as long as Python takes to start.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, for which a key given twice is an error: to others the last one wins, in silence."""
+    """YAML's safe loader, except that a duplicate key is an error instead of silently replacing the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         first_line = {}
@@ -75,10 +75,10 @@ def with_overrides(content: dict, overrides: list[str]) -> dict:
 
 
 def read_value(text: str) -> object:
-    """A value as YAML; as it stands where YAML would not take it for what it is: `{id}` or `*.png`."""
+    """A value as YAML, or as plain text where YAML reads something else: `{id}` or `*.png`."""
     try:
         value = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError:
-        return text  # the check of the settings names it where it should be no text
-    is_placeholder = isinstance(value, dict) and value and not any(value.values())  # {id} alone: a mapping to nothing
+        return text  # if it should not be text, the check of the settings names it
+    is_placeholder = isinstance(value, dict) and value and not any(value.values())  # {id} alone is a mapping to nothing
     return text if is_placeholder else value

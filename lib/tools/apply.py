@@ -6,8 +6,8 @@
 reads    the models and the rules that 03 and 05 chose, and the images; neither training images nor their maps
 writes   FOLDER/maps/ (probability maps, kept for the next time) and submission.csv, or with --images masks/ID.png
 
-The source and the images may be read-only. Rules are applied, never searched again. With --hours views and folds are
-dropped where time is short: of d4, flips, hflip and none the next smaller one, then the highest-numbered folds.
+The source and the images may be read-only. Rules are applied, never tuned again. With --hours, views and folds are
+dropped when time runs short: first the next smaller one of d4, flips, hflip and none, then the highest-numbered folds.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
         write_overlays(out / "overlays", test, maps, finished.rules, settings)
     without = [image_id for image_id in test.ids if image_id not in maps.names]
     if without:
-        print(f"warning   time was too short for {len(without)} of {len(test.ids)} images, whose masks are empty")
+        print(f"warning   no time was left for {len(without)} of {len(test.ids)} images; their masks are empty")
     seconds = time.monotonic() - STARTED
     results = {"images": len(test.ids), "without_map": without, "rules": str(finished.rules_file)}
     write_json(
@@ -56,7 +56,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
 
 
 def overrides_of(images: str | None) -> list[str]:
-    """The settings that --images stands for: a folder, or a pattern such as photos/{day}/*.tif."""
+    """The settings that --images sets, from a folder or a pattern such as photos/{day}/*.tif."""
     from lib.data.discovery import WILDCARD
 
     if images is None:
@@ -69,13 +69,13 @@ def overrides_of(images: str | None) -> list[str]:
 
 
 def main(source: Path | None = None) -> None:
-    """The command; a bundle gives itself as the source."""
+    """Run the command; a bundle passes itself as the source."""
     command = parser(__doc__)
     if source is None:
         command.add_argument("source", type=Path, metavar="runs/NAME", help="a run after 05, or a bundle")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
     command.add_argument("--images", metavar="FOLDER", help="images without a sample submission: masks are written")
-    command.add_argument("--hours", type=float, help="end within so many hours")
+    command.add_argument("--hours", type=float, help="time limit")
     command.add_argument("--folds", type=int, nargs="+", metavar="K", help="use only these folds' models")
     command.add_argument("--overlays", action="store_true", help="also write the images with their masks drawn in")
     command.set_defaults(**({"source": source} if source else {}))

@@ -31,9 +31,9 @@ def draw(arguments: argparse.Namespace) -> None:
 
 
 def presets_picture(data: TrainingData, settings: Settings) -> np.ndarray:
-    """RGB picture: a row an image; a column the image itself, then DRAWS a preset, then DRAWS of the settings.
+    """RGB picture with a row for each image: the image itself, then DRAWS of each preset, then DRAWS of the settings.
 
-    The images are drawn from all by train.seed, the crops are those of training, around mask pixels.
+    Images are chosen at random by train.seed; crops are those of training, around mask pixels.
     """
     presets = {name: AugmentSettings(preset=name) for name in AUGMENT_PRESETS if name != "none"}
     columns = presets | {"as set": settings.augment}

@@ -8,8 +8,8 @@ nested ones of 03_oof_threshold.py.
 
 reads    runs/*/folds.csv, oof/, oof_counts.npz and the training images and masks
 writes   compare.json (differences with 95 % intervals), compare.csv (the scores of every image),
-         compare_B.png (the images that differ most), compare.html (all of it to look at); into the baseline's
-         folder unless --out says another
+         compare_B.png (the images that differ most) and compare.html (all of it as a page), into --out or the
+         folder of the baseline
 """
 
 import argparse
@@ -78,7 +78,7 @@ def compare(arguments: argparse.Namespace) -> None:
     content = {"baseline": runs[0].name, "folds.csv": digest, "images": len(table), "against": {}}
     print(f"{len(table)} images in {table.group.nunique()} groups and {table.fold.nunique()} folds")
     for challenger, scored in zip(runs[1:], scores[1:], strict=True):
-        differences = describe(scores[0], scored, table, settings.threshold.bootstrap, measures_of(metric))
+        differences = describe_difference(scores[0], scored, table, settings.threshold.bootstrap, measures_of(metric))
         content["against"][challenger.name] = differences
         print(f"\n{challenger.name} against {runs[0].name}\n{as_text(differences)}")
         dice = np.stack([scores[0], scored])[..., 0]
@@ -93,7 +93,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def require_comparable(opened: list[tuple[RunFolder, Settings]]) -> str:
-    """The fingerprint of the runs' folds. Raises UserError unless all share it and the size, and differ in name."""
+    """The fingerprint of the runs' folds. Raises UserError unless all share folds and size, and differ in name."""
     if len(opened) < 2:
         raise UserError("name at least two run folders to compare")
     names = [run.root.resolve().name for run, _ in opened]
@@ -127,7 +127,7 @@ def finished_run(run: RunFolder, settings: Settings, table: pd.DataFrame) -> Fin
 
 
 def measures_of(metric: Metric) -> tuple[str, ...]:
-    """What is compared: MEASURES, and the run's metric where it is none of them."""
+    """The measures compared: MEASURES, and the run's metric if it is not among them."""
     return MEASURES if metric.name in MEASURES else (*MEASURES, str(metric))
 
 
@@ -165,7 +165,7 @@ def mask_scores(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def border_band(mask: np.ndarray) -> np.ndarray:
     """The mask's pixels within 2 % of the diagonal (at least 1 px) of a pixel outside it, in the chessboard distance.
 
-    Beyond the edge of the image everything is outside. uint8 0/1, (height, width, classes).
+    Everything beyond the edge of the image is outside. uint8 0/1, (height, width, classes).
     """
     width = max(1, round(BAND * float(np.hypot(*mask.shape[:2]))))
     square = np.ones((3, 3), np.uint8)
@@ -173,14 +173,14 @@ def border_band(mask: np.ndarray) -> np.ndarray:
     return mask - inner.reshape(mask.shape)
 
 
-def describe(
+def describe_difference(
     baseline: np.ndarray,
     challenger: np.ndarray,
     table: pd.DataFrame,
     repeats: int,
     measures: Sequence[str] = MEASURES,
 ) -> dict:
-    """What the scores of two runs, (images, classes, measures), say about their difference, challenger - baseline.
+    """Difference of two runs, challenger - baseline, from their scores (images, classes, measures).
 
     Scores are means over classes, then over images; the 95 % interval is a bootstrap of the paired differences that
     draws whole groups; an image counts as better or worse whatever the size of its difference.
@@ -204,7 +204,7 @@ def describe(
 
 
 def as_text(differences: dict) -> str:
-    """The differences of `describe` as a table, one line per measure."""
+    """The result of `describe_difference` as a table, one line per measure."""
     lines = {
         measure: {
             "baseline": f"{values['baseline']:.4f}",

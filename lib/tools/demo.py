@@ -1,4 +1,4 @@
-"""The demo: its data, the five stages and the score of the submission, as `make demo` runs it where there is make.
+"""The demo: writes its data, runs the five stages and scores the submission. `make demo` runs it too.
 
     python -m lib.tools.demo
 
@@ -19,7 +19,7 @@ STAGES = ("02_train", "03_oof_threshold", "04_infer", "05_postprocess")
 
 
 def commands() -> list[list[str]]:
-    """What is typed, without the name of Python."""
+    """The commands to type, without `python`."""
     write = [] if Path(DATA).is_dir() else [["-m", "lib.tools.blue_marble", DATA]]
     first = [str(REPOSITORY / "01_prepare_folds.py"), "--config", str(REPOSITORY / "configs" / "blue_marble.yaml")]
     stages = [[str(REPOSITORY / f"{stage}.py"), "--run", RUN] for stage in STAGES]
@@ -30,7 +30,7 @@ def demo(arguments: argparse.Namespace) -> None:
     for command in commands():
         print(f"\n$ python {shlex.join(command)}", flush=True)
         if code := subprocess.run([sys.executable, *command]).returncode:
-            leave("error: the demo stops here; see what the command above said", code)
+            leave("error: the demo stops here; the command above says why", code)
 
 
 if __name__ == "__main__":

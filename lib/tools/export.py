@@ -1,13 +1,13 @@
-"""Make a bundle of a finished run: a folder to upload as a Kaggle data set, or to hand on.
+"""Export a finished run as a bundle: a folder to upload as a Kaggle data set, or to share.
 
     python -m lib.tools.export runs/NAME [--out bundles/NAME] [--folds 0 1] [--wheels]
 
 reads    the run's settings, models and rules, and for float16 some training images
-writes   bundles/NAME/: weights, settings, rules, code, a notebook, manifest.json (and wheels, which needs a network)
-next     upload the folder; there, notebook.ipynb does the rest
+writes   bundles/NAME/: weights, settings, rules, code, a notebook, manifest.json (wheels need internet access)
+next     upload the folder and its notebook.ipynb
 
-The weights are stored as float16, in half of the space, unless that changes more than --limit of the mask pixels of
-out-of-fold images.
+Weights are stored as float16, half the size, unless that changes more than --limit of the mask pixels of out-of-fold
+images.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def export(arguments: argparse.Namespace) -> StageSummary:
 
 
 def may_be_float16(finished, arguments: argparse.Namespace) -> bool:
-    """Whether the weights may be stored so, as --weights says or as measured."""
+    """True if weights are stored as float16: as --weights says, or as measured."""
     from lib.base.errors import UserError
     from lib.submission.bundle import check_float16
 
@@ -44,7 +44,7 @@ def may_be_float16(finished, arguments: argparse.Namespace) -> bool:
     try:
         check = check_float16(finished)
     except UserError as error:
-        print(f"float16 is not measured ({error}), so weights stay float32; --weights float16 takes it on trust")
+        print(f"float16 is not measured ({error}), so weights stay float32; --weights float16 skips the measurement")
         return False
     print(f"{check} ({check.share:.4%}, limit {arguments.limit:.4%})")
     return check.share <= arguments.limit

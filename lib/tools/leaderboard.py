@@ -1,4 +1,4 @@
-"""All runs in one table: nested score with interval, gap, time, and what differs in their settings.
+"""All runs in one table: nested score with interval, gap, time, and the settings in which they differ.
 
     python -m lib.tools.leaderboard [runs]
 
@@ -20,8 +20,8 @@ def leaderboard(arguments: argparse.Namespace) -> None:
     entries, unreadable = read_entries(arguments.runs)
     if not entries and not unreadable:
         raise UserError(f"{arguments.runs} holds no run; make one with 01_prepare_folds.py")
-    made = boards(entries)
-    for board in made:
+    all_boards = boards(entries)
+    for board in all_boards:
         width = max(len(entry.name) for entry in board.entries)
         print(f"\n{board.title}")
         for entry in board.entries:
@@ -32,7 +32,7 @@ def leaderboard(arguments: argparse.Namespace) -> None:
     for sentence in unreadable:
         print(f"\nwarning   {sentence}")
     path = arguments.runs / "leaderboard.html"
-    write_leaderboard(path, made, unreadable)
+    write_leaderboard(path, all_boards, unreadable)
     print(f"\nwrote     {path}")
 
 

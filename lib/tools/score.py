@@ -1,11 +1,10 @@
-"""Score a submission where the solution is known, such as a held-out set of your own or a competition that has ended.
+"""Score a submission against a known solution, such as a held-out set or that of a finished competition.
 
     python -m lib.tools.score runs/NAME/submission.csv data/NAME/solution.csv --config configs/NAME.yaml
 
-The last column of the submission holds the run lengths, the others say which mask a row is about. The solution has
-the same columns; it may have more. Several rows of one mask are its objects. The settings say how run lengths are
-written (data.rle) and what is scored (threshold.metric, or objects.metric where submission.rows is instance); without
-them it is Dice.
+The last column of the submission holds the run lengths, the others identify the mask. The solution has the same
+columns and may have more. Several rows of one mask are its objects. The settings name the convention of the run lengths
+(data.rle) and the metric (threshold.metric, or objects.metric if submission.rows is instance); the default is Dice.
 """
 
 import argparse
@@ -47,8 +46,8 @@ class SubmissionScore:
 def score_submission(submission: Path, solution: Path, settings: Settings) -> SubmissionScore:
     """Compare two tables of run lengths, mask by mask; for dice_global the pixels of each class are pooled.
 
-    Images are not opened: scores ask which pixels are common, and run lengths number them. Raises UserError when the
-    tables are not about the same masks or hold something else than run lengths.
+    Images are not opened: run lengths alone say which pixels two masks share. Raises UserError if the tables do not
+    hold the same masks, or anything other than run lengths.
     """
     rows = read_table(submission, "the submission")
     columns = list(rows)
@@ -77,14 +76,14 @@ def _class_of_masks(path: Path, rows: Table, settings: Settings) -> dict[tuple[s
     if len(settings.data.classes) == 1:
         return dict.fromkeys(keys, 0)
     columns = sample_columns(settings.data, list(rows))
-    if "class" in rows and columns.class_name is None:  # what a submission without a sample is given
+    if "class" in rows and columns.class_name is None:  # the column that submissions without a sample have
         columns = columns._replace(class_name="class")
     class_indices = (index for _, index in row_keys(rows, path, columns, settings.data.classes))
     return dict(zip(keys, class_indices, strict=True))
 
 
 def metric_name(settings: Settings) -> str:
-    """What the settings score a submission by."""
+    """The name of the metric that the settings choose."""
     if settings.submission.rows == "instance":
         return describe_score(settings.objects)
     return str(Metric.of(settings.threshold))
@@ -110,14 +109,14 @@ def _mask_terms(predicted: list[str], truth: list[str], settings: Settings) -> t
 
 
 def _object_terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:
-    """The same of two sets of objects, which may not overlap within a set."""
+    """Numerator and denominator of two sets of objects; objects of one set must not overlap."""
     line = _line(predicted + truth, settings.data.rle)
     labels = [decode_labels(texts, line, settings.data.rle) for texts in (predicted, truth)]
     return object_score(match_objects(*labels), settings.objects), 1.0
 
 
 def _line(texts: list[str], convention: RleSettings) -> tuple[int, int]:
-    """The shape of an image with all pixels in one row, as far as any run reaches."""
+    """The shape of an image that has all pixels in one row, up to the end of the last run."""
     ends = [parse_runs(text, MAX_PIXELS, convention)[1].max(initial=0) for text in texts]
     return 1, int(max(ends))
 

@@ -1,4 +1,4 @@
-"""One look at a finished run: its scores, what they cost, and where to look next.
+"""Summarise a finished run: scores, seconds, and the files to look at.
 
     python -m lib.tools.summary runs/NAME [--solution data/NAME/solution.csv]
 
@@ -34,7 +34,7 @@ def summarise(arguments: argparse.Namespace) -> None:
 
 
 def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:
-    """The out-of-fold scores: honest first, then what tuning and scoring on the same images would have claimed."""
+    """The out-of-fold scores: nested first, then in-sample, where tuning and scoring use the same images."""
     low, high = threshold["interval"]
     metric = threshold["metric"]["name"]
     about = {name: row.get("about_no_mask") for name, row in threshold["classes"].items()}

@@ -48,7 +48,7 @@ from lib.run.folder import RunFolder
 from lib.run.provenance import submission_inputs, test_inputs, threshold_inputs, training_inputs
 from lib.run.record import StageRecord
 from lib.submission.write import write_submission
-from lib.tools.compare import describe, mask_scores
+from lib.tools.compare import describe_difference, mask_scores
 from lib.training.tracking import require_tracker, tracked
 from lib.tuning.morphology_search import search_morphology
 from lib.tuning.thresholds import choose_thresholds
@@ -556,7 +556,7 @@ def test_a_comparison_shows_where_runs_differ(fake, tmp_path):
     table = fake.table
     truths = [fake.training.read_mask(image_id) for image_id in table.id]
     scores = np.array([[mask_scores(run.predict(i), t) for i, t in zip(table.id, truths, strict=True)] for run in runs])
-    content = {"images": len(table), "against": {HOSTILE_CLASS: describe(scores[0], scores[1], table, 100)}}
+    content = {"images": len(table), "against": {HOSTILE_CLASS: describe_difference(scores[0], scores[1], table, 100)}}
     write_comparison(tmp_path / "compare.html", content, runs, scores, fake.training, table)
     page = Page((tmp_path / "compare.html").read_text())
     assert not page.all("b") and f"{HOSTILE_CLASS} is worse" in page.text

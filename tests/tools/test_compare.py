@@ -26,7 +26,15 @@ from lib.prediction.map_store import MapStore, read_pairs
 from lib.run.folder import RunFolder
 from lib.run.provenance import threshold_inputs, training_inputs
 from lib.run.record import StageRecord
-from lib.tools.compare import FinishedRun, border_band, compare, describe, mask_scores, most_different, score_table
+from lib.tools.compare import (
+    FinishedRun,
+    border_band,
+    compare,
+    describe_difference,
+    mask_scores,
+    most_different,
+    score_table,
+)
 from lib.tuning.thresholds import choose_thresholds
 from tests import REPOSITORY
 
@@ -98,7 +106,7 @@ def test_scores_are_the_nested_ones_and_the_better_run_wins(two_runs, tmp_path, 
 def test_swapping_the_runs_turns_the_signs():
     one, other = np.random.default_rng(0).random((2, 30, 1, 3))
     table = pd.DataFrame({"id": range(30), "fold": 0, "group": [str(number) for number in range(30)]})
-    ahead, back = (describe(*pair, table, 200)["dice"] for pair in ((one, other), (other, one)))
+    ahead, back = (describe_difference(*pair, table, 200)["dice"] for pair in ((one, other), (other, one)))
     assert ahead["difference"] == pytest.approx(-back["difference"])
     assert ahead["interval"] == pytest.approx([-limit for limit in back["interval"][::-1]])
     assert (ahead["better"], ahead["worse"]) == (back["worse"], back["better"])
@@ -168,7 +176,7 @@ def test_description_by_hand():
     baseline = np.full((4, 2, 3), 0.5)
     challenger = baseline.copy()
     challenger[:, 0, 0] = [0.7, 0.5, 0.3, 0.9]  # Dice of the first of two classes
-    found = describe(baseline, challenger, table, repeats=200)
+    found = describe_difference(baseline, challenger, table, repeats=200)
     assert found["dice"]["difference"] == pytest.approx(0.05)
     assert (found["dice"]["better"], found["dice"]["worse"]) == (2, 1)
     assert found["dice"]["by_fold"] == pytest.approx({0: 0.05, 1: 0.05})
@@ -180,9 +188,9 @@ def test_interval_counts_a_group_once():
     difference = random.normal(0, 0.1, 20).repeat(10)
     scores = np.zeros((200, 1, 3))
     table = pd.DataFrame({"id": range(200), "fold": 0, "group": [str(n) for n in range(200)]})
-    single = describe(scores, scores + difference[:, None, None], table, 500)["dice"]["interval"]
+    single = describe_difference(scores, scores + difference[:, None, None], table, 500)["dice"]["interval"]
     table["group"] = [str(number // 10) for number in range(200)]
-    grouped = describe(scores, scores + difference[:, None, None], table, 500)["dice"]["interval"]
+    grouped = describe_difference(scores, scores + difference[:, None, None], table, 500)["dice"]["interval"]
     assert np.ptp(grouped) == pytest.approx(np.sqrt(10) * np.ptp(single), rel=0.25)
 
 
