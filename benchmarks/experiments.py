@@ -31,7 +31,7 @@ from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.masks.metrics import Metric
 from lib.run.folder import open_run
-from lib.tools.compare import MEASURES, describe, finished_run, score_images, score_table
+from lib.tools.compare import MEASURES, describe_difference, finished_run, score_images, score_table
 from lib.tools.score import score_submission
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -189,7 +189,7 @@ def comparison(variants: dict[str, list[str]], work: Path) -> pd.DataFrame:
         scores, images = read_scores(names, work)
         mean = scores.mean(axis=0)
         baseline = mean if baseline is None else baseline
-        found, by_run = describe(baseline, mean, images, REPEATS), scores.mean(axis=(1, 2))
+        found, by_run = describe_difference(baseline, mean, images, REPEATS), scores.mean(axis=(1, 2))
         row = {"seeds": len(names)}
         for number, measure in enumerate(MEASURES):
             row[MEASURE_NAMES[measure]] = f"{by_run[:, number].mean():.4f}" + spread(by_run[:, number])
