@@ -209,13 +209,13 @@ def require_any_size(network: SegmentationNet, settings: ModelSettings, channels
 
 
 def require_encoder_takes(images: torch.Tensor, encoder: nn.Module, name: str) -> None:
-    """Raise UserError where the encoder alone fails on images, as of one size only."""
+    """Raise UserError where the encoder alone fails on images, as on any but those of one size."""
     try:
         encoder(images)
     except (*MISFIT, RuntimeError) as error:
         raise UserError(
-            f"model.encoder={name} takes images of one size only ({_first_line(error)}); encoders with attention that "
-            "take any size: swinv2_tiny_window8_256, maxvit_tiny_rw_224, sam2_hiera_tiny, coat_lite_small, mit_b2, "
+            f"model.encoder={name} does not take images of any size ({_first_line(error)}); encoders with attention "
+            "that do: swinv2_tiny_window8_256, maxvit_tiny_rw_224, sam2_hiera_tiny, coat_lite_small, mit_b2, "
             "vit_small_patch16_dinov3"
         ) from None
 

@@ -99,7 +99,7 @@ def test_padding_does_not_touch_sizes_that_fit_and_is_cropped_back():
             ModelSettings(encoder="vit_small_patch14_dinov2", architecture="dpt", weights="random"),
             "patches of 8, 16 or",
         ),
-        (ModelSettings(encoder="test_coatnet", weights="random"), "takes images of one size only.*take any size: swin"),
+        (ModelSettings(encoder="test_coatnet", weights="random"), "does not take images of any size.*that do: swin"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_sentence_before_training(settings, sentence):
