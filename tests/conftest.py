@@ -1,6 +1,7 @@
 """A small competition on disk, made anew for the tests that need one: bright blobs on a textured ground."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import settings
 
 from lib.masks import rle
 from lib.run.lock import HELD
+from tests.stages import SETTINGS, copy_after_01, run_all
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
@@ -66,3 +68,24 @@ def write_competition(root: Path, training: int = 24, test: int = 6, seed: int =
 @pytest.fixture
 def competition(tmp_path: Path) -> Path:
     return write_competition(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """A user's folder in which all five stages ran undisturbed, and the seconds of each. To be copied, not changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_competition(folder / "data" / "blobs")
+    (folder / "blobs.yaml").write_text(SETTINGS)
+    return folder, run_all(folder)
+
+
+@pytest.fixture
+def user(finished: tuple[Path, dict[str, float]], tmp_path: Path) -> Path:
+    """A copy of a folder in which all stages are done."""
+    return Path(shutil.copytree(finished[0], tmp_path / "user"))
+
+
+@pytest.fixture
+def prepared(finished: tuple[Path, dict[str, float]], tmp_path: Path) -> Path:
+    """A copy of the folder as 01 left it."""
+    return copy_after_01(finished[0], tmp_path / "prepared")

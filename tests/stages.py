@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -26,11 +27,12 @@ HEAVY = [
     "lib.submission.write",
     "lib.tuning.step_selection",
 ]
-TOO_LONG = 120  # seconds
+TOO_LONG = 300  # seconds; machines may be busy
+LEFT_OUT = b"left out"
 SETTINGS = """
 data: {root: data/blobs, classes: [blob]}
 folds: {count: 3}
-model: {encoder: resnet10t, weights: random, decoder_channels: [16, 8, 8, 8, 8]}
+model: {encoder: test_resnet, weights: random, decoder_channels: [16, 8, 8, 8, 8]}
 train: {epochs: 2, batch_size: 4, lr: 0.003, workers: 0}
 infer: {tta: none}
 postprocess: {steps: [fill, remove], areas: [16, 64]}
@@ -51,11 +53,13 @@ class Ended:
 
 
 class Started:
-    """A script that is running in `folder`. `plant` is called in its process before it begins."""
+    """A script that is running in `folder`, without pictures. `plant` is called in its process before it begins."""
 
-    def __init__(self, folder: Path, words: list[str], plant: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, words: list[str], plant: Callable[[], None] | None = None, with_pictures: bool = False
+    ) -> None:
         self.files = [folder / f".{number}.{time.monotonic_ns()}" for number in (1, 2)]
-        self.process = _context.Process(target=_run, args=(folder, words, self.files, plant))
+        self.process = _context.Process(target=_run, args=(folder, words, self.files, plant, with_pictures))
         self.process.start()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -76,9 +80,9 @@ class Started:
         return Ended(self.process.exitcode, out, err)
 
 
-def script(folder: Path, *words: str, plant: Callable[[], None] | None = None) -> Ended:
+def script(folder: Path, *words: str, plant: Callable[[], None] | None = None, with_pictures: bool = False) -> Ended:
     """Run a script to its end."""
-    return Started(folder, list(words), plant).end()
+    return Started(folder, list(words), plant, with_pictures).end()
 
 
 def stage_words(stage: str) -> list[str]:
@@ -86,7 +90,22 @@ def stage_words(stage: str) -> list[str]:
     return [f"{stage}.py", *(["--config", "blobs.yaml"] if stage == STAGES[0] else ["--run", "runs/blobs"])]
 
 
-def _run(folder: Path, words: list[str], files: list[Path], plant: Callable[[], None] | None) -> None:
+def leave_out_pictures(patch: Callable[[object, str, object], None] = setattr) -> None:
+    """Let pages and pictures be files of two words, put in place as ever.
+
+    They take most of a stage's time, and no stage reads them. test_end_to_end.py and tests/report make real ones.
+    """
+    from lib.base.files import write_bytes
+    from lib.report import figures, page
+
+    patch(page, "refresh_report", lambda run, settings: write_bytes(run.report, LEFT_OUT))
+    patch(figures, "plot_thresholds", lambda result, path: write_bytes(path, LEFT_OUT))
+    patch(figures, "plot_before_after", lambda *arguments: write_bytes(arguments[-1], LEFT_OUT))
+
+
+def _run(
+    folder: Path, words: list[str], files: list[Path], plant: Callable[[], None] | None, with_pictures: bool
+) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in what a shell starts with &
     multiprocessing.set_start_method("fork", force=True)  # as in a process that is typed, not as in this one's parent
@@ -97,6 +116,8 @@ def _run(folder: Path, words: list[str], files: list[Path], plant: Callable[[], 
     os.chdir(folder)
     sys.path.insert(0, str(REPOSITORY))
     sys.argv = words
+    if not with_pictures:
+        leave_out_pictures()
     if plant:
         plant()
     if words[0] == "-m":
@@ -120,6 +141,17 @@ def run_all(folder: Path) -> dict[str, float]:
         assert ended.code == 0, ended.err
         seconds[stage] = time.monotonic() - started
     return seconds
+
+
+def copy_after_01(finished: Path, folder: Path) -> Path:
+    """The data, the settings, and what 01 wrote of a finished run, in a folder of their own."""
+    written = {"config.yaml", "folds.csv", "duplicates.csv", "features.npz", "training_files.json", f"{STAGES[0]}.json"}
+    shutil.copytree(finished / "data", folder / "data")
+    shutil.copy(finished / "blobs.yaml", folder)
+    (folder / "runs" / "blobs").mkdir(parents=True)
+    for name in written:
+        shutil.copy2(finished / "runs" / "blobs" / name, folder / "runs" / "blobs")
+    return folder
 
 
 def kill_at_random(folder: Path, stage: str, moments: Iterable[float]) -> int:

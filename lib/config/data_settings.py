@@ -72,6 +72,8 @@ class DataSettings(Section):
     test_images: str | None = "test_images"  # a folder or a pattern
     sample_submission: str | None = "sample_submission.csv"
     image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
+    mask_id: str | None = None  # the same of mask files, as in forged_{id}; default: image_id
+    test_id: str | None = None  # the same of test images; default: image_id
     classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]  # or, of mask files, {class: value or colour, ...}
     masks: MaskSettings = Field(default_factory=MaskSettings)
 

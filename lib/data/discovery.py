@@ -58,9 +58,9 @@ def skipped_files(folder: Path) -> str | None:
     return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.most_common()) or None
 
 
-def make_id(template: str, parts: dict[str, str], path: str) -> str:
-    """The id that data.image_id makes of a file's parts. Raises UserError for an unknown part or an unsafe id."""
-    return clean_id(fill(template, parts, "data.image_id"), path)
+def make_id(template: str, parts: dict[str, str], path: str, setting: str = "data.image_id") -> str:
+    """The id that a template makes of a file's parts. Raises UserError for an unknown part or an unsafe id."""
+    return clean_id(fill(template, parts, setting), path)
 
 
 def fill(template: str, parts: dict[str, str], setting: str) -> str:

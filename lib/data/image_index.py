@@ -22,8 +22,10 @@ def list_images(
         raise UserError(f"the data folder {settings.root} does not exist (data.root)")
     files = defaultdict(list)
     parts_of = {}
+    is_test = setting == "data.test_images" and settings.test_id is not None
+    template = (settings.test_id, "data.test_id") if is_test else (settings.image_id, "data.image_id")
     for parts, path in find_files(settings.root, pattern, setting):
-        image_id = make_id(settings.image_id, parts, path)
+        image_id = make_id(template[0], parts, path, template[1])
         if not is_excluded(image_id, settings):
             files[image_id].append(path)
             parts_of[image_id] = parts

@@ -120,8 +120,9 @@ def _masks_from_files(settings: DataSettings) -> Masks:
             "data.classes must say which values of each file are of which class, as in {nucleus: 1, border: 2}"
         )
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
+    template = (settings.image_id, "data.image_id") if settings.mask_id is None else (settings.mask_id, "data.mask_id")
     for parts, path in find_files(settings.root, pattern, "data.train_masks"):
-        image_id = make_id(settings.image_id, parts, path)
+        image_id = make_id(template[0], parts, path, template[1])
         if not is_excluded(image_id, settings):
             names = settings.classes if settings.are_indexed else [parts.get("class", settings.classes[0])]
             for name in names:

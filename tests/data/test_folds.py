@@ -28,6 +28,7 @@ from lib.data.folds import (
 from lib.run.lock import HELD
 from lib.run.stage import opened
 from tests import REPOSITORY
+from tests.stages import leave_out_pictures
 
 ROOT = REPOSITORY
 
@@ -311,6 +312,7 @@ def test_stage_from_images_to_folds(tmp_path, competition, monkeypatch, capsys):
     (tmp_path / "demo.yaml").write_text("data: {root: data, channels: 1}\nfolds: {count: 4}\n")
 
     monkeypatch.chdir(tmp_path)
+    leave_out_pictures(monkeypatch.setattr)
 
     assert prepare() == "python 02_train.py --run runs/demo"
     printed = capsys.readouterr().out

@@ -17,7 +17,7 @@ from tests.conftest import write_competition
 README = (REPOSITORY / "README.md").read_text()
 SMALL = """
 folds: {count: 2}
-model: {encoder: resnet10t, weights: random, decoder_channels: [16, 8, 8, 8, 8]}
+model: {encoder: test_resnet, weights: random, decoder_channels: [16, 8, 8, 8, 8]}
 train: {epochs: 2, batch_size: 4, workers: 0}
 infer: {tta: none}
 postprocess: {steps: [fill, remove], areas: [16, 64]}

@@ -24,7 +24,7 @@ USES = {
     "A model class": """
 from lib.config.training_settings import ModelSettings
 from lib.model.network import build_untrained, start_at_shares
-settings = ModelSettings(architecture="attention_unet", encoder="resnet10t", weights="random")
+settings = ModelSettings(architecture="attention_unet", encoder="test_resnet", weights="random")
 network = build_untrained(settings, 2).eval()
 start_at_shares(network, [0.1, 0.2])
 assert network(torch.zeros(1, 3, 40, 70, dtype=torch.uint8)).shape == (1, 2, 40, 70)

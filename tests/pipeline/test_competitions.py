@@ -33,7 +33,7 @@ SMALL = [
     "postprocess.areas=[4]",
 ]
 TINY = [
-    "model.encoder=resnet10t",
+    "model.encoder=test_resnet",
     "model.weights=random",
     "model.decoder_channels=[16, 8, 8, 8, 8]",
     "train.epochs=1",
@@ -117,11 +117,7 @@ def read_submission(path: Path) -> tuple[list[str], dict]:
 def made(request, tmp_path, monkeypatch) -> tuple[str, competitions.Competition]:
     """A competition in data/ of the working folder, and the name of its preset."""
     monkeypatch.chdir(tmp_path)
-    for picture in (
-        "lib.report.page.refresh_report",
-        "lib.report.figures.plot_before_after",
-    ):  # slow, and tested elsewhere
-        monkeypatch.setattr(picture, lambda *arguments: None)
+    stages.leave_out_pictures(monkeypatch.setattr)
     name = request.param.removesuffix("_first_generation")
     return name, competitions.MAKERS[request.param](tmp_path / "data")
 

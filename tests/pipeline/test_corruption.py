@@ -20,7 +20,7 @@ from lib.base.errors import UserError
 from lib.run.lock import HELD
 from lib.run.stage import opened
 from tests.conftest import write_competition
-from tests.stages import SETTINGS
+from tests.stages import SETTINGS, leave_out_pictures
 
 STAGES = {
     "02_train": "train",
@@ -100,13 +100,6 @@ def run_stage(name: str) -> None:
             HELD.pop().close()
 
 
-def without_pictures(patch: Callable[[str, object], None]) -> None:
-    """The pictures and the page take most of the time, and no stage reads them."""
-    for name in ("lib.report.page.refresh_report", "lib.report.figures.plot_thresholds"):
-        patch(name, lambda *_: None)
-    patch("lib.report.figures.plot_before_after", lambda *_: None)
-
-
 def make_run(folder: Path) -> None:
     write_competition(folder / "data" / "blobs", training=12, test=3)
     (folder / "blobs.yaml").write_text(SMALL)
@@ -136,7 +129,7 @@ def outcome(path: Path, sibling: Path, damage: Callable, whole: Path) -> str:
 def in_folder(tmp_path, monkeypatch) -> Path:
     """A finished run in the present folder, and a copy of it."""
     monkeypatch.chdir(tmp_path)
-    without_pictures(monkeypatch.setattr)
+    leave_out_pictures(monkeypatch.setattr)
     make_run(tmp_path)
     return Path(shutil.copytree(RUN, "whole"))
 
@@ -157,7 +150,7 @@ def test_the_corruption_of_any_file_ends_with_the_same_files_or_one_sentence(in_
 def main() -> None:
     with TemporaryDirectory() as folder:
         os.chdir(folder)
-        without_pictures(pytest.MonkeyPatch().setattr)
+        leave_out_pictures()
         make_run(Path(folder))
         whole = Path(shutil.copytree(RUN, "whole"))
         for path, sibling in damaged_files(whole):

@@ -17,9 +17,8 @@ import pandas as pd
 import pytest
 
 from lib.masks import rle
-from tests.conftest import write_competition
 from tests.pipeline.test_errors import error_of, no_number, vanishing_image
-from tests.stages import REPOSITORY, SETTINGS, STAGES, Ended, Started, script, stage_words
+from tests.stages import REPOSITORY, STAGES, Ended, Started, copy_after_01, script, stage_words
 
 # Stated in docs/distributed.md. Sums taken in another order move weights by 1e-5, and at a threshold a pixel or two.
 LOSS_TOLERANCE = 1e-4
@@ -81,15 +80,6 @@ def copies(folder: Path, tmp_path: Path, count: int) -> list[Path]:
     return [Path(shutil.copytree(folder, tmp_path / str(number))) for number in range(count)]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("prepared")
-    write_competition(folder / "data" / "blobs")
-    (folder / "blobs.yaml").write_text(SETTINGS)
-    assert script(folder, *stage_words(STAGES[0])).code == 0
-    return folder
-
-
 TRAIN = [*stage_words(STAGES[1]), "--folds", "0"]
 
 
@@ -129,9 +119,9 @@ def test_resuming_is_exact_and_one_process_alone_writes(prepared, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(prepared, tmp_path_factory) -> Path:
+def trained(finished, tmp_path_factory) -> Path:
     """All folds trained by two processes."""
-    (folder,) = copies(prepared, tmp_path_factory.mktemp("trained"), 1)
+    folder = copy_after_01(finished[0], tmp_path_factory.mktemp("trained") / "user")
     ended = two(folder, *stage_words(STAGES[1]))
     assert [process.code for process in ended] == [0, 0], ended
     return folder

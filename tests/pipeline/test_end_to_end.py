@@ -15,6 +15,7 @@ import yaml
 
 from tests import REPOSITORY
 from tests.conftest import HEIGHT, WIDTH, write_competition
+from tests.stages import STAGES, script, stage_words
 
 FOLDS = 3
 
@@ -45,8 +46,8 @@ def finished(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     settings = {
         "data": {"root": "data/blobs", "classes": ["blob"]},
         "folds": {"count": FOLDS},
-        "model": {"encoder": "resnet10t", "weights": "random", "decoder_channels": [32, 16, 16, 8, 8]},
-        "train": {"epochs": 6, "batch_size": 4, "lr": 0.003, "workers": 0},
+        "model": {"encoder": "test_resnet", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]},
+        "train": {"epochs": 4, "batch_size": 4, "lr": 0.003, "workers": 0},
         "infer": {"tta": "none"},
     }
     (folder / "blobs.yaml").write_text(yaml.safe_dump(settings))
@@ -135,14 +136,14 @@ def test_typed_again_nothing_is_computed_twice_and_nothing_changes(finished, run
     kept = [*run.glob("fold_*/model.safetensors"), *run.glob("oof/*.png"), *run.glob("test/*.png")]
     times = [path.stat().st_mtime_ns for path in kept]
     contents = {name: (run / name).read_bytes() for name in ("folds.csv", "threshold.json", "submission.csv")}
-    type_in("01_prepare_folds.py", "--config", "blobs.yaml", cwd=folder)
-    for before in ("01", "02", "03", "04"):
-        type_in(*next_command(printed[before]), cwd=folder)
+    for words in (stage_words(STAGES[0]), *(next_command(printed[before]) for before in ("01", "02", "03", "04"))):
+        ended = script(folder, *words, with_pictures=True)
+        assert ended.code == 0, ended.err
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert {name: (run / name).read_bytes() for name in contents} == contents
 
 
 def test_help_says_what_is_read_written_and_typed_next():
-    for script in sorted(REPOSITORY.glob("0*.py")):
-        said = type_in(script.name, "--help", cwd=REPOSITORY)
+    for path in sorted(REPOSITORY.glob("0*.py")):
+        said = type_in(path.name, "--help", cwd=REPOSITORY)
         assert all(word in said for word in ("reads ", "writes ", "next ", "section.key=value"))

@@ -55,23 +55,6 @@ def fresh(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    write_competition(folder / "data" / "blobs")
-    (folder / "blobs.yaml").write_text(SETTINGS)
-    for stage in STAGES:
-        ended = script(folder, *stage_words(stage))
-        assert ended.code == 0, ended.err
-    return folder
-
-
-@pytest.fixture
-def user(finished, tmp_path) -> Path:
-    """A copy of a folder in which all stages are done."""
-    return Path(shutil.copytree(finished, tmp_path / "user"))
-
-
 # --- 01: what is wrong with the data or the settings ------------------------------------------------------------------
 
 
@@ -258,32 +241,30 @@ TRAINING = {
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_a_training_that_fails_in_epoch_2_says_why_and_keeps_epoch_1(fresh, name):
+def test_a_training_that_fails_in_epoch_2_says_why_and_keeps_epoch_1(prepared, name):
     plant, overrides, words = TRAINING[name]
-    assert script(fresh, *stage_words(STAGES[0])).code == 0
-    images = Path(shutil.copytree(fresh / "data", fresh / "kept"))
+    images = Path(shutil.copytree(prepared / "data", prepared / "kept"))
     typed = [*stage_words(STAGES[1]), "--folds", "0", *overrides]
-    error = error_of(script(fresh, *typed, plant=plant))
+    error = error_of(script(prepared, *typed, plant=plant))
     assert all(word in error for word in words), error
-    fold = fresh / "runs" / "blobs" / "fold_0"
+    fold = prepared / "runs" / "blobs" / "fold_0"
     assert len(pd.read_csv(fold / "history.csv")) == 1
     assert load_file(fold / "model.safetensors")
-    assert not list(fresh.rglob(".*.tmp*"))
+    assert not list(prepared.rglob(".*.tmp*"))
 
-    shutil.copytree(images, fresh / "data", dirs_exist_ok=True)  # the cause is gone: typed again, it goes on
-    ended = script(fresh, *typed)
+    shutil.copytree(images, prepared / "data", dirs_exist_ok=True)  # the cause is gone: typed again, it goes on
+    ended = script(prepared, *typed)
     assert ended.code == 0, ended.err
     assert "epoch 1/2" not in ended.out
     assert len(pd.read_csv(fold / "history.csv")) == 2
 
 
-def test_a_damaged_state_is_told_and_restart_helps(fresh):
-    assert script(fresh, *stage_words(STAGES[0])).code == 0
+def test_a_damaged_state_is_told_and_restart_helps(prepared):
     typed = [*stage_words(STAGES[1]), "--folds", "0"]
-    assert script(fresh, *typed, plant=no_number).code == 2
-    os.truncate(fresh / "runs/blobs/fold_0/resume/state.pt", 1000)
-    assert "fold_0/resume/state.pt cannot be read" in error_of(script(fresh, *typed))
-    assert script(fresh, *typed, "--restart").code == 0
+    assert script(prepared, *typed, plant=no_number).code == 2
+    os.truncate(prepared / "runs/blobs/fold_0/resume/state.pt", 1000)
+    assert "fold_0/resume/state.pt cannot be read" in error_of(script(prepared, *typed))
+    assert script(prepared, *typed, "--restart").code == 0
 
 
 @pytest.mark.parametrize(
@@ -298,11 +279,10 @@ def test_a_damaged_state_is_told_and_restart_helps(fresh):
         (["data.channels=4"], ["data.channels"]),
     ],
 )
-def test_stage_02_refuses(fresh, overrides, words):
-    assert script(fresh, *stage_words(STAGES[0])).code == 0
-    error = error_of(script(fresh, *stage_words(STAGES[1]), *overrides))
+def test_stage_02_refuses(prepared, overrides, words):
+    error = error_of(script(prepared, *stage_words(STAGES[1]), *overrides))
     assert all(word in error for word in words), error
-    assert not list((fresh / "runs" / "blobs").glob("fold_*/*"))
+    assert not list((prepared / "runs" / "blobs").glob("fold_*/*"))
 
 
 # --- 03 to 05: what does not belong together --------------------------------------------------------------------------

@@ -12,41 +12,21 @@ import pandas as pd
 import pytest
 
 from lib.training.state import TrainState
-from tests.conftest import write_competition
-from tests.stages import (
-    SETTINGS,
-    STAGES,
-    Started,
-    final_files,
-    kill_at_random,
-    kill_at_rename,
-    run_all,
-    script,
-    stage_words,
-)
+from tests.stages import STAGES, Started, final_files, kill_at_random, kill_at_rename, script, stage_words
 
 KILLS = 2  # of each stage at random; benchmarks/kills.py does many more
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> tuple[Path, dict[str, float]]:
-    """A folder in which all stages ran undisturbed, and their seconds."""
-    folder = tmp_path_factory.mktemp("whole")
-    write_competition(folder / "data" / "blobs")
-    (folder / "blobs.yaml").write_text(SETTINGS)
-    return folder, run_all(folder)
-
-
 @pytest.fixture
-def other(whole, tmp_path) -> Path:
+def other(finished, tmp_path) -> Path:
     """The same data and settings without a run."""
-    shutil.copytree(whole[0] / "data", tmp_path / "data")
-    shutil.copy(whole[0] / "blobs.yaml", tmp_path)
+    shutil.copytree(finished[0] / "data", tmp_path / "data")
+    shutil.copy(finished[0] / "blobs.yaml", tmp_path)
     return tmp_path
 
 
-def test_stages_killed_at_random_moments_end_with_the_same_files(whole, other):
-    folder, seconds = whole
+def test_stages_killed_at_random_moments_end_with_the_same_files(finished, other):
+    folder, seconds = finished
     random = np.random.default_rng()  # other moments each time
     for stage in STAGES:
         moments = random.uniform(0, seconds[stage], KILLS)
@@ -56,11 +36,11 @@ def test_stages_killed_at_random_moments_end_with_the_same_files(whole, other):
     assert final_files(other) == final_files(folder)
 
 
-def test_killed_where_each_file_is_put_in_place(whole, other):
+def test_killed_where_each_file_is_put_in_place(finished, other):
     """Before one file, after the next: when a kill is most likely to leave what does not belong together."""
     for stage in (STAGES[0], STAGES[4]):
         if stage == STAGES[4]:
-            shutil.copytree(whole[0] / "runs", other / "runs", dirs_exist_ok=True)
+            shutil.copytree(finished[0] / "runs", other / "runs", dirs_exist_ok=True)
         for number in range(100):
             ended = script(
                 other, *stage_words(stage), plant=functools.partial(kill_at_rename, number, bool(number % 2))
@@ -69,10 +49,10 @@ def test_killed_where_each_file_is_put_in_place(whole, other):
                 break
             assert ended.code == -signal.SIGKILL, ended.err
         assert number > 1
-    assert final_files(other) == final_files(whole[0])
+    assert final_files(other) == final_files(finished[0])
 
 
-def test_a_fold_killed_at_its_files_ends_the_same(whole, other):
+def test_a_fold_killed_at_its_files_ends_the_same(finished, other):
     """Each process comes one file further than the one before, so every file of a fold is met at least once."""
     assert script(other, *stage_words(STAGES[0])).code == 0
     typed = [*stage_words(STAGES[1]), "--folds", "0"]
@@ -85,40 +65,40 @@ def test_a_fold_killed_at_its_files_ends_the_same(whole, other):
         assert ended.code == -signal.SIGKILL, ended.err
     assert killed > 4
     prefix = "fold_0/"
-    expected = {name: content for name, content in final_files(whole[0]).items() if name.startswith(prefix)}
+    expected = {name: content for name, content in final_files(finished[0]).items() if name.startswith(prefix)}
     assert {name: content for name, content in final_files(other).items() if name.startswith(prefix)} == expected
 
 
-def test_two_trainings_of_one_seed_are_equal_and_of_another_are_not(whole, other):
+def test_two_trainings_of_one_seed_are_equal_and_of_another_are_not(finished, other):
     assert script(other, *stage_words(STAGES[0])).code == 0
     fold = other / "runs" / "blobs" / "fold_0"
     weights = []
     for overrides in (["train.workers=2"], ["train.seed=1", "--restart"]):
         assert script(other, *stage_words(STAGES[1]), "--folds", "0", *overrides).code == 0
         weights.append((fold / "model.safetensors").read_bytes())
-    first = (whole[0] / "runs" / "blobs" / "fold_0" / "model.safetensors").read_bytes()
+    first = (finished[0] / "runs" / "blobs" / "fold_0" / "model.safetensors").read_bytes()
     assert weights[0] == first
     assert weights[1] != first
 
 
-def test_maps_that_are_there_are_not_predicted_again(whole, other):
-    shutil.copytree(whole[0] / "runs", other / "runs")
+def test_maps_that_are_there_are_not_predicted_again(finished, other):
+    shutil.copytree(finished[0] / "runs", other / "runs")
     maps = sorted((other / "runs" / "blobs" / "oof").glob("*.png"))
     for path in maps[::3]:
         path.unlink()
     times = {path: path.stat().st_mtime_ns for path in maps if path.exists()}
     assert script(other, *stage_words(STAGES[2])).code == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert final_files(other) == final_files(whole[0])
+    assert final_files(other) == final_files(finished[0])
 
 
-def test_restart_begins_anew(whole, other):
-    shutil.copytree(whole[0] / "runs", other / "runs")
+def test_restart_begins_anew(finished, other):
+    shutil.copytree(finished[0] / "runs", other / "runs")
     fold = other / "runs" / "blobs" / "fold_1"
     (fold / "model.safetensors").write_text("damaged")
     assert "fold_1/model.safetensors is not what training wrote" in script(other, *stage_words(STAGES[1])).err
     assert script(other, *stage_words(STAGES[1]), "--restart", "--folds", "1").code == 0
-    assert final_files(other) == final_files(whole[0])
+    assert final_files(other) == final_files(finished[0])
 
 
 def wait_in_epoch_2() -> None:
@@ -135,7 +115,7 @@ def wait_in_epoch_2() -> None:
     trainer.train_step = changed
 
 
-def test_ctrl_c_says_what_to_type_and_that_goes_on(whole, other):
+def test_ctrl_c_says_what_to_type_and_that_goes_on(finished, other):
     assert script(other, *stage_words(STAGES[0])).code == 0
     typed = [*stage_words(STAGES[1]), "--folds", "0", "train.workers=1", "--restart"]
     started = Started(other, typed, wait_in_epoch_2)
@@ -153,14 +133,14 @@ def test_ctrl_c_says_what_to_type_and_that_goes_on(whole, other):
     ended = script(other, *typed[:-1])
     assert ended.code == 0
     assert "epoch 1/2" not in ended.out
-    found, expected = (path / "runs" / "blobs" / "fold_0" for path in (other, whole[0]))
+    found, expected = (path / "runs" / "blobs" / "fold_0" for path in (other, finished[0]))
     assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
     histories = [pd.read_csv(path / "history.csv").drop(columns="images_per_second") for path in (found, expected)]
     pd.testing.assert_frame_equal(*histories)
 
 
-def test_restart_with_a_mistake_leaves_the_run_as_it_was(whole, other):
-    shutil.copytree(whole[0] / "runs", other / "runs")
+def test_restart_with_a_mistake_leaves_the_run_as_it_was(finished, other):
+    shutil.copytree(finished[0] / "runs", other / "runs")
     before = {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()}
     for mistake in ("model.encoder=resnet10", "model.weights=absent.pth", "train.tracker=mlflow"):
         ended = script(other, *stage_words(STAGES[1]), "--restart", mistake)
@@ -168,10 +148,10 @@ def test_restart_with_a_mistake_leaves_the_run_as_it_was(whole, other):
     assert {path: path.read_bytes() for path in (other / "runs").rglob("*") if path.is_file()} == before
 
 
-def test_a_stopped_training_can_be_scored_and_is_marked(whole, other):
+def test_a_stopped_training_can_be_scored_and_is_marked(finished, other):
     assert script(other, *stage_words(STAGES[0])).code == 0
-    shutil.copytree(whole[0] / "runs/blobs/fold_1", other / "runs/blobs/fold_1")
-    shutil.copytree(whole[0] / "runs/blobs/fold_2", other / "runs/blobs/fold_2")
+    shutil.copytree(finished[0] / "runs/blobs/fold_1", other / "runs/blobs/fold_1")
+    shutil.copytree(finished[0] / "runs/blobs/fold_2", other / "runs/blobs/fold_2")
     started = Started(other, [*stage_words(STAGES[1]), "--folds", "0"], wait_in_epoch_2)
     while not (other / "waiting").exists():
         assert started.process.is_alive()
@@ -183,4 +163,4 @@ def test_a_stopped_training_can_be_scored_and_is_marked(whole, other):
     assert "fold 0 is not trained to its end: its weights are of epoch 1 of 2" in ended.out
     assert script(other, *stage_words(STAGES[1])).code == 0
     assert "not trained to its end" not in script(other, *stage_words(STAGES[2])).out
-    assert final_files(other)["fold_0/model.safetensors"] == final_files(whole[0])["fold_0/model.safetensors"]
+    assert final_files(other)["fold_0/model.safetensors"] == final_files(finished[0])["fold_0/model.safetensors"]

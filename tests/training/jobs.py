@@ -17,7 +17,7 @@ from lib.training.losses import SegmentationLoss
 from lib.training.start import load_or_begin
 from lib.training.trainer import build_accelerator, train_folds
 
-TINY = {"encoder": "resnet10t", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]}
+TINY = {"encoder": "test_resnet", "weights": "random", "decoder_channels": [16, 8, 8, 8, 8]}
 
 
 def settings_of(competition, sections: dict | None = None, **train) -> Settings:

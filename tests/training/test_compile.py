@@ -4,8 +4,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import write_competition
-from tests.stages import SETTINGS, STAGES, script, stage_words
+from tests.stages import STAGES, script, stage_words
 
 
 def compile_without_compiler() -> None:
@@ -14,16 +13,14 @@ def compile_without_compiler() -> None:
     torch.nn.Module.compile = lambda self: compile_in_place(self, backend="eager")
 
 
-def test_a_compiled_training_writes_the_same_files(tmp_path):
-    write_competition(tmp_path / "data" / "blobs")
-    (tmp_path / "blobs.yaml").write_text(SETTINGS)
-    assert script(tmp_path, *stage_words(STAGES[0])).code == 0
-    typed = [*stage_words(STAGES[1]), "--folds", "0"]
-    fold = tmp_path / "runs" / "blobs" / "fold_0"
+def test_a_compiled_training_writes_the_same_files(user):
+    typed = [*stage_words(STAGES[1]), "--folds", "0", "train.compile=true", "--restart"]
+    fold = user / "runs" / "blobs" / "fold_0"
     weights, histories = [], []
-    for overrides in ([], ["train.compile=true", "--restart"]):
-        ended = script(tmp_path, *typed, *overrides, plant=compile_without_compiler)
-        assert ended.code == 0, ended.err
+    for compiled in (False, True):
+        if compiled:
+            ended = script(user, *typed, plant=compile_without_compiler)
+            assert ended.code == 0, ended.err
         weights.append(load_file(fold / "model.safetensors"))
         histories.append(pd.read_csv(fold / "history.csv"))
     plain, compiled = weights

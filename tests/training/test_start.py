@@ -183,7 +183,7 @@ def test_a_fold_starts_from_the_fold_of_another_run(competition, tmp_path):
     [
         ({"data": {"channels": 1}}, "data.channels=3, this run has 1"),
         ({"data": {"classes": ["other"]}}, "data.classes"),
-        ({"model": {"encoder": "resnet18"}}, "model.encoder=resnet10t, this run has resnet18"),
+        ({"model": {"encoder": "resnet18"}}, "model.encoder=test_resnet, this run has resnet18"),
         ({"model": {"presence": 0.5}}, r"model.presence=0.0, this run has 0.5"),
     ],
 )
