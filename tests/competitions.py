@@ -64,6 +64,8 @@ class Competition:
     rle_column: int = -1
     overrides: list[str] = field(default_factory=list)
     scale: int = 1  # images are so many times as large as the submission's masks
+    upload: str = ""  # names of the mask files, {id} standing for the id, where such a zip is uploaded and no csv
+    pixel: int = 1  # their value where mask is
 
 
 def draw_mask(shape: tuple[int, int], kind: int) -> np.ndarray:
@@ -465,8 +467,9 @@ def ultrasound_nerve(root: Path) -> Competition:
     return made
 
 
-def without_a_sample(made: Competition) -> Competition:
-    """What is uploaded is no csv file; 05 writes its own for each test image all the same."""
+def without_a_sample(made: Competition, upload: str = "", pixel: int = 1) -> Competition:
+    """What is uploaded is no csv file: mask files, or what 05 leaves to the user, who gets a csv of it."""
+    made.upload, made.pixel = upload, pixel
     made.sample = [["id", "rle"]]
     made.row_of = {id: (id, 0) for id in sorted(made.test)}
     return made
@@ -482,7 +485,7 @@ def isic2018(root: Path) -> Competition:
         (root / f"ISIC2018_Task1-2_{part}_Input" / "LICENSE.txt").touch()
         if part == "Training":
             save(root / "ISIC2018_Task1_Training_GroundTruth" / f"{id}_segmentation.png", mask * 255)
-    return without_a_sample(made)
+    return without_a_sample(made, "{id}_segmentation.png", 255)
 
 
 def write_planes(path: Path, planes: np.ndarray) -> None:
@@ -505,7 +508,7 @@ def kelp_wanted(root: Path) -> Competition:
         write_planes(root / f"{part}_satellite" / f"{id}_satellite.tif", planes)
         if part == "train":
             write_planes(root / "train_kelp" / f"{id}_kelp.tif", mask)
-    return without_a_sample(made)
+    return without_a_sample(made, "{id}_kelp.tif")
 
 
 def on_cloud_n(root: Path) -> Competition:
@@ -521,7 +524,7 @@ def on_cloud_n(root: Path) -> Competition:
             save(root / "train_labels" / f"{id}.tif", mask)
     rows = ([id, place, "2020-04-29T08:20:47Z", f"az://{id}"] for id, place in made.groups.items())
     write_csv(root / "train_metadata.csv", [["chip_id", "location", "datetime", "cloudpath"], *rows])
-    return without_a_sample(made)
+    return without_a_sample(made, "{id}.tif")
 
 
 def stac_overflow(root: Path) -> Competition:
@@ -539,7 +542,7 @@ def stac_overflow(root: Path) -> Competition:
             label = np.where(missing & (mask == 0), 255, mask).astype(np.uint8)
             made.coverage[id] = (label == 1).sum() / (label != 255).sum()
             save(root / "train_labels" / f"{id}.tif", label)
-    return without_a_sample(made)
+    return without_a_sample(made, "{id}.tif")
 
 
 def hubmap_vasculature(root: Path) -> Competition:
@@ -565,6 +568,26 @@ def hubmap_vasculature(root: Path) -> Competition:
     return without_a_sample(made)
 
 
+def recodai(root: Path) -> Competition:
+    """An authentic image may have the number of a forged one."""
+    made = Competition(Rle(empty="authentic"), ["forgery"])
+    shape = (26, 31)
+    names = [f"{kind}_{n}" for n in (10, 11, 207) for kind in ("authentic", "forged")] + ["forged_3150"]
+    for count, id in enumerate([*names, "45", "46"]):
+        made.objects[id] = draw_objects(shape, 0 if id.startswith("authentic") or id == "45" else 1 + count // 2)
+        kind, _, number = id.rpartition("_")
+        part, path = (made.train, f"train_images/{kind}/{number}.png") if kind else (made.test, f"test_images/{id}.png")
+        part[id] = [np.any([np.zeros(shape), *made.objects[id]], axis=0).astype(np.uint8)]
+        save(root / path, draw_image((*shape, 3)))
+        if kind == "forged":
+            save(root / f"train_masks/{number}.npy", np.stack(made.objects[id]))
+    made.groups = {id: id.rpartition("_")[2] for id in names}
+    made.sample = [["case_id", "annotation"], ["45", "authentic"], ["46", "authentic"]]
+    write_csv(root / "sample_submission.csv", made.sample)
+    made.row_of = {id: (id, 0) for id in made.test}
+    return made
+
+
 def corners(box: np.ndarray) -> list[list[int]]:
     rows, columns = np.flatnonzero(box.any(axis=1)).tolist(), np.flatnonzero(box.any(axis=0)).tolist()
     left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
@@ -576,6 +599,6 @@ MAKERS: dict[str, Callable[[Path], Competition]] = {
     for maker in (
         tgs_salt, carvana, dsb2018, airbus, siim, severstal, clouds, hubmap_kidney, hubmap_hpa, uw_madison, contrails,
         sennet, vesuvius, severstal_first_generation, sartorius, ultrasound_nerve, isic2018, kelp_wanted, on_cloud_n,
-        stac_overflow, hubmap_vasculature,
+        stac_overflow, hubmap_vasculature, recodai,
     )
 }  # fmt: skip

@@ -11,6 +11,7 @@ OF_THE_RUN = {  # of the whole run: a source cannot have them otherwise
     "external",
     "channels",
     "test_images",
+    "test_id",
     "sample_submission",
     "sample_id_column",
     "sample_rle_column",

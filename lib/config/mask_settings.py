@@ -44,6 +44,7 @@ class MaskSettings(Section):
     inverted: bool = False  # mask is where the other settings see background
     alpha: bool | None = None  # true: the alpha plane is the mask; false: it is nothing; null: it must not contradict
     miniswhite: Literal["stored", "shown"] | None = None  # tif with 0 as white: the numbers as stored, or as shown
+    object_planes: bool = False  # each plane of a file is the mask of one object, as of npy (objects, height, width)
     rescale: bool = False  # masks of another size than the image by a whole factor are scaled to it (nearest)
 
     @property
@@ -71,6 +72,8 @@ class MaskSettings(Section):
     def _one_meaning(self) -> "MaskSettings":
         if self.values and (self.above is not None or self.inverted):
             raise ValueError("above and inverted cannot be set where data.classes says the values of each class")
+        if self.object_planes and (self.say_what_is_mask or self.ignore or self.alpha):
+            raise ValueError("with object_planes all but 0 is mask: no values, ignore, above, inverted or alpha")
         if len({type(value) for value in self.listed}) > 1:
             raise ValueError("the values of data.classes and masks.ignore must all be numbers or all be colours")
         if self.tolerance and not self.are_colours:

@@ -28,6 +28,7 @@ class SubmissionSettings(Section):
     format: str = "csv"  # csv | png | tif | coco | coco_results | FILE.py:FUNCTION, see docs/notebook.md
     rows: Literal["mask", "instance"] = "mask"  # one row per image (and class), or one per connected object
     text: Literal["plain", "json"] = "plain"  # of run lengths: 12 3, or [12, 3] with all objects of an image in one row
+    file_name: str = "{id}"  # of png and tif, without the suffix, as in {id}_segmentation
     pixels: list[PixelValue] | None = None  # of png and tif: value or colour of each class; default: as data.classes
     size: tuple[PositiveInt, PositiveInt] | None = None  # height and width of the masks; default: each image's own
 
@@ -37,6 +38,14 @@ class SubmissionSettings(Section):
         if format not in FORMATS and not re.fullmatch(r".+\.py:[A-Za-z_]\w*", format):
             raise ValueError(f"must be one of {', '.join(FORMATS)}, or FILE.py:FUNCTION")
         return format
+
+    @field_validator("file_name")
+    @classmethod
+    def _name_holds_the_id(cls, name: str) -> str:
+        around = name.split("{id}")
+        if len(around) != 2 or set("".join(around)) & set("{}/\\"):
+            raise ValueError("must be a file name with {id} in it once, as in {id}_segmentation")
+        return name
 
     @model_validator(mode="after")
     def _pixels_are_of_one_kind(self) -> "SubmissionSettings":

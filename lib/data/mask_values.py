@@ -34,6 +34,8 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
     Raises UserError naming the file, as read_image does, and where the settings do not fit what it holds.
     """
     content = read_content(path, max_pixels, keep_palette=not settings.alpha)
+    if settings.object_planes:
+        return MaskPixels(_numbered(content.values), None, None)
     values, palette = _as_meant(content, settings, path), content.palette
     if palette is not None and not np.ptp(palette, axis=1).any():  # gray: writers number such colours as they like
         values, palette = _by_index(palette[:, 0], values), None
@@ -48,7 +50,10 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
             raise UserError(f"{path} has no alpha plane, which data.masks.alpha says to be the mask")
         return MaskPixels(alpha, None, None)
     if values.shape[2] not in (1, 3):
-        raise UserError(f"{path} has {values.shape[2]} planes; a mask file must have one, or R, G and B")
+        raise UserError(
+            f"{path} has {values.shape[2]} planes; a mask file must have one, or R, G and B; set "
+            "data.masks.object_planes=true if each is the mask of an object"
+        )
     if settings.are_colours:
         if values.dtype != np.uint8:
             raise UserError(f"{path} holds {values.dtype} values; data.classes names colours of 8 bits")
@@ -76,6 +81,14 @@ def _as_meant(content: Content, settings: MaskSettings, path: Path) -> np.ndarra
             "what a viewer shows white is the mask"
         )
     return content.values if settings.miniswhite == "stored" else int(content.full_range[1]) - content.values
+
+
+def _numbered(planes: np.ndarray) -> np.ndarray:
+    """The number of the plane, from 1, that is not 0 at a pixel, the last of several; int32 (height, width)."""
+    numbers = np.zeros(planes.shape[:2], np.int32)
+    for number in range(planes.shape[2]):
+        numbers[planes[:, :, number] != 0] = number + 1
+    return numbers
 
 
 def _by_index(of_index: np.ndarray, indexes: np.ndarray) -> np.ndarray:

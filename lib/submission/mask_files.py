@@ -33,15 +33,15 @@ def write_masks(
 ) -> list[Path]:
     """Write `folder`/[CLASS/]ID.png or .tif for each (id, masks), masks being (height, width, classes); the paths.
 
-    A tif keeps the georeference of its image. Raises UserError where a file does not hold what was meant.
+    submission.file_name may add to the name. A tif keeps the georeference of its image. Raises UserError where a file
+    does not hold what was meant.
     """
     suffix = settings.submission.format
 
     def write(one: tuple[str, np.ndarray]) -> list[Path]:
         image_id, layers = one
-        pictures = {
-            folder / name / f"{image_id}.{suffix}": picture for name, picture in pictures_of(layers, settings).items()
-        }
+        file = f"{settings.submission.file_name.replace('{id}', image_id)}.{suffix}"
+        pictures = {folder / name / file: picture for name, picture in pictures_of(layers, settings).items()}
         for path, picture in pictures.items():
             if suffix == "png":
                 _write_png(path, picture)
@@ -126,9 +126,13 @@ def _georeference(source: Path) -> ImageFileDirectory_v2:
     """The tags that say where on earth a tif's pixels are; none for other files."""
     tags = ImageFileDirectory_v2()
     if source.suffix.lower() in TIF:
-        with Image.open(source) as image:
-            for tag in GEO_TAGS:
-                if tag in image.tag_v2:
-                    tags.tagtype[tag] = image.tag_v2.tagtype[tag]
-                    tags[tag] = image.tag_v2[tag]
+        with source.open("rb") as file:  # not by Image.open, which refuses files of many bands
+            header = file.read(8)
+            stored = ImageFileDirectory_v2(header + file.read(8) if 43 in header[2:4] else header)  # 43: BigTIFF
+            file.seek(stored.next)
+            stored.load(file)
+        for tag in GEO_TAGS:
+            if tag in stored:
+                tags[tag] = stored[tag]
+                tags.tagtype[tag] = stored.tagtype[tag]
     return tags

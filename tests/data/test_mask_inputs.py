@@ -155,6 +155,11 @@ READ = {
         {"instances": True},
         [{id: INSIDE[id] | RING[id] for id in IDS}],
     ),
+    "a plane for each object, as npy": (
+        npy(lambda id: np.stack([INSIDE[id], RING[id], np.zeros(SHAPE, bool), ROWS < 2][: 4 - IDS.index(id)])),
+        {"instances": True, "masks": {"object_planes": True}},
+        [{id: INSIDE[id] | RING[id] | ((ROWS < 2) & (id == "a")) for id in IDS}],
+    ),
 }
 
 # What is written, the settings of `data`, and words of the error.
@@ -202,7 +207,7 @@ REFUSED = {
     "planes that differ": (
         npy(lambda id: np.dstack([INSIDE[id], RING[id]])),
         {},
-        ["a.npy has 2 planes", "must have one"],
+        ["a.npy has 2 planes", "must have one", "data.masks.object_planes=true"],
     ),
     "not finite": (npy(lambda id: np.where(INSIDE[id], np.nan, 0)), {}, ["a.npy holds values that are not finite"]),
     "masks of another size by a whole factor": (
@@ -269,6 +274,15 @@ def test_gray_values_mean_the_same_in_every_kind_of_file(tmp_path, said):
         for array, expected in zip(arrays, found["one plane"], strict=True):
             np.testing.assert_array_equal(array, expected, err_msg=kind)
     assert all((mask == 1).any() for mask in found["RGB"][:3])
+
+
+def test_each_plane_is_an_object_and_the_last_of_several_has_a_pixel(tmp_path):
+    write_mask, said, _ = READ["a plane for each object, as npy"]
+    objects = open_training(write(tmp_path, write_mask, said)).read_objects("a")[..., 0]
+    expected = np.where(ROWS < 2, 4, np.where(RING["a"], 2, np.where(INSIDE["a"], 1, 0)))
+    assert len(np.unique(objects)) == 4 and len(np.unique(10 * objects + expected)) == 4  # equal but for numbers
+    with pytest.raises(UserError, match="with object_planes"):
+        write(tmp_path, write_mask, said | {"masks": {"object_planes": True, "above": 1}})
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -170,6 +170,8 @@ def test_what_is_left_is_written_by_a_function_of_the_users(tmp_path):
         ({"pixels": [1, "#00ff00"]}, "not both"),
         ({"pixels": ["green"]}, "submission.pixels"),
         ({"pixels": [256]}, "from 0 to 255"),
+        ({"file_name": "mask"}, "{id} in it once"),
+        ({"file_name": "a/{id}"}, "{id} in it once"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, submission, problem):
