@@ -4,6 +4,7 @@ The processes are those a user starts in all that matters here: own memory, own 
 killed. What is typed for real is in test_end_to_end.py.
 """
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 from tests import REPOSITORY
@@ -55,11 +57,11 @@ class Ended:
 class Started:
     """A script that is running in `folder`, without pictures. `plant` is called in its process before it begins."""
 
-    def __init__(
-        self, folder: Path, words: list[str], plant: Callable[[], None] | None = None, with_pictures: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, words: list[str], plant: Callable[[], None] | None = None) -> None:
+        with contextlib.chdir(REPOSITORY):  # where the fork server finds lib/ to import
+            forkserver.ensure_running()
         self.files = [folder / f".{number}.{time.monotonic_ns()}" for number in (1, 2)]
-        self.process = _context.Process(target=_run, args=(folder, words, self.files, plant, with_pictures))
+        self.process = _context.Process(target=_run, args=(folder, words, self.files, plant))
         self.process.start()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -80,9 +82,9 @@ class Started:
         return Ended(self.process.exitcode, out, err)
 
 
-def script(folder: Path, *words: str, plant: Callable[[], None] | None = None, with_pictures: bool = False) -> Ended:
+def script(folder: Path, *words: str, plant: Callable[[], None] | None = None) -> Ended:
     """Run a script to its end."""
-    return Started(folder, list(words), plant, with_pictures).end()
+    return Started(folder, list(words), plant).end()
 
 
 def stage_words(stage: str) -> list[str]:
@@ -103,9 +105,7 @@ def leave_out_pictures(patch: Callable[[object, str, object], None] = setattr) -
     patch(figures, "plot_before_after", lambda *arguments: write_bytes(arguments[-1], LEFT_OUT))
 
 
-def _run(
-    folder: Path, words: list[str], files: list[Path], plant: Callable[[], None] | None, with_pictures: bool
-) -> None:
+def _run(folder: Path, words: list[str], files: list[Path], plant: Callable[[], None] | None) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in what a shell starts with &
     multiprocessing.set_start_method("fork", force=True)  # as in a process that is typed, not as in this one's parent
@@ -116,8 +116,7 @@ def _run(
     os.chdir(folder)
     sys.path.insert(0, str(REPOSITORY))
     sys.argv = words
-    if not with_pictures:
-        leave_out_pictures()
+    leave_out_pictures()
     if plant:
         plant()
     if words[0] == "-m":

@@ -14,6 +14,7 @@ import tomllib
 
 from tests import REPOSITORY
 
+PARALLEL = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]  # as make test
 REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(>=|==)([0-9.]+)(.*)")
 
 
@@ -37,7 +38,9 @@ def run_tests(kind: str, python: str, only: list[str]) -> int:
     own = next(path for path in (folder / "bin" / "python", folder / "Scripts" / "python.exe") if path.is_file())
     subprocess.run([str(own), "-m", "pip", "install", "--quiet", "--upgrade", *requirements(kind)], check=True)
     subprocess.run([str(own), "-m", "pip", "freeze"], check=True)
-    return subprocess.run([str(own), "-m", "pytest", "-p", "no:cacheprovider", *only], cwd=REPOSITORY).returncode
+    return subprocess.run(
+        [str(own), "-m", "pytest", "-p", "no:cacheprovider", *PARALLEL, *only], cwd=REPOSITORY
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -186,10 +186,13 @@ def _judge_by_images(
 def _judge_by_components(readings: list[Reading], counts: dict[RleSettings, int], training: TrainingData) -> Verdict:
     declared = training.settings.rle
     best = min(counts, key=counts.get, default=None)
+    if best is None:  # the check of all images will name the mask, and what is wrong with it
+        text = f"some of {len(readings)} masks cannot be decoded in any convention"
+        return Verdict(False, text, is_checked=False)
     if declared not in counts:
-        other = f"; {describe_convention(best)} works, with {counts[best]} components" if best else ""
-        text = f"looks wrong: some of {len(readings)} masks cannot be decoded{other}"
-        return Verdict(True, text, remedy=settings_of(best, declared) if best else "")
+        text = f"looks wrong: some of {len(readings)} masks cannot be decoded"
+        other = f"; {describe_convention(best)} works, with {counts[best]} components"
+        return Verdict(True, text + other, remedy=settings_of(best, declared))
     evidence = f"{counts[declared]} components in {len(readings)} masks"
     if counts[declared] > CLEARLY_MORE * counts[best]:
         text = f"looks wrong: {evidence}; as {describe_convention(best)} there are {counts[best]}"

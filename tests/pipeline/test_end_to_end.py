@@ -137,7 +137,7 @@ def test_typed_again_nothing_is_computed_twice_and_nothing_changes(finished, run
     times = [path.stat().st_mtime_ns for path in kept]
     contents = {name: (run / name).read_bytes() for name in ("folds.csv", "threshold.json", "submission.csv")}
     for words in (stage_words(STAGES[0]), *(next_command(printed[before]) for before in ("01", "02", "03", "04"))):
-        ended = script(folder, *words, with_pictures=True)
+        ended = script(folder, *words)
         assert ended.code == 0, ended.err
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert {name: (run / name).read_bytes() for name in contents} == contents

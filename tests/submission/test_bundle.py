@@ -18,7 +18,7 @@ import yaml
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json
 from lib.data.competition import open_test
-from lib.masks.rules import Rule, read_rules
+from lib.masks.rules import NO_MASK, Rule, read_rules
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_to_store
 from lib.prediction.run_maps import build_predictor
@@ -147,14 +147,32 @@ def test_rounded_weights_change_no_more_than_the_check_says(run, tmp_path):
     finished = open_finished(run)
     check = check_float16(finished)
     assert check.images == 24 and check.mask > 1000 and check.share < 0.01
-    sizes = [
-        write_bundle(finished, tmp_path / str(as_float16), as_float16, wheels=False) for as_float16 in (True, False)
-    ]
-    assert sizes[0] < 0.55 * sizes[1]
+    weights = []
+    for as_float16 in (True, False):
+        size = write_bundle(finished, tmp_path / str(as_float16), as_float16, wheels=False)
+        weights.append(sum(path.stat().st_size for path in (tmp_path / str(as_float16)).rglob("*.safetensors")))
+        assert size > weights[-1]
+    assert weights[0] < 0.55 * weights[1]
     found = [applied(tmp_path / name, tmp_path / "out" / name) for name in ("True", "False")]
     for image_id in found[0].sizes:
         difference = np.abs(found[0].read(image_id).astype(int) - found[1].read(image_id))
         assert difference.max() <= 3
+
+
+def test_no_mask_at_all_is_a_rule_that_travels(run, tmp_path, monkeypatch):
+    """Chosen where nothing scores better; the rounding then changes nothing, of no pixels."""
+    shutil.copytree(run, tmp_path / "run")
+    content = read_json(tmp_path / "run" / "postprocess.json")
+    content["classes"]["blob"]["rule"] = Rule(NO_MASK).to_dict()
+    write_json(tmp_path / "run" / "postprocess.json", content)
+    monkeypatch.setattr("lib.submission.finished._require_fresh", lambda *_: None)  # as if 05 had written it
+    finished = open_finished(tmp_path / "run", folds=[0])
+    check = check_float16(finished)
+    assert (check.changed, check.mask, check.share) == (0, 0, 0)
+    write_bundle(finished, tmp_path / "bundle", as_float16=True, wheels=False)
+    applied(tmp_path / "bundle", tmp_path / "out")
+    lines = (tmp_path / "out" / "submission.csv").read_text().splitlines()
+    assert sorted(lines) == sorted(["id,rle", *(f"test_{number:03d}," for number in range(9))])
 
 
 def test_a_bundle_with_damaged_weights_is_refused(run, tmp_path):

@@ -219,7 +219,7 @@ def test_trying_out_writes_nothing(competition, tmp_path):
 def test_weights_of_a_network_wrapped_for_several_processes_are_read(competition, tmp_path):
     import timm
 
-    tensors = timm.create_model("resnet10t").state_dict()
+    tensors = timm.create_model("test_resnet").state_dict()
     save_file({f"module.{name}": tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "w.safetensors")
     (job,) = jobs_of(settings_of(competition, {"model": TINY | {"weights": str(tmp_path / "w.safetensors")}}), tmp_path)
     encoder = starting_network(job).network.network.encoder.model
