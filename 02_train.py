@@ -2,7 +2,7 @@
 
 reads    runs/NAME/config.yaml, runs/NAME/folds.csv and the training images and masks
 writes   runs/NAME/fold_K/: model.safetensors (the last epoch's averaged weights, or by train.keep the best's),
-         history.csv, metrics.json
+         history.csv, metrics.json; with train.all_images the same in fold_all/, of a model that leaves no image out
 next     python 03_oof_threshold.py --run runs/NAME
 
 A fold that is done is left alone; an interrupted one goes on where it stopped. --restart trains anew, and what a fold
@@ -31,7 +31,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     if settings.ensemble.members:
         print(f"an ensemble has nothing to train; its members are {', '.join(map(str, settings.ensemble.members))}")
         return StageSummary([], f"python {run.command('03_oof_threshold')}", 0)
-    folds = chosen_folds(arguments.folds, settings.folds.count)
+    folds = chosen_folds(arguments.folds, settings)
     lock_run(run, folds)
     data = open_unchanged_training(run, settings)
     table = read_folds(run.folds, data, settings.folds.count)
@@ -61,7 +61,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     return StageSummary([run.fold(fold).root for fold in waiting], f"python {run.command('03_oof_threshold')}", seconds)
 
 
-def is_done(run, fold: int, made_from: dict) -> bool:
+def is_done(run, fold: int | str, made_from: dict) -> bool:
     """Whether a fold's training has ended. Raises UserError where it was made from other inputs than now."""
     from lib.base.distributed import is_first
     from lib.base.files import read_json
@@ -97,17 +97,21 @@ def show_epoch(job, row: dict) -> None:
     refresh_report(RunFolder(job.folder.root.parent), job.settings)
 
 
-def chosen_folds(numbers: list[int] | None, count: int) -> list[int]:
-    """The folds named on the command line, or all. Raises UserError for one that does not exist."""
-    wrong = [number for number in numbers or [] if not 0 <= number < count]
-    if wrong:
-        raise UserError(f"--folds {wrong[0]}: the run has folds 0 to {count - 1}")
-    return sorted(set(numbers)) if numbers else list(range(count))
+def chosen_folds(words: list[str] | None, settings) -> list[int | str]:
+    """The folds named on the command line, or all that the settings ask for. Raises UserError for one that is none."""
+    from lib.run.folder import ALL
+
+    count = settings.folds.count
+    known = {str(fold): fold for fold in (*range(count), *([ALL] if settings.train.all_images else []))}
+    if wrong := [word for word in words or [] if word not in known]:
+        hint = "" if settings.train.all_images else ", and all with train.all_images=true"
+        raise UserError(f"--folds {wrong[0]}: the run has folds 0 to {count - 1}{hint}")
+    return [fold for word, fold in known.items() if not words or word in words]
 
 
 if __name__ == "__main__":
     command = stage_parser(__doc__)
-    command.add_argument("--folds", type=int, nargs="+", metavar="K", help="only these folds (default: all)")
+    command.add_argument("--folds", nargs="+", metavar="K", help="only these folds (default: all)")
     command.add_argument(
         "--restart", action="store_true", help="train the folds anew; what they have stays until the first epoch"
     )

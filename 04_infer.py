@@ -1,4 +1,4 @@
-"""Predict the test images with the average of all folds' models.
+"""Predict the test images with the average of all folds' models, and of that of all images (train.all_images).
 
 reads    runs/NAME/fold_K/ and the test images
 writes   runs/NAME/test/ID.png (probability maps)
@@ -20,7 +20,7 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.prediction.run_maps import predict_test
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import require_thresholds, test_inputs, trained_folds
+    from lib.run.provenance import note_of_all_images, require_thresholds, test_inputs, trained_folds
     from lib.run.record import StageRecord
 
     lock_run(run)
@@ -43,6 +43,7 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         f"{len(members)} runs" if members else f"{len(trained_folds(run, settings))} of {settings.folds.count} models"
     )
     print(f"{len(data.ids)} test images, each the average of {averaged}")
+    print(note_of_all_images(run, settings), end="")
     return StageSummary([run.test], f"python {run.command('05_postprocess')}", seconds)
 
 

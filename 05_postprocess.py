@@ -27,7 +27,13 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
-    from lib.run.provenance import require_maps, require_thresholds, submission_inputs, trained_folds
+    from lib.run.provenance import (
+        note_of_all_images,
+        require_maps,
+        require_thresholds,
+        submission_inputs,
+        trained_folds,
+    )
     from lib.run.record import StageRecord
     from lib.submission.outputs import new_submissions
 
@@ -62,6 +68,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     if not has_test:
         print("no test images (data.test_images), so there is nothing to submit")
         return StageSummary([run.postprocess, run.report], f"look at {run.report}", seconds, read_json(run.postprocess))
+    print(note_of_all_images(run, settings), end="")
     upload = submission.paths[0]
     print(f"{upload}: {submission.description}")
     written = [run.postprocess, run.report, *submission.paths]

@@ -133,6 +133,7 @@ class TrainSettings(Section):
     warmup_share: Probability = 0.1
     clip_norm: PositiveFloat = 1.0
     ema_decay: BelowOne = 0.99  # of the averaged weights, which are kept, as SWA's would be
+    all_images: bool = False  # one more model, of all images, which 04 averages in; no score is of it
     keep: Literal["last", "best"] = "last"  # epoch; best is chosen on the left-out images: their score flatters
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # the network, by torch.compile: each fold then begins with a minute or more of compiling

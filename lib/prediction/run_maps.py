@@ -13,8 +13,8 @@ from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData
 from lib.data.input_files import compare_test_images, write_known
 from lib.prediction.map_store import MapStore
-from lib.run.folder import RunFolder
-from lib.run.provenance import map_inputs, test_inputs, trained_folds
+from lib.run.folder import Fold, RunFolder
+from lib.run.provenance import map_inputs, test_inputs, test_models, trained_folds
 
 if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does without
     import torch
@@ -76,7 +76,7 @@ def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
 
 
 def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
-    """Predict every test image with the average of the trained folds' models; maps already there are kept.
+    """Predict every test image with the average of the trained models; maps already there are kept.
 
     Several processes share out the images, and all of them return when all maps are there.
     """
@@ -84,7 +84,7 @@ def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
     store, missing = missing_test_maps(run, data, fingerprint)
     with progress("test maps", total=len(missing)) as bar:
         if missing:
-            _predict(run, settings, data, trained_folds(run, settings), missing, store, bar)
+            _predict(run, settings, data, test_models(run, settings), missing, store, bar)
     wait_for_all()
     return store
 
@@ -93,7 +93,7 @@ def _predict(
     run: RunFolder,
     settings: Settings,
     data: TrainingData | TestData,
-    folds: list[int],
+    folds: list[Fold],
     ids: list[str],
     store: MapStore,
     bar: tqdm,
@@ -106,8 +106,8 @@ def _predict(
     give_back_memory()  # to the report, which may read a large image
 
 
-def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[int]) -> "Predictor":
-    """The average of some folds' models, on the best device there is."""
+def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[Fold]) -> "Predictor":
+    """The average of the models of some folds, or of all images, on the best device there is."""
     from lib.model.device import best_device, keep_freed_memory
     from lib.model.folded_norms import with_folded_norms
     from lib.model.network import load_weights

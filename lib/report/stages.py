@@ -123,6 +123,7 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
         "charts": charts,
         "legend": [(f"fold {fold}", "line", *series(fold)) for fold in histories],
         "epochs": settings.train.epochs,
+        "all_images": settings.train.all_images,
         "score": metric_name(vars(settings.threshold)),
         "training": sum(not row["done"] for row in rows) + settings.folds.count - len(rows),
         "early": [row["fold"] for row in rows if row["done"] and row["best"] == settings.train.epochs],

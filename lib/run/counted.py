@@ -46,6 +46,7 @@ NO_STAGE = {  # setting or section: why it changes no pixel, or what counts inst
     "data.resize_test_csv": "a place; the values in it count",
     "data.max_pixels": "larger images are refused, not changed",
     "augment.preset": "the strengths it sets count",
+    "train.all_images": "the model that 04 averages in counts (all_images_model)",
     "train.pseudo_labels": "a path; the other run's maps and thresholds count",
     "train.workers": "speed only",
     "train.cache_mb": "speed only",

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from lib.config.schema import Settings
 
 
+ALL = "all"  # in place of a fold's number: the model of all images (train.all_images)
+Fold = int | str
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths inside `runs/<name>/`; nothing is created until a stage writes."""
@@ -42,7 +46,7 @@ class RunFolder:
     def leak(self) -> Path:
         return self.root / "leak.json"
 
-    def fold(self, number: int) -> "FoldFolder":
+    def fold(self, number: Fold) -> "FoldFolder":
         return FoldFolder(self.root / f"fold_{number}")
 
     @property
@@ -119,7 +123,7 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """Paths inside `fold_K/`."""
+    """Paths inside `fold_K/`, or `fold_all/`."""
 
     root: Path
 

@@ -8,7 +8,7 @@ from typing import IO
 from lib.base.distributed import is_first
 from lib.base.errors import UserError
 from lib.base.files import remove_leftovers
-from lib.run.folder import RunFolder
+from lib.run.folder import ALL, Fold, RunFolder
 
 try:
     import fcntl
@@ -18,11 +18,12 @@ except ImportError:  # Windows
 
 HELD = []  # the open lock files; closing one would release its locks
 ALL_BYTES = range(64)  # byte K of `.lock` is the lock of fold K; folds.count is at most 50
+BYTE_OF_ALL = 63  # the lock of the model of all images
 BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # errors where another process holds the lock
 TRIES, PAUSE = 20, 0.05  # seconds; a process starting at the same time holds all bytes for a moment
 
 
-def lock_run(run: RunFolder, folds: list[int] | None = None) -> None:
+def lock_run(run: RunFolder, folds: list[Fold] | None = None) -> None:
     """Lock the run, or some folds of it, until this process ends; then remove half-written files of killed stages.
 
     Different folds may be trained at the same time; a stage that needs the whole run locks all bytes. Loader processes,
@@ -36,7 +37,7 @@ def lock_run(run: RunFolder, folds: list[int] | None = None) -> None:
         return
     file = (run.root / ".lock").open("a+b")
     HELD.append(file)
-    wanted = ALL_BYTES if folds is None else folds
+    wanted = ALL_BYTES if folds is None else [BYTE_OF_ALL if fold == ALL else fold for fold in folds]
     for _ in range(TRIES):
         if try_lock(file, wanted):
             break
@@ -48,7 +49,7 @@ def lock_run(run: RunFolder, folds: list[int] | None = None) -> None:
         return
     for fold in folds:
         remove_leftovers(run.fold(fold).root)
-    others = [number for number in ALL_BYTES if number not in folds]
+    others = [number for number in ALL_BYTES if number not in wanted]
     if try_lock(file, others):
         remove_leftovers(run.root, deep=False)
         unlock(file, others)

@@ -12,7 +12,7 @@ from lib.base.files import read_json, sha256_of_file, sha256_of_json
 from lib.config.external_source import external_sources
 from lib.config.schema import Settings
 from lib.run.counted import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
-from lib.run.folder import RunFolder, open_run
+from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import open_members
 from lib.run.record import fingerprint, require_same, require_written
 
@@ -34,9 +34,12 @@ def training_inputs(run: RunFolder, settings: Settings) -> dict:
     }
 
 
-def fold_inputs(run: RunFolder, settings: Settings) -> dict[int, dict]:
-    """The inputs of each fold's model: `training_inputs`, the fold's number and the images it leaves out."""
-    shared, left_out = training_inputs(run, settings), {fold: [] for fold in range(settings.folds.count)}
+def fold_inputs(run: RunFolder, settings: Settings) -> dict[Fold, dict]:
+    """The inputs of each fold's model: `training_inputs`, the fold's number and the images it leaves out.
+
+    The model of all images leaves out none.
+    """
+    shared, left_out = training_inputs(run, settings), {fold: [] for fold in (*range(settings.folds.count), ALL)}
     with run.folds.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             left_out.setdefault(int(row["fold"]), []).append(row["id"])
@@ -91,7 +94,45 @@ def require_trained(run: RunFolder, settings: Settings) -> dict[str, str]:
     return {f"fold_{fold}": require_fold(run, fold, made_from[fold]) for fold in trained_folds(run, settings)}
 
 
-def require_fold(run: RunFolder, fold: int, made_from: dict) -> str:
+def all_images_model(run: RunFolder, settings: Settings) -> dict[str, str]:
+    """Fingerprint of what the maps of the model of all images are made from, of each run that has one.
+
+    {} without train.all_images; of an ensemble, those of its members. Raises UserError where it is not trained, as
+    require_fold does.
+    """
+    members = enumerate(open_members(settings)) if settings.ensemble.members else [(0, (run, settings))]
+    found = {}
+    for number, (member, own) in members:
+        if own.train.all_images:
+            if not member.fold(ALL).metrics.is_file():
+                remedy = f"run {member.command('02_train', '--folds', ALL)}"
+                raise UserError(f"the model of all images of {member.root} (train.all_images) is not trained; {remedy}")
+            weights = require_fold(member, ALL, fold_inputs(member, own)[ALL])
+            found[f"all_images_{number}"] = sha256_of_json([weights, counted(own, MAPS)])
+    return found
+
+
+def test_models(run: RunFolder, settings: Settings) -> list[Fold]:
+    """The models of a run that 04 averages: of the trained folds and, with train.all_images, of all images."""
+    return [*trained_folds(run, settings), *([ALL] if settings.train.all_images else [])]
+
+
+test_models.__test__ = False  # not a test, whatever pytest makes of its name
+
+
+def note_of_all_images(run: RunFolder, settings: Settings) -> str:
+    """A line for the stages that print a score, where the test maps also are of models that no score is of."""
+    members = open_members(settings) if settings.ensemble.members else [(run, settings)]
+    roots = [str(member.root) for member, own in members if own.train.all_images]
+    if not roots:
+        return ""
+    return (
+        f"note      test images are also predicted by the model of all images of {', '.join(roots)} "
+        "(train.all_images); scores are of the folds' models alone\n"
+    )
+
+
+def require_fold(run: RunFolder, fold: Fold, made_from: dict) -> str:
     """SHA-256 of a fold's weights. Raises UserError unless it was made from `made_from` and its weights are intact."""
     folder, remedy = run.fold(fold), f"run {run.command('02_train', '--restart', '--folds', fold)}"
     content = read_json(folder.metrics)
@@ -137,8 +178,9 @@ def ensemble_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
 
 
 def test_inputs(run: RunFolder, settings: Settings) -> dict:
-    """The inputs of the test maps, apart from the test images: the models of all trained folds."""
-    return {"maps": map_inputs(run, settings), **counted(settings, MAPS)}
+    """The inputs of the test maps, apart from the test images: the models of all trained folds, and of all images."""
+    maps = map_inputs(run, settings) | all_images_model(run, settings)
+    return {"maps": maps, **counted(settings, MAPS)}
 
 
 def threshold_inputs(run: RunFolder, settings: Settings) -> dict:

@@ -12,9 +12,9 @@ from lib.base.files import read_json, sha256_of_file
 from lib.config.schema import Settings
 from lib.masks.objects import read_object_rules
 from lib.masks.rules import read_rules
-from lib.run.folder import RunFolder, open_run
+from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
-from lib.run.provenance import require_thresholds
+from lib.run.provenance import all_images_model, require_thresholds
 from lib.run.record import differences, require_written
 from lib.submission.write import Rules
 
@@ -28,7 +28,7 @@ class Member:
 
     run: RunFolder
     settings: Settings
-    folds: tuple[int, ...]
+    folds: tuple[Fold, ...]
     weight: float
 
     @property
@@ -71,6 +71,7 @@ def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None
         settings = _with_path_of_function(settings, own, root)
     else:
         made_from = require_thresholds(run, own)
+        all_images_model(run, own)
     members = _open_members(run, settings, overrides, folds, root if is_bundle else Path())
     rules_file = _rules_file(run, settings)
     read = read_object_rules if settings.submission.rows == "instance" else read_rules
@@ -110,14 +111,18 @@ def _open_members(
     ]
 
 
-def _trained(run: RunFolder, settings: Settings, folds: list[int] | None) -> tuple[int, ...]:
-    """The folds asked for, or all that have weights. Raises UserError for one without, and where none has."""
-    trained = [fold for fold in range(settings.folds.count) if run.fold(fold).weights.is_file()]
+def _trained(run: RunFolder, settings: Settings, folds: list[int] | None) -> tuple[Fold, ...]:
+    """The folds asked for, or all that have weights, with train.all_images also the model of all images.
+
+    Raises UserError for one without weights, and where none has.
+    """
+    names = (*range(settings.folds.count), *([ALL] if settings.train.all_images else []))
+    trained = [fold for fold in names if run.fold(fold).weights.is_file()]
     if missing := [str(fold) for fold in folds or () if fold not in trained]:
         raise UserError(f"fold {', '.join(missing)} of {run.root} has no model; it has those of folds {trained}")
     if not trained:
         raise UserError(f"{run.root} has no trained fold; run {run.command('02_train')}")
-    return tuple(sorted(set(folds or trained)))
+    return tuple(fold for fold in trained if not folds or fold in folds)
 
 
 def _rules_file(run: RunFolder, settings: Settings) -> Path:

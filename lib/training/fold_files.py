@@ -7,6 +7,7 @@ import pandas as pd
 from lib.base.files import sha256_of_file, write_json, write_text
 from lib.config.check import save_settings
 from lib.model.network import save_weights
+from lib.training.display import score_text
 from lib.training.fold_job import FoldJob
 from lib.training.state import TrainState
 
@@ -32,8 +33,9 @@ def write_end(job: FoldJob, state: TrainState) -> None:
 
 
 def kept_epoch(job: FoldJob, state: TrainState) -> dict:
-    """The row of the history whose weights are kept so far (train.keep)."""
-    return state.best if job.settings.train.keep == "best" else state.last
+    """The row of the history whose weights are kept so far (train.keep); the last one where no image is left out."""
+    is_best_kept = job.settings.train.keep == "best" and job.images.validation
+    return state.best if is_best_kept else state.last
 
 
 def fold_metrics(job: FoldJob, state: TrainState) -> dict:
@@ -55,7 +57,7 @@ def fold_metrics(job: FoldJob, state: TrainState) -> dict:
         "epochs": job.settings.train.epochs,
         "finished": state.epoch == job.settings.train.epochs,
         "last": summary(state.last),
-        "best": summary(state.best),
+        "best": summary(state.best) if job.images.validation else None,
         "weights_source": state.weights_source,
         "precision": job.precision,
         "weights_sha256": sha256_of_file(job.folder.weights),
@@ -66,6 +68,6 @@ def fold_metrics(job: FoldJob, state: TrainState) -> dict:
 def describe_fold(metrics: dict, job: FoldJob) -> str:
     """A line that reports a finished fold."""
     return (
-        f"fold {job.fold}   {job.score_name} {metrics[job.score_name]:.4f} at epoch {metrics['epoch']} of "
+        f"fold {job.fold}   {job.score_name} {score_text(metrics[job.score_name])} at epoch {metrics['epoch']} of "
         f"{job.settings.train.epochs}   encoder weights: {metrics['weights_source']}"
     )

@@ -12,6 +12,7 @@ from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.data.external import TRAINING, ExternalImages
 from lib.data.folds import coverage_columns
+from lib.run.folder import Fold
 from lib.training.kept_images import SeenImages, seen_in_training
 from lib.training.pseudo_labels import PseudoLabelled, read_pseudo_labels
 
@@ -83,7 +84,7 @@ class FoldImages:
 
 
 def fold_images(
-    fold: int,
+    fold: Fold,
     table: pd.DataFrame,
     data: TrainingData,
     settings: Settings,

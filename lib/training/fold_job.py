@@ -14,7 +14,7 @@ from lib.data.external import ExternalImages
 from lib.data.resizing import network_size
 from lib.masks.metrics import Metric
 from lib.model.device import best_device, resolve_precision
-from lib.run.folder import FoldFolder, RunFolder
+from lib.run.folder import ALL, Fold, FoldFolder, RunFolder
 from lib.training.fold_images import FoldImages, fold_images
 from lib.training.kept_images import kept_folder
 from lib.training.schedule import EpochPlan, plan_epochs
@@ -24,7 +24,7 @@ from lib.training.schedule import EpochPlan, plan_epochs
 class FoldJob:
     """The training of one fold as it is planned; what changes meanwhile is in TrainState."""
 
-    fold: int
+    fold: Fold
     folder: FoldFolder
     settings: Settings
     data: TrainingData
@@ -34,6 +34,11 @@ class FoldJob:
     made_from: dict  # written beside the weights
     device: torch.device
     precision: str  # fp32, bf16 or fp16
+
+    @property
+    def seed(self) -> int:
+        """The fold's number; of all images that after the last fold."""
+        return self.settings.folds.count if self.fold == ALL else self.fold
 
     @property
     def metric(self) -> Metric:
@@ -46,7 +51,7 @@ class FoldJob:
 
 
 def plan_fold(
-    fold: int,
+    fold: Fold,
     run: RunFolder,
     table: pd.DataFrame,
     data: TrainingData,

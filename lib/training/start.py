@@ -38,7 +38,7 @@ def load_or_begin(job: FoldJob, accelerator: Accelerator) -> TrainState:
     Raises UserError where the interrupted one is of other folds or settings, or its file is damaged. Another
     train.epochs is taken: the learning rate then follows the new schedule from the next epoch on.
     """
-    seed_all(job.settings.train.seed, job.fold)
+    seed_all(job.settings.train.seed, job.seed)
     built = starting_network(job)
     state = begin_state(built.network, built.weights_source, job, accelerator)
     if not job.folder.resume.is_file():

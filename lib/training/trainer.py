@@ -75,7 +75,7 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
             state.history.append(row)
             if accelerator.is_main_process:
                 write_epoch(job, state)
-            accelerator.log(row, step=row["epoch"])
+            accelerator.log({name: value for name, value in row.items() if value is not None}, step=row["epoch"])
             after_epoch(job, row)
         if accelerator.is_main_process:
             write_end(job, state)
@@ -85,7 +85,7 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
 
 def train_epoch(job: FoldJob, state: TrainState, loss_of: SegmentationLoss, loader: DataLoader, bar: tqdm) -> dict:
     """Train on each image once; the epoch's row of the history, with the means of the loss and of its terms."""
-    seed_all(job.settings.train.seed, job.fold, state.epoch, state.accelerator.process_index)
+    seed_all(job.settings.train.seed, job.seed, state.epoch, state.accelerator.process_index)
     loader.sampler.epoch = state.epoch
     state.train_mode(is_frozen=job.settings.train.freezes_encoder(state.epoch))
     sums: dict[str, torch.Tensor] = {}
