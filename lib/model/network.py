@@ -43,9 +43,9 @@ WIDTHS = {  # what smp calls the decoder's channels, where it is not decoder_cha
     "linknet": None,
 }
 LEVELS = ("unet", "unetplusplus", "manet")  # whose decoders have a width for each level
-# The head reads the maxima of the encoder's last features: it learns from crops and is asked about whole images, where
-# an average would fade with the share of a small object (Oquab et al., Is object localization for free?, CVPR 2015).
-PRESENCE_HEAD = {"pooling": "max", "dropout": 0.2}
+# Means of the encoder's last features. Their maxima grow with the image: a head that learned from crops then called
+# nearly all whole images empty with certainty, where no threshold can tell them apart (docs/presence.md).
+PRESENCE_HEAD = {"pooling": "avg", "dropout": 0.2}
 MISFIT = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
