@@ -155,11 +155,11 @@ def _build(
             f"unknown model.architecture '{settings.architecture}'; known: {', '.join(smp.MODEL_ARCHITECTURES_MAPPING)}"
         )
     decoder = _decoder(settings.decoder_channels, architecture)
-    head = {"classes": class_count, **PRESENCE_HEAD} if settings.presence else None
+    head = {"aux_params": {"classes": class_count, **PRESENCE_HEAD}} if settings.presence else {}
     try:
         with smp_arguments(settings.encoder, architecture, channels, pretrained, tensors) as encoder:
             network = smp.create_model(
-                architecture, in_channels=channels, classes=class_count, aux_params=head, **decoder, **encoder
+                architecture, in_channels=channels, classes=class_count, **head, **decoder, **encoder
             )
     except (OSError, RuntimeError) as error:
         if not pretrained:
@@ -201,10 +201,12 @@ def require_any_size(network: SegmentationNet, settings: ModelSettings, channels
     """Predict a small image that is not square. Raises UserError where the encoder takes one size of images only."""
     images = torch.zeros(1, channels, network.stride, 2 * network.stride)
     try:
-        network.eval()(images)
+        _, presence = logits_of(network.eval()(images))
     except (*MISFIT, RuntimeError) as error:
         require_encoder_takes(images, network.network.encoder, settings.encoder)
         raise _misfit(settings, error) from None
+    if settings.presence and presence is None:
+        raise UserError(f"model.architecture={settings.architecture} makes no presence head; set model.presence=0")
     network.train()
 
 

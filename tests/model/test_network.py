@@ -35,26 +35,36 @@ def test_odd_sizes_gradients_and_round_trip(architecture, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_with_a_presence_head_there_is_a_logit_of_each_class_that_the_encoder_learns_from(architecture, tmp_path):
-    settings = tiny(architecture).model_copy(update={"presence": 0.5})
-    torch.manual_seed(0)
-    network = build_untrained(settings, class_count=2)
-    torch.manual_seed(0)
-    plain = build_untrained(tiny(architecture), class_count=2)
-    assert plain.state_dict().keys() < network.state_dict().keys()
-    images = torch.randint(0, 256, (2, 3, 77, 101), dtype=torch.uint8)
-    logits, presence = network.train()(images)
+def test_with_a_presence_head_there_is_a_logit_of_each_class_that_the_encoder_learns_from(architecture):
+    network = build_untrained(tiny(architecture).model_copy(update={"presence": 0.5}), class_count=2)
+    logits, presence = network.train()(torch.randint(0, 256, (2, 3, 77, 101), dtype=torch.uint8))
     assert logits.shape == (2, 2, 77, 101) and presence.shape == (2, 2)
     presence.square().sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in network.network.segmentation_head.parameters())
     assert next(network.network.encoder.parameters()).grad.abs().sum() > 0
+
+
+def test_an_architecture_that_makes_no_head_is_refused_where_presence_is_asked_for(monkeypatch):
+    def headless(aux_params=None, **settings: object) -> torch.nn.Module:
+        return network_module.smp.Unet(**settings)
+
+    monkeypatch.setitem(network_module.smp.MODEL_ARCHITECTURES_MAPPING, "headless", headless)
+    build_pretrained(tiny("headless"), class_count=1)
+    with pytest.raises(UserError, match=r"headless makes no presence head; set model\.presence=0"):
+        build_pretrained(tiny("headless").model_copy(update={"presence": 1}), class_count=1)
+
+
+@torch.inference_mode()
+def test_a_presence_head_comes_back_from_disk_and_with_folded_norms(tmp_path):
+    settings = tiny("unet").model_copy(update={"presence": 0.5})
+    network = build_untrained(settings, class_count=2).eval()
+    assert build_untrained(tiny("unet"), class_count=2).state_dict().keys() < network.state_dict().keys()
     save_weights(network, tmp_path / "model.safetensors")
-    again = load_weights(tmp_path / "model.safetensors", settings, class_count=2)
-    folded = with_folded_norms(again)
+    again = load_weights(tmp_path / "model.safetensors", settings, class_count=2).eval()
+    folded, images = with_folded_norms(again), torch.randint(0, 256, (2, 3, 77, 101), dtype=torch.uint8)
     assert folded is not again
-    with torch.inference_mode():
-        for expected, found, close in zip(network.eval()(images), again.eval()(images), folded(images), strict=True):
-            assert torch.equal(expected, found) and torch.allclose(expected, close, rtol=1e-3, atol=1e-3)
+    for expected, found, close in zip(network(images), again(images), folded(images), strict=True):
+        assert torch.equal(expected, found) and torch.allclose(expected, close, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "deeplabv3"])
