@@ -148,6 +148,9 @@ def test_empty_images():
         assert object_score(match_objects(nothing, something), chosen) == 0
 
 
+PLAIN = Rule(128)
+
+
 class Stored:
     """Maps and true objects by id, as MapStore and TrainingData give them."""
 
@@ -162,12 +165,15 @@ class Stored:
     def read_objects(self, image_id: str) -> np.ndarray:
         return self.pairs[image_id][1][:, :, None]
 
+    def presence(self, image_id: str) -> np.ndarray:
+        return np.array([200 if self.pairs[image_id][1].any() else 50], np.uint8)
 
-def search(pairs: dict, chosen: ObjectSettings = AP):
+
+def search(pairs: dict, chosen: ObjectSettings = AP, mask: Rule = PLAIN):
     ids = sorted(pairs)
     table = pd.DataFrame({"id": ids, "fold": [n % 3 for n in range(len(ids))], "group": ids})
     stored = Stored(pairs)
-    return search_objects(stored, stored, table, {"nucleus": Rule(128)}, chosen)
+    return search_objects(stored, stored, table, {"nucleus": mask}, chosen)
 
 
 def scene(random: np.random.Generator, touching: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -189,6 +195,16 @@ def test_cutting_is_adopted_where_it_gains_and_only_there():
     assert touching.mean("in_sample") == pytest.approx(touching.image_scores.mean())
     apart = search({f"{n:02d}": scene(random, touching=False) for n in range(12)})
     assert apart.rules["nucleus"].split.kind == "components" and apart.mean("nested") == 1
+
+
+def test_objects_are_chosen_behind_the_presence_that_the_mask_asks_for():
+    random = np.random.default_rng(4)
+    pairs = {f"{n:02d}": scene(random, touching=False) for n in range(9)}
+    for image_id in list(pairs)[::2]:
+        pairs[image_id] = pairs[image_id][0], np.zeros_like(pairs[image_id][1])  # false alarms that presence tells
+    assert search(pairs).mean("nested") < 0.6
+    asking = search(pairs, mask=Rule(128, presence=128))
+    assert asking.mean("nested") == 1 and asking.rules["nucleus"].mask.presence == 128
 
 
 def test_nested_scores_are_those_of_rules_chosen_without_the_fold():
