@@ -110,6 +110,7 @@ class DataSettings(Section):
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
     neighbours: NeighbourSettings = Field(default_factory=NeighbourSettings)  # of a scan or video, seen with an image
     value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
+    nodata: tuple[float | Literal["nan"], ...] = ()  # values that stand for no data, as [-9999, nan]; read as 0
     orientation: Literal["stored", "shown"] | None = None  # of images with EXIF orientation: pixels the masks belong to
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
     resize: ResizeSettings = Field(default_factory=ResizeSettings)  # the size at which the network sees images
@@ -186,6 +187,13 @@ class DataSettings(Section):
         if pattern is not None and "{id}" not in pattern:
             raise ValueError("must say where the {id} stands, as in {id}_mask")
         return pattern
+
+    @field_validator("nodata", mode="before")
+    @classmethod
+    def _one_or_several(cls, nodata: object) -> object:
+        """YAML's .nan is a number, which counts as "nan"."""
+        values = nodata if isinstance(nodata, list | tuple) else [] if nodata is None else [nodata]
+        return tuple("nan" if value != value else value for value in values)
 
     @field_validator("value_range")
     @classmethod

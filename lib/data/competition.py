@@ -88,7 +88,7 @@ class Images:
         paths = [Path(path) for path in self.files[image_id]]
         channels = settings.channels if len(paths) == 1 else 1
         reading = settings.value_range, settings.plane, *self._asked
-        planes = [read_image(path, channels, *reading) for path in paths]
+        planes = [read_image(path, channels, *reading, settings.nodata) for path in paths]
         for path, plane in zip(paths, planes, strict=True):
             if plane.shape != planes[0].shape:
                 raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")
@@ -99,7 +99,8 @@ class Images:
         """What `[top:bottom, left:right]` reads regions of, as of read_image's array, decoding no more where it can."""
         settings, paths = self.settings, self.files[image_id]
         reading = settings.value_range, settings.plane, *self._asked
-        slide = open_slide(Path(paths[0]), settings.channels, *reading) if len(paths) == 1 else None
+        may_be_slide = len(paths) == 1 and not settings.nodata  # which must not be averaged with data
+        slide = open_slide(Path(paths[0]), settings.channels, *reading) if may_be_slide else None
         return self.read_image(image_id) if slide is None else slide
 
 

@@ -16,6 +16,7 @@ from lib.base.errors import UserError
 from lib.data.dicom import dicom_pixels, dicom_size, open_dicom
 from lib.data.gdal import read_colours, read_raster
 from lib.data.headers import TIF, Header, checked_size, one_line, read_header, suffix_of
+from lib.data.scaling import NoData, Range, is_nodata, to_uint8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".webp", ".jp2", ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
@@ -42,10 +43,11 @@ class Content(NamedTuple):
 def read_image(
     path: Path,
     channels: int = 3,
-    value_range: tuple[float, float] | str | None = None,
+    value_range: Range = None,
     plane: int | None = None,
     max_pixels: int = MAX_PIXELS,
     as_shown: bool = False,
+    nodata: NoData = (),
 ) -> np.ndarray:
     """Image as uint8 (height, width, channels), colour as RGB; EXIF orientation is applied only if `as_shown`.
 
@@ -55,13 +57,14 @@ def read_image(
 
     8-bit values stay as they are; other unsigned types are scaled from the range of their stored bits to 0..255 (16
     bits: divided by 257). `value_range` (low, high) maps low..high to 0..255 instead and clips what is outside; "image"
-    takes the image's own least and largest value. Signed values and floats must have a range. A tif whose 0 is white
-    (MINISWHITE) comes as it is shown, whatever its bits and compression.
+    takes the image's own least and largest value. Signed values and floats must have a range. Values of `nodata`,
+    numbers or "nan", become 0 and are no part of an image's own range. A tif whose 0 is white (MINISWHITE) comes as it
+    is shown, whatever its bits and compression.
 
     Raises UserError naming the file when it is missing, unreadable, cut short, or larger than `max_pixels`.
     """
     content = read_content(path, max_pixels)
-    pixels = to_pixels(content, path, channels, value_range, plane)
+    pixels = to_pixels(content, path, channels, value_range, plane, nodata)
     return _upright(pixels, content.orientation) if as_shown else pixels
 
 
@@ -77,7 +80,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def to_pixels(
-    content: Content, path: Path, channels: int, value_range: tuple[float, float] | str | None, plane: int | None
+    content: Content, path: Path, channels: int, value_range: Range, plane: int | None, nodata: NoData = ()
 ) -> np.ndarray:
     """What a file holds, or a region of it, as uint8 (height, width, channels): as read_image says."""
     values = content.values
@@ -85,10 +88,13 @@ def to_pixels(
         if plane >= values.shape[2]:
             raise UserError(f"{path} has {values.shape[2]} planes, so there is no plane {plane} (the first is 0)")
         values = values[:, :, plane : plane + 1]
+    missing = is_nodata(values, nodata) if nodata else None
     if values.dtype != np.uint8 or value_range is not None or content.full_range != (0, 255):
-        values = _to_uint8(values, value_range or content.full_range, path)
+        values = to_uint8(values, value_range or content.full_range, missing, path)
     if content.white_is_zero:
         values = 255 - values
+    if missing is not None:
+        values = np.where(missing, np.uint8(0), values)
     return np.ascontiguousarray(_with_channels(values, channels, content.format, path))
 
 
@@ -262,17 +268,6 @@ def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim != 3 or 0 in array.shape:
         raise UserError(f"{path} has shape {array.shape}, not (height, width) or (height, width, planes)")
     return np.moveaxis(array, 0, 2) if array.shape[0] < array.shape[2] else array
-
-
-def _to_uint8(values: np.ndarray, value_range: tuple[float, float] | str | None, path: Path) -> np.ndarray:
-    """Map low..high to 0..255 and clip what is outside; a constant image by its own range becomes 0."""
-    if value_range is None:
-        raise UserError(f"{path} holds {values.dtype} values; set data.value_range to [low, high] or image")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{path} holds values that are not finite")
-    low, high = (values.min(), values.max()) if value_range == "image" else value_range
-    scale = 255 / (float(high) - float(low)) if high > low else 0
-    return np.rint(np.clip((values.astype(np.float32) - float(low)) * scale, 0, 255)).astype(np.uint8)
 
 
 def _with_channels(image: np.ndarray, channels: int, format: str, path: Path) -> np.ndarray:

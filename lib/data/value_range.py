@@ -8,6 +8,7 @@ from lib.base.errors import UserError
 from lib.data.competition import TrainingData
 from lib.data.headers import suffix_of
 from lib.data.images import read_content
+from lib.data.scaling import is_nodata
 
 FILES = 32  # looked at, spread over all: each is decoded once more
 EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -19,7 +20,7 @@ def value_range_line(training: TrainingData) -> str:
     settings = training.settings
     paths = [Path(path) for image_id in training.ids for path in training.files[image_id]]
     paths = [path for path in paths if suffix_of(path) not in EIGHT_BIT]
-    ranges, outside, count, scale = [], 0, 0, None
+    ranges, outside, count, missing, everything, scale = [], 0, 0, 0, 0, None
     for path in paths[:: -(-len(paths) // FILES) or 1]:
         try:
             content = read_content(path, settings.max_pixels)
@@ -28,7 +29,9 @@ def value_range_line(training: TrainingData) -> str:
         if content.values.dtype.kind == "b" or content.full_range == (0, 255):
             continue
         values = content.values if settings.plane is None else content.values[:, :, settings.plane : settings.plane + 1]
-        values = values[np.isfinite(values)]
+        known = values[~is_nodata(values, settings.nodata)]
+        missing, everything = missing + values.size - known.size, everything + values.size
+        values = known[np.isfinite(known)]
         if not values.size:
             continue
         ranges.append((float(values.min()), float(values.max())))
@@ -40,6 +43,8 @@ def value_range_line(training: TrainingData) -> str:
         return ""
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     found = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(paths)} image files looked at"
+    if settings.nodata:
+        found += f", {missing / everything:.1%} of them no data"
     return _judged(found, low, high, scale, outside / count)
 
 
@@ -48,7 +53,7 @@ def _judged(found: str, low: float, high: float, scale: tuple[float, float] | st
     if scale is None or scale == "image":
         return f"checked   {found}\n"
     made = f"{scale[0]:g} to {scale[1]:g} become 0 to 255"
-    remedy = f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (leave no-data values out)"
+    remedy = f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (data.nodata names those that are none)"
     if outside:
         return f"warning   {found}; {made}, and {outside:.2%} of the values are clipped; {remedy}\n"
     if 0 < high - low < LEAST_SHARE * (scale[1] - scale[0]):

@@ -25,7 +25,7 @@ from lib.run.folder import open_run
 
 SHIFT = 51  # of 255
 # settings of data that decide the pixels a network sees
-READING = ("channels", "neighbours", "plane_files", "plane", "value_range", "orientation")
+READING = ("channels", "neighbours", "plane_files", "plane", "value_range", "nodata", "orientation")
 
 
 @dataclass(frozen=True)
