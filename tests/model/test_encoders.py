@@ -12,17 +12,34 @@ from lib.model.encoders import PyramidEncoder
 from lib.model.folded_norms import with_folded_norms
 from lib.model.network import SegmentationNet, build_pretrained, build_untrained, load_weights, save_weights
 
-FAMILIES = {  # the smallest member of each, and the stride that its images are padded to
+NARROW = {  # models of timm made narrow and shallow, since building the smallest of these families takes seconds
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)},
+    "swinv2_tiny_window8_256": {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)},
+    "sam2_hiera_tiny": {"embed_dim": 24},
+    "vit_small_patch14_dinov2": {"embed_dim": 48, "depth": 4, "num_heads": 2},
+    "vit_small_patch16_dinov3": {"embed_dim": 48, "depth": 4, "num_heads": 2},
+}
+FAMILIES = {  # one member of each, and the stride that its images are padded to
     "test_maxvit": 160,  # windows of 5 x 5 on the smallest map
-    "swin_tiny_patch4_window7_224": 32,
-    "swinv2_cr_tiny_ns_224": 32,
+    **{f"narrow_{name}": 32 for name in NARROW},
     "mit_b0": 32,
     "coat_lite_tiny": 32,
-    "sam2_hiera_tiny": 32,
     "test_vit": 32,
-    "vit_small_patch14_dinov2": 32,
-    "vit_tiny_patch16_dinov3_qkvb": 32,
 }
+
+
+def register_narrow(name: str, **sizes: object) -> None:
+    """Let timm know `narrow_NAME`."""
+
+    def build(pretrained: bool = False, **arguments: object) -> torch.nn.Module:
+        return timm.create_model(name, pretrained, **sizes, **arguments)
+
+    build.__name__ = f"narrow_{name}"
+    timm.models.register_model(build)
+
+
+for name, sizes in NARROW.items():
+    register_narrow(name, **sizes)
 
 
 def untrained(encoder: str, architecture: str = "unet", channels: int = 3) -> SegmentationNet:
