@@ -31,7 +31,7 @@ def untrained_with_odd_norms(architecture: str, encoder: str) -> SegmentationNet
 
 @pytest.mark.parametrize(
     ("architecture", "encoder"),
-    [*((name, "resnet10t") for name in ARCHITECTURES), *(("unet", name) for name in ENCODERS)],
+    [*((name, "test_resnet") for name in ARCHITECTURES), *(("unet", name) for name in ENCODERS)],
 )
 @torch.inference_mode()
 def test_logits_are_the_same_and_norms_are_gone(architecture, encoder):

@@ -16,7 +16,7 @@ ARCHITECTURES = ["unet", "unet++", "linknet", "fpn", "pspnet", "deeplabv3+", "ma
 
 
 def tiny(architecture: str) -> ModelSettings:
-    return ModelSettings(architecture=architecture, encoder="resnet10t", weights="random")
+    return ModelSettings(architecture=architecture, encoder="test_resnet", weights="random")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
