@@ -1,7 +1,11 @@
 """Images at the size at which the network sees them, as data.resize says. Maps go back to the images' own size."""
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
+from lib.base.errors import listed
 from lib.config.resize_settings import ResizeSettings
 from lib.data.competition import Images
 from lib.data.lazy_tif import ResizedSlide, Slide
@@ -42,3 +46,30 @@ class ResizedImages:
     def read_mask(self, image_id: str) -> np.ndarray:
         """Mask uint8 0, 1 or IGNORED (height, width, classes): that of at least half of a pixel."""
         return resized_mask(self.images.read_mask(image_id), self.image_size(image_id))
+
+
+class Seen(NamedTuple):
+    """What the network sees of a training image."""
+
+    id: str
+    size: Size
+    masks: int  # of classes, that hold something
+    lost: int  # of these, so thin that they are empty at that size
+
+
+def seen_of(images: Images, image_id: str, mask: np.ndarray) -> Seen:
+    """What the network sees of an image with this mask, of its own size."""
+    size = network_size(images.settings.resize, mask.shape[:2], images.resize_values.get(image_id))
+    holds, still_holds = ((masks == 1).any(axis=(0, 1)) for masks in (mask, resized_mask(mask, size)))
+    return Seen(image_id, size, int(holds.sum()), int((holds & ~still_holds).sum()))
+
+
+def describe_seen(seen: list[Seen]) -> str:
+    """The sizes, smallest and largest, and how many masks are lost."""
+    by_area = sorted({image.size for image in seen}, key=math.prod)
+    sizes = " to ".join(dict.fromkeys(f"{height} x {width}" for height, width in (by_area[0], by_area[-1])))
+    text = f"the network sees images of {sizes} (data.resize)"
+    if not (lost := [image.id for image in seen if image.lost]):
+        return text
+    counted = f"{sum(image.lost for image in seen)} of {sum(image.masks for image in seen)} masks"
+    return f"{text}; {counted} are too thin for that and become empty, those of {listed(lost)}"

@@ -16,6 +16,7 @@ from lib.config.data_settings import DataSettings
 from lib.config.resize_settings import ResizeSettings
 from lib.config.schema import InferSettings
 from lib.data.competition import Images, open_test, open_training
+from lib.data.inspection import inspect_all
 from lib.data.lazy_tif import ResizedSlide
 from lib.data.network_input import as_network_sees
 from lib.data.resizing import ResizedImages, network_size
@@ -226,3 +227,21 @@ def test_without_a_place_of_the_column_the_setting_is_named(tmp_path):
         for name in "ab":
             written(tmp_path / "masks" / f"{name}.png", noise(20, 30, 1)[..., 0] // 255)
         open_training(settings.model_copy(update={"train_masks": "masks"}))
+
+
+def test_01_says_what_the_network_sees_and_which_masks_are_too_thin(tmp_path):
+    masks = {"a": np.zeros((8, 12), np.uint8), "b": np.zeros((4, 4), np.uint8), "c": np.zeros((4, 4), np.uint8)}
+    masks["a"][3, :] = 1  # a line of one pixel
+    masks["b"][:2, :2] = 1
+    for name, mask in masks.items():
+        written(tmp_path / "train_images" / f"{name}.png", noise(*mask.shape))
+    rows = [f"{name},{encode(mask)}" for name, mask in masks.items()]
+    (tmp_path / "train.csv").write_text("\n".join(["id,rle", *rows]))
+
+    def notes(**resize) -> list[str]:
+        return inspect_all(open_training(DataSettings(root=tmp_path, resize=resize))).notes
+
+    assert notes() == []
+    assert notes(factor=0.5) == ["the network sees images of 2 x 2 to 4 x 6 (data.resize)"]
+    (note,) = notes(factor=0.25)
+    assert "images of 1 x 1 to 2 x 3 (data.resize); 2 of 2 masks are too thin" in note and note.endswith("'a', 'b'")
