@@ -15,6 +15,7 @@ from lib.config.load import load_settings
 from lib.config.schema import Settings
 from lib.config.training_settings import AUGMENT_PRESETS, AugmentSettings
 from lib.data.competition import TrainingData, open_training
+from lib.data.network_input import as_network_sees
 from lib.training.augment import build_augmentation, random_crop
 
 IMAGES = 4  # rows
@@ -35,14 +36,15 @@ def presets_picture(data: TrainingData, settings: Settings) -> np.ndarray:
 
     Images are chosen at random by train.seed; crops are those of training, around mask pixels.
     """
+    seen, channels = as_network_sees(data), settings.data.network_channels
     presets = {name: AugmentSettings(preset=name) for name in AUGMENT_PRESETS if name != "none"}
     columns = presets | {"as set": settings.augment}
     titles = ["image", *(name for name in columns for _ in range(DRAWS))]
-    changes = {name: build_augmentation(augment, True, settings.data.channels) for name, augment in columns.items()}
+    changes = {name: build_augmentation(augment, True, channels) for name, augment in columns.items()}
     random, crop = np.random.default_rng(settings.train.seed), (settings.train.crop_size,) * 2
     rows = [np.concatenate([_titled(title) for title in titles], axis=1)]
     for image_id in random.permutation(data.ids)[:IMAGES]:
-        image, mask = random_crop(data.read_image(image_id), data.read_mask(image_id), crop, 1.0, random)
+        image, mask = random_crop(seen.read_image(image_id), seen.read_mask(image_id), crop, 1.0, random)
         cells = [_outlined(image, mask)]
         for change in changes.values():
             change.set_random_seed(int(random.integers(2**31)))
