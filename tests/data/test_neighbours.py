@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 
 from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.check import check_settings
+from lib.config.data_settings import DataSettings
+from lib.config.external_source import external_sources
 from lib.config.schema import InferSettings, Settings
 from lib.data.competition import open_test, open_training
 from lib.data.input_files import compare_test_images, note_training_files, open_unchanged_training, write_known
@@ -233,6 +236,18 @@ def test_01_refuses(volumes, damage, data, words):
 def test_test_images_without_usable_neighbours_are_a_warning_of_01(volumes):
     odd_size(volumes)
     assert "of one series are" in inspect_test(settings(volumes).data)
+
+
+def test_external_images_may_be_ordered_by_another_part_but_give_as_many_channels(volumes):
+    source = {"train_images": "train/{case}/slice_{z}_*.png", "image_id": "{case}_{z}"}
+    content = settings(volumes).data.model_dump() | {"external": [source | {"neighbours": {"order": "z", "step": 2}}]}
+    [(_, data)] = external_sources(DataSettings.model_validate(content))
+    assert values(as_network_sees(open_training(data)).read_image("a_8")) == [
+        gray("a", number) for number in (2, 8, 11)
+    ]
+    content["external"] = [source | {"neighbours": {"order": "z", "reach": 2}}]
+    with pytest.raises(ValidationError, match="as many channels as those of the run"):
+        DataSettings.model_validate(content)
 
 
 def test_clahe_which_would_take_neighbours_for_colours_is_refused():

@@ -53,7 +53,7 @@ def predictor(slopes: list[float], **settings) -> Predictor:
 class InMemory(dict):
     """Images by id, read as those on disk are."""
 
-    settings = DataSettings()
+    settings, neighbours = DataSettings(), None
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         return self[image_id].shape[:2]

@@ -16,6 +16,7 @@ from lib.data.competition import open_training
 from lib.data.external import open_external
 from lib.data.external_check import ExternalCheck
 from lib.data.folds import write_folds
+from lib.report.stages import folds_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import training_inputs
 from lib.training.batches import EpochSampler
@@ -104,6 +105,7 @@ def test_every_fold_learns_from_them_but_for_those_it_is_validated_on_and_none_v
         expected = {f"external 1/a{number}" for number in range(12)} - {f"external 1/{twin}"}
         assert set(drawn(images, 1)) - set(table.id) == expected
         assert set(images.validation) == set(table.id[table.fold == fold])
+    assert "2 that a fold knows" in folds_part(run, settings.data.classes)["external"]
     assert "2 that a fold knows" in check.describe() and "12 images in all" in check.describe()
 
 
