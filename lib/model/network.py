@@ -119,11 +119,15 @@ def start_at_shares(network: SegmentationNet, shares: Sequence[float]) -> None:
 
     From probabilities of one half a network may learn to call rare objects undecided and all else background, and
     keep to it for epochs (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4.1). Shares count as at
-    least, and at most, a hundredth from 0 and 1.
+    least, and at most, a hundredth from 0 and 1. A presence head starts at one half: pretrained features are large, and
+    random weights on them made its first losses twice as high.
     """
     last = [layer for layer in network.network.segmentation_head.modules() if isinstance(layer, nn.Conv2d)][-1]
     with torch.no_grad():
         last.bias.copy_(torch.logit(torch.tensor(shares), eps=0.01))
+        for layer in network.network.classification_head or ():
+            if isinstance(layer, nn.Linear):
+                layer.weight.zero_()
 
 
 def save_weights(network: SegmentationNet, path: Path) -> None:

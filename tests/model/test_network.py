@@ -55,6 +55,15 @@ def test_an_architecture_that_makes_no_head_is_refused_where_presence_is_asked_f
 
 
 @torch.inference_mode()
+def test_a_presence_head_starts_at_one_half_whatever_the_image():
+    network = build_untrained(tiny("unet").model_copy(update={"presence": 0.5}), class_count=2).eval()
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    assert network(images)[1].any()
+    start_at_shares(network, [0.2, 0.9])
+    assert not network(images)[1].any()
+
+
+@torch.inference_mode()
 def test_a_presence_head_comes_back_from_disk_and_with_folded_norms(tmp_path):
     settings = tiny("unet").model_copy(update={"presence": 0.5})
     network = build_untrained(settings, class_count=2).eval()
