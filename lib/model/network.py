@@ -125,7 +125,7 @@ def start_at_shares(network: SegmentationNet, shares: Sequence[float]) -> None:
     last = [layer for layer in network.network.segmentation_head.modules() if isinstance(layer, nn.Conv2d)][-1]
     with torch.no_grad():
         last.bias.copy_(torch.logit(torch.tensor(shares), eps=0.01))
-        for layer in network.network.classification_head or ():
+        for layer in getattr(network.network, "classification_head", None) or ():
             if isinstance(layer, nn.Linear):
                 layer.weight.zero_()
 
