@@ -160,11 +160,6 @@ class Counts:
         """False negatives, (images, classes, 255) int64."""
         return self.positives[:, :, None] - self.tp
 
-    @property
-    def tn(self) -> np.ndarray:
-        """True negatives, (images, classes, 255) int64."""
-        return (self.pixels[:, None] - self.positives)[:, :, None] - self.fp
-
     def save(self, path: Path) -> None:
         """Write an .npz, whole or not at all; compressed it would be half as large and take 60 times as long."""
         with atomic_path(path) as temporary:

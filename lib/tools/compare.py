@@ -43,7 +43,7 @@ BAND = 0.02  # width of a border band as a share of the diagonal, as in the pape
 EACH_WAY = 4  # images in the picture, of those that rise and of those that fall
 
 
-class FinishedRun(NamedTuple):
+class ScoredRun(NamedTuple):
     """A run whose out-of-fold masks are scored; `rules[image_id]` are those of the classes tuned without its fold."""
 
     name: str
@@ -52,7 +52,7 @@ class FinishedRun(NamedTuple):
     size: tuple[int, int] | None = None  # submission.size
 
     @classmethod
-    def of_counts(cls, run: RunFolder, settings: Settings, counts: Counts, table: pd.DataFrame) -> "FinishedRun":
+    def of_counts(cls, run: RunFolder, settings: Settings, counts: Counts, table: pd.DataFrame) -> "ScoredRun":
         """The run with the rules that 03 tunes on these counts; `table` has the columns fold and group."""
         result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
         rules = dict(zip(counts.ids.tolist(), result.nested_rules(), strict=True))
@@ -116,14 +116,14 @@ def require_comparable(opened: list[tuple[RunFolder, Settings]]) -> str:
     return sha256_of_file(first.folds)
 
 
-def finished_run(run: RunFolder, settings: Settings, table: pd.DataFrame) -> FinishedRun:
+def finished_run(run: RunFolder, settings: Settings, table: pd.DataFrame) -> ScoredRun:
     """A run with the rules tuned without each fold. Raises UserError unless 03 is done and its inputs are unchanged."""
     counts = Counts.load(run.oof_counts)
     require_thresholds(run, settings)
     if counts.ids.tolist() != table.id.tolist():
         remedy = f"run {run.command('03_oof_threshold')}"
         raise UserError(f"{run.oof_counts} does not hold the images of the folds trained; {remedy}")
-    return FinishedRun.of_counts(run, settings, counts, table)
+    return ScoredRun.of_counts(run, settings, counts, table)
 
 
 def measures_of(metric: Metric) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ def measures_of(metric: Metric) -> tuple[str, ...]:
     return MEASURES if metric.name in MEASURES else (*MEASURES, str(metric))
 
 
-def score_images(runs: list[FinishedRun], data: TrainingData, table: pd.DataFrame, metric: Metric) -> np.ndarray:
+def score_images(runs: list[ScoredRun], data: TrainingData, table: pd.DataFrame, metric: Metric) -> np.ndarray:
     """Scores float64 (runs, images, classes, measures), images in the order of the table; few are held at a time.
 
     For a metric that pools pixels the values are each image's `influence`, whose mean is the score.
@@ -221,7 +221,7 @@ def as_text(differences: dict) -> str:
 
 
 def score_table(
-    runs: list[FinishedRun],
+    runs: list[ScoredRun],
     scores: np.ndarray,
     data: TrainingData,
     table: pd.DataFrame,
@@ -238,7 +238,7 @@ def score_table(
 
 
 def draw_differences(
-    path: Path, runs: list[FinishedRun], dice_scores: np.ndarray, data: TrainingData, table: pd.DataFrame
+    path: Path, runs: list[ScoredRun], dice_scores: np.ndarray, data: TrainingData, table: pd.DataFrame
 ) -> None:
     """Draw image | truth | one run | the other, for the images whose Dice, (2, images, classes), differs most."""
     from lib.report.figures import save_panels  # matplotlib, which takes a while to load

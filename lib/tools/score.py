@@ -66,7 +66,7 @@ def score_submission(submission: Path, solution: Path, settings: Settings) -> Su
             raise UserError(f"{submission} or {solution}, mask of {', '.join(key)}: {error}") from None
     of_classes = [pooled(*np.moveaxis(np.array(masks, float), 2, 0)) for masks in terms.values()]
     score, all_empty = np.mean(of_classes, axis=0)
-    return SubmissionScore(metric_name(settings), float(score), float(all_empty), len(truth))
+    return SubmissionScore(describe_metric(settings), float(score), float(all_empty), len(truth))
 
 
 def _class_of_masks(path: Path, rows: Table, settings: Settings) -> dict[tuple[str, ...], int]:
@@ -82,7 +82,7 @@ def _class_of_masks(path: Path, rows: Table, settings: Settings) -> dict[tuple[s
     return dict(zip(keys, class_indices, strict=True))
 
 
-def metric_name(settings: Settings) -> str:
+def describe_metric(settings: Settings) -> str:
     """The name of the metric that the settings choose."""
     if settings.submission.rows == "instance":
         return describe_score(settings.objects)

@@ -67,11 +67,6 @@ class ObjectResult:
     def rules(self) -> dict[str, ObjectRule]:
         return {name: choice.rule for name, choice in self.classes.items()}
 
-    @property
-    def image_scores(self) -> np.ndarray:
-        """Each image's score by the rules, mean over the classes, (images,)."""
-        return np.mean([choice.scores for choice in self.classes.values()], axis=0)
-
     def mean(self, field: str) -> float:
         """Mean over the classes of a score: nested, in_sample or components."""
         return float(np.mean([getattr(choice, field) for choice in self.classes.values()]))
@@ -182,11 +177,6 @@ def read_objects(store: MapStore, data: TrainingData, ids: Iterable[str]) -> Ite
 
     pairs = prefetched(read, ids, ahead=4 * THREADS)
     return ((image_id, *pair) for image_id, pair in pairs)
-
-
-def as_objects(rules: dict[str, Rule]) -> dict[str, ObjectRule]:
-    """The connected components of the rules' masks."""
-    return {name: ObjectRule(rule) for name, rule in rules.items()}
 
 
 def _choose(trials: Trials, scores: np.ndarray, parts: np.ndarray, groups: np.ndarray) -> ClassObjects:

@@ -192,7 +192,7 @@ def test_cutting_is_adopted_where_it_gains_and_only_there():
     touching = search({f"{n:02d}": scene(random, touching=True) for n in range(12)})
     rule = touching.rules["nucleus"]
     assert rule.split.kind == "depth" and touching.mean("nested") > 0.8 > 0.3 > touching.mean("components")
-    assert touching.mean("in_sample") == pytest.approx(touching.image_scores.mean())
+    assert touching.mean("in_sample") == pytest.approx(touching.classes["nucleus"].scores.mean())
     apart = search({f"{n:02d}": scene(random, touching=False) for n in range(12)})
     assert apart.rules["nucleus"].split.kind == "components" and apart.mean("nested") == 1
 

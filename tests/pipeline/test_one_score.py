@@ -26,7 +26,7 @@ from lib.run.folder import RunFolder
 from lib.submission.outputs import predicted
 from lib.submission.round_trip import round_trip_score
 from lib.submission.write import write_submission
-from lib.tools.compare import FinishedRun, measures_of, score_images
+from lib.tools.compare import ScoredRun, measures_of, score_images
 from lib.tools.score import score_submission
 from lib.tools.summary import oof_lines
 from lib.training.pseudo_labels import PseudoLabels
@@ -119,7 +119,7 @@ def check_roads(
     nested, in_sample = chosen.mean("nested"), chosen.mean("in_sample")
     assert result.mean("before", "nested") == nested and result.mean("before", "in_sample") == in_sample
 
-    finished = FinishedRun.of_counts(run, made, counts, table)
+    finished = ScoredRun.of_counts(run, made, counts, table)
     measures = measures_of(Metric.of(made.threshold))
     scores = score_images([finished], data, table, Metric.of(made.threshold))[0].mean(axis=(0, 1))
     name = str(Metric.of(made.threshold))

@@ -27,7 +27,7 @@ from lib.run.folder import RunFolder
 from lib.run.provenance import threshold_inputs, training_inputs
 from lib.run.record import StageRecord
 from lib.tools.compare import (
-    FinishedRun,
+    ScoredRun,
     border_band,
     compare,
     describe_difference,
@@ -207,13 +207,13 @@ def test_each_class_and_fold_has_its_rule(tmp_path):
     store.write("x", np.full((4, 5, 2), 100, np.uint8))
     store.write("y", store.read("x"))
     rules = [{"cat": Rule(100), "dog": Rule(101)}, {"cat": Rule(101), "dog": Rule(100)}]
-    run = FinishedRun("run", store, dict(zip("xy", rules, strict=True)))
+    run = ScoredRun("run", store, dict(zip("xy", rules, strict=True)))
     assert run.predict("x").mean(axis=(0, 1)).tolist() == [1, 0]
     assert run.predict("y").mean(axis=(0, 1)).tolist() == [0, 1]
 
 
 def test_score_table_has_a_row_for_each_run_class_and_image():
-    runs = [FinishedRun(name, None, {}) for name in ("a", "b")]
+    runs = [ScoredRun(name, None, {}) for name in ("a", "b")]
     data = type("Data", (), {"classes": ["cat", "dog"]})
     table = pd.DataFrame({"id": ["x", "y", "z"], "fold": [0, 1, 0], "group": ["g", "g", "h"]})
     scores = np.arange(2 * 3 * 2 * 3, dtype=float).reshape(2, 3, 2, 3)
