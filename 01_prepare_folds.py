@@ -5,8 +5,8 @@ writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, cover
          training_files.json; with data.external also external.csv and external_files.json
 next     python 02_train.py --run runs/NAME
 
-Images of one group, and duplicates of one image, share a fold. Existing folds are never replaced by others.
-An ensemble (ensemble.members) takes over its members' folds and continues with 03.
+Images of one group, and duplicates of one image, share a fold. Existing folds are never replaced. An ensemble
+(ensemble.members) uses the folds of its members and continues with 03.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
 
 
 def prepare_ensemble(run, settings) -> StageSummary:
-    """Take over the members' folds, data and classes."""
+    """Use the folds, data and classes of the ensemble's members."""
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.members import adopt_folds

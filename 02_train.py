@@ -1,12 +1,12 @@
 """Train one model per fold on the images of the other folds.
 
 reads    runs/NAME/config.yaml, runs/NAME/folds.csv and the training images and masks
-writes   runs/NAME/fold_K/: model.safetensors (the last epoch's averaged weights, or by train.keep the best's),
+writes   runs/NAME/fold_K/: model.safetensors (averaged weights of the last epoch, or of the best: train.keep),
          history.csv, metrics.json; with train.all_images the same in fold_all/, of a model that leaves no image out
 next     python 03_oof_threshold.py --run runs/NAME
 
-A fold that is done is left alone; an interrupted one goes on where it stopped. --restart trains anew, and what a fold
-has stays until its first new epoch is written. 03 can use what a training that is stopped leaves.
+A finished fold is skipped; an interrupted one resumes where it stopped. --restart trains from the beginning; the files
+of a fold stay until its first new epoch is written. 03 can use the weights of a training that was stopped.
 """
 
 import argparse

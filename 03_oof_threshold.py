@@ -1,11 +1,11 @@
-"""Predict every training image with the model that did not see it, and choose the threshold on those maps.
+"""Predict every training image with the model that was not trained on it, and choose the threshold on these maps.
 
 reads    runs/NAME/fold_K/ and the training images and masks
 writes   runs/NAME/oof/ID.png (probability maps), oof_counts.npz, threshold.json, threshold.csv, threshold.png
 next     python 04_infer.py --run runs/NAME
 
-Maps already there are kept as long as the model that made them is the same. Those of an ensemble (ensemble.members) are
-the average of its members', whose weights and worth ensemble.json holds.
+Existing maps are kept as long as their model is the same. An ensemble (ensemble.members) averages the maps of its
+members; ensemble.json holds the weight and worth of each.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
 
 
 def warn_of_unfinished(run, folds) -> None:
-    """Say which folds' trainings were stopped: their weights are those of an early epoch, at a high learning rate."""
+    """Warn of folds whose training was stopped: their weights are from an early epoch, at a high learning rate."""
     from lib.base.files import read_json
 
     for fold in folds:
@@ -75,7 +75,7 @@ def warn_of_unfinished(run, folds) -> None:
 
 
 def choose_on(store, run, settings, data, table):
-    """Score the maps at every threshold, choose, and write both down; the pixel counts leave memory with this."""
+    """Score the maps at every threshold, choose one, and write both; the pixel counts are freed at the end."""
     from lib.base.files import write_json
     from lib.masks.metrics import count_images
     from lib.prediction.map_store import read_pairs, read_presence

@@ -4,7 +4,7 @@ reads    runs/NAME/fold_K/ and the test images
 writes   runs/NAME/test/ID.png (probability maps)
 next     python 05_postprocess.py --run runs/NAME
 
-Maps already there are kept as long as the models that made them are the same.
+Existing maps are kept as long as their models are the same.
 """
 
 import argparse

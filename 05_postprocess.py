@@ -4,10 +4,10 @@ reads    runs/NAME/oof/, oof_counts.npz, threshold.json, test/ and the sample su
 writes   runs/NAME/postprocess.json, before_after.png, submission.csv, submission_unprocessed.csv, report.html
 next     upload runs/NAME/submission.csv
 
-submission_unprocessed.csv is the same without morphology: threshold only. With submission.rows=instance objects are
-chosen by their own score, which objects.json holds. The out-of-fold masks are written as a submission would be, read
-back and scored: the score must be the one reported. Only then the new files take the place of the old ones. Without
-test images (data.test_images=null) the run ends with its score.
+submission_unprocessed.csv is the submission without morphology: threshold only. With submission.rows=instance objects
+are chosen by the object score, which objects.json holds. The out-of-fold masks are written as a submission, read back
+and scored; the score must be the one reported. Only then do the new files replace the old ones. Without test images
+(data.test_images=null) the run ends with its score.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Other images through a finished run: each is predicted once, and its map kept under what it was made from.
+"""Predict other images with a finished run: each is predicted once, and its map is stored under its inputs.
 
 A map's file is named by the SHA-256 of the models, of the way of predicting and of the image's own bytes. So a map is
 never taken over for another image of the same id, an interrupted command goes on where it was, and nothing is deleted.
@@ -33,7 +33,7 @@ from lib.submission.time_budget import Level, TimeBudget
 from lib.submission.write import encode_rows
 
 PART_PIXELS = 1 << 24  # of maps, all classes, that are predicted before they are written
-TIMED_PIXELS = 1 << 22  # so many where time is limited: how often views and folds are chosen anew
+TIMED_PIXELS = 1 << 22  # the same with a time limit: views and folds are chosen again after each part
 SMALLEST_WINDOW = 256
 TABLES = {"train_masks", "sample_submission", "resize_csv", "resize_test_csv"}
 PLACES = {"root", "train_images", "external", "test_images", *TABLES}  # of data; they change no test pixel
@@ -75,8 +75,8 @@ class MemberPredictor:
     def predict(self, images: Images, ids: list[str], level: Level) -> dict[str, Prediction]:
         """The predictions of some images by id.
 
-        What is too large for the memory is cut into smaller windows, and so is all that follows. Raises UserError where
-        not even the smallest window fits.
+        If an image does not fit into memory, it and all later ones are predicted in smaller windows. Raises UserError
+        if not even the smallest window fits.
         """
         found = {}
         while missing := [image_id for image_id in ids if image_id not in found]:
@@ -97,7 +97,7 @@ class MemberPredictor:
 
 
 def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: float | None, started: float) -> Maps:
-    """Predict the test images into `folder`, and return their maps; what is there already is kept.
+    """Predict the test images into `folder`, and return their maps; existing maps are kept.
 
     With `hours`, which count from `started` on the monotonic clock, views and folds are dropped as TimeBudget says.
     Several processes share out the images, and all of them return when all is done.
@@ -109,7 +109,7 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
     names = map_names(finished, data, budget.levels)
     missing = own_share([id for id in data.ids if not _name_in(store, names[id])])
     if len(missing) < len(own_share(data.ids)):
-        print(f"{len(own_share(data.ids)) - len(missing)} maps of these images are there already", flush=True)
+        print(f"{len(own_share(data.ids)) - len(missing)} maps of these images exist already", flush=True)
     _predict_missing(finished, data, missing, sizes, names, store, budget)
     wait_for_all()
     there = {id: name for id in data.ids if (name := _name_in(store, names[id]))}
@@ -117,7 +117,7 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
 
 
 def member_images(finished: FinishedRun, data: TestData) -> list[Images]:
-    """The test images as each member reads them."""
+    """The test images, as each member reads them."""
     sources = []
     for member in finished.members:
         of_member = member.settings.data
@@ -127,7 +127,7 @@ def member_images(finished: FinishedRun, data: TestData) -> list[Images]:
 
 
 def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dict[str, dict[Level, str]]:
-    """By id the name of the image's map at each level."""
+    """The name of each image's map at each level, by id."""
     made_by = {level: sha256_of_json(_made_by(finished, level)) for level in levels}
     sources = member_images(finished, data)
 
@@ -144,7 +144,7 @@ def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dic
 
 
 def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
-    """What maps depend on beside the image, of each member."""
+    """The inputs of the maps of each member, apart from the image."""
     return [
         {
             "weights": hashes[: level.count(len(hashes))],
@@ -182,7 +182,7 @@ def _predict_missing(
             if level is None:
                 return
             if level != last:
-                bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, from here on {level}")
+                bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, continuing with {level}")
             found = [one.predict(source, part, level) for one, source in zip(predictors, sources, strict=True)]
             _write_averages(found, weights, {id: names[id][level] for id in part}, store)
             budget.spent(sum(seen[id] for id in part), level, time.monotonic() - began)
@@ -193,12 +193,12 @@ def _predict_missing(
 
 
 def _seen_pixels(sources: list[Images], image_id: str) -> float:
-    """Pixels of an image that go through a member's networks, in the mean over the members."""
+    """Pixels of an image that pass through the networks, mean over the members."""
     return sum(math.prod(as_network_sees(source).image_size(image_id)) for source in sources) / len(sources)
 
 
 def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[list[str]]:
-    """The ids in order, in parts of at most `largest` pixels or of one image."""
+    """Split the ids, in order, into parts of at most `largest` pixels, or of one image."""
     part, total = [], 0
     for image_id in ids:
         if part and total + pixels[image_id] > largest:
@@ -224,7 +224,7 @@ def _write_averages(
 
 
 def _seconds_of_writing(finished: FinishedRun, prediction: Prediction) -> float:
-    """What masks and run lengths take, a pixel, as one thread measures it."""
+    """Seconds per pixel that masks and run lengths take, measured on one thread."""
     began = time.monotonic()
     settings = finished.settings
     maps, presence = prediction
@@ -236,5 +236,5 @@ def _seconds_of_writing(finished: FinishedRun, prediction: Prediction) -> float:
 
 
 def _name_in(store: MapStore, names: dict[Level, str]) -> str | None:
-    """The name at the highest level of which there is a map."""
+    """The name of the existing map of the highest level."""
     return next((name for name in names.values() if store.has(name)), None)

@@ -1,4 +1,4 @@
-"""A finished run as one folder that predicts anywhere: what a Kaggle data set or a colleague needs, and nothing else.
+"""Bundles: a finished run as one folder that predicts anywhere, for a Kaggle data set or a colleague.
 
     config.yaml, threshold.json, postprocess.json ...   as in the run
     fold_K/model.safetensors                            of the folds exported; of an ensemble below members/N/
@@ -7,8 +7,8 @@
     notebook.ipynb                                      finds its inputs and predicts them
     manifest.json                                       versions, how the weights are stored, SHA-256 of each file
 
-Weights are stored as float16 where that changes hardly any mask: measured on out-of-fold images, each by the model that
-has not seen it, or taken on trust where the caller says so.
+Weights are stored as float16 if that hardly changes the masks: measured on out-of-fold images, each predicted by the
+model that was not trained on it, or without measurement if the caller says so.
 """
 
 import platform
@@ -55,7 +55,7 @@ ROOMS = (
     "submission",
 )  # of lib/, that prediction needs
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
-LACKING = "segmentation-models-pytorch"  # the one package of these that the Kaggle image is without
+LACKING = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
 CHECKED = 8  # images of each fold that float16 is measured on
 SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
 SCRIPT = '''"""Predict with this bundle: python apply.py --out FOLDER data.root=FOLDER; --help says more."""
@@ -112,9 +112,9 @@ def write_bundle(finished: FinishedRun, folder: Path, as_float16: bool, wheels: 
 
 
 def require_free(folder: Path) -> None:
-    """Raise UserError where the folder holds something else than a bundle, which alone is replaced."""
+    """Raise UserError if the folder holds anything other than a bundle; only bundles are replaced."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder} is there and is no bundle; choose another --out")
+        raise UserError(f"{folder} exists and is not a bundle; choose another --out")
 
 
 def versions() -> dict[str, str | None]:
@@ -129,9 +129,9 @@ def versions() -> dict[str, str | None]:
 
 
 def check_float16(finished: FinishedRun) -> Float16Check:
-    """Predict some images of each fold with its model, as it is and rounded, and compare the masks.
+    """Compare the masks of some images of each fold by its model in float32 and in float16.
 
-    Raises UserError where the training images are not there.
+    Raises UserError if the training images do not exist.
     """
     data, checks = open_training(finished.settings.data), []
     for member in finished.members:
@@ -163,7 +163,7 @@ def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: 
 
 
 def rounded(tensor: torch.Tensor) -> torch.Tensor:
-    """A weight tensor as float16; small tensors, and what float16 cannot hold, as they are."""
+    """A weight tensor as float16; small tensors, and those with values that float16 cannot hold, unchanged."""
     if tensor.dtype != torch.float32 or tensor.dim() < 2 or tensor.numel() < SMALL:
         return tensor
     half = tensor.half()
@@ -172,7 +172,7 @@ def rounded(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, which takes its place when the block ends well, and is removed otherwise."""
+    """Yield a new folder beside `folder`; it replaces `folder` if the block succeeds, and is removed otherwise."""
     new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
     for left_over in (new, old):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -230,7 +230,7 @@ def _with_own_function(settings: Settings, new: Path) -> Settings:
 
 
 def _copy_code(new: Path) -> None:
-    """Prediction's rooms of lib/, the command, and what starts it."""
+    """Copy the packages of lib/ that prediction needs, the command, and the script that starts it."""
     source = Path(lib.__file__).parent
     modules = [path for room in ROOMS for path in (source / room).rglob("*.py")]
     for path in [source / "__init__.py", source / "tools" / "__init__.py", source / "tools" / "apply.py", *modules]:
@@ -247,5 +247,5 @@ def _download(folder: Path) -> None:
         [*command, "--dest", str(folder), f"{LACKING}=={version(LACKING)}"], capture_output=True, text=True
     )
     if ended.returncode:
-        reason = (ended.stderr.strip().splitlines() or ["pip ended without a word"])[-1]
+        reason = (ended.stderr.strip().splitlines() or ["pip printed no error"])[-1]
         raise UserError(f"the wheel of {LACKING} cannot be fetched ({reason}); export without --wheels")

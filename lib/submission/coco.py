@@ -66,7 +66,7 @@ def annotations(maps: np.ndarray, masks: np.ndarray, settings: Settings) -> Iter
 
 
 def _numbers(ids: list[str]) -> dict[str, int | str]:
-    """Ids as COCO has them; text stays text where one of them is no number."""
+    """Ids as integers, as in COCO; text if one of them is not a number."""
     are_numbers = all(image_id.isdecimal() for image_id in ids)
     return {image_id: int(image_id) if are_numbers else image_id for image_id in ids}
 

@@ -1,6 +1,6 @@
-"""A finished run, or the bundle made of one: the models and the rules that other images are predicted with.
+"""A finished run or a bundle: the models and rules to predict other images with.
 
-Nothing is written here, so that the folder may be read-only.
+Nothing is written, so the folder may be read-only.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SHARED = ("infer.", "data.root=", "data.resize_csv=", "data.resize_test_csv=")  
 
 @dataclass(frozen=True)
 class Member:
-    """A run whose maps count with `weight`, each map being the average of some folds' models."""
+    """A run whose maps have this weight; each map is the average of the models of some folds."""
 
     run: RunFolder
     settings: Settings
@@ -47,7 +47,7 @@ class FinishedRun:
     rules_file: Path
 
     def __str__(self) -> str:
-        """What predicts them, for people."""
+        """The models and rules used, for messages."""
         models = sum(len(member.folds) for member in self.members)
         runs = f" of {len(self.members)} runs" if len(self.members) > 1 else ""
         return f"{models} model{'s' if models > 1 else ''}{runs}, rules of {self.rules_file}"
@@ -126,7 +126,7 @@ def _trained(run: RunFolder, settings: Settings, folds: list[int] | None) -> tup
 
 
 def _rules_file(run: RunFolder, settings: Settings) -> Path:
-    """The rules that the last of 03 and 05 has chosen."""
+    """The file of the rules chosen by 05, or by 03 if 05 has not run."""
     if settings.submission.rows == "instance":
         if not run.objects.is_file():
             raise UserError(f"{run.objects} does not exist; run {run.command('05_postprocess')}")

@@ -1,4 +1,4 @@
-"""Masks as picture files, one an image: for competitions that take a folder or a zip of them, and for new photos.
+"""Masks as image files, one for each image: for competitions that take a folder or a zip of them, and for new photos.
 
 The values are those of the training masks where data.classes names them; else one class is 255 on 0, and several are
 1, 2, 3 ... in their order. submission.pixels says otherwise: a value or a colour of each class. Where a pixel is of
@@ -54,14 +54,14 @@ def write_masks(
 
 
 def zip_files(paths: list[Path], folder: Path, target: Path) -> None:
-    """A zip of the files under their names in the folder."""
+    """Write a zip of the files, named relative to the folder."""
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for path in paths:
             archive.write(path, path.relative_to(folder))
 
 
 def pictures_of(layers: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
-    """The pictures of an image's masks by the folder they belong to, uint8 or uint16, colour as RGB."""
+    """The mask images of an image by subfolder, uint8 or uint16, colour as RGB."""
     classes = settings.data.classes
     if settings.submission.rows == "instance":
         return _folders(classes, [_as_numbers(layers[..., index]) for index in range(len(classes))])
@@ -114,7 +114,7 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
 def _write_tif(path: Path, picture: np.ndarray, source: Path, settings: Settings) -> None:
     tags = _georeference(source)
     if tags and settings.submission.size:
-        raise UserError(f"{source} has a place on earth, which masks of submission.size would lose; set it to null")
+        raise UserError(f"{source} has a georeference, which a resized mask would lose; set submission.size=null")
     with atomic_path(path) as temporary:
         Image.fromarray(np.ascontiguousarray(picture)).save(temporary, compression="tiff_deflate", tiffinfo=tags)
         with Image.open(temporary) as written:
@@ -123,7 +123,7 @@ def _write_tif(path: Path, picture: np.ndarray, source: Path, settings: Settings
 
 
 def _georeference(source: Path) -> ImageFileDirectory_v2:
-    """The tags that say where on earth a tif's pixels are; none for other files."""
+    """The georeference tags of a tif; none for other files."""
     tags = ImageFileDirectory_v2()
     if source.suffix.lower() in TIF:
         with source.open("rb") as file:  # not by Image.open, which refuses files of many bands

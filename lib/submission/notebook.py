@@ -1,4 +1,4 @@
-"""The notebook of a bundle: it finds the bundle and the competition's data, predicts, and leaves submission.csv."""
+"""The notebook of a bundle: finds the bundle and the competition's data, predicts, and writes submission.csv."""
 
 import json
 from pathlib import Path
@@ -76,7 +76,7 @@ def write_notebook(path: Path, settings: Settings) -> None:
 
 
 def needed(data: DataSettings) -> list[str]:
-    """The names by which the folder of a competition is known: its sample, and the first folder of its test images."""
+    """The names that identify the folder of a competition: its sample, and the first folder of its test images."""
     first = (data.test_images or "").split("/")[0]
     return [name for name in (data.sample_submission, first) if name and not WILDCARD.search(name)]
 

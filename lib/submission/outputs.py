@@ -1,4 +1,4 @@
-"""What is uploaded or handed on, in the form that submission.format names."""
+"""Outputs of prediction, in the format that submission.format names."""
 
 import importlib.util
 import shutil
@@ -27,14 +27,14 @@ from lib.submission.mask_files import write_masks, zip_files
 from lib.submission.write import Rules, write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
-RECORD = "apply.json"  # what the command says it has written
+RECORD = "apply.json"  # the list of files the command has written
 COLOURS = ((240, 228, 66), (0, 158, 115), (86, 180, 233), (213, 94, 0), (204, 121, 167), (0, 114, 178), (230, 159, 0))
 
 Predictions = Iterator[tuple[str, np.ndarray, np.ndarray]]  # id, maps, masks or objects
 
 
 class Written(NamedTuple):
-    """What was written, first the file to upload, and a line about it."""
+    """The paths written, the file to upload first, and a line that describes them."""
 
     paths: list[Path]
     description: str
@@ -78,8 +78,8 @@ def new_submissions(
 ) -> Iterator[Written]:
     """Write a run's submission, as csv also one of the thresholds alone, and yield what will stand in the run folder.
 
-    The files are in a folder of their own until the block ends well; then they take the places of the old ones. Raises
-    UserError as `write_outputs` does.
+    The files are in a temporary folder until the block succeeds; then they replace the old ones. Raises UserError as
+    `write_outputs` does.
     """
     with_objects = settings.submission.rows == "instance"
     unprocessed = {name: ObjectRule(rule) for name, rule in thresholds.items()} if with_objects else thresholds

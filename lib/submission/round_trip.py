@@ -1,4 +1,4 @@
-"""A round trip where the truth is known: out-of-fold masks are written as a submission, read back and scored.
+"""Round trip: out-of-fold masks, whose truth is known, are written as a submission, read back and scored.
 
 Each image's masks become rows of a csv file, as those of a test image would, and are decoded and scored against its
 truth. The score must be the one that was reported when the rules were chosen: what is uploaded is what was scored.
@@ -22,7 +22,7 @@ from lib.prediction.map_store import MapReader, presence_for
 from lib.submission.write import Rules, decode_rows, encode_rows, grouped_texts, with_texts
 
 RLE_COLUMN = 2  # after id and class
-TOLERANCE = 1e-9  # sums in another order
+TOLERANCE = 1e-9  # rounding, as sums are taken in another order
 
 Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth (a mask, or objects), all classes
 

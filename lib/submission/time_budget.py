@@ -1,4 +1,4 @@
-"""Ending in time: how many views and folds the time left allows.
+"""Time limit of prediction: how many views and folds the remaining time allows.
 
 Views are dropped first, then folds: of d4, flips, hflip and none the next smaller one, and once there is one view the
 models of the highest-numbered folds, until one is left. What a pass over a pixel takes is measured as the images are
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 VIEWS = {"none": 1, "hflip": 2, "flips": 4, "d4": 8}
-CAREFUL = 1.1  # the images left count as this much slower than the last ones
+CAREFUL = 1.1  # the remaining images are assumed to be this much slower than the last ones
 
 
 @dataclass(frozen=True)
 class Level:
-    """At most so many views and folds of each member; None: all."""
+    """The most views and folds of each member; None: all."""
 
     views: str | None = None
     folds: int | None = None
@@ -28,7 +28,7 @@ class Level:
         return own if self.folds is None else min(own, self.folds)
 
     def passes(self, members: list[tuple[str, int]]) -> int:
-        """How often a pixel goes through a network; `members` are views and number of folds of each."""
+        """Passes of a pixel through the networks; `members` are the views and number of folds of each member."""
         return sum(VIEWS[self.tta(views)] * self.count(folds) for views, folds in members)
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ def levels_of(members: list[tuple[str, int]]) -> list[Level]:
 
 @dataclass
 class TimeBudget:
-    """Chooses the level before each part of the images. Without `seconds` it is always the first."""
+    """Chooses the level for each part of the images; without `seconds` always the first."""
 
     seconds: float | None
     members: list[tuple[str, int]]  # views and number of folds of each
@@ -55,14 +55,14 @@ class TimeBudget:
     clock: Callable[[], float]
     pixels: float = 0  # still to be predicted, as the networks see them
     all_pixels: int = 0  # of which masks are to be written
-    writing: float = 0.0  # seconds that the masks take, a pixel
-    per_pass: float = 0.0  # seconds a pixel and pass, in the last part
+    writing: float = 0.0  # seconds per pixel for the masks
+    per_pass: float = 0.0  # seconds per pixel and pass, in the last part
 
     def __post_init__(self) -> None:
         self.levels = levels_of(self.members)
 
     def level(self) -> Level | None:
-        """The first level that fits into the time left, else the last; None once there is no time at all."""
+        """The first level that fits into the remaining time, else the last; None if no time is left."""
         if self.seconds is None:
             return self.levels[0]
         left = self.seconds - (self.clock() - self.started) - self.writing * self.all_pixels
@@ -74,6 +74,6 @@ class TimeBudget:
         return self.levels[-1]
 
     def spent(self, pixels: int, level: Level, seconds: float) -> None:
-        """Note that a part of the images took so long at a level."""
+        """Record how long a part of the images took at a level."""
         self.per_pass = seconds / (pixels * level.passes(self.members))
         self.pixels -= pixels

@@ -48,7 +48,7 @@ def write_submission(path: Path, data: TestData, store: MapReader, rules: Rules,
 def _encoded_in_order(
     data: TestData, store: MapReader, rules: Rules, settings: Settings
 ) -> Iterator[tuple[list[str], Check]]:
-    """Run lengths and checksum of each of data.rows.
+    """Run lengths and checksum of each row of the data.
 
     Each image is read once, so those of its rows whose turn comes later wait, as where a sample lists class by class.
     """
@@ -89,7 +89,7 @@ def encode_rows(layer: np.ndarray, settings: Settings) -> list[str]:
 
 
 def decode_rows(texts: list[str], shape: tuple[int, int], settings: Settings) -> np.ndarray:
-    """What `encode_rows` encoded. Raises UserError for runs out of order, outside the image, or sharing a pixel."""
+    """Invert `encode_rows`. Raises UserError for runs out of order, outside the image, or sharing a pixel."""
     rle, submission = settings.data.rle, settings.submission
     texts = [text for text in texts if text != rle.empty]
     if submission.text == "json":
@@ -100,25 +100,25 @@ def decode_rows(texts: list[str], shape: tuple[int, int], settings: Settings) ->
 
 
 def with_texts(row: SubmissionRow, texts: list[str], rle_column: int) -> Iterator[list[str]]:
-    """The values of the row once for each of its texts, which stand in the column given."""
+    """The values of the row once for each of its texts, with the text in the given column."""
     for text in texts:
         yield [text if column == rle_column else value for column, value in enumerate(row.values)]
 
 
 def grouped_texts(rows: Iterable[list[str]], rle_column: int) -> Iterator[tuple[list[str], list[str]]]:
-    """The values beside the run lengths and the run lengths of each mask; rows that follow each other may be one's."""
+    """The other values and the run lengths of each mask; consecutive rows may belong to one mask."""
     for values, found in groupby(rows, key=lambda row: beside(row, rle_column)):
         yield values, [row[rle_column] for row in found]
 
 
 def beside(values: Sequence[str], rle_column: int) -> list[str]:
-    """The values but for the run lengths."""
+    """The values without the run lengths."""
     return [value for column, value in enumerate(values) if column != rle_column]
 
 
 def _verify(path: Path, data: TestData, checks: list[Check], settings: Settings) -> None:
     """Raise UserError unless the file holds the sample's columns and masks, in its order, with these checksums."""
-    disorder = UserError("the submission does not have the sample's columns, ids and their order; this is a bug")
+    disorder = UserError("the submission does not have the columns and ids of the sample in their order; this is a bug")
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         if next(reader) != data.columns:

@@ -112,7 +112,7 @@ def test_a_tif_keeps_its_place_on_earth(tmp_path):
         assert written.crs == rasterio.CRS.from_epsg(32633) and written.transform == place["transform"]
         np.testing.assert_array_equal(written.read(1), 255 * (store.read("1")[..., 0] >= 150))
     smaller = with_submission(settings, size=(7, 9))
-    with pytest.raises(UserError, match="place on earth"):
+    with pytest.raises(UserError, match="has a georeference"):
         write_outputs(tmp_path, open_test(settings.data), store, rules_of(["one"]), smaller)
 
 

@@ -137,9 +137,9 @@ def written(root: Path, rows: list[str], sections: dict) -> tuple[Path, TestData
         (["a,2 1 1 1"], "not in order or overlap"),
         (["a,1 2 2 1"], "not in order or overlap"),
         (["a,126 2"], "past the end"),
-        ([], "columns, ids and their order"),
-        (["A,1 2"], "columns, ids and their order"),
-        (["a,1 2", "d,1 2"], "columns, ids and their order"),
+        ([], "columns and ids of the sample in their order"),
+        (["A,1 2"], "columns and ids of the sample in their order"),
+        (["a,1 2", "d,1 2"], "columns and ids of the sample in their order"),
     ],
 )
 def test_a_file_that_is_not_what_was_meant_is_found(tmp_path, rows, problem):
