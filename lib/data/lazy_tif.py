@@ -33,6 +33,13 @@ class Slide:
         """Pixels of a tile or strip."""
         return max(height * width for height, width in self._file.block_shapes)
 
+    @property
+    def is_opaque(self) -> bool:
+        """Whether `resampled` counts every pixel: GDAL leaves out those that are transparent or a tag's "no data"."""
+        from rasterio.enums import MaskFlags
+
+        return all(MaskFlags.all_valid in flags for flags in self._file.mask_flag_enums)
+
     def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
         return self._read(
             window=tuple(axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))

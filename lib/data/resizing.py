@@ -41,7 +41,9 @@ class ResizedImages:
     def open_image(self, image_id: str) -> np.ndarray | ResizedSlide:
         """What `[top:bottom, left:right]` reads regions of, as of read_image's array."""
         image, size = self.images.open_image(image_id), self.image_size(image_id)
-        return ResizedSlide(image, size) if isinstance(image, Slide) else resized(image, size)
+        if isinstance(image, Slide) and image.is_opaque:
+            return ResizedSlide(image, size)
+        return resized(image[:, :], size)
 
     def read_mask(self, image_id: str) -> np.ndarray:
         """Mask uint8 0, 1 or IGNORED (height, width, classes): that of at least half of a pixel."""

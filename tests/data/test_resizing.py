@@ -153,6 +153,16 @@ def test_regions_of_a_resized_slide_are_those_of_the_whole(tmp_path, seen):
         np.testing.assert_array_equal(slide[region], whole[region])
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_what_is_transparent_is_resized_as_what_is_not(tmp_path, channels):
+    pytest.importorskip("rasterio")
+    array = cv2.resize(noise(20, 30, 4), (160, 128))
+    array[..., 3] = np.where(np.arange(160) < 70, 0, 255)
+    images = images_of(tmp_path, array, {"factor": 0.25}, ".tif", photometric="rgb", extrasamples=[2], tile=(16, 16))
+    images = Images(images.settings.model_copy(update={"channels": channels}), images.files)
+    np.testing.assert_array_equal(as_network_sees(images).read_image("a"), resized(array, (32, 40))[..., :channels])
+
+
 @hypothesis_settings(max_examples=20)
 @given(
     st.tuples(st.integers(1, 70), st.integers(1, 70)),
