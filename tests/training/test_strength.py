@@ -124,6 +124,18 @@ def test_of_an_encoder_only_updates_of_low_rank_learn_and_the_file_holds_their_s
     assert all(torch.equal(tensor, now[name]) for name, tensor in resumed.module.state_dict().items())
 
 
+def test_weights_that_blocks_share_are_averaged_once(competition, tmp_path):
+    """CoaT's position encodings have a name in each block."""
+    begun = Begun(settings_of(competition, {"model": TINY | {"encoder": "coat_lite_tiny"}}), tmp_path)
+    before = {name: tensor.clone() for name, tensor in begun.state.averaged.state_dict().items()}
+    with torch.no_grad():
+        for parameter in begun.state.module.parameters():
+            parameter.add_(1)
+    begun.state.update_average(0.75)
+    for name, parameter in begun.state.averaged.named_parameters():
+        assert torch.allclose(parameter, before[name] + 0.25, atol=1e-5), name
+
+
 def test_low_rank_updates_need_linear_layers(competition, tmp_path):
     with pytest.raises(UserError, match="linear layers, which model.encoder=resnet10t has not"):
         Begun(settings_of(competition, lora_rank=4), tmp_path)
