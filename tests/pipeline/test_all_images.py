@@ -12,6 +12,7 @@ from lib.data.competition import open_test, open_training
 from lib.data.folds import read_folds
 from lib.prediction.map_store import MapStore
 from lib.prediction.run_maps import build_predictor
+from lib.report.page import refresh_report
 from lib.run import provenance
 from lib.run.folder import open_run
 from lib.submission.finished import open_finished
@@ -61,6 +62,7 @@ def test_it_is_one_more_model_of_the_test_maps_and_of_no_score(trained, monkeypa
     ]:
         mean = np.mean([alone[fold].predict_batch(image[None]).pixels[0] for fold in folds], axis=0)
         assert np.abs(255 * mean - MapStore(store, tuple(test.classes)).read(image_id)).max() < 0.51
+    refresh_report(run, settings)
     assert "no score is of it" in run.report.read_text()
     assert open_finished(run.root).members[0].folds == (0, 1, "all")
     assert open_finished(run.root, folds=[1]).members[0].folds == (1,)
