@@ -28,7 +28,6 @@ CLEARLY_MORE = 1.5  # times as many components; one pixel of shift adds a few, t
 FACTORS = (2, 3, 4, 8)  # how many times smaller the images may be that the run lengths were written for
 SAME = 0.005  # difference of IoU that is no difference
 AGREEING = 0.9  # mean IoU from which two sources hold the same masks; a few files may differ
-
 CLEARLY = 3  # standard errors, for a difference of edge strengths
 MAX_PIXELS = 50_000_000  # largest image that is decoded for its edges
 
@@ -76,9 +75,8 @@ def check_convention(training: TrainingData) -> Verdict:
         return Verdict(False, reason, is_checked=False)
     readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))
     if not readings:
-        return Verdict(
-            False, "no training mask with pixels is written as run lengths, so nothing can be checked", is_checked=False
-        )
+        reason = "no training mask with pixels is written as run lengths, so nothing can be checked"
+        return Verdict(False, reason, is_checked=False)
     counts = _counts(readings, training.settings.rle)
     _refuse_smaller_size(readings, training.settings.rle, min(counts.values(), default=None))
     if truths:
