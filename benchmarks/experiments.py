@@ -80,6 +80,16 @@ def chosen(variants: dict[str, object], only: list[str] | None) -> list[str]:
     return [name for name in variants if not only or name in only]
 
 
+def runs_of(arguments: argparse.Namespace, variants: dict[str, tuple[str, ...]]) -> list[Run]:
+    """A run of each seed and each chosen variant, which is named with the settings that it has on top of all runs'."""
+    config, data = arguments.config.resolve(), data_folder(arguments)
+    return [
+        Run(variant, seed, config, data, (*arguments.overrides, *variants[variant], f"train.seed={seed}"))
+        for seed in arguments.seeds
+        for variant in chosen(variants, arguments.only)
+    ]
+
+
 def finish(runs: list[Run], work: Path, parallel: int) -> None:
     """Have every run's result on disk. Raises UserError when runs failed, once the others are done."""
     work = work.resolve()

@@ -7,7 +7,7 @@
 Stopped, it goes on when typed again. The first row is what the others are compared with.
 """
 
-from experiments import Run, chosen, comparison, data_folder, finish, finished_variants, markdown, parser
+from experiments import comparison, finish, finished_variants, markdown, parser, runs_of
 
 from lib.base.cli import run_command
 
@@ -35,17 +35,7 @@ def settings_of(variant: str) -> tuple[str, ...]:
 
 
 def losses(arguments) -> None:
-    runs = [
-        Run(
-            variant,
-            seed,
-            arguments.config.resolve(),
-            data_folder(arguments),
-            (*arguments.overrides, *settings_of(variant), f"train.seed={seed}"),
-        )
-        for seed in arguments.seeds
-        for variant in chosen(VARIANTS, arguments.only)
-    ]
+    runs = runs_of(arguments, {variant: settings_of(variant) for variant in VARIANTS})
     finish(runs, arguments.work, arguments.parallel)
     print(markdown(comparison(finished_variants(runs, arguments.work), arguments.work), "loss"))
 

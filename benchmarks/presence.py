@@ -10,7 +10,7 @@ The runs without a head tell what the head's loss costs, or gives, the masks. St
 from pathlib import Path
 
 import pandas as pd
-from experiments import Run, chosen, data_folder, finish, finished_variants, markdown, parser, result_folder
+from experiments import finish, finished_variants, markdown, parser, result_folder, runs_of
 
 from lib.base.cli import run_command
 from lib.base.files import read_json
@@ -19,17 +19,7 @@ VARIANTS = {"presence": ("model.presence=1",), "no_head": ()}
 
 
 def compare(arguments) -> None:
-    runs = [
-        Run(
-            variant,
-            seed,
-            arguments.config.resolve(),
-            data_folder(arguments),
-            (*arguments.overrides, *VARIANTS[variant], f"train.seed={seed}"),
-        )
-        for variant in chosen(VARIANTS, arguments.only)
-        for seed in arguments.seeds
-    ]
+    runs = runs_of(arguments, VARIANTS)
     finish(runs, arguments.work, arguments.parallel)
     rows = [
         row
