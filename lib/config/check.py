@@ -54,8 +54,12 @@ def _explain(problems: list[dict], content: dict) -> str:
     for keys, said in wrong.items():
         if keys[:3] == ("data", "masks", "values"):
             keys = ("data", "classes")  # as written; see DataSettings
-        value = reduce(lambda place, key: place.get(key), keys, content)
-        clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(said)}")
+        if isinstance(value := reduce(lambda place, key: place.get(key), keys, content), dict) and _fields_at(keys):
+            clauses.append(
+                f"section '{'.'.join(keys)}': {', or '.join(said)}"
+            )  # of settings that contradict each other
+        else:
+            clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(said)}")
     return "; ".join(clauses)
 
 

@@ -80,3 +80,8 @@ def test_a_class_too_long_for_a_folder_is_refused(settings_file, name):
     with pytest.raises(UserError, match="longer than 200 bytes"):
         load_settings(settings_file, [f"data.classes=[{name}]"])
     assert load_settings(settings_file, [f"data.classes=[{'b' * 200}]"]).data.classes == ["b" * 200]
+
+
+def test_settings_that_contradict_each_other_are_named_by_their_section(settings_file):
+    with pytest.raises(UserError, match=r"section 'data': data.external, source 1: unknown setting 'train_mask'$"):
+        load_settings(settings_file, ["data.external=[{root: b, train_mask: c}]"])
