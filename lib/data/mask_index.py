@@ -14,7 +14,14 @@ from lib.data.annotations import SUFFIXES as ANNOTATION_SUFFIXES
 from lib.data.annotations import read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
 from lib.data.id_match import Source, likely_mistake, match_ids
-from lib.data.rle_table import RLE_COLUMN_HINTS, class_index_of, guess_rle_column, is_wide, row_keys, training_columns
+from lib.data.rle_table import (
+    class_index_of,
+    guess_rle_column,
+    is_wide,
+    named_like_rle,
+    row_keys,
+    training_columns,
+)
 from lib.data.tables import TABLE_SUFFIXES, Table, column, read_table
 
 Masks = dict[str, list[list[str]]]  # by id and class: run lengths or mask files, all of them together being the mask
@@ -82,8 +89,7 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
         for (image_id, _), texts in zip(keys, rows, strict=True):
             yield from ((image_id, index, text) for index, text in enumerate(texts))
         return
-    likely = [name for name in table if any(hint in name.lower() for hint in RLE_COLUMN_HINTS)]
-    _refuse_file_names(table, path, [columns.rle] if columns.rle in table else likely or list(table)[1:])
+    _refuse_file_names(table, path, [columns.rle] if columns.rle in table else named_like_rle(table) or list(table)[1:])
     name = columns.rle or guess_rle_column(list(table), columns, path)
     for key, text in zip(keys, column(table, name, path, "data.rle_column"), strict=True):
         yield *key, text

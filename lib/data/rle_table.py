@@ -1,6 +1,6 @@
 """A table of run lengths: the image and class that each row is about, and the column that holds the run lengths."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,12 +95,16 @@ def class_index_of(name: str, classes: list[str], source: Path | str) -> int:
     return classes.index(name)
 
 
+def named_like_rle(names: Iterable[str]) -> list[str]:
+    """The columns whose names say that they hold run lengths."""
+    return [name for name in names if any(hint in name.lower() for hint in RLE_COLUMN_HINTS)]
+
+
 def guess_rle_column(names: Sequence[str], columns: Columns, path: Path | str) -> str:
     """The column of the run lengths: by its name, or the only one beside the ids and classes."""
     id_names = PLACEHOLDER.findall(columns.id or "") or [columns.id or names[0]]
     others = [name for name in names if name not in (*id_names, columns.class_name, *PANDAS_INDEX)]
-    likely = [name for name in others if any(hint in name.lower() for hint in RLE_COLUMN_HINTS)]
-    for candidates in (likely, others):
+    for candidates in (named_like_rle(others), others):
         if len(candidates) == 1:
             return candidates[0]
     setting = f"{columns.prefix}rle_column"
