@@ -1,4 +1,4 @@
-"""The settings of `data`: where the images and masks are, how to read them, how run lengths are written."""
+"""The settings of `data`: paths of the images and masks, how to read them, the convention of the run lengths."""
 
 import os
 from pathlib import Path
@@ -20,17 +20,17 @@ LONGEST_NAME = 200  # bytes of a class or an id; file systems allow 255, suffixe
 
 
 class RleSettings(Section):
-    """How a competition writes a mask as run lengths."""
+    """The competition's run-length encoding (RLE): pixel order, first pixel number, words for an empty mask."""
 
-    order: Literal["column", "row"] = "column"  # pixels are numbered down each column, or along each row
+    order: Literal["column", "row"] = "column"  # pixels are numbered down the columns (as on Kaggle) or along the rows
     base: Literal[0, 1] = 1  # number of the first pixel
     starts: Literal["absolute", "relative"] = "absolute"  # relative: a start is the gap since the previous run's end
-    empty: Word = ""  # what stands for an empty mask, such as -1, - or authentic; a blank is always read as one
-    also_empty: tuple[Word, ...] = ()  # other words that are read as empty and never written, such as nan
+    empty: Word = ""  # the text of an empty mask, such as -1, - or authentic; an empty cell is always read as one
+    also_empty: tuple[Word, ...] = ()  # further texts read as an empty mask, such as nan; never written
 
     @property
     def blanks(self) -> tuple[str, ...]:
-        """Everything that is read as an empty mask, with single blanks between words."""
+        """All texts that are read as an empty mask, with single spaces between words."""
         return ("", *(" ".join(word.split()) for word in (self.empty, *self.also_empty)))
 
     @field_validator("empty", "also_empty")
@@ -45,11 +45,11 @@ class RleSettings(Section):
 
 
 class NeighbourSettings(Section):
-    """Images before and after an image as further channels (2.5-D); lib/data/neighbours.py says which they are."""
+    """Adjacent slices or frames as extra input channels (2.5-D); lib/data/neighbours.py says which are adjacent."""
 
-    order: str | None = None  # the part of the images' pattern that numbers a series, as slice of slice_{slice}_*.png
-    reach: PositiveInt = 1  # images to either side
-    step: PositiveInt = 1  # 2: every other one
+    order: str | None = None  # the part of train_images that numbers the slices: slice, if it is slice_{slice}_*.png
+    reach: PositiveInt = 1  # number of neighbours on each side; 1: the slices before and after
+    step: PositiveInt = 1  # distance between them; 2: every other slice
 
     @model_validator(mode="after")
     def _has_an_order(self) -> "NeighbourSettings":
@@ -59,63 +59,61 @@ class NeighbourSettings(Section):
 
 
 class DataSettings(Section):
-    """Where the images and masks are and how to read them. Paths are relative to `root`.
+    """Paths of the images and masks, relative to `root`, and how to read them.
 
-    A path may be a pattern: `*`, `?` and `[...]` match as in a shell, and `{name}` stands for a part of the id, as in
-    `stage1_train/{id}/images/*.png` or `train/{case}/{day}/scans/slice_{slice}_*.png`; `**` stands for any folders.
+    A path may be a pattern: `*`, `?` and `[...]` match as in a shell, `**` matches any folders, and `{name}` captures a
+    part of the id, as in `stage1_train/{id}/images/*.png` or `train/{case}/{day}/scans/slice_{slice}_*.png`.
     """
 
     root: Path = Path("data")
     train_images: str = "train_images"  # a folder or a pattern
-    train_masks: str = "train.csv"  # a csv of run lengths; mask images: a folder or a pattern (with {class} if many);
-    # or annotations: COCO json, jsonl of polygons, or the pattern of labelme json or YOLO txt files
+    train_masks: str = "train.csv"  # a csv of run lengths; mask files: a folder or a pattern (with {class} for several
+    # classes); or annotations: COCO json, jsonl of polygons, or a pattern of labelme json or YOLO txt files
     test_images: str | None = "test_images"  # a folder or a pattern
     sample_submission: str | None = "sample_submission.csv"
-    image_id: str = "{id}"  # how the id is put together from the pattern's parts, as in {day}_slice_{slice}
-    mask_id: str | None = None  # the same of mask files, as in forged_{id}; default: image_id
-    test_id: str | None = None  # the same of test images; default: image_id
-    classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]  # or, of mask files, {class: value or colour, ...}
+    image_id: str = "{id}"  # the id as a template of the pattern's parts, as in {day}_slice_{slice}
+    mask_id: str | None = None  # the same for mask files, as in forged_{id}; default: image_id
+    test_id: str | None = None  # the same for test images; default: image_id
+    classes: Annotated[list[Word], Field(min_length=1)] = ["mask"]  # for mask files also {class: value or colour, ...}
     masks: MaskSettings = Field(default_factory=MaskSettings)
 
-    id_column: str | None = None  # default: the first column; or a template of columns, as {subject}_{img}
-    rle_column: str | None = None  # default: the one that is called rle, EncodedPixels or the like
-    class_column: str | None = None  # default for several classes: a column each, or <id>_<class> in the id column
-    id_pattern: str = "{id}"  # what the id column holds, as in {id}_mask or */{id}; image suffixes need no mention
-    sample_id_column: str | None = None  # the same of sample_submission; default: as above if it has such columns
+    id_column: str | None = None  # of the csv; default: the first; or a template of columns, as in {subject}_{img}
+    rle_column: str | None = None  # of the csv; default: the column called rle, EncodedPixels or the like
+    class_column: str | None = None  # default for several classes: one column per class, or ids such as <id>_<class>
+    id_pattern: str = "{id}"  # form of the cells of the id column, as in {id}_mask or */{id}; omit image suffixes
+    sample_id_column: str | None = None  # the same for sample_submission; default: as above if it has such columns
     sample_rle_column: str | None = None
     sample_class_column: str | None = None
     sample_id_pattern: str | None = None  # default: id_pattern
-    loose_ids: list[Literal["case", "zeros"]] = []  # how ids may differ from the images': A and a, 7 and 007
+    loose_ids: list[Literal["case", "zeros"]] = []  # differences ignored when matching ids: A and a; 7 and 007
     rle: RleSettings = Field(default_factory=RleSettings)
-    rle_factor: PositiveInt = 1  # run lengths of training masks are those of images so many times smaller
-    doubtful_rle: Literal["error", "read"] = "error"  # masks that look as if `rle` were wrong; read: with a warning
-    compare_masks: str | None = None  # the same masks in the other form, csv or images, to check `rle` by
-    instances: bool = False  # several rows or mask files of one image are its objects, put together into one mask
-    other_classes: Literal["error", "skip"] = "error"  # classes of annotation files that `classes` does not name
-    crowd: Literal["mask", "skip"] | None = None  # COCO's regions of objects not told apart; say it if there are any
-    images_without_mask: Literal["error", "empty", "skip"] = "error"
+    rle_factor: PositiveInt = 1  # the training csv encodes masks of images downscaled by this factor; 4: a quarter
+    doubtful_rle: Literal["error", "read"] = "error"  # when masks suggest that `rle` is wrong; read: only warn
+    compare_masks: str | None = None  # the same masks in the other form, csv or mask files, to verify `rle` against
+    instances: bool = False  # several rows or mask files per image: one per object, merged into one mask
+    other_classes: Literal["error", "skip"] = "error"  # classes in annotation files that `classes` does not list
+    crowd: Literal["mask", "skip"] | None = None  # COCO crowd regions (iscrowd=1); must be set if there are any
+    images_without_mask: Literal["error", "empty", "skip"] = "error"  # empty: train on them with an empty mask
     masks_without_image: Literal["error", "skip"] = "error"
-    unreadable_test_images: Literal["error", "empty"] = (
-        "error"  # absent or damaged; empty: their rows are written empty
-    )
+    unreadable_test_images: Literal["error", "empty"] = "error"  # missing or damaged; empty: submit empty masks
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
-    group: str | None = None  # a column (default: `group` if any), {case} of the pattern, id:REGEX, dicom:PatientID
-    group_csv: str | None = None  # the csv that holds the group column, ids in its first column; default: train_masks
+    group: str | None = None  # shares a fold: a column (default `group`), {case} of a path, id:REGEX, dicom:PatientID
+    group_csv: str | None = None  # csv with the group column, ids in its first column; default: train_masks
 
-    external: list[dict[str, object]] = []  # more images with masks to train on, never validated on; each source has a
-    # weight and the settings of data that differ from the run's: see docs/external_data.md
+    external: list[dict[str, object]] = []  # extra images with masks for training, never for validation; each source
+    # has a weight and the data settings that differ from the run's, see docs/external_data.md
 
-    channels: PositiveInt = 3  # 1 gray, 3 RGB, or as many as the files have
-    plane_files: bool = False  # the files of one id, as many as channels, are its planes, in the order of their names
+    channels: PositiveInt = 3  # 1 grayscale, 3 RGB, or the number of bands in the files
+    plane_files: bool = False  # each channel is a file of its own; an id's files, sorted by name, are its channels
     plane: NonNegativeInt | None = None  # use only this plane of each file, such as a time step of an npy
-    neighbours: NeighbourSettings = Field(default_factory=NeighbourSettings)  # of a scan or video, seen with an image
-    value_range: tuple[float, float] | Literal["image"] | None = None  # made 0..255; image: its own min to max
-    nodata: tuple[float | Literal["nan"], ...] = ()  # values that stand for no data, as [-9999, nan]; read as 0
-    orientation: Literal["stored", "shown"] | None = None  # of images with EXIF orientation: pixels the masks belong to
-    max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before they are decoded
+    neighbours: NeighbourSettings = Field(default_factory=NeighbourSettings)  # adjacent slices or frames as channels
+    value_range: tuple[float, float] | Literal["image"] | None = None  # scaled to 0..255; image: each one's min and max
+    nodata: tuple[float | Literal["nan"], ...] = ()  # values that mean "no data", as in [-9999, nan]; read as 0
+    orientation: Literal["stored", "shown"] | None = None  # for EXIF-rotated images: the pixels that the masks match
+    max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before decoding
     resize: ResizeSettings = Field(default_factory=ResizeSettings)  # the size at which the network sees images
-    resize_csv: str | None = None  # the csv that holds resize.column, ids in its first column; default: train_masks
-    resize_test_csv: str | None = None  # the same of the test images
+    resize_csv: str | None = None  # csv with resize.column, ids in its first column; default: train_masks
+    resize_test_csv: str | None = None  # the same for the test images
 
     @model_validator(mode="before")
     @classmethod
@@ -130,17 +128,17 @@ class DataSettings(Section):
 
     @property
     def network_channels(self) -> int:
-        """Channels of what the network sees: of an image and its neighbours."""
+        """Input channels of the network: those of the image and of its neighbours."""
         return self.channels * (1 if self.neighbours.order is None else 2 * self.neighbours.reach + 1)
 
     @property
     def are_exclusive(self) -> bool:
-        """Whether a pixel is of one class at most: several classes in one mask file, by values of their own."""
+        """Whether each pixel has at most one class: one mask file holds several classes, each with its own values."""
         return len(self.classes) > 1 and self.are_indexed and self.masks.are_exclusive
 
     @property
     def are_indexed(self) -> bool:
-        """Whether each mask file holds all classes, told apart by its values."""
+        """Whether each mask file holds all classes, distinguished by pixel value."""
         return bool(self.masks.values) and "{class}" not in self.train_masks
 
     @model_validator(mode="after")
@@ -191,7 +189,7 @@ class DataSettings(Section):
     @field_validator("nodata", mode="before")
     @classmethod
     def _one_or_several(cls, nodata: object) -> object:
-        """YAML's .nan is a number, which counts as "nan"."""
+        """Accept a single value; YAML's .nan is a float and becomes "nan"."""
         values = nodata if isinstance(nodata, list | tuple) else [] if nodata is None else [nodata]
         return tuple("nan" if value != value else value for value in values)
 

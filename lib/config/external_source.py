@@ -1,4 +1,4 @@
-"""`data.external`: further images with masks to train on, each source a set of data settings on top of the run's."""
+"""`data.external`: extra images with masks for training; each source is a set of overrides of the run's settings."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -7,7 +7,7 @@ from pydantic import ValidationError
 if TYPE_CHECKING:
     from lib.config.data_settings import DataSettings
 
-OF_THE_RUN = {  # of the whole run: a source cannot have them otherwise
+OF_THE_RUN = {  # apply to the whole run; a source cannot override them
     "external",
     "channels",
     "test_images",
@@ -20,32 +20,32 @@ OF_THE_RUN = {  # of the whole run: a source cannot have them otherwise
     "unreadable_test_images",
     "resize_test_csv",
 }
-NOT_INHERITED = ("exclude", "group", "group_csv", "compare_masks")  # they name images and files of the run
+NOT_INHERITED = ("exclude", "group", "group_csv", "compare_masks")  # these name images and files of the run
 
 
 class ExternalSource(NamedTuple):
-    """How often an image of the source is drawn where a training image is drawn once, and how the images are read."""
+    """A source's data settings, and its weight: how often its images are drawn, relative to the run's own."""
 
     weight: float
     data: "DataSettings"
 
 
 def external_sources(data: "DataSettings") -> list[ExternalSource]:
-    """The sources of data.external. Raises ValueError for settings that are unknown or wrong, or the run's alone."""
-    return [_source(data, number, dict(own)) for number, own in enumerate(data.external, start=1)]
+    """The sources of data.external. Raises ValueError for unknown, wrong or run-wide settings."""
+    return [_source(data, number, dict(overrides)) for number, overrides in enumerate(data.external, start=1)]
 
 
-def _source(data: "DataSettings", number: int, own: dict[str, object]) -> ExternalSource:
-    place, weight = f"data.external, source {number}", own.pop("weight", 1)
+def _source(data: "DataSettings", number: int, overrides: dict[str, object]) -> ExternalSource:
+    place, weight = f"data.external, source {number}", overrides.pop("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise ValueError(f"{place}: weight must be a number above 0, not {weight!r}")
-    if taken := sorted(own.keys() & OF_THE_RUN):
-        raise ValueError(f"{place}: {', '.join(taken)} is of the whole run and cannot be set for a source")
-    if not own.keys() & {"root", "train_images"}:
+    if refused := sorted(overrides.keys() & OF_THE_RUN):
+        raise ValueError(f"{place}: {', '.join(refused)} applies to the whole run and cannot be set for a source")
+    if not overrides.keys() & {"root", "train_images"}:
         raise ValueError(f"{place}: needs a root or train_images of its own")
     merged = data.model_dump(exclude={*OF_THE_RUN - {"channels"}, *NOT_INHERITED})
     merged |= {"test_images": None, "sample_submission": None}
-    for key, value in own.items():  # of the sections rle and masks the settings that are given
+    for key, value in overrides.items():  # sections such as rle and masks are merged setting by setting
         are_sections = isinstance(merged.get(key), dict) and isinstance(value, dict)
         merged[key] = merged[key] | value if are_sections else value
     try:

@@ -13,7 +13,7 @@ TRIPLE = re.compile(r"(\d{1,3})[ ,]+(\d{1,3})[ ,]+(\d{1,3})")
 
 
 def _pixel_value(value: object) -> int | str:
-    """A number as it is, a colour as #rrggbb: written so, as "128 64 0" or, within a list, as [128, 64, 0]."""
+    """A number unchanged; a colour as #rrggbb, given as "#rrggbb", "128 64 0" or, inside a list, [128, 64, 0]."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -31,25 +31,25 @@ PixelValues = Annotated[list[PixelValue], BeforeValidator(lambda value: value if
 
 
 class MaskSettings(Section):
-    """What the pixels of mask files mean.
+    """The meaning of the pixels of mask files.
 
-    Without any of these, 0 is background and the one other value is mask; anything else is an error. Numbers are those
-    of gray files and the indexes of palette files in colour; colours are those of RGB and of palette files.
+    Without any of these settings, 0 is background and the only other value is mask; anything else is an error. Numbers
+    mean gray values, or indexes of files with a colour palette; colours mean those of RGB files or of the palette.
     """
 
-    values: dict[Word, PixelValues] = {}  # of each class; written as data.classes: {nucleus: 1, border: [2, 3]}
-    ignore: PixelValues = []  # pixels of these values count nowhere: not in the loss, nor in thresholds and scores
-    tolerance: Annotated[int, Field(ge=0, le=127)] = 0  # how far R, G and B may each lie from a colour, in lossy files
-    above: float | None = None  # soft or lossy masks: mask where the value is above this
-    inverted: bool = False  # mask is where the other settings see background
-    alpha: bool | None = None  # true: the alpha plane is the mask; false: it is nothing; null: it must not contradict
-    miniswhite: Literal["stored", "shown"] | None = None  # tif with 0 as white: the numbers as stored, or as shown
-    object_planes: bool = False  # each plane of a file is the mask of one object, as of npy (objects, height, width)
-    rescale: bool = False  # masks of another size than the image by a whole factor are scaled to it (nearest)
+    values: dict[Word, PixelValues] = {}  # per class; write them as data.classes: {nucleus: 1, border: [2, 3]}
+    ignore: PixelValues = []  # pixels with these values are left out of the loss, the thresholds and the scores
+    tolerance: Annotated[int, Field(ge=0, le=127)] = 0  # largest difference in R, G and B that still matches a colour
+    above: float | None = None  # soft or lossy masks (jpg): pixels above this value are mask
+    inverted: bool = False  # swap mask and background
+    alpha: bool | None = None  # true: the alpha channel is the mask; false: ignore it; null: error if it contradicts
+    miniswhite: Literal["stored", "shown"] | None = None  # tif that shows 0 as white: read the stored or shown values
+    object_planes: bool = False  # each plane of a file is the mask of one object, e.g. npy (objects, height, width)
+    rescale: bool = False  # masks larger or smaller than the image by a whole factor are resized to it (nearest)
 
     @property
     def are_colours(self) -> bool:
-        """Whether the classes are told apart by colours."""
+        """Whether classes are distinguished by colour."""
         return any(isinstance(value, str) for value in self.listed)
 
     @property
@@ -59,7 +59,7 @@ class MaskSettings(Section):
 
     @property
     def say_what_is_mask(self) -> bool:
-        """Whether mask is something else than every value but 0."""
+        """Whether the settings define which values are mask (otherwise: every value but 0)."""
         return bool(self.values) or self.above is not None or self.inverted
 
     @property
@@ -71,9 +71,11 @@ class MaskSettings(Section):
     @model_validator(mode="after")
     def _one_meaning(self) -> "MaskSettings":
         if self.values and (self.above is not None or self.inverted):
-            raise ValueError("above and inverted cannot be set where data.classes says the values of each class")
+            raise ValueError("above and inverted cannot be set when data.classes gives the values of each class")
         if self.object_planes and (self.say_what_is_mask or self.ignore or self.alpha):
-            raise ValueError("with object_planes all but 0 is mask: no values, ignore, above, inverted or alpha")
+            raise ValueError(
+                "with object_planes every value but 0 is mask; values, ignore, above, inverted and alpha cannot be set"
+            )
         if len({type(value) for value in self.listed}) > 1:
             raise ValueError("the values of data.classes and masks.ignore must all be numbers or all be colours")
         if self.tolerance and not self.are_colours:

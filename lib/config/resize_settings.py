@@ -1,4 +1,4 @@
-"""The settings of `data.resize`: the size at which the network sees an image."""
+"""The settings of `data.resize`: the size at which the network sees images."""
 
 from typing import Annotated
 
@@ -6,24 +6,22 @@ from pydantic import Field, model_validator
 
 from lib.config.section import PositiveFloat, PositiveInt, Section
 
-LARGEST_FACTOR = 16.0  # what is beyond is a mistake in the units
-WAYS = "{factor: 0.25}, {longest_side: 1024}, {size: [320, 480]} or {column: pixel_size, to: 0.4}"
+LARGEST_FACTOR = 16.0  # a larger one is a mistake in the units
+METHODS = "{factor: 0.25}, {longest_side: 1024}, {size: [320, 480]} or {column: pixel_size, to: 0.4}"
 
 
 class ResizeSettings(Section):
-    """One way to resize, or none: the network sees images as they are.
+    """One of these methods, or none: images keep their size.
 
-    Training, validation and prediction see images of this size; train.crop_size, infer.window and infer.margin are in
-    its pixels. Maps go back to the images' own size, in whose pixels thresholds and areas are chosen and scored.
+    Training, validation and prediction use the resized images; train.crop_size, infer.window and infer.margin count
+    their pixels. Maps are resized back to the original size, at which thresholds and areas are chosen and scored.
     """
 
-    factor: Annotated[float, Field(gt=0, le=LARGEST_FACTOR)] | None = None  # times height and width
-    longest_side: PositiveInt | None = None  # pixels of the longer side, of smaller images too
-    size: tuple[PositiveInt, PositiveInt] | None = None  # height, width, whatever the shape of the image
-    column: str | None = None  # of data.resize_csv: the factor of an image is its value there, divided by `to`
-    to: PositiveFloat | None = (
-        None  # such as the size in micrometres that a pixel shall have, of a column of pixel sizes
-    )
+    factor: Annotated[float, Field(gt=0, le=LARGEST_FACTOR)] | None = None  # scales height and width
+    longest_side: PositiveInt | None = None  # pixels of the longer side; smaller images are enlarged
+    size: tuple[PositiveInt, PositiveInt] | None = None  # height and width; the aspect ratio may change
+    column: str | None = None  # column of data.resize_csv; an image's factor is its value there divided by `to`
+    to: PositiveFloat | None = None  # target value of that column, e.g. pixels of 0.4 micrometres
 
     @property
     def is_set(self) -> bool:
@@ -31,16 +29,16 @@ class ResizeSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_a_way(cls, content: object) -> object:
+    def _is_a_method(cls, content: object) -> object:
         if content is None:
             return {}
         if not isinstance(content, dict | ResizeSettings):
-            raise ValueError(f"must be one of {WAYS}")
+            raise ValueError(f"must be one of {METHODS}")
         return content
 
     @model_validator(mode="after")
-    def _one_way(self) -> "ResizeSettings":
-        ways = [name for name in ("factor", "longest_side", "size", "column") if getattr(self, name) is not None]
-        if len(ways) > 1 or (self.column is None) != (self.to is None):
-            raise ValueError(f"must be one of {WAYS}")
+    def _one_method(self) -> "ResizeSettings":
+        methods = [name for name in ("factor", "longest_side", "size", "column") if getattr(self, name) is not None]
+        if len(methods) > 1 or (self.column is None) != (self.to is None):
+            raise ValueError(f"must be one of {METHODS}")
         return self

@@ -1,6 +1,7 @@
-"""All settings of a run: one typed section per concern, in the order of the stages.
+"""All settings of a run, one typed section per subject, in the order of the stages.
 
-A YAML file holds only what differs from the defaults here. `section.key=value` on the command line wins over the file.
+A YAML file lists only the settings that differ from these defaults. `section.key=value` on the command line overrides
+the file.
 """
 
 import re
@@ -23,14 +24,14 @@ FORMATS = ("csv", "png", "tif", "coco", "coco_results")
 
 
 class SubmissionSettings(Section):
-    """What is uploaded. Columns, ids and their order come from data.sample_submission, run lengths from data.rle."""
+    """The file to upload. data.sample_submission sets columns, ids and row order, data.rle the RLE convention."""
 
     format: str = "csv"  # csv | png | tif | coco | coco_results | FILE.py:FUNCTION, see docs/notebook.md
-    rows: Literal["mask", "instance"] = "mask"  # one row per image (and class), or one per connected object
-    text: Literal["plain", "json"] = "plain"  # of run lengths: 12 3, or [12, 3] with all objects of an image in one row
-    file_name: str = "{id}"  # of png and tif, without the suffix, as in {id}_segmentation
-    pixels: list[PixelValue] | None = None  # of png and tif: value or colour of each class; default: as data.classes
-    size: tuple[PositiveInt, PositiveInt] | None = None  # height and width of the masks; default: each image's own
+    rows: Literal["mask", "instance"] = "mask"  # one row per image (and class), or one per object
+    text: Literal["plain", "json"] = "plain"  # run lengths as 12 3, or as [12, 3] with all objects of an image in a row
+    file_name: str = "{id}"  # name of png and tif files without the suffix, as in {id}_segmentation
+    pixels: list[PixelValue] | None = None  # png and tif: value or colour of each class; default: as in data.classes
+    size: tuple[PositiveInt, PositiveInt] | None = None  # height and width of the masks; default: those of each image
 
     @field_validator("format")
     @classmethod
@@ -63,24 +64,24 @@ class SubmissionSettings(Section):
 
 
 class ObjectSettings(Section):
-    """How maps become objects, and how objects are scored, where submission.rows is `instance`."""
+    """Splitting maps into objects and scoring them; used when submission.rows is `instance`."""
 
-    metric: Literal["ap", "f_beta"] = "ap"  # per image and IoU limit: TP / (TP + FP + FN), or the F-beta score
-    beta: PositiveFloat = 2.0  # of f_beta: above 1 misses cost more, below 1 false alarms do
-    depths: list[PositiveInt] = [2, 4]  # pixels; objects joined by a neck thinner than twice this may be cut apart
-    rises: list[Annotated[int, Field(ge=1, le=254)]] = [48, 96]  # of 255; so may objects whose peaks rise that much
-    areas: list[NonNegativeInt] = [0, 8, 32, 128]  # pixels; smaller objects are dropped
-    images: PositiveInt = 1000  # at most so many are used to choose; all are scored
+    metric: Literal["ap", "f_beta"] = "ap"  # per image, mean over IoU limits of TP / (TP + FP + FN), or of F-beta
+    beta: PositiveFloat = 2.0  # of f_beta: above 1, recall counts more than precision
+    depths: list[PositiveInt] = [2, 4]  # candidates, pixels: cut objects joined by a neck thinner than twice this
+    rises: list[Annotated[int, Field(ge=1, le=254)]] = [48, 96]  # candidates, of 255: cut between higher peaks
+    areas: list[NonNegativeInt] = [0, 8, 32, 128]  # candidates, pixels: drop smaller objects
+    images: PositiveInt = 1000  # the most images used to choose; the score is of all
 
 
 class FoldSettings(Section):
-    """How the training images are split."""
+    """The split of the training images into folds."""
 
     count: Annotated[int, Field(ge=2, le=50)] = 5
     seed: NonNegativeInt = 0
-    near_duplicates: bool = True  # images that look the same share a fold; exact copies and groups always do
-    hidden_groups: Literal["auto", "warn", "off"] = "auto"  # without data.group: scenes found by ids, files and images
-    # share a fold, or are only reported, or not looked for
+    near_duplicates: bool = True  # near-identical images share a fold; exact copies and groups always do
+    hidden_groups: Literal["auto", "warn", "off"] = "auto"  # without data.group: search ids, file metadata and pixels
+    # for images of one scene; auto: they share a fold; warn: only report them
 
     @field_validator("hidden_groups", mode="before")
     @classmethod
@@ -89,30 +90,30 @@ class FoldSettings(Section):
 
 
 class ThresholdSettings(Section):
-    """How the probability threshold is chosen from the out-of-fold maps."""
+    """The choice of the probability threshold on the out-of-fold maps."""
 
-    metric: Literal["dice", "dice_global", "iou", "iou_sweep", "f_beta"] = "dice"
-    beta: PositiveFloat = 1.0  # of f_beta: above 1 misses cost more, below 1 false alarms do
+    metric: Literal["dice", "dice_global", "iou", "iou_sweep", "f_beta"] = "dice"  # see lib/masks/metrics.py
+    beta: PositiveFloat = 1.0  # of f_beta: above 1, recall counts more than precision
     rule: Literal["threshold", "triplet"] = "threshold"  # triplet: (top, area, bottom), see lib/masks/rules.py
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples for the confidence interval of the score
 
 
 class InferSettings(Section):
-    """How maps are predicted, out-of-fold and for the test images alike."""
+    """Prediction of the probability maps, out-of-fold and test."""
 
-    tta: Literal["none", "hflip", "flips", "d4"] = "flips"  # 1, 2, 4 or 8 views, averaged; each costs a pass
-    average: Literal["probabilities", "logits"] = "probabilities"  # of views and folds; logits favour the certain
-    margin: NonNegativeInt = 16  # pixels mirrored around an image, whose border a network knows less; then cut off
+    tta: Literal["none", "hflip", "flips", "d4"] = "flips"  # test-time augmentation: mean of 1, 2, 4 or 8 views
+    average: Literal["probabilities", "logits"] = "probabilities"  # of views and folds; logits: certain models dominate
+    margin: NonNegativeInt = 16  # pixels of reflection padding, cropped off again: the network errs more at borders
     batch_size: PositiveInt = 16
-    window: Annotated[int, Field(ge=256, multiple_of=256)] = 1024  # pixels; larger images go window by window
-    overlap: Annotated[float, Field(ge=0.1, le=0.5)] = 0.25  # of the window, shared by neighbours and blended
+    window: Annotated[int, Field(ge=256, multiple_of=256)] = 1024  # pixels; larger images use a sliding window
+    overlap: Annotated[float, Field(ge=0.1, le=0.5)] = 0.25  # share of a window that overlaps the next; blended
 
 
 GROWING_STEPS = ("closing", "dilation", "fill", "hull")
 
 
 class PostprocessSettings(Section):
-    """Which morphology is tried on the out-of-fold masks."""
+    """Morphology candidates, tried on the out-of-fold masks; a step is adopted only for a sure gain."""
 
     steps: list[Literal["opening", "closing", "dilation", "erosion", "fill", "remove", "largest", "hull"]] = [
         "opening",
@@ -123,15 +124,16 @@ class PostprocessSettings(Section):
         "remove",
         "largest",
     ]
-    radii: list[PositiveInt] = [1, 2, 4, 8]  # pixels; powers of two serve maps of 100 as of 1000 pixels a side
-    areas: list[PositiveInt] = [16, 64, 256, 1024, 4096]  # pixels; so do these: 40 % of a side of 100, .4 % of 1000
+    radii: list[PositiveInt] = [1, 2, 4, 8]  # pixels, for opening, closing, dilation and erosion
+    areas: list[PositiveInt] = [16, 64, 256, 1024, 4096]  # pixels: largest hole filled, smallest component kept
+    # powers suit any image size: 4096 is 40 % of an image of 100 x 100 pixels and .4 % of one of 1000 x 1000
 
 
 class EnsembleSettings(Section):
-    """For a run that averages the maps of other runs instead of training; its data and folds are theirs."""
+    """Runs whose maps this run averages instead of training; data and folds are those of the members."""
 
-    members: list[Path] = []  # run folders on the same folds, such as [runs/a, runs/b]
-    weights: Literal["equal", "search"] | list[PositiveFloat] = "equal"  # search: what scores best out of fold
+    members: list[Path] = []  # run folders with the same folds, such as [runs/a, runs/b]
+    weights: Literal["equal", "search"] | list[PositiveFloat] = "equal"  # search: the best out-of-fold score
 
     @model_validator(mode="after")
     def _members_and_weights_agree(self) -> "EnsembleSettings":
@@ -176,7 +178,7 @@ class Settings(Section):
 
     @property
     def steps_to_try(self) -> PostprocessSettings:
-        """Of classes that exclude each other only steps that take pixels away: others would make masks overlap."""
+        """The steps to try; for exclusive classes only those that remove pixels, since grown masks could overlap."""
         if not self.data.are_exclusive:
             return self.postprocess
         steps = [step for step in self.postprocess.steps if step not in GROWING_STEPS]

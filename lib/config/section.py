@@ -1,4 +1,4 @@
-"""What all sections of the settings have in common."""
+"""The base class of all sections of the settings, and their number types."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ Word = Annotated[str, Field(coerce_numbers_to_str=True)]  # classes and ids are 
 
 
 class Section(BaseModel):
-    """A group of settings: unknown keys are errors, values never change."""
+    """A group of settings, immutable; unknown keys are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), defer_build=True, allow_inf_nan=False

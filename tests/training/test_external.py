@@ -86,7 +86,7 @@ def test_a_source_inherits_what_it_does_not_set():
         ({"root": "x", "weight": 0}, "source 1: weight must be a number above 0, not 0"),
         ({"root": "x", "weight": "much"}, "weight must be a number above 0"),
         ({"root": "x", "rle": {"ordr": "row"}}, "unknown setting 'rle.ordr'"),
-        ({"root": "x", "channels": 1}, "channels is of the whole run"),
+        ({"root": "x", "channels": 1}, "channels applies to the whole run"),
         ({"root": "x", "classes": ["other"]}, "classes must be those of the run, in the same order: mask"),
         ({"train_masks": "x.csv"}, "needs a root or train_images of its own"),
     ],
