@@ -13,6 +13,7 @@ from pathlib import Path
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.data.images import SUFFIXES
+from lib.data.unread_kinds import kind_of, packed, remedy_of
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 TOKEN = re.compile(r"\{(?P<name>[A-Za-z_]\w*)\}|(?P<star>\*)|(?P<any>\?)|\[(?P<set>!?[^\]]+)\]|(?P<plain>.)")
@@ -37,25 +38,49 @@ def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[st
         files = _image_files(root / pattern, setting)
     first = next(files, None)
     if first is None:
-        others = skipped_files(root / pattern)
-        hint = f"; it holds {others}" if others else ""
-        if others and "folder" in others:
-            hint += f"; set {setting} to a pattern such as {pattern}/**/{{id}}.png to look into its folders"
-        raise UserError(f"no image is found at {root / pattern} ({setting}){hint}")
+        raise UserError(f"no image is found at {root / pattern} ({setting}){_what_is_there(root, pattern, setting)}")
+    if remedy := remedy_of(first[1]):
+        raise UserError(f"{root / pattern} ({setting}) finds {first[1]}: {remedy}")
     yield first
     yield from files
 
 
+def _what_is_there(root: Path, pattern: str, setting: str) -> str:
+    """What the folder of a pattern that finds nothing holds, and what to do with that."""
+    parts = pattern.split("/")
+    fixed = next((number for number, part in enumerate(parts) if WILDCARD.search(part)), len(parts))
+    folder = root.joinpath(*parts[:fixed])
+    counts = _kinds(folder) if fixed < len(parts) else _kinds(folder, SUFFIXES)
+    if not counts:
+        return "" if folder.is_dir() else f"; folder {folder} does not exist{packed(folder)}"
+    hint = f"; {'it' if fixed == len(parts) else folder} holds {_counted(counts)}"
+    if remedy := remedy_of(counts.most_common(1)[0][0].removesuffix(" file")):
+        return f"{hint}: {remedy}"
+    if "folder" in counts and fixed == len(parts):
+        hint += f"; set {setting} to a pattern such as {pattern}/**/{{id}}.png to look into its folders"
+    return hint
+
+
 def skipped_files(folder: Path) -> str | None:
     """What a folder holds beside images, which is not read: how many folders, and files of which suffixes."""
+    return _counted(_kinds(folder, SUFFIXES)) or None
+
+
+def _kinds(folder: Path, left_out: tuple[str, ...] = ()) -> Counter:
+    """How many folders and files of each suffix a folder holds, but for the suffixes left out in any case."""
     counts = Counter()
     for entry in _entries(str(folder)):
-        suffix = os.path.splitext(entry.name)[1].lower()
+        suffix = os.path.splitext(entry.name)[1]
         if entry.is_dir():
             counts["folder"] += 1
-        elif suffix not in SUFFIXES:
-            counts[f"{suffix} file" if suffix else "suffixless file"] += 1
-    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.most_common()) or None
+        elif suffix.lower() not in left_out:
+            kind = kind_of(entry.name) if remedy_of(entry.name) else suffix
+            counts[f"{kind} file" if kind else "suffixless file"] += 1
+    return counts
+
+
+def _counted(counts: Counter) -> str:
+    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.most_common())
 
 
 def make_id(template: str, parts: dict[str, str], path: str, setting: str = "data.image_id") -> str:
@@ -113,15 +138,16 @@ def is_excluded(image_id: str, settings: DataSettings) -> bool:
 
 def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], str]]:
     if folder.is_file():
-        raise UserError(
-            f"{folder} is a file of a kind that is not read ({setting}): images are a folder or a pattern, masks "
-            "also a table (csv, tsv, parquet) or annotations (json, jsonl, txt)"
+        remedy = remedy_of(folder.name) or (
+            "images are a folder or a pattern of files, one for each image, masks also a table (csv, tsv, parquet) or "
+            "annotations (json, jsonl, txt)"
         )
+        raise UserError(f"{folder} is one file of a kind that is not read ({setting}): {remedy}")
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist ({setting})")
+        raise UserError(f"folder {folder} does not exist ({setting}){packed(folder)}")
     for entry in _entries(str(folder)):
         stem, suffix = os.path.splitext(entry.name)
-        if suffix.lower() in SUFFIXES and entry.is_file():
+        if suffix.lower() in SUFFIXES and not entry.is_dir():  # a link that leads nowhere is an image that is missing
             yield {"id": stem}, entry.path
 
 

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lib.base.errors import UserError
 from lib.data.gdal import NoRasterio, open_raster
+from lib.data.unread_kinds import what_it_is
 
 TIF = (".tif", ".tiff")
 OPENCV_MAX_PIXELS = 1 << 30
@@ -59,7 +60,7 @@ def read_header(path: Path) -> Header:
     except UnidentifiedImageError:
         if suffix_of(path) in TIF:
             return _header_by_gdal(path)
-        raise UserError(f"{path} is not an image of a known kind, or it is cut short") from None
+        raise UserError(f"{path} {what_it_is(path)}") from None
     except UserError:
         raise
     except Exception as error:  # Pillow raises whatever its parser stumbles over

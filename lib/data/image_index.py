@@ -5,6 +5,7 @@ from collections import defaultdict
 from lib.base.errors import SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import find_files, is_excluded, make_id
+from lib.data.unread_kinds import packed
 
 LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that say which images there are
 
@@ -19,7 +20,7 @@ def list_images(
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
     """The files of each image, and what the pattern's placeholders stand for, by id; excluded ids left out."""
     if not settings.root.is_dir():
-        raise UserError(f"the data folder {settings.root} does not exist (data.root)")
+        raise UserError(f"the data folder {settings.root} does not exist (data.root){packed(settings.root)}")
     files = defaultdict(list)
     parts_of = {}
     is_test = setting == "data.test_images" and settings.test_id is not None

@@ -18,7 +18,8 @@ from lib.data.gdal import read_colours, read_raster
 from lib.data.headers import TIF, Header, checked_size, one_line, read_header, suffix_of
 from lib.data.scaling import NoData, Range, is_nodata, to_uint8
 
-SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".webp", ".jp2", ".npy", ".dcm")
+PNM = (".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".webp", ".jp2", *PNM, ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # Pillow's modes that numpy holds as they are
 ODD_BITS = (10, 12, 14)  # of a tif's values, which OpenCV moves to the high end of 16

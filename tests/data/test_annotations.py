@@ -223,7 +223,7 @@ def test_other_files_are_refused_by_name(tmp_path, name, content):
     with pytest.raises(UserError, match="annotations .*gone.json do not exist .data.train_masks"):
         open_training(settings_of(tmp_path, train_masks="gone.json"))
     (tmp_path / "masks.xml").touch()
-    with pytest.raises(UserError, match="masks.xml is a file of a kind that is not read .data.train_masks"):
+    with pytest.raises(UserError, match="masks.xml is one file of a kind that is not read .data.train_masks"):
         open_training(settings_of(tmp_path, train_masks="masks.xml", classes=["cell"]))
 
 
