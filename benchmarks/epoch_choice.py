@@ -38,6 +38,7 @@ BEST = "best.safetensors"  # beside the last epoch's weights
 
 def compare(arguments: argparse.Namespace) -> None:
     work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
     source = data_folder(arguments)
     data = source if (source / "solution.csv").is_file() else hold_out_fold(source, work, arguments)
     rows = []
