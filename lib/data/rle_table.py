@@ -56,7 +56,10 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
             yield read_id(text), 0
     else:
         for text in texts:
-            text, index = _split_class(text, classes, path)
+            if (split := _split_class(text, classes)) is None:
+                advice = _class_advice(table, columns, classes)
+                raise UserError(f"{path}: '{text[:80]}' ends in none of the classes {classes}; {advice}")
+            text, index = split
             yield read_id(text), index
 
 
@@ -91,7 +94,9 @@ def is_wide(table: Table, columns: Columns, classes: list[str]) -> bool:
 def class_index_of(name: str, classes: list[str], source: Path | str) -> int:
     """The number of a class. Raises UserError for one that data.classes does not name."""
     if name not in classes:
-        raise UserError(f"{source} has the class '{name}', which is not one of data.classes: {classes}")
+        raise UserError(
+            f"{source} has the class '{name}', which is not one of data.classes: {classes}; name the classes as it does"
+        )
     return classes.index(name)
 
 
@@ -141,15 +146,20 @@ class IdReader:
         return image_id
 
 
-def _split_class(text: str, classes: list[str], path: Path) -> tuple[str, int]:
+def _split_class(text: str, classes: list[str]) -> tuple[str, int] | None:
     """The two halves of <id>_<class>; a class may itself hold underscores, and the longest that fits is taken."""
     for name in sorted(classes, key=len, reverse=True):
         if text.endswith(f"_{name}"):
             return text[: -len(name) - 1], classes.index(name)
-    raise UserError(
-        f"{path}: '{text[:80]}' ends in none of the classes {classes}; "
-        "set data.classes, or data.class_column if a column holds the class"
-    )
+    return None
+
+
+def _class_advice(table: Table, columns: Columns, classes: list[str]) -> str:
+    """What to set where the id column does not hold <id>_<class>: the column of the classes, if there is one."""
+    setting = f"{columns.prefix}class_column"
+    if holding := [name for name, values in table.items() if set(values) & set(classes)]:
+        return f"set {setting}={holding[0]}, the column that holds them"
+    return f"set data.classes, or {setting} to the column of the classes, one of: {', '.join(table)}"
 
 
 def _has(names: Sequence[str], name: str | None) -> bool:

@@ -36,7 +36,10 @@ def read_sample(settings: DataSettings) -> SampleSubmission:
     table = read_table(path, "data.sample_submission")
     columns, names = sample_columns(settings, table), list(table)
     if is_wide(table, columns, settings.classes):
-        raise UserError(f"{path} has a column for each class; submissions have one column of run lengths")
+        raise UserError(
+            f"{path} has a column of run lengths for each class, and submission.csv has one; set "
+            "data.sample_submission=null, and submission.format to a function that writes the file (docs/notebook.md)"
+        )
     rle_name = columns.rle or guess_rle_column(names, columns, path)
     column(table, rle_name, path, "data.sample_rle_column")
     rows = {}

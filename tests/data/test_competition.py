@@ -238,6 +238,22 @@ def test_clouds_class_in_the_id_column(tmp_path):
         open_training(DataSettings(root=tmp_path, classes=["Fish", "Flower", "Gravel"]))
 
 
+def test_the_column_of_the_classes_is_named(tmp_path):
+    masks = simple(tmp_path)
+    write_csv(tmp_path / "train.csv", "id,Defect,rle", *(f"{id},dent,{encode(mask)}" for id, mask in masks.items()))
+    layout = DataSettings(root=tmp_path, classes=["dent", "scratch"], images_without_mask="empty")
+    with pytest.raises(UserError, match="set data.class_column=Defect, the column that holds them"):
+        open_training(layout)
+    read = open_training(layout.model_copy(update={"class_column": "Defect"}))
+    assert_masks(read, {id: np.stack([mask, np.zeros_like(mask)], axis=2) for id, mask in masks.items()})
+
+    write_csv(tmp_path / "sample_submission.csv", "id,number,rle", *(f"test_{id},1," for id in "abc"))
+    with pytest.raises(UserError, match="set data.classes, or data.sample_class_column to .* one of: id, number, rle"):
+        open_test(layout)
+    with pytest.raises(UserError, match="has the class '1', .*; name the classes as it does"):
+        open_test(layout.model_copy(update={"sample_class_column": "number"}))
+
+
 def test_hubmap_groups_from_another_table(tmp_path):
     masks = {"2f6ecfcdf": draw(), "aaa6a05cc": draw()}
     for id in masks:
@@ -589,7 +605,7 @@ def test_each_class_may_have_a_column(tmp_path):
     layout = DataSettings(root=tmp_path, classes=["lung", "heart"])
     assert_masks(open_training(layout), masks)
     write_csv(tmp_path / "sample_submission.csv", "id,heart,lung", "test_a,,", "test_b,,", "test_c,,")
-    with pytest.raises(UserError, match="sample_submission.csv has a column for each class"):
+    with pytest.raises(UserError, match="sample_submission.csv has a column of run lengths for each class"):
         open_test(layout)
 
 
