@@ -19,20 +19,21 @@ from lib.masks.metrics import IGNORED
 
 @dataclass(frozen=True)
 class Runs:
-    """Horizontal runs of a stack of masks, in reading order, as places: row * (width + 1) + column.
+    """Horizontal runs of a stack of masks, in reading order, as positions: row * (width + 1) + column.
 
-    Rows are numbered through the stack. An end is the place after the run's last pixel, so a row has width + 1 places.
+    Rows are numbered through the stack. An end is the position after the run's last pixel, so a row has width + 1
+    positions.
     """
 
-    start: np.ndarray
-    end: np.ndarray
+    start: np.ndarray  # (runs,) int32
+    end: np.ndarray  # (runs,) int32
     shape: tuple[int, int, int]  # masks, height, width
 
     @classmethod
     def of(cls, masks: np.ndarray) -> "Runs":
         """The runs of masks uint8 0/1 (masks, height, width)."""
         count, height, width = masks.shape
-        pixels = np.zeros(1 + count * height * (width + 1), np.uint8)  # background before the first and behind each row
+        pixels = np.zeros(1 + count * height * (width + 1), np.uint8)  # background before the first and after each row
         pixels[1:].reshape(-1, width + 1)[:, :width] = masks.reshape(-1, width)
         places = np.flatnonzero(pixels[1:] != pixels[:-1]).astype(np.int32)
         return cls(places[::2], places[1::2], masks.shape)
@@ -59,9 +60,9 @@ class Runs:
         return self.start - first, self.end - first
 
     def labels(self, through_corners: bool) -> np.ndarray:
-        """The region of each run, numbers from 0."""
+        """The connected component of each run, numbers from 0."""
         _, height, width = self.shape
-        # The runs first ... last - 1 of the next row touch a run: theirs are the next end and the last start in reach.
+        # A run touches the runs first ... last - 1 of the next row, from the first end to the last start within reach.
         sides = ("left", "right") if through_corners else ("right", "left")
         first = np.searchsorted(self.end, self.start + width + 1, side=sides[0])
         last = np.searchsorted(self.start, self.end + width + 1, side=sides[1])
@@ -73,7 +74,7 @@ class Runs:
         return connected_components(edges, directed=False)[1]
 
     def enclosed(self) -> tuple["Runs", np.ndarray]:
-        """Of the background's runs, those in holes, and the number of the hole of each, from 0."""
+        """For the runs of the background: those that lie in holes, and the number of each one's hole, from 0."""
         _, height, width = self.shape
         labels = self.labels(through_corners=False)
         start, end = self.place_in_mask
@@ -86,45 +87,47 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Regions:
-    """Disjoint sets of pixels in a stack of masks: runs at first, then components or holes merged from them."""
+class ComponentStats:
+    """Pixel counts of runs, or of the components or holes merged from them, in a stack of masks."""
 
-    area: np.ndarray  # (regions,) pixels
-    hits: np.ndarray  # (regions,) pixels of the truth
-    known: np.ndarray  # (regions,) pixels that the truth does not ignore
-    mask: np.ndarray  # (regions,) number of the mask
-    first: np.ndarray  # (regions,) place of the first pixel
+    area: np.ndarray  # (components,) pixels
+    hits: np.ndarray  # (components,) true positives
+    known: np.ndarray  # (components,) pixels that the truth does not ignore
+    mask: np.ndarray  # (components,) number of the mask
+    first: np.ndarray  # (components,) position of the first pixel
 
     @classmethod
-    def of_runs(cls, runs: Runs, truth_before: np.ndarray, known_before: np.ndarray | None) -> "Regions":
-        """Each run a region. Left of each place of a mask, `truth_before` counts the truth's pixels and `known_before`
-        those that it does not ignore; None where it ignores none.
+    def of_runs(cls, runs: Runs, truth_before: np.ndarray, known_before: np.ndarray | None) -> "ComponentStats":
+        """The counts of each run by itself.
+
+        `truth_before` counts the mask pixels of the truth to the left of each position in a row, `known_before` the
+        pixels that the truth does not ignore; None if it ignores none.
         """
         start, end = runs.place_in_mask
         area = end - start
         known = area if known_before is None else known_before[end] - known_before[start]
         return cls(area, truth_before[end] - truth_before[start], known, runs.mask, runs.start)
 
-    def merged(self, labels: np.ndarray) -> "Regions":
-        """The regions of equal label, which lie in one mask, as one; labels are numbers from 0."""
+    def merged(self, labels: np.ndarray) -> "ComponentStats":
+        """Merge entries of equal label, which must lie in one mask; labels are numbers from 0."""
         count = labels.max(initial=-1) + 1
         mask, first = np.zeros(count, dtype=int), np.full(count, np.iinfo(int).max)
         mask[labels] = self.mask
         np.minimum.at(first, labels, self.first)
         area, hits = np.bincount(labels, self.area), np.bincount(labels, self.hits)
         known = area if self.known is self.area else np.bincount(labels, self.known)
-        return Regions(area, hits, known, mask, first)
+        return ComponentStats(area, hits, known, mask, first)
 
-    def joined(self, other: "Regions") -> "Regions":
-        """These regions and then the others."""
-        return Regions(*map(np.concatenate, zip(vars(self).values(), vars(other).values(), strict=True)))
+    def joined(self, other: "ComponentStats") -> "ComponentStats":
+        """These entries followed by the others."""
+        return ComponentStats(*map(np.concatenate, zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def sums(self, chosen: np.ndarray, masks: int) -> np.ndarray:
-        """Hits and known pixels of the chosen regions (bool) in each of the stack's masks: (2, masks)."""
+        """Hits and known pixels of the chosen components (bool) in each of the stack's masks: (2, masks)."""
         return np.stack([np.bincount(self.mask[chosen], term[chosen], masks) for term in (self.hits, self.known)])
 
     def largest(self) -> np.ndarray:
-        """Which regions are the largest of their mask, bool (regions,). Ties: the first in reading order."""
+        """True for the largest component of each mask, bool (components,). Ties: the first in reading order."""
         descending = np.lexsort((self.first, -self.area))
         _, largest = np.unique(self.mask[descending], return_index=True)  # where each mask comes first
         chosen = np.zeros(len(self.area), dtype=bool)
@@ -133,7 +136,7 @@ class Regions:
 
 
 def _pixels_before(chosen: np.ndarray) -> np.ndarray:
-    """How many pixels of a row are chosen, left of each place."""
+    """The number of chosen pixels to the left of each position in its row."""
     return np.pad(chosen.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0))).ravel()
 
 
@@ -147,13 +150,16 @@ class MaskStack:
         self.truth_before = _pixels_before(truth == 1)
         self.known_before = _pixels_before(~is_ignored) if is_ignored.any() else None
         self.component_of_run = self.runs.labels(through_corners=True)
-        self.components = Regions.of_runs(self.runs, self.truth_before, self.known_before).merged(self.component_of_run)
+        self.components = self._merged(self.runs, self.component_of_run)
 
-    def filled(self) -> tuple[Regions, Regions, np.ndarray]:
-        """The holes; the components with all holes filled; and which of those each component becomes part of."""
+    def _merged(self, runs: Runs, labels: np.ndarray) -> ComponentStats:
+        return ComponentStats.of_runs(runs, self.truth_before, self.known_before).merged(labels)
+
+    def filled(self) -> tuple[ComponentStats, ComponentStats, np.ndarray]:
+        """The holes; the components with all holes filled; the number of the filled component that holds each one."""
         hole_runs, hole_of_run = self.runs.complement().enclosed()
-        holes = Regions.of_runs(hole_runs, self.truth_before, self.known_before).merged(hole_of_run)
-        # A hole's run lies between two runs of the mask. Each component that a hole touches, it touches so in some row.
+        holes = self._merged(hole_runs, hole_of_run)
+        # In its row, a run of a hole lies between two runs of the mask: together these are all components it touches.
         left = np.searchsorted(self.runs.start, hole_runs.start) - 1
         beside = self.component_of_run[np.concatenate([left, left + 1])]
         components = len(self.components.area)
@@ -164,7 +170,7 @@ class MaskStack:
         return holes, self.components.joined(holes).merged(labels), labels[:components]
 
     def painted(self, components: np.ndarray) -> Iterator[np.ndarray]:
-        """Each mask, uint8 (height, width), with the chosen components only, bool (components,)."""
+        """Yield each mask, uint8 (height, width), with only the chosen components, bool (components,)."""
         _, height, width = self.runs.shape
         chosen = components[self.component_of_run]
         start, end = self.runs.place_in_mask
@@ -172,6 +178,6 @@ class MaskStack:
         for first, last in pairwise(first_of_mask):
             here = np.flatnonzero(chosen[first:last]) + first
             edges = np.stack([start[here], end[here]], axis=1).ravel()
-            lengths = np.diff(edges, prepend=0, append=height * (width + 1))  # of background and mask, in turns
+            lengths = np.diff(edges, prepend=0, append=height * (width + 1))  # alternating background and mask
             values = (np.arange(len(lengths)) % 2).astype(np.uint8)
             yield np.repeat(values, lengths).reshape(height, width + 1)[:, :width].copy()

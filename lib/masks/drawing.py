@@ -1,11 +1,11 @@
-"""Drawing masks onto pictures, uint8 RGB (height, width, 3)."""
+"""Drawing masks onto images, uint8 RGB (height, width, 3)."""
 
 import cv2
 import numpy as np
 
 
 def tinted(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], share: float) -> np.ndarray:
-    """A copy with `share` of a colour over the mask."""
+    """A copy with a colour blended over the mask, with opacity `share` (0 to 1)."""
     mixed = picture.copy()
     mixed[mask > 0] = (1 - share) * picture[mask > 0] + share * np.array(colour)
     return mixed

@@ -1,7 +1,7 @@
-"""How masks are scored, from pixel counts: true positives (tp), false positives (fp), false negatives (fn).
+"""Scores of masks from pixel counts: true positives (tp), false positives (fp), false negatives (fn).
 
-The empty rule, stated here and nowhere else: where truth and prediction are both empty, every score is 1.
-With an empty truth any predicted pixel makes the score 0; so does an empty prediction of a truth that is not.
+The empty rule, stated here and nowhere else: if truth and prediction are both empty, every score is 1. If only one of
+them is empty, it is 0.
 """
 
 import zipfile
@@ -18,12 +18,12 @@ from lib.config.schema import ThresholdSettings
 
 THRESHOLDS = np.arange(1, 256)  # a pixel is mask where map >= threshold; 0 would make every pixel mask
 LIMITS = np.arange(10, 20) / 20  # of IoU: .50, .55, ... .95
-IGNORED = 255  # of a truth: nothing is known here, and the pixel counts nowhere
+IGNORED = 255  # value of unlabelled pixels in a truth; they are left out of losses and scores
 EXACT_IN_FLOAT32 = 2**24  # whole numbers up to this one
 
 
 def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
-    """F-beta score of each element: (1 + b²) tp / ((1 + b²) tp + b² fn + fp). A larger beta punishes misses more."""
+    """F-beta score of each element: (1 + b²) tp / ((1 + b²) tp + b² fn + fp). A larger beta favours recall."""
     hits = (1 + beta**2) * np.asarray(tp, float)
     return ratio(hits, hits + beta**2 * fn + fp)
 
@@ -46,16 +46,16 @@ def iou_sweep(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
 
 
 def exceeded_limits(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
-    """How many of the ten limits each IoU = intersection / union exceeds; both are whole numbers.
+    """The number of the ten limits that each IoU = intersection / union exceeds; both are whole numbers.
 
     The limits are k/20 for k = 10 ... 19, compared as whole numbers, 20 intersection > k union: no rounding at a limit.
     """
-    exceeded = -(-20 * np.asarray(intersection, np.int64) // np.maximum(union, 1)) - 10  # how many k >= 10 lie below
+    exceeded = -(-20 * np.asarray(intersection, np.int64) // np.maximum(union, 1)) - 10  # the number of k >= 10 below
     return np.clip(exceeded, 0, len(LIMITS))
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, and 1 where the denominator is 0: both masks are empty there."""
+    """numerator / denominator, and 1 where the denominator is 0, since then both masks are empty."""
     return np.divide(numerator, denominator, out=np.ones(np.shape(denominator)), where=np.asarray(denominator) != 0)
 
 
@@ -80,7 +80,7 @@ class Metric:
 
     @property
     def pools(self) -> bool:
-        """Whether pixels are pooled over the images rather than image scores averaged."""
+        """Whether pixels are pooled over the images, instead of averaging the scores of images."""
         return self.name == "dice_global"
 
     def terms(self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ class Metric:
         return scores, np.broadcast_to(1.0, scores.shape)
 
     def score(self, tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
-        """Score over all images, which lie along the first axis; the other axes are kept."""
+        """Score over all images, the first axis; the other axes are kept."""
         return pooled(*self.terms(tp, fp, fn))
 
 
@@ -123,7 +123,7 @@ def planes(masks: np.ndarray) -> list[np.ndarray]:
 
 
 def known_only(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mask and truth, uint8 0/1, both background where the truth is IGNORED."""
+    """Mask and truth, uint8 0/1, with background in both where the truth is IGNORED."""
     is_ignored = truth == IGNORED
     return (np.where(is_ignored, 0, mask), np.where(is_ignored, 0, truth)) if is_ignored.any() else (mask, truth)
 
@@ -131,8 +131,8 @@ def known_only(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndar
 def count_at_thresholds(probability_map: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True and false positives at every threshold 1 ... 255, two int32 arrays of shape (255,).
 
-    `probability_map` is uint8, `truth` uint8 0, 1 or IGNORED of the same shape. One histogram
-    of (truth, map value) holds all thresholds: the counts at t are the sums of its bins from t up.
+    `probability_map` is uint8, `truth` uint8 0, 1 or IGNORED of the same shape. One histogram of (truth, map value)
+    serves all thresholds: the counts at t are the sums of its bins from t up.
     """
     histogram = np.zeros((2, 256), np.int64)
     rows = EXACT_IN_FLOAT32 // probability_map.shape[1]  # OpenCV's histograms are float32, and faster than bincount
@@ -145,7 +145,7 @@ def count_at_thresholds(probability_map: np.ndarray, truth: np.ndarray) -> tuple
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixel counts of many images at every threshold; about 2 KB for each image and class, whatever the image size."""
+    """Pixel counts of many images at every threshold; about 2 KB per image and class, whatever the image size."""
 
     ids: np.ndarray  # (images,) str
     classes: np.ndarray  # (classes,) str
@@ -153,7 +153,7 @@ class Counts:
     fp: np.ndarray  # (images, classes, 255) int32
     positives: np.ndarray  # (images, classes) int64, mask pixels in the truth
     pixels: np.ndarray  # (images,) int64, without those IGNORED in all classes
-    presence: np.ndarray | None = None  # (images, classes) uint8, of each class in each image, where it is predicted
+    presence: np.ndarray | None = None  # (images, classes) uint8, predicted presence of each class, if there is any
 
     @property
     def fn(self) -> np.ndarray:
@@ -161,7 +161,7 @@ class Counts:
         return self.positives[:, :, None] - self.tp
 
     def save(self, path: Path) -> None:
-        """Write an .npz, whole or not at all; compressed it would be half as large and take 60 times as long."""
+        """Write an .npz atomically; compression would halve its size and take 60 times as long."""
         with atomic_path(path) as temporary:
             np.savez(temporary, **{name: array for name, array in vars(self).items() if array is not None})
 
@@ -180,9 +180,9 @@ class Counts:
 def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: list[str]) -> Counts:
     """Counts of a stream of (id, probability map, truth), both uint8 (height, width, classes).
 
-    One image is held at a time, whatever their sizes. Raises UserError when a map and its truth differ in shape.
+    Only one image is in memory at a time. Raises UserError when a map and its truth differ in shape.
     """
-    ids, positives, pixels, kept = [], [], [], bytearray()  # which grows in place, a list of arrays would be copied
+    ids, positives, pixels, counts = [], [], [], bytearray()  # grows in place; a list of arrays would be copied
     for image_id, probability_map, truth in stream:
         if probability_map.shape != truth.shape or truth.shape[2] != len(classes):
             raise UserError(
@@ -190,12 +190,12 @@ def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: 
                 f"for {len(classes)} classes; predict the map again"
             )
         for of_class in zip(planes(probability_map), planes(truth), strict=True):
-            kept += np.stack(count_at_thresholds(*of_class)).tobytes()
+            counts += np.stack(count_at_thresholds(*of_class)).tobytes()
         ids.append(image_id)
         positives.append([np.count_nonzero(plane == 1) for plane in planes(truth)])
         pixels.append(int(np.count_nonzero(truth != IGNORED, axis=(0, 1)).max()))
     if not ids:
         raise UserError("there are no out-of-fold maps to score; run 02_train.py, then 03_oof_threshold.py")
-    tables = np.frombuffer(kept, np.int32).reshape(len(ids), len(classes), 2, len(THRESHOLDS))
+    tables = np.frombuffer(counts, np.int32).reshape(len(ids), len(classes), 2, len(THRESHOLDS))
     tp, fp = tables[:, :, 0], tables[:, :, 1]
     return Counts(np.array(ids), np.array(classes), tp, fp, np.array(positives, np.int64), np.array(pixels, np.int64))

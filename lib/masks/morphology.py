@@ -1,8 +1,8 @@
 """Morphology on masks, uint8 0/1 of shape (height, width); the result is a new array of the same kind.
 
 Dilation, erosion, opening and closing also take grey maps: flat morphology commutes with thresholding, so that
-`dilation(map, r) >= t` is `dilation(map >= t, r)` for every t. Pixels outside the image never decide.
-Foreground is connected through corners (8 neighbours), holes are not (4 neighbours): the usual consistent pair.
+`dilation(map, r) >= t` is `dilation(map >= t, r)` for every t. Pixels outside the image have no influence.
+Components are connected through corners (8 neighbours), holes are not (4 neighbours), the usual consistent pair.
 """
 
 from functools import cache
@@ -13,36 +13,36 @@ import numpy as np
 
 @cache
 def disk(radius: int) -> np.ndarray:
-    """Elliptic kernel: the pixels at most `radius` from the centre, dx² + dy² <= radius²; uint8 (2r + 1, 2r + 1).
+    """Disk kernel: the pixels at most `radius` from the centre, dx² + dy² <= radius²; uint8 (2r + 1, 2r + 1).
 
-    cv2's own MORPH_ELLIPSE is another shape, neither symmetric nor a disk at small radii.
+    cv2's MORPH_ELLIPSE is neither symmetric nor a disk at small radii.
     """
     offsets = np.arange(-radius, radius + 1)
     return (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.uint8)
 
 
 def dilation(image: np.ndarray, radius: int) -> np.ndarray:
-    """Largest value within the disk around each pixel."""
+    """The largest value within the disk around each pixel."""
     return cv2.dilate(image, disk(radius))
 
 
 def erosion(image: np.ndarray, radius: int) -> np.ndarray:
-    """Smallest value within the disk around each pixel."""
+    """The smallest value within the disk around each pixel."""
     return cv2.erode(image, disk(radius))
 
 
 def opening(image: np.ndarray, radius: int) -> np.ndarray:
-    """Erosion, then dilation: removes parts that the disk does not fit into."""
+    """Erosion, then dilation: removes parts too narrow for the disk."""
     return dilation(erosion(image, radius), radius)
 
 
 def closing(image: np.ndarray, radius: int) -> np.ndarray:
-    """Dilation, then erosion: fills gaps that the disk does not fit into."""
+    """Dilation, then erosion: fills gaps too narrow for the disk."""
     return erosion(dilation(image, radius), radius)
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int32 (height, width) of the components and each label's area; the background has label and area 0."""
+    """Labels int32 (height, width) of the components, and each label's area; the background has label 0 and area 0."""
     labels = cv2.connectedComponents(mask, connectivity=8)[1]
     areas = np.bincount(labels.ravel())
     areas[0] = 0
@@ -86,7 +86,7 @@ def keep_largest(mask: np.ndarray) -> np.ndarray:
 def convex_hulls(mask: np.ndarray) -> np.ndarray:
     """Replace each component by the convex hull of its pixels' centres; hulls may touch or overlap.
 
-    An edge of the hull is a line of pixels, whose centres may lie less than half a pixel outside.
+    The edges are drawn as lines of pixels, whose centres may lie up to half a pixel outside the hull.
     """
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     filled = mask.copy()

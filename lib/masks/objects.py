@@ -1,13 +1,13 @@
-"""From a probability map to objects, one row of the submission each, and how objects are scored.
+"""From a probability map to objects, each one row of the submission, and their score.
 
-A mask falls into objects by its connected components. Objects that touch can be cut apart by seeds, found where the
-mask is deeper than `depth` pixels or where the map rises by `rise` above the threshold; each seed then grows downhill
+The objects of a mask are its connected components. Objects that touch can be cut apart: seeds are the places where the
+mask is deeper than `depth` pixels or where the map rises by `rise` above the threshold, and each seed grows downhill
 until the mask is full (a watershed on the distance to the border, or on the map itself).
 
 Scores are those of the Data Science Bowl 2018 (ap) and the Airbus Ship Detection Challenge (F2): at each of the IoU
 limits .50, .55, ... .95 a predicted object is right if its IoU with a true one exceeds the limit; the image's score is
-the mean over the limits of TP / (TP + FP + FN), or of the F-beta score. Above one half an object has at most one
-partner, so nothing needs to be assigned.
+the mean over the limits of TP / (TP + FP + FN), or of the F-beta score. Above an IoU of one half an object has at most
+one partner, so no assignment is needed.
 """
 
 from collections.abc import Iterable
@@ -26,18 +26,18 @@ from lib.masks.morphology import components
 from lib.masks.rules import Rule, at_least
 
 KERNEL = np.ones((3, 3), np.uint8)  # neighbours through corners, as components connect
-LEVEL_STEP = 16  # of the map: how finely seeds grow downhill
+LEVEL_STEP = 16  # map levels between two stages of growing
 
 
 @dataclass(frozen=True)
 class Split:
-    """How a mask is cut into objects."""
+    """A method of cutting a mask into objects."""
 
     kind: str = "components"  # components | depth | rise
     size: int = 0  # depth: pixels to the border; rise: map values above the threshold
 
     def label(self, mask: np.ndarray, probability_map: np.ndarray, threshold: int) -> np.ndarray:
-        """Objects int32, numbered from 1, of a mask uint8 0/1; all (height, width). Every mask pixel is in one."""
+        """Objects int32, numbered from 1, of a mask uint8 0/1; all (height, width). Each mask pixel belongs to one."""
         if self.kind == "components":
             return components(mask)[0]
         left, top, width, height = cv2.boundingRect(mask)
@@ -60,11 +60,11 @@ class Split:
 
 
 def grow(regions: list[np.ndarray]) -> np.ndarray:
-    """Objects int32, numbered from 1, of the last region: seeds are the first region's components.
+    """Objects int32, numbered from 1, that fill the last region; the seeds are the components of the first.
 
-    The regions, uint8 0/1 (height, width), grow from one to the next. In each the seeds spread by one pixel at a time,
-    through corners, until they meet; where two arrive together the later seed wins. Components of the last region
-    without a seed are objects too.
+    Each of the regions, uint8 0/1 (height, width), contains the one before. In each the seeds spread by one pixel at a
+    time, also through corners, until they meet; where two arrive together the later seed wins. Components of the last
+    region without a seed are objects too.
     """
     labels = components(regions[0])[0].astype(np.float32)  # OpenCV dilates no int32; exact up to 2^24
     for region in regions[1:]:
@@ -81,7 +81,7 @@ def grow(regions: list[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ObjectRule:
-    """How a map of one class becomes objects."""
+    """From a map of one class to its objects: the rule of the mask, a method of cutting, a minimum area."""
 
     mask: Rule
     split: Split = Split()
@@ -89,7 +89,7 @@ class ObjectRule:
 
     @property
     def presence(self) -> int | None:
-        """The presence that the mask's rule asks for, if any."""
+        """The presence that the mask's rule requires, if any."""
         return self.mask.presence
 
     def apply(self, probability_map: np.ndarray, presence: int | None = None) -> np.ndarray:
@@ -110,22 +110,22 @@ class ObjectRule:
 
     @classmethod
     def from_dict(cls, content: dict) -> "ObjectRule":
-        """What `to_dict` gave."""
+        """The inverse of `to_dict`."""
         return cls(Rule.from_dict(content["mask"]), Split(**content["split"]), content["min_area"])
 
 
 class Matches(NamedTuple):
-    """Which predicted objects are right at how many of the limits."""
+    """The predicted objects of an image: their areas, and at how many of the limits each is right."""
 
     areas: np.ndarray  # (predicted,) pixels of each predicted object
-    limits: np.ndarray  # (predicted,) how many IoU limits, from .50 up, its partner's IoU exceeds
+    limits: np.ndarray  # (predicted,) number of IoU limits, from .50 up, that the IoU with its partner exceeds
     true: int  # number of true objects
 
 
 def match_objects(predicted: np.ndarray, truth: np.ndarray) -> Matches:
     """Compare label images (height, width) of whole numbers, 0 being background and objects numbered from 1.
 
-    Where the truth is negative nothing is known: these pixels belong to no object.
+    Pixels with a negative truth are ignored: they belong to no object.
     """
     if truth.min(initial=0) < 0:
         predicted, truth = np.where(truth < 0, 0, predicted), np.maximum(truth, 0)
@@ -142,9 +142,9 @@ def match_objects(predicted: np.ndarray, truth: np.ndarray) -> Matches:
 
 
 def object_score(matches: Matches, settings: ObjectSettings, min_area: int = 0) -> float:
-    """An image's score, 0 to 1, counting predicted objects of at least `min_area` pixels.
+    """The score of an image, 0 to 1; predicted objects smaller than `min_area` pixels are dropped.
 
-    Both competitions give an image without true objects 1 where none is predicted either, else 0.
+    As in both competitions, an image without true objects scores 1 if none is predicted either, else 0.
     """
     kept = matches.areas >= min_area
     tp = np.count_nonzero(matches.limits[kept, None] > np.arange(len(LIMITS)), axis=0)
@@ -159,7 +159,7 @@ def describe_score(settings: ObjectSettings) -> str:
 
 
 def read_object_rules(path: Path, classes: Iterable[str]) -> dict[str, ObjectRule]:
-    """The rule of each class, in the order given, from an objects.json. Raises UserError where it holds none."""
+    """The rule of each class, in the order given, from an objects.json. Raises UserError if one is missing."""
     try:
         choices = read_json(path)["classes"]
         return {name: ObjectRule.from_dict(choices[name]["rule"]) for name in classes}

@@ -1,20 +1,20 @@
-"""Images, maps and masks at another size: averaged down, interpolated up, masks by majority."""
+"""Resizing of images and maps (area averages down, linear interpolation up) and of masks (by majority)."""
 
 import cv2
 import numpy as np
 
 from lib.masks.metrics import IGNORED
 
-AT_ONCE = 4  # channels that OpenCV 5 resizes
+AT_ONCE = 4  # the most channels that OpenCV 5 resizes
 
 Size = tuple[int, int]  # height, width
 
 
 def resized(array: np.ndarray, size: Size | None) -> np.ndarray:
-    """uint8 (height, width, channels) at `size`, or the array itself where it has that size or none is given.
+    """uint8 (height, width, channels) resized to `size`; the array itself if it has that size or none is given.
 
-    An axis that shrinks is averaged over areas, one that grows is interpolated linearly. Probabilities are resized
-    before the threshold: a mask of half the size keeps its borders within a pixel that way.
+    An axis that shrinks is averaged over areas, one that grows is interpolated linearly. Resize probabilities, not
+    masks: thresholded afterwards, a map of half the size gives borders within one pixel.
     """
     if size is None or array.shape[:2] == tuple(size):
         return array
@@ -24,7 +24,7 @@ def resized(array: np.ndarray, size: Size | None) -> np.ndarray:
 
 
 def resized_mask(masks: np.ndarray, size: Size | None) -> np.ndarray:
-    """Masks uint8 (height, width, classes) resized likewise: mask, or IGNORED, where at least half of a pixel is."""
+    """Masks uint8 (height, width, classes) resized likewise: a pixel is mask, or IGNORED, if at least half of it is."""
     if size is None or masks.shape[:2] == tuple(size):
         return masks
     small = (resized(np.where(masks == 1, 255, 0).astype(np.uint8), size) > 127).view(np.uint8)
@@ -34,7 +34,7 @@ def resized_mask(masks: np.ndarray, size: Size | None) -> np.ndarray:
 
 
 def _resized(array: np.ndarray, size: Size) -> np.ndarray:
-    """The same of at most AT_ONCE channels."""
+    """`resized` for at most AT_ONCE channels."""
     smaller = tuple(map(min, size, array.shape))
     if smaller != array.shape[:2]:
         array = cv2.resize(array, smaller[::-1], interpolation=cv2.INTER_AREA)

@@ -1,7 +1,7 @@
-"""Run-length encoding of masks, in every convention that competitions use.
+"""Run-length encoding (RLE) of masks, in every convention that competitions use.
 
-A mask is a string of numbers in pairs: where a run of mask pixels starts, and how long it is. Conventions differ in
-the order of the pixels (down the columns or along the rows), in the number of the first pixel, in whether a start is
+A mask is written as pairs of numbers: the start and the length of each run of mask pixels. Conventions differ in the
+order of the pixels (down the columns or along the rows), in the number of the first pixel, in whether a start is
 absolute or the gap since the previous run, and in how an empty mask is written: see RleSettings.
 """
 
@@ -15,11 +15,11 @@ from lib.base.errors import UserError
 from lib.config.data_settings import RleSettings
 
 STANDARD = RleSettings()
-LONGEST_WORD = 1000  # characters of a word that may stand for an empty mask
+LONGEST_WORD = 1000  # characters of a text that may mean an empty mask
 
 
 def encode(mask: np.ndarray, convention: RleSettings = STANDARD) -> str:
-    """Text of a mask (height, width); any nonzero pixel is mask. Runs come sorted and never touch."""
+    """The run lengths of a mask (height, width), any nonzero pixel being mask. Runs are sorted and never touch."""
     flat = _flatten(mask != 0, convention)
     padded = np.zeros(flat.size + 2, np.uint8)  # the zeros at both ends close runs that touch the first or last pixel
     padded[1:-1] = flat
@@ -31,7 +31,7 @@ def encode(mask: np.ndarray, convention: RleSettings = STANDARD) -> str:
 
 
 def encode_labels(labels: np.ndarray, convention: RleSettings = STANDARD) -> dict[int, str]:
-    """Text of every object of a label image (height, width) of integers, 0 being background, in one pass.
+    """The run lengths of every object of a label image (height, width) of integers, 0 being background, in one pass.
 
     The texts never overlap, since a pixel has one label. Keys are in ascending order.
     """
@@ -43,17 +43,17 @@ def encode_labels(labels: np.ndarray, convention: RleSettings = STANDARD) -> dic
     order = order[values[order] != 0]
     if len(order) == 0:
         return {}
-    found, firsts = np.unique(values[order], return_index=True)
-    return dict(zip(found.tolist(), _write(starts[order], ends[order], firsts, convention), strict=True))
+    objects, firsts = np.unique(values[order], return_index=True)
+    return dict(zip(objects.tolist(), _write(starts[order], ends[order], firsts, convention), strict=True))
 
 
 def decode(text: str, shape: tuple[int, int], convention: RleSettings = STANDARD, disjoint: bool = False) -> np.ndarray:
     """Mask uint8 0/1 of the given (height, width).
 
-    Runs may come in any order and may overlap, as they do in hand-drawn training masks, unless `disjoint` asks for
-    what a submission must be: sorted runs that share no pixel. Raises UserError (without naming the file or the id:
-    the caller knows them) for text that is not pairs of whole numbers and for runs that do not lie inside the image.
-    Memory is that of the mask and the text, whatever the numbers say.
+    Runs may come in any order and may overlap, as they do in hand-drawn training masks; with `disjoint` they must be
+    sorted and share no pixel, as in a submission. Raises UserError (without the file and the id, which only the caller
+    knows) for text that is not pairs of whole numbers and for runs outside the image. Memory is bounded by the mask and
+    the text, whatever the numbers say.
     """
     starts, ends = parse_runs(text, shape[0] * shape[1], convention)
     if disjoint and not _in_order(starts, ends):
@@ -64,9 +64,9 @@ def decode(text: str, shape: tuple[int, int], convention: RleSettings = STANDARD
 def decode_union(
     texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD, factor: int = 1
 ) -> np.ndarray:
-    """Mask uint8 0/1 of the pixels that any of the texts holds: the objects of an image, painted once.
+    """Mask uint8 0/1, the union of the texts: the objects of an image, painted in one pass.
 
-    With a factor the texts are those of an image so many times smaller, whose pixels are repeated. Raises UserError as
+    With a factor, the texts encode an image that many times smaller, and its pixels are repeated. Raises UserError as
     `decode` does, and for a size that the factor does not divide.
     """
     shape = divided(shape, factor)
@@ -77,17 +77,16 @@ def decode_union(
 
 
 def divided(shape: tuple[int, int], factor: int) -> tuple[int, int]:
-    """The size of an image so many times smaller. Raises UserError where that is no whole number of pixels."""
+    """The shape divided by a factor. Raises UserError where that is no whole number of pixels."""
     if shape[0] % factor or shape[1] % factor:
         raise UserError(f"its image is {shape[0]} x {shape[1]}, which data.rle_factor = {factor} does not divide")
     return shape[0] // factor, shape[1] // factor
 
 
 def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleSettings = STANDARD) -> np.ndarray:
-    """Label image int32 (height, width) of objects that may not overlap: the pixels of texts[n] hold n + 1.
+    """Label image int32 (height, width) of objects that must not overlap: the pixels of texts[n] hold n + 1.
 
-    Raises UserError as `decode` does, and when two runs, of one object or of two, share a pixel or one object's runs
-    are not in order.
+    Raises UserError as `decode` does, for two runs that share a pixel, and for an object whose runs are not sorted.
     """
     if not texts:
         return np.zeros(shape, np.int32)
@@ -106,7 +105,7 @@ def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleS
 
 
 def is_empty(text: str, convention: RleSettings = STANDARD) -> bool:
-    """Whether a text stands for an empty mask."""
+    """Whether a text means an empty mask."""
     return len(text) < LONGEST_WORD and " ".join(text.split()) in convention.blanks
 
 
@@ -127,7 +126,7 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
     starts, lengths = numbers[0::2], numbers[1::2]
     if (lengths < 1).any():
         raise UserError(f"run {_first(lengths < 1)} has length 0{_empty_hint(text)}")
-    # Numbers beyond the image are refused before anything is added up, so that no sum can overflow.
+    # Refuse numbers beyond the image before adding any, so that no sum can overflow.
     too_large = (starts > pixels) | (lengths > pixels)
     if too_large.any():
         raise UserError(f"run {_first(too_large)} goes past the end of the image ({pixels} pixels)")
@@ -149,11 +148,11 @@ def _paint(
     convention: RleSettings,
     labels: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Image (height, width) of runs: 1 in those of a mask, which may come in any order, or the label of each."""
+    """Paint runs into an image (height, width): 1 for a mask, whose runs may come in any order, or each run's label."""
     if labels is None and not _in_order(starts, ends):
         starts, ends = _merge(starts, ends)
     height, width = shape
-    counts = np.empty(2 * len(starts) + 1, np.int64)  # lengths of background and mask, in turns
+    counts = np.empty(2 * len(starts) + 1, np.int64)  # alternating lengths of background and mask
     counts[0::2] = np.append(starts, height * width) - np.append(0, ends)
     counts[1::2] = ends - starts
     values = np.zeros(len(counts), np.uint8 if labels is None else labels.dtype)
@@ -174,7 +173,7 @@ def _flatten(image: np.ndarray, convention: RleSettings) -> np.ndarray:
 
 
 def _transpose(image: np.ndarray) -> np.ndarray:
-    """Contiguous transpose. OpenCV is 5 to 8 times as fast as numpy on bytes, and has no 64-bit integers."""
+    """Contiguous transpose. On bytes OpenCV is 5 to 8 times as fast as numpy; it has no 64-bit integers."""
     if image.dtype == bool:
         image = image.view(np.uint8)
     if image.dtype == np.uint8 and image.size:
@@ -183,7 +182,7 @@ def _transpose(image: np.ndarray) -> np.ndarray:
 
 
 def _merge(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same pixels as sorted runs that do not overlap."""
+    """Sort runs and trim them so that none overlap; the pixels stay the same."""
     order = np.argsort(starts, kind="stable")
     starts = starts[order]
     ends = np.maximum.accumulate(ends[order])
@@ -192,9 +191,9 @@ def _merge(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _write(starts: np.ndarray, ends: np.ndarray, firsts: np.ndarray, convention: RleSettings) -> list[str]:
-    """Texts of one or more objects: their sorted runs, counted from 0, one object's after the other's.
+    """The texts of one or more objects, given their sorted runs (pixels counted from 0), object after object.
 
-    `firsts` says which run is the first of each object.
+    `firsts` holds the number of each object's first run.
     """
     if convention.starts == "relative":
         counted_from = np.append(0, ends[:-1])
@@ -208,9 +207,9 @@ def _write(starts: np.ndarray, ends: np.ndarray, firsts: np.ndarray, convention:
 
 
 def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
-    """Non-negative integers in decimal, each but the last before its separator: 5 to 10 times as fast as str and join.
+    """Non-negative integers in decimal, with a separator after each but the last: 5 to 10 times as fast as str.join.
 
-    One row a decimal place and one column a number; zero bytes stand for leading zeros and are dropped at the end.
+    One row per decimal place and one column per number; leading zeros are zero bytes, which are dropped at the end.
     """
     places = len(str(numbers.max()))
     text = np.empty((places + 1, len(numbers)), np.uint8)
@@ -225,7 +224,7 @@ def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
 
 
 def _empty_hint(text: str) -> str:
-    """The setting that takes a short text as an empty mask, where it could be one."""
+    """Advice to set data.rle.also_empty, for a text short enough to mean an empty mask."""
     if len(text.split()) > 2 or len(text) > 40:
         return ""
     return f"; if {ascii(text)} stands for an empty mask, set data.rle.also_empty to [{json.dumps(text)}]"

@@ -1,4 +1,4 @@
-"""From a probability map to a mask: a rule is a threshold, optional gates and morphology steps, in that order."""
+"""From a probability map to a mask: a rule is a threshold, optional gates and morphology steps."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from lib.base.files import read_json
 from lib.masks import morphology
 from lib.masks.metrics import planes
 
-NO_MASK = 256  # the threshold that no map reaches: every mask is empty
+NO_MASK = 256  # a threshold that no map reaches: every mask is empty
 
-# In this order the steps are applied; (image operation, what its size means in a name, or None for no size).
+# In the order in which steps are applied: the operation, and its name with a place for the size, if it has one.
 STEPS = {
     "opening": (morphology.opening, "opening {}"),
     "closing": (morphology.closing, "closing {}"),
@@ -45,16 +45,16 @@ class Step:
 
 
 def apply_steps(steps: tuple[Step, ...], image: np.ndarray) -> np.ndarray:
-    """The mask, or for radius steps the map, uint8 (height, width), after one step and then the next."""
+    """Apply the steps in turn to a mask or, for radius steps, a map; uint8 (height, width)."""
     for step in steps:
         image = step.apply(image)
     return image
 
 
 def at_least(probability_map: np.ndarray, level: int) -> np.ndarray:
-    """Mask uint8 0/1 of the pixels of a uint8 map that reach a level, of any shape; above 255 no pixel does.
+    """Mask uint8 0/1 of the pixels of a uint8 map, of any shape, that reach a level; above 255 no pixel does.
 
-    A level above 255 is not compared: numpy before 2.2 crashes (SIGSEGV) on a view of bytes compared with one.
+    Levels above 255 are not compared: numpy before 2.2 crashes (SIGSEGV) when it compares a view of bytes with one.
     """
     if level > 255:
         return np.zeros(probability_map.shape, np.uint8)
@@ -77,20 +77,20 @@ class Gate:
 
 @dataclass(frozen=True)
 class Rule:
-    """How a map of one class becomes a mask. With a gate and no steps it is the triplet (top, area, bottom) of the
-    winners of SIIM-ACR Pneumothorax Segmentation, `threshold` being the bottom. That is a decision on the whole
-    image, not hysteresis: once the gate opens, components without a pixel above `top` stay."""
+    """From a map of one class to its mask. With a gate and no steps it is the triplet (top, area, bottom) of the
+    winners of SIIM-ACR Pneumothorax Segmentation, `threshold` being the bottom. The gate decides on the whole image
+    and is no hysteresis: once it opens, components without a pixel above `top` stay."""
 
     threshold: int  # 1 ... 255, a pixel is mask where map >= threshold; or NO_MASK
     gate: Gate | None = None
     steps: tuple[Step, ...] = ()
-    presence: int | None = None  # 1 ... 255: the mask is empty unless the image's presence of the class reaches it
+    presence: int | None = None  # 1 ... 255: the mask is empty unless the predicted presence of the class reaches it
 
     def apply(self, probability_map: np.ndarray, presence: int | None = None) -> np.ndarray:
         """Mask uint8 0/1 of a uint8 map, both (height, width).
 
-        `presence` is that of the class in the image, 0 to 255. Raises UserError where the rule asks for it and it is
-        not predicted.
+        `presence`, 0 to 255, is the predicted presence of the class in the image. Raises UserError if the rule requires
+        it and it is None.
         """
         if self.presence is not None and presence is None:
             raise UserError(f"the rule '{self}' asks for presence, which these maps do not hold; run 03 and 04 again")
@@ -123,7 +123,7 @@ class Rule:
 
     @classmethod
     def from_dict(cls, content: dict) -> "Rule":
-        """What `to_dict` gave. Raises ValueError for values that no rule has."""
+        """The inverse of `to_dict`. Raises ValueError for impossible values."""
         gate = Gate(**content["gate"]) if content["gate"] else None
         steps = tuple(Step(**step) for step in content["steps"])
         rule = cls(content["threshold"], gate, steps, content.get("presence"))
@@ -136,9 +136,9 @@ class Rule:
 
 
 def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray, presence: np.ndarray | None = None) -> np.ndarray:
-    """Masks uint8 0/1 of uint8 maps, both (height, width, classes); the rules are in the order of the classes.
+    """Masks uint8 0/1 of uint8 maps, both (height, width, classes), by rules in the order of the classes.
 
-    `presence` (classes,) is needed by rules that ask for it. With an ObjectRule for each class it gives objects, int32.
+    `presence` (classes,) is needed by rules that require it. With ObjectRules the result is objects, int32.
     """
     presence = [None] * len(rules) if presence is None else presence.tolist()
     of_classes = zip(rules.values(), planes(maps), presence, strict=True)
@@ -148,7 +148,7 @@ def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray, presence: np.ndarra
 def read_rules(path: Path, classes: Iterable[str]) -> dict[str, Rule]:
     """The rule of each class, in the order given, from a threshold.json or postprocess.json.
 
-    Raises UserError when the file holds none for a class, or one that makes no sense.
+    Raises UserError if a class has no rule, or one with impossible values.
     """
     try:
         choices = read_json(path)["classes"]

@@ -1,4 +1,4 @@
-"""The statistics of choosing on some images and scoring on others.
+"""Statistics of nested scores: choosing on some images and scoring on the others.
 
 Scores are ratios of sums over images (see `Metric.terms`), so everything here takes the two terms per image. Images
 of one group (patient, scene, duplicates) are not independent: standard errors and bootstrap resample whole groups.
@@ -13,17 +13,17 @@ from scipy.sparse import csr_array
 from lib.base.errors import UserError
 from lib.masks.metrics import pooled, ratio
 
-SURE = 2  # standard errors by which a step of processing must gain to be adopted; docs/decisions.md has 0 to 3
-PARTS = 5  # that stand in for folds where fewer than three are trained
-CHANGED = 5  # groups that must score differently: of fewer, a standard error says little
+SURE = 2  # standard errors that a gain must exceed to be adopted; docs/decisions.md compares 0 to 3
+PARTS = 5  # replace the folds where fewer than three are trained
+CHANGED = 5  # groups that must score differently; with fewer, a standard error says little
 
 
 def nested_parts(folds: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The part of each image, (images,) whole numbers; a nested score leaves one part out at a time.
+    """The part of each image, (images,) whole numbers; a nested score leaves out one part at a time.
 
-    Parts are the folds where there are three or more. No model has seen the images it is scored on, so for thresholds
-    and morphology other parts serve as well: of fewer folds, PARTS parts of whole groups, or of images where there are
-    fewer than three groups.
+    The parts are the folds if there are three or more. Otherwise the images are split into PARTS parts by whole groups,
+    or image by image if there are fewer than three groups: no model has seen the images it is scored on, so thresholds
+    and morphology can be chosen across any parts.
     """
     if len(np.unique(folds)) >= 3:
         return folds
@@ -34,9 +34,9 @@ def nested_parts(folds: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def splits(parts: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each part: its number, the images of the other parts (bool), the images of the part (bool).
+    """Yield for each part: its number, the images of the other parts (bool), the images of the part (bool).
 
-    Raises UserError when there is a single part: nothing could be left out.
+    Raises UserError for a single part: nothing could be left out.
     """
     numbers = np.unique(parts)
     if len(numbers) < 2:
@@ -47,7 +47,7 @@ def splits(parts: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
 
 
 def influence(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """What each image contributes to the score: values, images first, whose mean is the score.
+    """The contribution of each image to the score: values (images, ...) whose mean is the score.
 
     For a mean of image scores they are those scores; for a pooled metric, the linearised ratio (delta method).
     """
@@ -65,7 +65,7 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gain:
-    """A gain in score between two ways of making masks, and whether it can be trusted."""
+    """The gain in score from one way of making masks to another, and whether it can be trusted."""
 
     mean: float
     standard_error: float  # paired over images, clustered by group; nan for a single group
@@ -79,7 +79,7 @@ class Gain:
         return cls(float(difference.mean()), float(standard_error(difference, groups)), len(changed))
 
     def doubt(self, limit: float = SURE) -> str:
-        """Why the gain is no reason to adopt anything, in words; empty where it is one."""
+        """The reason, in words, not to adopt the change; empty if the gain is sure."""
         if self.mean <= 0:
             return "nothing is gained"
         if np.isnan(self.standard_error):
@@ -95,19 +95,19 @@ class Gain:
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:
-    """Names of groups as whole numbers from 0, which sort faster."""
+    """Groups as whole numbers from 0, which sort faster than names."""
     return np.unique(groups, return_inverse=True)[1]
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum of `values` over the images of each group: images first in, groups (in any order) first out."""
+    """Sum of `values` (images, ...) over the images of each group: (groups, ...), in any order."""
     numbers = group_numbers(groups)
     count = numbers.max(initial=-1) + 1
     return values if count == len(values) else membership(numbers, count) @ values
 
 
 def membership(numbers: np.ndarray, count: int) -> csr_array:
-    """A matrix that sums rows by their numbers 0 ... count - 1: `membership(...) @ values` is (count, ...)."""
+    """A sparse matrix that sums rows by their numbers 0 ... count - 1: `membership(...) @ values` is (count, ...)."""
     rows = np.arange(len(numbers))
     return csr_array((np.ones(len(numbers)), (numbers, rows)), shape=(count, len(numbers)))
 
@@ -117,8 +117,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """95 % percentile interval of the mean over classes of the score; terms are (images, classes).
 
-    Groups are drawn with replacement. The rules stay as chosen: the interval holds the chance of the images scored,
-    not that of the images tuned on.
+    Groups are drawn with replacement. The rules stay as chosen, so the interval covers the sampling of the images
+    scored, not of the images tuned on.
     """
     terms = group_sums(np.concatenate([numerator, denominator], axis=1), groups)
     rng, count = np.random.default_rng(seed), len(terms)
@@ -132,7 +132,7 @@ def bootstrap_interval(
 
 
 def run_around(column: int, inside: np.ndarray) -> tuple[int, int]:
-    """First and last column of the unbroken run of True that holds `column`."""
+    """First and last column of the unbroken run of True that contains `column`."""
     outside = np.flatnonzero(~inside)
     low = int(outside[outside < column].max(initial=-1)) + 1
     high = int(outside[outside > column].min(initial=len(inside))) - 1

@@ -18,7 +18,7 @@ import numpy as np
 
 from lib.config.schema import PostprocessSettings
 from lib.masks import morphology
-from lib.masks.components import MaskStack, Regions
+from lib.masks.components import ComponentStats, MaskStack
 from lib.masks.metrics import THRESHOLDS, count_at_thresholds, count_mask
 from lib.masks.rules import Step, apply_steps
 
@@ -108,15 +108,15 @@ class Candidates:
             counts += [plain + holes.sums(holes.area <= step.size, masks.count) for (step,) in self.hole_areas]
         return np.stack(counts, axis=1)
 
-    def _count_removals(self, regions: Regions, part_of: np.ndarray, masks: MaskStack) -> list[np.ndarray]:
-        """The counts (2, masks) of the regions after each of `removal`, without and with `hull`.
+    def _count_removals(self, stats: ComponentStats, part_of: np.ndarray, masks: MaskStack) -> list[np.ndarray]:
+        """The counts (2, masks) of the components after each of `removal`, without and with `hull`.
 
-        `part_of` is the number of the region that each component of the masks belongs to.
+        `part_of` is the number in `stats` of each component of the masks; filling holes may join several.
         """
         counts = []
         for steps in self.removal:
-            kept = _kept(regions, steps)
-            counts.append(regions.sums(kept, masks.count))
+            kept = _kept(stats, steps)
+            counts.append(stats.sums(kept, masks.count))
             if len(self.hull) > 1:
                 hulls = (morphology.convex_hulls(mask) for mask in masks.painted(kept[part_of]))
                 counted = [_hits_and_pixels(hull, masks.truth) for hull in hulls]
@@ -137,12 +137,12 @@ def _masks_on_grid(maps: Iterable[np.ndarray], count: int) -> Iterator[np.ndarra
         yield np.stack(batch).view(np.uint8)
 
 
-def _kept(regions: Regions, removal: Steps) -> np.ndarray:
-    """The regions that a removal keeps, (regions,) bool."""
+def _kept(stats: ComponentStats, removal: Steps) -> np.ndarray:
+    """True for the components that a removal keeps, (components,) bool."""
     match removal:
         case ():
-            return np.ones(len(regions.area), dtype=bool)
+            return np.ones(len(stats.area), dtype=bool)
         case (Step("remove", min_area),):
-            return regions.area >= min_area
+            return stats.area >= min_area
         case _:  # largest
-            return regions.largest()
+            return stats.largest()
