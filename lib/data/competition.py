@@ -15,6 +15,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
 from lib.data.annotation_masks import annotated_union
+from lib.data.discovery import NothingFound
 from lib.data.groups import read_groups
 from lib.data.id_match import match_ids
 from lib.data.image_index import list_images
@@ -33,7 +34,7 @@ from lib.data.mask_index import (
 )
 from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
-from lib.data.sample_submission import SubmissionRow, match_sample, read_sample
+from lib.data.sample_submission import SampleSubmission, SubmissionRow, match_sample, read_sample
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
@@ -204,6 +205,8 @@ class TestData(Images):
     @property
     def warning(self) -> str | None:
         """How many images get empty rows since they cannot be read, and what is wrong with the first few."""
+        if not self.rows:
+            return "neither test images nor rows of the sample: the submission has only a header"
         if not self.unreadable:
             return None
         first = "; ".join(list(self.unreadable.values())[:SHOWN])
@@ -243,22 +246,33 @@ def open_test(settings: DataSettings) -> TestData:
 
     Without a sample, or with one that has only a header, there is a row for each image and class in the order of the
     ids. Raises UserError when images and sample do not belong together, listing the first ids and the count. Where
-    data.unreadable_test_images is `empty`, every image is decoded once to find those that are absent or damaged.
+    data.unreadable_test_images is `empty`, every image is decoded once to find those that are absent or damaged, and
+    there may be no image at all beside a sample that has only a header.
     """
     if settings.test_images is None:
         raise UserError("data.test_images is not set, so there is nothing to predict; 05 ends with the score")
-    files, _ = list_images(settings, settings.test_images, "data.test_images")
     sample, unreadable = read_sample(settings), {}
+    files = _test_files(settings, sample)
     rows = match_sample(sample, files, settings)
     if settings.unreadable_test_images == "empty":
         unreadable = find_unreadable(Images(settings, files))
         files = {image_id: paths for image_id, paths in files.items() if image_id not in unreadable}
         absent = sorted({row.id for row in rows} - files.keys() - unreadable.keys())
         unreadable |= {image_id: f"'{image_id}' has no file" for image_id in absent}
-        if not files:
+        if unreadable and not files:
             raise UserError(f"none of the {len(unreadable)} test images can be read: {next(iter(unreadable.values()))}")
     resize_values = values_of_test(settings, files)
     return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable, resize_values)
+
+
+def _test_files(settings: DataSettings, sample: SampleSubmission) -> dict[str, list[str]]:
+    """The files of the test images; none where a competition shows neither images nor rows before the submission."""
+    try:
+        return list_images(settings, settings.test_images, "data.test_images")[0]
+    except NothingFound:
+        if settings.unreadable_test_images == "error" or sample.table is None or sample.rows:
+            raise
+        return {}
 
 
 def find_unreadable(images: Images, what: str = "test images") -> dict[str, str]:

@@ -23,12 +23,16 @@ MOST_GOING_BACK = 4  # wildcards of a name that may try every length: a second f
 LONGEST_ID = 200  # bytes; leaves room for suffixes within the 255 that file systems allow
 
 
+class NothingFound(UserError):
+    """A folder that does not exist, or a folder or pattern with no file in it."""
+
+
 def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[str, str], str]]:
     """Each file of a folder or a pattern below `root`, after what its placeholders stand for, in the order of names.
 
     A folder means the image files in it, `{id}` being the name without the suffix. In a pattern `*`, `?` and `[...]`
     match as in a shell, within one name, and `**` any number of folders; `{part}` matches one or more characters, as
-    few as possible, and the same text wherever it stands again. Hidden files do not match. Raises UserError when
+    few as possible, and the same text wherever it stands again. Hidden files do not match. Raises NothingFound when
     nothing is found.
     """
     if WILDCARD.search(pattern):
@@ -38,7 +42,7 @@ def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[st
         files = _image_files(root / pattern, setting)
     first = next(files, None)
     if first is None:
-        raise UserError(f"no image is found at {root / pattern} ({setting}){_what_is_there(root, pattern, setting)}")
+        raise NothingFound(f"no image is found at {root / pattern} ({setting}){_what_is_there(root, pattern, setting)}")
     if remedy := remedy_of(first[1]):
         raise UserError(f"{root / pattern} ({setting}) finds {first[1]}: {remedy}")
     yield first
@@ -144,7 +148,7 @@ def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], s
         )
         raise UserError(f"{folder} is one file of a kind that is not read ({setting}): {remedy}")
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist ({setting}){packed(folder)}")
+        raise NothingFound(f"folder {folder} does not exist ({setting}){packed(folder)}")
     for entry in _entries(str(folder)):
         stem, suffix = os.path.splitext(entry.name)
         if suffix.lower() in SUFFIXES and not entry.is_dir():  # a link that leads nowhere is an image that is missing

@@ -133,6 +133,32 @@ def test_as_on_kaggle(run, folder, tmp_path):
     assert done.returncode != 0 and not (working / "submission.csv").exists()
 
 
+def test_before_the_hidden_test_set_is_there(run, tmp_path):
+    """The visible data of some competitions has no test image, and a sample of one line; the notebook ends."""
+    data, working = tmp_path / "input" / "blobs", tmp_path / "submission.csv"
+    write_bundle(open_finished(run, folds=[0]), tmp_path / "input" / "bundle", as_float16=False, wheels=False)
+    data.mkdir()
+    (data / "sample_submission.csv").write_text("id,rle\n")
+    cells = json.loads((tmp_path / "input" / "bundle" / "notebook.ipynb").read_text())["cells"]
+    find = "".join(cells[1]["source"]).replace("/kaggle/input", str(tmp_path / "input"))
+    find = find.replace("/kaggle/working/submission.csv", str(working))
+    exec(find, found := {})
+    assert (found["BUNDLE"], found["DATA"]) == (tmp_path / "input" / "bundle", data)
+    with pytest.raises(UserError, match=r"folder .* does not exist \(data.test_images\)"):
+        applied(found["BUNDLE"], tmp_path / "out", f"data.root={data}")
+    for path in (None, data / "test_images"):
+        if path:
+            path.mkdir()
+        applied(found["BUNDLE"], tmp_path / "out", f"data.root={data}", "data.unreadable_test_images=empty")
+        assert (tmp_path / "out" / "submission.csv").read_text() == "id,rle\n"
+    (data / "sample_submission.csv").write_text("id,rle\na,\n")
+    with pytest.raises(UserError, match="no image is found"):
+        applied(found["BUNDLE"], tmp_path / "out", f"data.root={data}", "data.unreadable_test_images=empty")
+    (data / "sample_submission.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="add it as an input"):
+        exec(find, {})
+
+
 def test_some_folds_of_a_run_or_a_bundle(run, tmp_path):
     for source in (run, tmp_path / "bundle"):
         applied(source, tmp_path / source.name, folds=[0, 2])
