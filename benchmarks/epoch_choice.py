@@ -103,14 +103,14 @@ def copy_if_best(job: FoldJob, row: dict) -> None:
 
 def take_best(last: RunFolder, best: RunFolder) -> None:
     """Make the folds of a run with train.keep=best of those of one that kept the best weights beside the last."""
-    for source in last.root.glob("fold_*"):
-        target = best.root / source.name
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        os.replace(target / BEST, target / "model.safetensors")
-        metrics = read_json(source / "metrics.json")
-        metrics["made_from"]["train"]["keep"] = "best"
-        metrics["weights_sha256"] = sha256_of_file(target / "model.safetensors")
-        write_json(target / "metrics.json", metrics)
+    settings = open_run(best.root)[1]
+    made_from = fold_inputs(best, settings)
+    for fold in range(settings.folds.count):
+        source, target = last.fold(fold), best.fold(fold)
+        shutil.copytree(source.root, target.root, dirs_exist_ok=True)
+        os.replace(target.root / BEST, target.weights)
+        changed = {"made_from": made_from[fold], "weights_sha256": sha256_of_file(target.weights)}
+        write_json(target.metrics, read_json(source.metrics) | changed)
 
 
 def hold_out_fold(source: Path, work: Path, arguments: argparse.Namespace) -> Path:
