@@ -13,6 +13,7 @@ and scored; the score must be the one reported. Only then do the new files repla
 import argparse
 import shlex
 from contextlib import nullcontext
+from dataclasses import replace
 
 from lib.base.cli import StageSummary
 from lib.run.stage import run_stage, stage_parser
@@ -21,15 +22,14 @@ from lib.run.stage import run_stage, stage_parser
 def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.base.files import read_json, write_json
     from lib.data.folds import read_folds
-    from lib.data.input_files import open_predicted_test, open_unchanged_training
+    from lib.data.input_files import open_unchanged_training
     from lib.masks.rules import read_rules
-    from lib.prediction.map_store import MapStore
+    from lib.prediction.run_maps import open_oof_maps
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.provenance import (
         note_of_all_images,
-        require_maps,
         require_thresholds,
         submission_inputs,
         trained_folds,
@@ -40,18 +40,12 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     lock_run(run)
     record = StageRecord(run, "05_postprocess")
     training, has_test = open_unchanged_training(run, settings), settings.data.test_images is not None
-    require_thresholds(run, settings)
-    if has_test:
-        require_maps(run, settings)
-    test = open_predicted_test(run, settings) if has_test else None
-    if test and test.warning:
-        print(f"warning   {test.warning}")
+    made_from, thresholds = require_thresholds(run, settings), read_rules(run.threshold, training.classes)
     table = read_folds(run.folds, training, settings.folds.count)
     table = table[table.fold.isin(trained_folds(run, settings))]
-    classes = tuple(training.classes), settings.data.are_exclusive
-    oof, test_maps = (MapStore(folder, *classes) for folder in (run.oof, run.test))
+    oof = replace(open_oof_maps(run, settings, table, made_from), are_exclusive=settings.data.are_exclusive)
+    test, test_maps = open_predicted(run, settings) if has_test else (None, None)
 
-    thresholds = read_rules(run.threshold, training.classes)
     result, objects, rules = choose(run, settings, training, table, oof)
     submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext()
     with submissions as submission:  # they take their places at the end of the block
@@ -73,6 +67,20 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     print(f"{upload}: {submission.description}")
     written = [run.postprocess, run.report, *submission.paths]
     return StageSummary(written, f"upload {shlex.quote(str(upload))}", seconds, read_json(run.postprocess))
+
+
+def open_predicted(run, settings) -> tuple:
+    """The test images and their maps. Raises UserError unless 04 has predicted all of them as they are now."""
+    from lib.data.competition import open_test
+    from lib.prediction.run_maps import open_test_maps
+    from lib.run.provenance import require_maps
+
+    made_from, test = require_maps(run, settings), open_test(settings.data)
+    store = replace(open_test_maps(run, settings, test, made_from), are_exclusive=settings.data.are_exclusive)
+    store.require(test.ids)
+    if test.warning:
+        print(f"warning   {test.warning}")
+    return test, store
 
 
 def choose(run, settings, training, table, oof) -> tuple:

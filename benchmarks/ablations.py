@@ -81,7 +81,7 @@ def average(names: list[str], work: Path) -> str:
     from lib.data.folds import read_folds
     from lib.masks.metrics import Metric, count_images
     from lib.prediction.map_store import MapStore, read_pairs
-    from lib.run.folder import RunFolder, open_run
+    from lib.run.folder import open_run
     from lib.tools.compare import ScoredRun, score_images, score_table
 
     name = "average-" + "-".join(names)
@@ -97,7 +97,7 @@ def average(names: list[str], work: Path) -> str:
         maps = np.stack([member.read(image_id) for member in members])
         store.write(image_id, np.rint(maps.mean(axis=0, dtype=float)).astype(np.uint8))
     counts = count_images(read_pairs(store, data, table.id), data.classes)
-    finished = [ScoredRun.of_counts(RunFolder(root), settings, counts, table)]
+    finished = [ScoredRun.of_counts(store, settings, counts, table)]
     scores = score_table(finished, score_images(finished, data, table, Metric()), data, table)
     write_text(folder / "images.csv", scores.to_csv(index=False, float_format="%.6f"))
     return name

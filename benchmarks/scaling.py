@@ -20,16 +20,18 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 import yaml
 from planted import planted_pair
 
-from lib.base.files import sha256_of_json, write_json, write_text
+from lib.base.files import write_json, write_text
 from lib.data.competition import open_test
-from lib.data.input_files import compare_test_images, write_known
+from lib.data.input_files import known_test_images, write_known
 from lib.masks.rle import encode
 from lib.prediction.map_store import MapStore
+from lib.prediction.run_maps import open_oof_maps, open_test_maps
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import map_inputs, test_inputs, training_inputs
+from lib.run.provenance import test_inputs, threshold_inputs, training_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,7 +103,7 @@ def plant(folder: Path, run: RunFolder, count: int, side: int) -> None:
     random = np.random.default_rng(0)
     (folder / "train_images").mkdir(parents=True)
     run.test.mkdir(parents=True)
-    maps = MapStore(run.oof, ("mask",))
+    maps = planted_maps(folder)
     rows = ["id,rle\n"]
     for number in range(count):
         image_id = f"{number:06d}"
@@ -109,7 +111,6 @@ def plant(folder: Path, run: RunFolder, count: int, side: int) -> None:
         image = cv2.add(probability_map // 2, random.integers(0, 64, truth.shape, np.uint8))
         cv2.imwrite(str(folder / "train_images" / f"{image_id}.png"), image)
         maps.write(image_id, probability_map[..., None])
-        os.link(maps.path(image_id, "mask"), run.test / f"{image_id}.png")
         rows.append(f"{image_id},{encode(truth)}\n")
     write_text(folder / "train.csv", "".join(rows))
     data = {"root": ".", "test_images": "train_images", "sample_submission": None}
@@ -117,14 +118,26 @@ def plant(folder: Path, run: RunFolder, count: int, side: int) -> None:
 
 
 def plant_models(folder: Path, run: RunFolder) -> None:
-    """What training leaves of each fold, without a network, and the record that it made the planted maps."""
+    """What training leaves of each fold, without a network, and the planted maps as if these had made them."""
     _, settings = open_run(run.root)
     for fold in range(settings.folds.count):
         write_text(run.fold(fold).weights, f"planted {fold}")
         write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
-    write_known(run.test_files, compare_test_images(run, open_test(settings.data))[0])
-    write_json(run.oof / "made_from.json", map_inputs(run, settings))
-    write_json(run.test / "made_from.json", {"ensemble": sha256_of_json(test_inputs(run, settings))})
+    data = open_test(settings.data)
+    write_known(run.test_files, known_test_images(run, data))
+    table = pd.read_csv(run.folds, dtype={"id": str})
+    maps = planted_maps(folder)
+    for store in (
+        open_oof_maps(run, settings, table, threshold_inputs(run, settings)),
+        open_test_maps(run, settings, data, test_inputs(run, settings)),
+    ):
+        for image_id in table.id:
+            store.write(image_id, maps.read(image_id))
+
+
+def planted_maps(folder: Path) -> MapStore:
+    """The maps that models are to have made."""
+    return MapStore(folder / "maps", ("mask",))
 
 
 def measured(command: list[str], folder: Path) -> tuple[float, float, float]:

@@ -16,10 +16,11 @@ from lib.base.errors import UserError, listed
 from lib.base.files import CHUNK_BYTES, read_json, sha256_of_json, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
-from lib.data.competition import TestData, TrainingData, open_test, open_training
+from lib.data.competition import TestData, TrainingData, open_training
 from lib.data.mask_index import is_table, masks_table_files
 from lib.data.resize_column import table_of_test, table_of_training
 from lib.run.folder import RunFolder
+from lib.run.members import open_members
 
 MANY = 4  # files, of which a digest is kept
 DIGEST_LENGTH = 32  # hexadecimal digits, 128 bits
@@ -93,10 +94,13 @@ def note_training_files(run: RunFolder, data: TrainingData) -> None:
 def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
     """Open the training data. Raises UserError where images or masks are no longer those that 01 has checked.
 
-    For a run that 01 made before it kept such notes they are made now.
+    Those of an ensemble are checked for each member. For a run that 01 made before it kept such notes they are made
+    now.
     """
+    for member in open_members(settings):
+        open_unchanged_training(*member)
     data = open_training(settings.data)
-    if settings.ensemble.members:  # whose runs have notes of their own
+    if settings.ensemble.members:  # which have the notes
         return data
     known = read_known(run.training_files)
     current, changed = compare(training_sources(data), known)
@@ -127,27 +131,20 @@ def require_unchanged(changed: list[str], which: str) -> None:
         )
 
 
-def compare_test_images(run: RunFolder, data: TestData) -> tuple[Known, set[str]]:
-    """What is known of the test images now, and the ids of those that are new or other than 04 has predicted."""
-    current, changed = compare(image_sources(data), read_known(run.test_files))
-    changed = set(changed)
+def known_test_images(run: RunFolder, data: TestData) -> Known:
+    """What is known of the test images now; only those that changed since 04 are read."""
+    return compare(image_sources(data), read_known(run.test_files))[0]
+
+
+def image_digests(known: Known, data: TestData) -> dict[str, str]:
+    """By image, one SHA-256 of all that the network sees: its file, its neighbours', its value to resize by."""
 
     def names(image_id: str) -> list[str]:
         stack = [image_id] if data.neighbours is None else data.neighbours.stacks[image_id]
         images = [f"image {neighbour}" for neighbour in stack]
         return [*images, value_name(data, image_id), f"neighbours of {image_id}"]
 
-    return current, {image_id for image_id in data.ids if not changed.isdisjoint(names(image_id))}
-
-
-def open_predicted_test(run: RunFolder, settings: Settings) -> TestData:
-    """Open the test data. Raises UserError where images are no longer those that 04 has predicted."""
-    data = open_test(settings.data)
-    _, changed = compare_test_images(run, data)
-    if changed:
-        remedy = f"run {run.command('04_infer')}"
-        raise UserError(f"test images {listed(sorted(changed))} are not those that were predicted; {remedy}")
-    return data
+    return {id: sha256_of_json([known[name][0] for name in names(id) if name in known]) for id in data.ids}
 
 
 def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]:

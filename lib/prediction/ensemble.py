@@ -13,19 +13,24 @@ import numpy as np
 import pandas as pd
 
 from lib.base.distributed import is_first, wait_for_all
-from lib.base.files import read_json, sha256_of_json, write_json
+from lib.base.files import read_json, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
-from lib.data.competition import TestData, TrainingData, open_test
-from lib.data.input_files import open_unchanged_training
+from lib.data.competition import TestData, TrainingData, open_test, open_training
 from lib.masks.metrics import Metric, count_at_thresholds, planes, ratio
 from lib.prediction.map_store import MapStore, Prediction, keep_highest, read_pairs, scored_pair
-from lib.prediction.run_maps import missing_maps, missing_test_maps, predict_out_of_fold, predict_test
+from lib.prediction.run_maps import (
+    open_oof_maps,
+    open_test_maps,
+    own_missing,
+    predict_out_of_fold,
+    predict_test,
+)
 from lib.run.folder import RunFolder
 from lib.run.lock import lock_run
 from lib.run.members import open_members
-from lib.run.provenance import map_inputs, test_inputs
+from lib.run.provenance import test_inputs, threshold_inputs
 
 PARTS = {2: 10, 3: 6}  # into how many equal parts the search divides the weight; 4 for more members
 
@@ -54,18 +59,17 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     for member, own in open_members(settings):
         lock_run(member)
         have_presence.append(own.model.presence > 0)
-        stores.append(predict_out_of_fold(member, own, open_unchanged_training(member, own), table))
+        stores.append(predict_out_of_fold(member, own, open_training(own.data), table))
     if is_first():
         if any(have_presence) and not all(have_presence):
             print("note      some members have no presence head (model.presence), so the average has no presence")
         write_json(run.ensemble, find_weights(stores, settings, data, table))
     wait_for_all()
     of_fold = read_json(run.ensemble)["of_fold"]
-    store = MapStore(run.oof, tuple(data.classes))
-    makers = {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in range(settings.folds.count)}
-    for maker, ids in missing_maps(store, makers, map_inputs(run, settings)).items():
-        if ids:
-            _write_averages(stores, of_fold[maker], ids, store, all(have_presence))
+    store = open_oof_maps(run, settings, table, threshold_inputs(run, settings))
+    for fold, weights in of_fold.items():
+        ids = own_missing(store, table.id["fold_" + table.fold.astype(str) == fold])
+        _write_averages(stores, weights, ids, store, all(have_presence))
     wait_for_all()
     return store
 
@@ -78,9 +82,9 @@ def average_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
         if weight > 0:
             lock_run(member)
             stores.append(predict_test(member, own, open_test(own.data)))
-    store, missing = missing_test_maps(run, data, sha256_of_json(test_inputs(run, settings)))
+    store = open_test_maps(run, settings, data, test_inputs(run, settings))
     used = [weight for weight in weights.values() if weight > 0]
-    _write_averages(stores, used, missing, store, have_presence)
+    _write_averages(stores, used, own_missing(store, data.ids), store, have_presence)
     wait_for_all()
     return store
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, listed
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import TrainingData
 from lib.masks.metrics import IGNORED
@@ -16,6 +16,8 @@ from lib.masks.resize import Size, resized, resized_mask
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.sealed_png import before_seal, png_pixels, read_sealed, text_chunk, write_sealed
 from lib.run.folder import RunFolder
+
+CHUNKS_LENGTH = 200  # bytes before the seal that hold the other chunks
 
 
 class Prediction(NamedTuple):
@@ -42,59 +44,76 @@ class MapReader(Protocol):
 class MapStore:
     """Maps of one kind (out-of-fold or test) below one folder; with one class there is no class folder.
 
-    Each PNG ends in a seal that names image and class (lib/prediction/sealed_png.py). Where presence is predicted, a
-    text chunk before the seal holds it: it is of the same image and the same models as the map, or the map is refused.
+    Each PNG ends in a seal that names image and class (lib/prediction/sealed_png.py). Text chunks before the seal hold
+    what the map was made from, and presence where it is predicted. A map made from anything but what `makers` says
+    counts as absent, so the maps of older models are replaced one by one and never taken for those of the present ones.
     """
 
     folder: Path
     classes: tuple[str, ...]
     are_exclusive: bool = False  # a pixel is of one class at most
+    makers: Mapping[str, str] | None = None  # by image: fingerprint of what its maps are made from; None: any is read
 
     def path(self, image_id: str, class_name: str) -> Path:
         """Where the map of one image and class is."""
         return (self.folder / class_name if len(self.classes) > 1 else self.folder) / f"{image_id}.png"
 
     def has(self, image_id: str) -> bool:
-        """True where the maps of all classes of an image are there and intact."""
-        return all(read_sealed(*self._sealed(image_id, name)) is not None for name in self.classes)
+        """True where the maps of all classes of an image are there, intact, and made from what `makers` says."""
+        return all(self._content(image_id, name) is not None for name in self.classes)
 
-    def remove(self, image_id: str) -> None:
-        """Remove an image's maps, if any."""
-        for name in self.classes:
-            self.path(image_id, name).unlink(missing_ok=True)
+    def require(self, ids: Iterable[str]) -> None:
+        """Raise UserError unless the maps of all these images are there, intact, and made from what `makers` says."""
+        missing = [image_id for image_id, is_there in prefetched(self.has, ids, ahead=4 * THREADS) if not is_there]
+        if missing:
+            raise UserError(
+                f"probability maps of {listed(missing)} in {self.folder} are absent, damaged, or of other images or "
+                f"models; to make them again, run {self._remedy}"
+            )
 
     def write(self, image_id: str, maps: np.ndarray, presence: np.ndarray | None = None) -> None:
         """Write one image's maps, uint8 (height, width, classes), and its presence, uint8 (classes,), if any."""
         for class_index, (name, values) in enumerate(zip(self.classes, np.moveaxis(maps, -1, 0), strict=True)):
             chunk = b"" if presence is None else presence_chunk(int(presence[class_index]))
-            path, content = self._sealed(image_id, name)
-            write_sealed(path, values, content, chunk)
+            write_sealed(self.path(image_id, name), values, f"{name}/{image_id}", self._made_from(image_id) + chunk)
 
     def read(self, image_id: str) -> np.ndarray:
-        """Read one image's maps, uint8 (height, width, classes). Raises UserError for an absent or damaged file."""
-        return np.stack([png_pixels(self._require_sealed(image_id, name)) for name in self.classes], axis=-1)
+        """Read one image's maps, uint8 (height, width, classes). Raises UserError where `has` would be False."""
+        return np.stack([png_pixels(self._require(image_id, name)) for name in self.classes], axis=-1)
 
     def presence(self, image_id: str) -> np.ndarray | None:
         """The presence of each class, uint8 (classes,), as it stands in an image's maps; None where it does not.
 
         Raises UserError as `read` does.
         """
-        found = [presence_in(self._require_sealed(image_id, name), f"{name}/{image_id}") for name in self.classes]
+        found = [presence_in(self._require(image_id, name), f"{name}/{image_id}") for name in self.classes]
         return None if None in found else np.array(found, np.uint8)
 
-    def _require_sealed(self, image_id: str, class_name: str) -> bytes:
-        path, name = self._sealed(image_id, class_name)
-        content = read_sealed(path, name)
+    def _require(self, image_id: str, class_name: str) -> bytes:
+        content = self._content(image_id, class_name)
         if content is None:
-            state = "is damaged, edited, or of another image" if path.is_file() else "does not exist"
-            stage = "03_oof_threshold" if self.folder.name == "oof" else "04_infer"
-            remedy = RunFolder(self.folder.parent).command(stage)
-            raise UserError(f"probability map {path} {state}; to make it again, run {remedy}")
+            path = self.path(image_id, class_name)
+            state = "is damaged, edited, or of another image or model" if path.is_file() else "does not exist"
+            raise UserError(f"probability map {path} {state}; to make it again, run {self._remedy}")
         return content
 
-    def _sealed(self, image_id: str, class_name: str) -> tuple[Path, str]:
-        """The file of a map, and what its seal says that it is."""
-        return self.path(image_id, class_name), f"{class_name}/{image_id}"
+    def _content(self, image_id: str, class_name: str) -> bytes | None:
+        """A map's bytes; None where it is absent, damaged, or of another image, class or maker."""
+        name = f"{class_name}/{image_id}"
+        content = read_sealed(self.path(image_id, class_name), name)
+        if content is None or self._made_from(image_id) in before_seal(content, name)[-CHUNKS_LENGTH:]:
+            return content
+        return None
+
+    def _made_from(self, image_id: str) -> bytes:
+        """What stands near the end of an image's maps and says what they were made from."""
+        return b"" if self.makers is None else text_chunk(f"Made from\0{self.makers.get(image_id)}")
+
+    @property
+    def _remedy(self) -> str:
+        """The command that makes the maps."""
+        stage = "03_oof_threshold" if self.folder.name == "oof" else "04_infer"
+        return RunFolder(self.folder.parent).command(stage)
 
 
 def presence_chunk(presence: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Stages 03 and 04: which maps are missing or made by older models, and predicting just those."""
+"""Stages 03 and 04: which maps are missing, or of older models or images, and predicting just those."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -7,14 +7,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib.base.distributed import is_first, own_share, wait_for_all
-from lib.base.files import read_json, sha256_of_json, write_json
+from lib.base.files import read_json, sha256_of_json
 from lib.base.progress import progress
 from lib.config.schema import Settings
-from lib.data.competition import TestData, TrainingData
-from lib.data.input_files import compare_test_images, write_known
+from lib.data.competition import TestData, TrainingData, open_test
+from lib.data.input_files import image_digests, known_test_images, write_known
 from lib.prediction.map_store import MapStore
 from lib.run.folder import Fold, RunFolder
-from lib.run.provenance import map_inputs, test_inputs, test_models, trained_folds
+from lib.run.members import open_members
+from lib.run.provenance import test_inputs, test_models, threshold_inputs, trained_folds
 
 if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does without
     import torch
@@ -22,38 +23,37 @@ if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does witho
     from lib.prediction.predictor import Predictor
 
 
-def missing_maps(store: MapStore, makers: dict[str, list[str]], fingerprints: dict[str, str]) -> dict[str, list[str]]:
-    """This process's share of each maker's (a model's) ids whose map is absent or damaged, after removing what another
-    model made.
+def open_oof_maps(run: RunFolder, settings: Settings, table: pd.DataFrame, made_from: dict) -> MapStore:
+    """The out-of-fold maps that are of the models and images that `made_from`, the result of threshold_inputs, names.
 
-    `made_from.json` beside the maps holds the fingerprints. It is written after the removal and before any prediction,
-    so a kill at any moment leaves no map under a wrong fingerprint. Of several processes the first does it. Shares are
-    of all ids, not of the missing ones, which the processes may see to differ once one of them has begun to predict.
+    A map of a model that was trained anew to the same weights is of the images as they were; so these count as well.
     """
-    path = store.folder / "made_from.json"
-    if is_first():
-        recorded = read_json(path) if path.is_file() else {}
-        for maker, ids in makers.items():
-            if recorded.get(maker) != fingerprints[maker]:
-                for image_id in ids:
-                    store.remove(image_id)
-        write_json(path, fingerprints)
-    wait_for_all()
-    return {maker: [id for id in own_share(ids) if not store.has(id)] for maker, ids in makers.items()}
+    maker = {fold: sha256_of_json([maps, made_from["training_files"]]) for fold, maps in made_from["maps"].items()}
+    fold_of = dict(zip(table.id, table.fold, strict=True))
+    makers = {image_id: maker.get(f"fold_{fold}") for image_id, fold in fold_of.items()}
+    return MapStore(run.oof, tuple(settings.data.classes), makers=makers)
 
 
-def missing_test_maps(run: RunFolder, data: TestData, fingerprint: str) -> tuple[MapStore, list[str]]:
-    """This process's share of the test images whose map is absent, damaged, of other models or of another image.
-
-    What is known of the images is written, too, after the removal and before any prediction.
+def open_test_maps(run: RunFolder, settings: Settings, data: TestData, made_from: dict) -> MapStore:
+    """The test maps that are of the present images, and of the models that `made_from`, the result of test_inputs,
+    names. The images of an ensemble are those of its members that have a weight.
     """
-    store = MapStore(run.test, tuple(data.classes))
-    if is_first():
-        known, changed = compare_test_images(run, data)
-        for image_id in changed:
-            store.remove(image_id)
-        write_known(run.test_files, known)
-    return store, missing_maps(store, {"ensemble": data.ids}, {"ensemble": fingerprint})["ensemble"]
+    sources, weights = [(run, data)], None
+    if settings.ensemble.members:
+        weights = list(read_json(run.ensemble)["weights"].values())
+        members = zip(open_members(settings), weights, strict=True)
+        sources = [(member, open_test(own.data)) for (member, own), weight in members if weight > 0]
+    digests = [image_digests(known_test_images(*source), source[1]) for source in sources]
+    makers = {id: sha256_of_json([made_from, weights, *(of.get(id) for of in digests)]) for id in data.ids}
+    return MapStore(run.test, tuple(settings.data.classes), makers=makers)
+
+
+def own_missing(store: MapStore, ids: Iterable[str]) -> list[str]:
+    """Those of this process's share of the images whose maps must be made.
+
+    Shares are of all images, not of the missing ones, which the processes may see to differ once one has begun.
+    """
+    return [image_id for image_id in own_share(ids) if not store.has(image_id)]
 
 
 def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> MapStore:
@@ -61,14 +61,11 @@ def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
 
     Several processes share out the images, and all of them return when all maps are there.
     """
-    fingerprints = map_inputs(run, settings)
-    store = MapStore(run.oof, tuple(data.classes))
+    store = open_oof_maps(run, settings, table, threshold_inputs(run, settings))
     folds = trained_folds(run, settings)
-    missing = missing_maps(
-        store, {f"fold_{fold}": table.id[table.fold == fold].tolist() for fold in folds}, fingerprints
-    )
+    missing = {fold: own_missing(store, table.id[table.fold == fold].tolist()) for fold in folds}
     with progress("out-of-fold maps", total=sum(map(len, missing.values()))) as bar:
-        for fold, ids in zip(folds, missing.values(), strict=True):
+        for fold, ids in missing.items():
             if ids:
                 _predict(run, settings, data, [fold], ids, store, bar)
     wait_for_all()
@@ -80,8 +77,11 @@ def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
 
     Several processes share out the images, and all of them return when all maps are there.
     """
-    fingerprint = sha256_of_json(test_inputs(run, settings))
-    store, missing = missing_test_maps(run, data, fingerprint)
+    if is_first():
+        write_known(run.test_files, known_test_images(run, data))  # from which the others read it
+    wait_for_all()
+    store = open_test_maps(run, settings, data, test_inputs(run, settings))
+    missing = own_missing(store, data.ids)
     with progress("test maps", total=len(missing)) as bar:
         if missing:
             _predict(run, settings, data, test_models(run, settings), missing, store, bar)

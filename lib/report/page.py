@@ -31,6 +31,7 @@ from lib.report.presence_part import presence_part
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import submission_inputs, threshold_inputs
+from lib.run.record import differences
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -83,11 +84,11 @@ def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
         for stage in overview.STAGES
     }
     done = set()
-    if made_from["03"] == inputs:
+    if made_from["03"] and not differences(made_from["03"], inputs):
         done.add("03")
     if made_from["04"] and made_from["04"]["maps"] == inputs["maps"]:
         done.add("04")
-    if done == {"03", "04"} and made_from["05"] == submission_inputs(run, settings):
+    if done == {"03", "04"} and made_from["05"] and not differences(made_from["05"], submission_inputs(run, settings)):
         done.add("05")
     return frozenset(done)
 

@@ -20,22 +20,25 @@ from lib.run.record import fingerprint, require_same, require_written
 def training_inputs(run: RunFolder, settings: Settings) -> dict:
     """The inputs of all models: folds, the content of images and masks, and the settings that count."""
     folds = fingerprint(run.folds, "run 01_prepare_folds.py")
-    files = read_json(run.training_files).get("content") if run.training_files.is_file() else None
     pseudo = pseudo_inputs(settings.train.pseudo_labels) if settings.train.pseudo_labels else None
     metric = settings.threshold.model_dump(include={"metric", "beta"}) if settings.train.keep == "best" else None
     return {
         "folds.csv": folds,
-        "training_files": files,
+        "training_files": training_content(run),
         **counted(settings, TRAINING),
         "pseudo_labels": pseudo,
         "external": external_inputs(run, settings) if settings.data.external else None,
         "best_epoch_by": metric,
-        **weights_file_inputs(Path(settings.model.weights)),
     }
 
 
+def training_content(run: RunFolder) -> str | None:
+    """One digest of all training images and masks; None of a run by a version that did not keep it."""
+    return read_json(run.training_files).get("content") if run.training_files.is_file() else None
+
+
 def fold_inputs(run: RunFolder, settings: Settings) -> dict[Fold, dict]:
-    """The inputs of each fold's model: `training_inputs`, the fold's number and the images it leaves out.
+    """The inputs of each fold's model: `training_inputs`, its number, the images it leaves out, and its first weights.
 
     The model of all images leaves out none.
     """
@@ -44,12 +47,18 @@ def fold_inputs(run: RunFolder, settings: Settings) -> dict[Fold, dict]:
         for row in csv.DictReader(file):
             left_out.setdefault(int(row["fold"]), []).append(row["id"])
     return {
-        fold: shared | {"fold": fold, "left_out_images": sha256_of_json(sorted(ids))} for fold, ids in left_out.items()
+        fold: {**shared, "fold": fold, "left_out_images": sha256_of_json(sorted(ids)), **start_inputs(settings, fold)}
+        for fold, ids in left_out.items()
     }
 
 
-def weights_file_inputs(path: Path) -> dict[str, str]:
-    """The content of a file that model.weights names; nothing where it is gone, since trained folds do not need it."""
+def start_inputs(settings: Settings, fold: Fold) -> dict[str, str]:
+    """The content of the file that model.weights names, or of the fold of the run that it names.
+
+    Nothing where the file is gone: trained folds do not need it.
+    """
+    path = Path(settings.model.weights)
+    path = RunFolder(path).fold(fold).weights if path.is_dir() else path
     return {"weights_file": sha256_of_file(path)} if path.is_file() else {}
 
 
@@ -134,11 +143,17 @@ def note_of_all_images(run: RunFolder, settings: Settings) -> str:
 
 def require_fold(run: RunFolder, fold: Fold, made_from: dict) -> str:
     """SHA-256 of a fold's weights. Raises UserError unless it was made from `made_from` and its weights are intact."""
+    weights = require_weights(run, fold)
+    require_same(run.fold(fold).metrics, made_from, f"run {run.command('02_train', '--restart', '--folds', fold)}")
+    return weights
+
+
+def require_weights(run: RunFolder, fold: Fold) -> str:
+    """SHA-256 of a fold's weights. Raises UserError unless they are of this fold and what training wrote."""
     folder, remedy = run.fold(fold), f"run {run.command('02_train', '--restart', '--folds', fold)}"
     content = read_json(folder.metrics)
     if content.get("fold", fold) != fold:
         raise UserError(f"{folder.root} holds fold {content['fold']}; put the folders back, or {remedy}")
-    require_same(folder.metrics, made_from, remedy)
     weights = fingerprint(folder.weights, remedy)
     if not folder.is_done:  # killed between the weights of an epoch and its metrics
         remedy = f"run {run.command('02_train', '--folds', fold)}, which continues it"
@@ -184,8 +199,17 @@ def test_inputs(run: RunFolder, settings: Settings) -> dict:
 
 
 def threshold_inputs(run: RunFolder, settings: Settings) -> dict:
-    """The inputs of threshold.json: the out-of-fold maps, the size they are scored at, the threshold settings."""
-    return {"maps": map_inputs(run, settings), **counted(settings, MAPS), **counted(settings, THRESHOLDS)}
+    """The inputs of threshold.json: out-of-fold maps, images and masks, the size they are scored at, the settings.
+
+    Images and masks count beside the models, which have not seen those of their own fold.
+    """
+    runs = [run, *(member for member, _ in open_members(settings))]
+    return {
+        "maps": map_inputs(run, settings),
+        "training_files": [training_content(each) for each in runs],
+        **counted(settings, MAPS),
+        **counted(settings, THRESHOLDS),
+    }
 
 
 def submission_inputs(run: RunFolder, settings: Settings) -> dict:

@@ -102,7 +102,7 @@ def differences(before: dict, after: dict) -> list[str]:
     no longer count are ignored.
     """
     defaults, lines = default_values(), []
-    if "training_files" in after and "training_files" not in before:
+    if "training_files" in after and "training_files" not in before and "data" in after:
         defaults["data"] = after["data"]  # earlier versions recorded only some settings of data
     for key, value in after.items():
         if key in defaults:

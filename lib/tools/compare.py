@@ -14,6 +14,7 @@ writes   compare.json (differences with 95 % intervals), compare.csv (the scores
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,12 +27,14 @@ from lib.base.errors import UserError
 from lib.base.files import sha256_of_file, write_json, write_text
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
-from lib.data.competition import TrainingData, open_training
+from lib.data.competition import TrainingData
 from lib.data.folds import read_folds
+from lib.data.input_files import open_unchanged_training
 from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, known_only, planes
 from lib.masks.rules import Rule
 from lib.masks.statistics import bootstrap_interval, influence
 from lib.prediction.map_store import MapStore, scored_masks, scored_truth
+from lib.prediction.run_maps import open_oof_maps
 from lib.report.comparison import write_comparison
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
 from lib.run.folder import RunFolder, open_run
@@ -52,12 +55,12 @@ class ScoredRun(NamedTuple):
     size: tuple[int, int] | None = None  # submission.size
 
     @classmethod
-    def of_counts(cls, run: RunFolder, settings: Settings, counts: Counts, table: pd.DataFrame) -> "ScoredRun":
-        """The run with the rules that 03 tunes on these counts; `table` has the columns fold and group."""
+    def of_counts(cls, maps: MapStore, settings: Settings, counts: Counts, table: pd.DataFrame) -> "ScoredRun":
+        """The run of these maps with the rules that 03 tunes on the counts; `table` has the columns fold and group."""
         result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
         rules = dict(zip(counts.ids.tolist(), result.nested_rules(), strict=True))
-        maps = MapStore(run.oof, tuple(counts.classes.tolist()), settings.data.are_exclusive)
-        return cls(run.root.resolve().name, maps, rules, settings.submission.size)
+        name = maps.folder.parent.resolve().name
+        return cls(name, replace(maps, are_exclusive=settings.data.are_exclusive), rules, settings.submission.size)
 
     def predict(self, image_id: str) -> np.ndarray:
         """Out-of-fold masks of an image, uint8 0/1 (height, width, classes)."""
@@ -68,7 +71,7 @@ def compare(arguments: argparse.Namespace) -> None:
     opened = [open_run(root) for root in arguments.runs]
     digest = require_comparable(opened)
     baseline, settings = opened[0]
-    data, metric = open_training(settings.data), Metric.of(settings.threshold)
+    data, metric = open_unchanged_training(baseline, settings), Metric.of(settings.threshold)
     table = read_folds(baseline.folds, data, settings.folds.count)
     table = table[table.fold.isin(trained_folds(baseline, settings))].reset_index(drop=True)
     runs = [finished_run(run, settings, table) for run, settings in opened]
@@ -119,11 +122,11 @@ def require_comparable(opened: list[tuple[RunFolder, Settings]]) -> str:
 def finished_run(run: RunFolder, settings: Settings, table: pd.DataFrame) -> ScoredRun:
     """A run with the rules tuned without each fold. Raises UserError unless 03 is done and its inputs are unchanged."""
     counts = Counts.load(run.oof_counts)
-    require_thresholds(run, settings)
+    made_from = require_thresholds(run, settings)
     if counts.ids.tolist() != table.id.tolist():
         remedy = f"run {run.command('03_oof_threshold')}"
         raise UserError(f"{run.oof_counts} does not hold the images of the folds trained; {remedy}")
-    return ScoredRun.of_counts(run, settings, counts, table)
+    return ScoredRun.of_counts(open_oof_maps(run, settings, table, made_from), settings, counts, table)
 
 
 def measures_of(metric: Metric) -> tuple[str, ...]:

@@ -21,7 +21,9 @@ from lib.data.resize_column import values_of_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules
 from lib.prediction.map_store import MapStore, presence_for, scored_map, scored_masks
+from lib.prediction.run_maps import open_test_maps
 from lib.run.folder import open_run
+from lib.run.provenance import require_maps
 
 SHIFT = 51  # of 255
 # settings of data that decide the pixels a network sees
@@ -82,7 +84,8 @@ def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) ->
             "to learn from its test images; leave train.pseudo_labels empty"
         )
     rules = {name: rules[name] for name in classes}
-    store, size = MapStore(run.test, classes, data.settings.are_exclusive), settings.submission.size
+    store, size = open_test_maps(run, settings, data, require_maps(run, settings)), settings.submission.size
+    store = replace(store, classes=classes, are_exclusive=settings.data.are_exclusive)
 
     def judged(image_id: str) -> tuple[float, bool]:
         return judge(scored_map(store, image_id, size), rules, presence_for(rules, store, image_id))

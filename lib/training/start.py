@@ -10,10 +10,12 @@ from accelerate import Accelerator
 from torch.utils.data import default_collate
 
 from lib.base.errors import UserError
+from lib.base.files import read_json
 from lib.model.device import autocast, is_out_of_memory
 from lib.model.low_rank import learn_low_rank
 from lib.model.network import BuiltModel, build_pretrained, load_weights, start_at_shares
 from lib.run.folder import open_run
+from lib.run.provenance import require_weights
 from lib.run.record import differences
 from lib.training.batches import build_dataset
 from lib.training.fold_job import FoldJob
@@ -89,7 +91,8 @@ def is_run(weights: str) -> bool:
 def network_of_run(job: FoldJob) -> BuiltModel:
     """The whole network of another run's fold of the same number, which has not seen the images left out here.
 
-    Raises UserError where that run has other folds, classes or another network, or has not finished the fold.
+    Raises UserError where that run has other folds, classes or another network, has not finished the fold, or its
+    weights are not those that its training wrote.
     """
     run, settings = open_run(Path(job.settings.model.weights))
     require_same_folds(job.folder.root.parent / "folds.csv", run.folds)
@@ -105,6 +108,13 @@ def network_of_run(job: FoldJob) -> BuiltModel:
     if not folder.is_done:
         raise UserError(
             f"model.weights: fold {job.fold} of {run.root} is not trained; run 02_train.py --run {run.root}"
+        )
+    require_weights(run, job.fold)
+    left_out = read_json(folder.metrics).get("made_from", {}).get("left_out_images")
+    if left_out and left_out != job.made_from.get("left_out_images"):
+        raise UserError(
+            f"model.weights: fold {job.fold} of {run.root} was trained before {run.folds} was changed, so it may have "
+            "seen what is left out here; train it again there, or start from the encoder's weights"
         )
     network = load_weights(
         folder.weights, job.settings.model, len(job.data.classes), job.settings.data.network_channels

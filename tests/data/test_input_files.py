@@ -16,12 +16,12 @@ from lib.config.schema import Settings
 from lib.data import input_files
 from lib.data.competition import open_test, open_training
 from lib.data.input_files import (
-    compare_test_images,
+    known_test_images,
     note_training_files,
-    open_predicted_test,
     open_unchanged_training,
     write_known,
 )
+from lib.prediction.run_maps import open_test_maps, own_missing
 from lib.run.folder import RunFolder
 from lib.run.provenance import training_inputs
 
@@ -123,13 +123,25 @@ def test_notes_that_are_absent_or_damaged_are_made_anew(run, settings, damage):
     assert run.training_files.read_text() == content
 
 
-def test_only_replaced_test_images_are_to_be_predicted_again(run, settings, competition):
+def test_maps_of_replaced_test_images_or_of_other_models_count_as_absent(run, settings, competition):
     data = open_test(settings.data)
-    known, changed = compare_test_images(run, data)
-    assert changed == set(data.ids)
-    write_known(run.test_files, known)
-    assert compare_test_images(run, data) == (known, set())
+    write_known(run.test_files, known_test_images(run, data))
+    store = open_test_maps(run, settings, data, {"maps": "models"})
+    for image_id in data.ids:
+        store.write(image_id, np.zeros((2, 2, 1), np.uint8))
+    store.require(data.ids)
     replace(competition / "test_images" / "test_002.png")
-    assert compare_test_images(run, data)[1] == {"test_002"}
-    with pytest.raises(UserError, match=r"test images 'test_002' are not those .* 04_infer\.py --run"):
-        open_predicted_test(run, settings)
+    store = open_test_maps(run, settings, data, {"maps": "models"})
+    assert own_missing(store, data.ids) == ["test_002"]
+    with pytest.raises(UserError, match=r"maps of 'test_002' in .*test are absent.* 04_infer\.py --run"):
+        store.require(data.ids)
+    assert own_missing(open_test_maps(run, settings, data, {"maps": "others"}), data.ids) == data.ids
+    assert len(list(run.test.glob("*.png"))) == len(data.ids)  # they stay until there are others
+
+
+def test_what_is_known_of_test_images_saves_reading_them(run, settings, monkeypatch):
+    data = open_test(settings.data)
+    known = known_test_images(run, data)
+    write_known(run.test_files, known)
+    monkeypatch.setattr(input_files.Source, "digest", lambda source: pytest.fail("read again"))
+    assert known_test_images(run, data) == known

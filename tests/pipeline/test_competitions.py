@@ -15,9 +15,10 @@ from PIL import Image
 from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.data.competition import open_test, open_training
-from lib.data.input_files import compare_test_images, write_known
+from lib.data.input_files import known_test_images, write_known
 from lib.masks.metrics import count_images
 from lib.prediction.map_store import MapStore, read_pairs
+from lib.prediction.run_maps import open_oof_maps, open_test_maps
 from lib.run.folder import open_run
 from lib.run.provenance import test_inputs as inputs_of_test_maps
 from lib.run.provenance import threshold_inputs, training_inputs
@@ -95,15 +96,16 @@ def plant(root: Path, made: competitions.Competition) -> None:
         run.fold(fold).weights.write_bytes(b"planted")
         write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
     data, test = open_training(settings.data), open_test(settings.data)
-    oof, test_maps = (MapStore(folder, tuple(data.classes)) for folder in (run.oof, run.test))
+    table = pd.read_csv(run.folds, dtype={"id": str}).set_index("id").loc[data.ids].reset_index()
+    write_known(run.test_files, known_test_images(run, test))
+    oof = open_oof_maps(run, settings, table, threshold_inputs(run, settings))
+    test_maps = open_test_maps(run, settings, test, inputs_of_test_maps(run, settings))
     for image_id, masks in made.train.items():
         oof.write(image_id, blurred(masks))
-    write_known(run.test_files, compare_test_images(run, test)[0])
     for image_id in test.ids:
         test_maps.write(image_id, blurred(made.test[image_id], made.scale))
     counts = count_images(read_pairs(oof, data, data.ids, settings.submission.size), data.classes)
     counts.save(run.oof_counts)
-    table = pd.read_csv(run.folds, dtype={"id": str}).set_index("id").loc[data.ids]
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     write_json(run.threshold, result.to_dict())
     write_json(run.record("03_oof_threshold"), {"made_from": threshold_inputs(run, settings)})

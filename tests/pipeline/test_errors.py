@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from lib.base.files import atomic_path, read_json, sha256_of_file, write_json
 from lib.config.schema import InferSettings
+from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import Predictor
 from lib.run.lock import HELD
 from lib.training import trainer
@@ -331,6 +332,13 @@ def exchange_maps(user: Path) -> None:
     exchange(user / "runs/blobs/test/test_001.png", user / "runs/blobs/test/test_002.png")
 
 
+def foreign_map(user: Path, folder: str, image_id: str) -> None:
+    """In the place of a map, that of another run of the same image."""
+    folder = user / "runs/blobs" / folder
+    maps = MapStore(folder, ("blob",)).read(image_id)
+    MapStore(folder, ("blob",), makers={image_id: "another run"}).write(image_id, 255 - maps)
+
+
 def edit_threshold(user: Path) -> None:
     path = user / "runs/blobs/threshold.json"
     path.write_text(path.read_text().replace('"threshold":', '"threshold": 1'))
@@ -387,7 +395,19 @@ STALE = {
     "a test image replaced": (replace_test_image, STAGES[4], [], ["'test_001'", "04_infer.py --run runs/blobs"]),
     "folds exchanged": (exchange_folds, STAGES[2], [], ["fold_0 holds fold 1", f"{RESTART} 0"]),
     "threshold edited": (edit_threshold, STAGES[4], [], ["threshold.json is not what", "03_oof_threshold.py"]),
-    "maps exchanged": (exchange_maps, STAGES[4], [], ["test/test_00", "of another image", "04_infer.py"]),
+    "maps exchanged": (exchange_maps, STAGES[4], [], ["'test_001', 'test_002'", "of other images", "04_infer.py"]),
+    "a map of another run": (
+        lambda user: foreign_map(user, "oof", "train_001"),
+        STAGES[4],
+        [],
+        ["oof/train_001.png", "of another image or model", "03_oof_threshold.py --run runs/blobs"],
+    ),
+    "a test map of another run": (
+        lambda user: foreign_map(user, "test", "test_001"),
+        STAGES[4],
+        [],
+        ["'test_001'", "runs/blobs/test are absent", "04_infer.py --run runs/blobs"],
+    ),
     "weights replaced": (edit_weights, STAGES[4], [], ["fold_1/model.safetensors is not what", f"{RESTART} 1"]),
     "a fold retrained": (train_anew, STAGES[4], [], ["maps.fold_1", "03_oof_threshold.py --run runs/blobs"]),
     "other views": (None, STAGES[4], ["infer.tta=flips"], ["03_oof_threshold.py --run runs/blobs"]),
@@ -397,7 +417,12 @@ STALE = {
         ["threshold.metric=iou"],
         ["threshold.metric: dice -> iou", "03_oof_threshold.py"],
     ),
-    "a map lost": (lose_map, STAGES[4], [], ["test/test_001.png does not exist", "04_infer.py --run runs/blobs"]),
+    "a map lost": (
+        lose_map,
+        STAGES[4],
+        [],
+        ["'test_001' in runs/blobs/test are absent", "04_infer.py --run runs/blobs"],
+    ),
     "damaged weights": (cut_weights, STAGES[2], [], ["fold_1/model.safetensors is not what", f"{RESTART} 1"]),
     "a file in the way": (block_maps, STAGES[2], [], ["runs/blobs/oof", "cannot be"]),
     "a test image too many": (add_test_image, STAGES[3], [], ["'new'", "sample_submission.csv"]),
@@ -424,12 +449,37 @@ def test_after_a_fold_is_retrained_each_stage_asks_for_the_one_before_it(user):
     before = contents(user / "runs" / "blobs" / "oof")
     assert script(user, *stage_words(STAGES[2])).code == 0
     after = contents(user / "runs" / "blobs" / "oof")
-    changed = {name.removesuffix(".png") for name in before if before[name] != after[name]} - {"made_from.json"}
+    changed = {name.removesuffix(".png") for name in before if before[name] != after[name]}
     folds = pd.read_csv(user / "runs" / "blobs" / "folds.csv")
     assert changed and changed <= set(folds.id[folds.fold == 1])
     assert "04_infer.py" in error_of(script(user, *stage_words(STAGES[4])))
     assert script(user, *stage_words(STAGES[3])).code == 0
     assert script(user, *stage_words(STAGES[4])).code == 0
+
+
+def no_prediction() -> None:
+    def predict(self: Predictor, images: np.ndarray, precision: str) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Predictor._predict_at_once = predict
+
+
+def test_old_maps_stay_until_new_ones_take_their_place(user):
+    train_anew(user)
+    for stage, folder in (STAGES[2], "oof"), (STAGES[3], "test"):
+        before = contents(user / "runs" / "blobs" / folder)
+        assert script(user, *stage_words(stage), plant=no_prediction).code == -signal.SIGKILL
+        assert contents(user / "runs" / "blobs" / folder) == before
+        assert script(user, *stage_words(stage)).code == 0
+        after = contents(user / "runs" / "blobs" / folder)
+        assert after.keys() == before.keys() and after != before
+
+
+def test_a_map_of_another_run_is_made_again_by_its_stage(user):
+    before = contents(user / "runs" / "blobs" / "oof")
+    foreign_map(user, "oof", "train_001")
+    assert script(user, *stage_words(STAGES[2])).code == 0
+    assert contents(user / "runs" / "blobs" / "oof") == before
 
 
 def test_harmless_changes_are_taken(user):

@@ -119,7 +119,7 @@ def check_roads(
     nested, in_sample = chosen.mean("nested"), chosen.mean("in_sample")
     assert result.mean("before", "nested") == nested and result.mean("before", "in_sample") == in_sample
 
-    finished = ScoredRun.of_counts(run, made, counts, table)
+    finished = ScoredRun.of_counts(store, made, counts, table)
     measures = measures_of(Metric.of(made.threshold))
     scores = score_images([finished], data, table, Metric.of(made.threshold))[0].mean(axis=(0, 1))
     name = str(Metric.of(made.threshold))

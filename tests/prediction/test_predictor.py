@@ -184,6 +184,30 @@ def test_presence_lies_in_the_map_and_is_refused_with_it(images, tmp_path):
         store.presence("y")
 
 
+def test_a_map_of_another_model_counts_as_absent_and_stays_until_it_is_written_anew(tmp_path):
+    maps, presence = np.full((4, 5, 2), 7, np.uint8), np.array([3, 200], np.uint8)
+    old, new, any_maker = (
+        MapStore(tmp_path / "oof", ("a", "b"), makers=makers) for makers in ({"x": "old"}, {"x": "new"}, None)
+    )
+    for written in (None, presence):
+        old.write("x", maps, written)
+        assert old.has("x") and any_maker.has("x") and not new.has("x")
+        for store in (old, any_maker):
+            assert np.array_equal(store.read("x"), maps)
+            assert np.array_equal(store.presence("x"), written)
+        with pytest.raises(
+            UserError, match=r"x\.png is damaged, edited, or of another image or model; .*03_oof_threshold"
+        ):
+            new.read("x")
+        with pytest.raises(UserError, match=r"maps of 'x', 'y' in .*oof are absent, damaged, or of other .* 03_oof"):
+            new.require(["x", "y"])
+    new.write("x", maps)
+    new.require(["x"])
+    assert not old.has("x")
+    any_maker.write("x", maps)  # as by versions that did not say it
+    assert not new.has("x")
+
+
 @given(st.integers(1, 20).map(lambda steps: 32 * steps), st.integers(1, 16), st.floats(0.1, 0.5))
 def test_windows_and_overlaps_are_of_whole_strides_or_the_window_that_would_do_is_named(stride, steps, share):
     settings = InferSettings(window=256 * steps, overlap=share)

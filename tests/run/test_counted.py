@@ -150,6 +150,18 @@ def test_a_run_made_before_files_were_noted_goes_on(tmp_path):
     require_same(tmp_path / "metrics.json", now | {"train": Settings(name="a").train.model_dump() | {"epochs": 2}}, "")
 
 
+def test_of_a_run_to_start_from_the_fold_of_the_same_number_counts(run, tmp_path):
+    other = RunFolder(tmp_path / "other")
+    for fold in range(2):
+        write_text(other.fold(fold).weights, f"weights {fold}")
+    settings = Settings(name="run", model={"weights": str(other.root)})
+    before = provenance.fold_inputs(run, settings)
+    write_text(other.fold(1).weights, "exchanged")
+    after = provenance.fold_inputs(run, settings)
+    assert after[0] == before[0]
+    assert [line.partition(":")[0] for line in differences(before[1], after[1])] == ["weights_file"]
+
+
 def test_a_file_of_weights_counts_by_its_content_and_not_once_it_is_gone(run, tmp_path):
     file, metrics = tmp_path / "encoder.safetensors", tmp_path / "metrics.json"
     settings = Settings(name="run", model={"weights": str(file)})

@@ -19,10 +19,12 @@ from lib.config.load import load_settings
 from lib.config.schema import FoldSettings, Settings
 from lib.data.competition import open_training
 from lib.data.folds import assign_folds, image_table, write_folds
+from lib.data.input_files import note_training_files
 from lib.data.inspection import inspect_all
 from lib.masks.metrics import count_images
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, read_pairs
+from lib.prediction.run_maps import open_oof_maps
 from lib.run.folder import RunFolder
 from lib.run.provenance import threshold_inputs, training_inputs
 from lib.run.record import StageRecord
@@ -52,10 +54,11 @@ def finish_run(root: Path, competition: Path, noise: float, folds: int = 3) -> P
     groups = {fact.id: f"group_{number // 2}" for number, fact in enumerate(facts)}
     table = assign_folds(image_table(facts, groups, data.classes), folds, seed=0)
     write_folds(table, data.classes, run.folds)
+    note_training_files(run, data)
     for fold in range(folds):
         write_bytes(run.fold(fold).weights, f"weights {root.name} {fold}".encode())
         write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
-    store, random = MapStore(run.oof, tuple(data.classes)), np.random.default_rng(0)
+    store, random = open_oof_maps(run, settings, table, threshold_inputs(run, settings)), np.random.default_rng(0)
     for image_id in data.ids:
         soft = cv2.GaussianBlur(data.read_mask(image_id).astype(float), (0, 0), 2).reshape(48, 64, 1)
         soft += noise * cv2.GaussianBlur(random.standard_normal((48, 64)), (0, 0), 3)[..., None]

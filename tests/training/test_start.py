@@ -1,6 +1,7 @@
 """How a fold's training begins, is interrupted, and begins anew; which epoch's weights it keeps."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -153,9 +154,9 @@ def test_a_flipped_bit_in_the_state_is_found(competition, tmp_path, monkeypatch)
             read_checkpoint(path)
 
 
-def finished_run(competition, folder, **train_settings) -> RunFolder:
-    settings = settings_of(competition, epochs=1, **train_settings)
-    run = train(settings, folder)
+def finished_run(competition, folder, folds=(0,), made_from: dict | None = None) -> RunFolder:
+    settings = settings_of(competition, epochs=1)
+    run = train(settings, folder, folds, made_from)
     save_settings(settings, run.config)
     write_folds(table_of(settings).assign(stratum="q1"), settings.data.classes, run.folds)
     return run
@@ -175,6 +176,27 @@ def test_a_fold_starts_from_the_fold_of_another_run(competition, tmp_path):
     swapped = table.assign(fold=["1", "0", *table.fold[2:]])
     swapped.to_csv(tmp_path / "b" / "folds.csv", index=False)
     with pytest.raises(UserError, match="other images or folds"):
+        starting_network(job)
+
+
+def test_weights_exchanged_in_another_run_are_no_start(competition, tmp_path):
+    """Fold 1 in place of fold 0, all of whose images it has seen; weights that training did not write; old folds."""
+    other = finished_run(competition, tmp_path / "a", folds=(0, 1), made_from={"left_out_images": "x"})
+    settings = settings_of(competition, {"model": {"weights": str(other.root)}})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "folds.csv").write_bytes(other.folds.read_bytes())
+    (job,) = jobs_of(settings, tmp_path / "b", made_from={"left_out_images": "x"})
+    starting_network(job)
+    with pytest.raises(UserError, match="fold 0 of .* was trained before .*folds.csv was changed"):
+        starting_network(replace(job, made_from={"left_out_images": "y"}))
+    weights = other.fold(0).weights.read_bytes()
+    other.fold(0).weights.write_bytes(other.fold(1).weights.read_bytes())
+    with pytest.raises(UserError, match=r"fold_0/model.safetensors is not what training wrote"):
+        starting_network(job)
+    other.fold(0).weights.write_bytes(weights)
+    other.fold(0).root.rename(tmp_path / "kept")
+    other.fold(1).root.rename(other.fold(0).root)
+    with pytest.raises(UserError, match="fold_0 holds fold 1"):
         starting_network(job)
 
 

@@ -17,8 +17,9 @@ from lib.data.competition import open_test, open_training
 from lib.masks.rules import Gate, Rule
 from lib.model.low_rank import merged_state
 from lib.model.network import load_weights
-from lib.prediction.map_store import MapStore
+from lib.prediction.run_maps import open_test_maps
 from lib.run.folder import RunFolder
+from lib.training import pseudo_labels
 from lib.training.batches import CropDataset, EpochSampler, ImageCache, batches
 from lib.training.fold_files import write_epoch
 from lib.training.pseudo_labels import judge, read_pseudo_labels
@@ -211,12 +212,18 @@ def test_a_mask_that_moves_with_the_threshold_is_not_sure():
     assert judge(both, {"a": Rule(128), "b": Rule(128)})[0] == judge(flat, {"b": Rule(128)})[0]
 
 
+@pytest.fixture(autouse=True)
+def without_models(monkeypatch):
+    """Maps are planted, of no models."""
+    monkeypatch.setattr(pseudo_labels, "require_maps", lambda run, settings: {})
+
+
 def planted_run(settings: Settings, folder, sure: set[int]) -> RunFolder:
     """A run after 04: a square in the first class's test maps, whose borders are steep in the images of `sure` only."""
     run, data = RunFolder(folder), open_test(settings.data)
     save_settings(settings, run.config)
     write_json(run.threshold, {"classes": {name: {"rule": Rule(100).to_dict()} for name in data.classes}})
-    store = MapStore(run.test, tuple(data.classes))
+    store = open_test_maps(run, settings, data, {})
     for number, image_id in enumerate(data.ids):
         height, width = data.image_size(image_id)
         maps = np.zeros((height, width, len(data.classes)), np.uint8)
