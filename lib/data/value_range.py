@@ -16,17 +16,24 @@ LEAST_SHARE = 0.1  # of the scale, which data should use
 
 
 def value_range_line(training: TrainingData) -> str:
-    """The range found in some training images, with what to set where it does not suit; empty for 8-bit data."""
+    """The range found in some training images, with what to set where it does not suit; empty for 8-bit data.
+
+    A range that is set is applied to 8-bit images too, so these are then looked at as well.
+    """
     settings = training.settings
-    paths = [Path(path) for image_id in training.ids for path in training.files[image_id]]
-    paths = [path for path in paths if suffix_of(path) not in EIGHT_BIT]
-    ranges, outside, count, missing, everything, scale = [], 0, 0, 0, 0, None
+    every = [Path(path) for image_id in training.ids for path in training.files[image_id]]
+    with_eight_bit = isinstance(settings.value_range, tuple)
+    paths = [path for path in every if with_eight_bit or suffix_of(path) not in EIGHT_BIT]
+    ranges, depths, outside, count, missing, everything, scale = [], set(), 0, 0, 0, 0, None
     for path in paths[:: -(-len(paths) // FILES) or 1]:
         try:
             content = read_content(path, settings.max_pixels)
         except UserError:
             continue  # the check of every image reports it
-        if content.values.dtype.kind == "b" or content.full_range == (0, 255):
+        if content.values.dtype.kind == "b":
+            continue
+        depths.add(content.full_range == (0, 255))
+        if content.full_range == (0, 255) and not with_eight_bit:
             continue
         values = content.values if settings.plane is None else content.values[:, :, settings.plane : settings.plane + 1]
         known = values[~is_nodata(values, settings.nodata)]
@@ -42,18 +49,23 @@ def value_range_line(training: TrainingData) -> str:
     if not ranges:
         return ""
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    found = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(paths)} image files looked at"
+    found = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(every)} image files looked at"
     if settings.nodata:
         found += f", {missing / everything:.1%} of them no data"
-    return _judged(found, low, high, scale, outside / count)
+    are_mixed = len(depths) > 1 or len(paths) < len(every)
+    return _judged(found, low, high, scale, outside / count, are_mixed)
 
 
-def _judged(found: str, low: float, high: float, scale: tuple[float, float] | str | None, outside: float) -> str:
+def _judged(
+    found: str, low: float, high: float, scale: tuple[float, float] | str | None, outside: float, are_mixed: bool
+) -> str:
     """The line, a warning where values are clipped or use little of the scale."""
     if scale is None or scale == "image":
         return f"checked   {found}\n"
     made = f"{scale[0]:g} to {scale[1]:g} become 0 to 255"
     remedy = f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (data.nodata names those that are none)"
+    if are_mixed:
+        remedy = "data.value_range=image takes each image's own range, as some are of 8 bits and others of more"
     if outside:
         return f"warning   {found}; {made}, and {outside:.2%} of the values are clipped; {remedy}\n"
     if 0 < high - low < LEAST_SHARE * (scale[1] - scale[0]):

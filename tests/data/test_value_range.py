@@ -31,3 +31,23 @@ def test_the_range_is_printed_and_a_scale_that_does_not_suit_is_a_warning(tmp_pa
     line = value_range_line(open_training(settings))
     assert all(part in line for part in expected) and line.startswith(expected[:1] or ("",))
     assert bool(line) == bool(expected)
+
+
+def test_images_of_mixed_depth_are_not_advised_a_range_that_blackens_those_of_8_bits(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    save(tmp_path / "images/a.png", np.arange(1000, 5000, 10, dtype=np.uint16).reshape(20, 20))
+    save(tmp_path / "images/b.jpg", np.arange(400).reshape(20, 20).astype(np.uint8))
+    for name in "ab":
+        save(tmp_path / f"masks/{name}.png", np.eye(20, dtype=np.uint8))
+
+    def line(value_range):
+        return value_range_line(
+            open_training(
+                DataSettings(root=tmp_path, train_images="images", train_masks="masks", value_range=value_range)
+            )
+        )
+
+    assert "use 6.1%" in line(None) and "data.value_range=image" in line(None)
+    assert line((1000, 4990)).startswith("warning ") and "50.00% of the values are clipped" in line((1000, 4990))
+    assert line("image").startswith("checked ")
