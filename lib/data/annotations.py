@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import WILDCARD, find_files, make_id
+from lib.data.discovery import WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
 
 SUFFIXES = (".json", ".jsonl", ".txt")
@@ -57,7 +57,8 @@ def _annotated(settings: DataSettings) -> Iterator[Annotated]:
         yield from _images_of_file(settings.root / pattern, None, settings)
         return
     for parts, path in find_files(settings.root, pattern, setting):
-        yield from _images_of_file(Path(path), parts, settings)
+        if not is_excluded(make_id(settings.image_id, parts, path), settings):
+            yield from _images_of_file(Path(path), parts, settings)
 
 
 def _images_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings) -> Iterator[Annotated]:
@@ -168,6 +169,10 @@ def _yolo_objects(content: str, settings: DataSettings) -> Iterator[tuple[str, O
         number, *coordinates = line.split()
         if len(coordinates) == 4:
             raise ValueError(f"'{line.strip()[:60]}' is a box and not a polygon")
+        if not number.isdecimal():
+            raise ValueError(
+                f"'{line.strip()[:60]}' does not begin with the number of a class (data.exclude: classes?)"
+            )
         index = int(number)
         name = settings.classes[index] if 0 <= index < len(settings.classes) else f"number {index}"
         yield name, {"polygons": [list(map(float, coordinates))], "relative": True}

@@ -24,6 +24,7 @@ from lib.data.lazy_tif import Slide, open_slide
 from lib.data.mask_files import MaskFile, objects_of_files, read_mask_files, stacked, union_of_files
 from lib.data.mask_index import (
     Masks,
+    check_single,
     index_masks,
     is_annotations,
     is_rle_table,
@@ -220,12 +221,12 @@ def open_training(settings: DataSettings) -> TrainingData:
     Raises UserError for files or tables that are missing or do not belong together, listing the first ids and the
     count, and for settings that do not describe what is there.
     """
-    files, parts = list_images(settings, settings.train_images, "data.train_images")
+    files, parts, excluded = list_images(settings, settings.train_images, "data.train_images")
     table = read_masks_table(settings, "data.train_masks") if is_rle_table(settings.train_masks) else None
     masks = index_masks(settings, table)
     if not is_table(settings.train_masks):
         files = without_mask_files(files, masks, settings)
-    masks = match_masks(masks, table, files, settings)
+    masks = match_masks(masks, table, files, settings, excluded)
     files = {image_id: files[image_id] for image_id in masks}
     groups, resize_values = read_groups(settings, table, files, parts), values_of_training(settings, files, table)
     return TrainingData(settings, files, masks, groups, resize_values)
@@ -238,6 +239,7 @@ def open_compared(training: TrainingData) -> TrainingData:
     masks = index_masks(settings, table)
     image_of = match_ids(masks, training.files, settings.loose_ids, "data.compare_masks")
     known = {image_of[name]: pieces for name, pieces in masks.items() if image_of[name] in training.files}
+    check_single(known, settings, "masks in data.compare_masks")
     return TrainingData(settings, {image_id: training.files[image_id] for image_id in known}, known, None)
 
 
@@ -268,7 +270,7 @@ def open_test(settings: DataSettings) -> TestData:
 def _test_files(settings: DataSettings, sample: SampleSubmission) -> dict[str, list[str]]:
     """The files of the test images; none where a competition shows neither images nor rows before the submission."""
     try:
-        return list_images(settings, settings.test_images, "data.test_images")[0]
+        return list_images(settings, settings.test_images, "data.test_images").files
     except NothingFound:
         if settings.unreadable_test_images == "error" or sample.table is None or sample.rows:
             raise

@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import translate
 from functools import lru_cache
 from itertools import pairwise
@@ -128,6 +128,15 @@ def compile_pattern(pattern: str) -> re.Pattern:
     return _expression(pattern, ())
 
 
+def without_parts(name: str, segment: str, parts: dict[str, str], left_out: Collection[str]) -> str:
+    """A file's name without some of the parts that the last segment of its pattern has."""
+    match = _expression(segment, tuple(sorted(parts.items()))).fullmatch(name)
+    spans = sorted(match.span(part) for part in left_out if part in match.groupdict()) if match else []
+    for start, end in reversed(spans):
+        name = name[:start] + name[end:]
+    return name
+
+
 @lru_cache(maxsize=8)
 def _exclusion(patterns: tuple[str, ...]) -> re.Pattern | None:
     composed = (translate(unicodedata.normalize("NFC", pattern)) for pattern in patterns)
@@ -202,11 +211,13 @@ def _tokens(segment: str, known: dict[str, str]) -> list[tuple[str, str]]:
     tokens, groups = [], set()
     for token in TOKEN.finditer(segment):
         if name := token["name"]:
-            if name in known:
-                tokens.append(("fixed", re.escape(known[name])))
+            if name in groups:
+                tokens.append(("fixed" if name in known else "again", f"(?P={name})"))
+            elif name in known:
+                tokens.append(("fixed", f"(?P<{name}>{re.escape(known[name])})"))
             else:
-                tokens.append(("again", f"(?P={name})") if name in groups else ("part", f"(?P<{name}>.+?)"))
-                groups.add(name)
+                tokens.append(("part", f"(?P<{name}>.+?)"))
+            groups.add(name)
         elif token["star"]:
             tokens.append(("star", ".*"))
         elif token["any"]:

@@ -8,14 +8,26 @@ that mends it, and no advice is given then to leave out or to take as empty what
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
+from os.path import commonprefix, splitext
 from typing import NamedTuple
 
-from lib.base.errors import UserError, listed
+from lib.base.errors import SHOWN, UserError, listed
 from lib.data.discovery import WILDCARD, without_suffix
 from lib.data.tables import Table
 
 TRIED = 100  # ids; enough to see what they have in common
 MOST = 0.5  # share of the ids tried that a cause must explain
+MASK_WORDS = ("mask", "label", "seg", "gt", "annot", "truth", "fov", "superpixel", "contour", "overlay", "trimap")
+REWRITTEN = re.compile(r"\d+(\.\d+)?[eE]\+\d+|\d+\.0+")  # 1.23457E+11, 7.0
+AS_NUMBERS = "a spreadsheet or pandas took the ids for numbers; write the table anew with its ids as text"
+
+
+class Names(NamedTuple):
+    """Files whose names are ids: the setting that finds them, its value, and one of them."""
+
+    setting: str
+    pattern: str
+    example: str
 
 
 class Source(NamedTuple):
@@ -23,8 +35,8 @@ class Source(NamedTuple):
 
     table: Table | None  # if there is one
     prefix: str  # of the settings of the table's columns: `data.` or `data.sample_`
-    images: tuple[str, str]  # setting of the images' files and its value
-    masks: str = ""  # the value of data.train_masks where the names of files are the ids
+    images: Names
+    masks: Names | None = None  # where the names of mask files are the ids
 
 
 def match_ids(ids: Iterable[str], image_ids: Collection[str], loose: Collection[str], source: str) -> dict[str, str]:
@@ -61,7 +73,7 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
     tried, images = sorted(unmatched)[:TRIED], set(image_ids)
     if not tried or not images:
         return None
-    for cause in (_other_column, _loose, _around_the_id, _around_the_file_name):
+    for cause in (_other_column, _loose, _around_the_id, _around_the_file_name, _around_both, _rewritten):
         if found := cause(tried, images, source):
             return found
     return None
@@ -93,7 +105,7 @@ def _around_the_id(tried: list[str], images: set[str], source: Source) -> str | 
     if (written := _common_template(tried, images)) is None:
         return None
     in_table = f"set {source.prefix}id_pattern={written}"
-    advice = in_table if not source.masks else _in_path("data.train_masks", source.masks, written)
+    advice = in_table if source.masks is None else _in_path(source.masks, written)
     return f"they are ids of images with something around them, as in {written}; {advice}"
 
 
@@ -101,14 +113,70 @@ def _around_the_file_name(tried: list[str], images: set[str], source: Source) ->
     """Something constant before or after the id in the names of the image files, such as _sat."""
     if (written := _common_template(sorted(images)[:TRIED], set(tried))) is None:
         return None
-    return f"the images' names have something around the ids, as in {written}; {_in_path(*source.images, written)}"
+    return f"the images' names have something around the ids, as in {written}; {_in_path(source.images, written)}"
 
 
-def _in_path(setting: str, path: str, written: str) -> str:
+def _around_both(tried: list[str], images: set[str], source: Source) -> str | None:
+    """Something constant after the id in the names of images and of masks, such as _training and _manual1."""
+    names = sorted(images)[:TRIED]
+    of_image, of_mask = _common_end(names), _common_end(tried)
+    ids = {name.removesuffix(of_image) for name in names} & {name.removesuffix(of_mask) for name in tried}
+    if source.masks is None or not (of_image and of_mask) or len(ids) <= MOST * len(tried):
+        return None
+    return (
+        f"the same ids have {of_image} after them in the images' names and {of_mask} in the masks'; "
+        f"{_in_path(source.images, f'{{id}}{of_image}')}, and {_in_path(source.masks, f'{{id}}{of_mask}')}"
+    )
+
+
+def _common_end(names: list[str]) -> str:
+    """What all names end with, from a character on that is neither letter nor digit; empty for a single name."""
+    end = commonprefix([name[::-1] for name in names])[::-1] if len(names) > 1 else ""
+    start = re.search(r"[\W_]", end)
+    return end[start.start() :] if start else ""
+
+
+def _rewritten(tried: list[str], images: set[str], source: Source) -> str | None:
+    """Ids that a program took for numbers."""
+    numbers = [name for name in tried if REWRITTEN.fullmatch(name)]
+    return f"{listed(numbers)}: {AS_NUMBERS}" if len(numbers) > MOST * len(tried) else None
+
+
+def why_without_mask(
+    bare: Collection[str], others: Collection[str], source: Source, images_without_mask: str
+) -> str | None:
+    """Why images have no mask although the others do, where that is a mistake that data.images_without_mask hides.
+
+    `bare` are ids of images without a mask, `others` those with one.
+    """
+    if source.table and (first := next((name for name in map(without_suffix, source.table) if name in bare), None)):
+        return f"the table's first line must name the columns, but has '{first}', the id of an image"
+    if images_without_mask == "skip":
+        return None
+    further = [(name, end) for name in bare if (end := _after_another(name, others))]
+    if images_without_mask == "empty":
+        further = [(name, end) for name, end in further if any(word in end.lower() for word in MASK_WORDS)]
+    if len(further) <= MOST * len(bare):
+        return None
+    ends = ", ".join(f"{{id}}{end}" for end in sorted({end for _, end in further})[:SHOWN])
+    return (
+        f"they are called as other images are, with something after that: {ends}; if they are masks or the like, let "
+        f"{source.images.setting} = '{source.images.pattern}' or data.train_masks say so, or name them in data.exclude"
+    )
+
+
+def _after_another(name: str, ids: Collection[str]) -> str | None:
+    """What follows one of the ids in a name, such as _mask_1 but not _1; None if there is no such id."""
+    ends = (name[place.start() :] for place in re.finditer(r"[\W_]", name))
+    return next((end for end in ends if name.removesuffix(end) in ids and re.search(r"[^\W\d_]", end)), None)
+
+
+def _in_path(names: Names, written: str) -> str:
     """Advice to give the files of a folder, or of a pattern, such names."""
-    if WILDCARD.search(path):
-        return f"let {setting} = '{path}' say so"
-    return f"set {setting} to a pattern such as {path.rstrip('/')}/{written}.png"
+    if WILDCARD.search(names.pattern):
+        return f"let {names.setting} = '{names.pattern}' say so"
+    suffix = splitext(names.example)[1]
+    return f"set {names.setting} to a pattern such as {names.pattern.rstrip('/')}/{written}{suffix}"
 
 
 def _common_template(longer: list[str], shorter: set[str]) -> str | None:

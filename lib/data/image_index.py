@@ -1,10 +1,12 @@
 """The index of the images: the files of each id, and the parts of their names."""
 
+import os
 from collections import defaultdict
+from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import find_files, is_excluded, make_id
+from lib.data.discovery import PLACEHOLDER, find_files, is_excluded, make_id, without_parts
 from lib.data.unread_kinds import packed
 
 LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that say which images there are
@@ -15,25 +17,35 @@ def listed_as(settings: DataSettings, other: DataSettings) -> DataSettings:
     return settings.model_copy(update={name: getattr(other, name) for name in LISTING})
 
 
-def list_images(
-    settings: DataSettings, pattern: str, setting: str
-) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
-    """The files of each image, and what the pattern's placeholders stand for, by id; excluded ids left out."""
+class ListedImages(NamedTuple):
+    """The images of a pattern."""
+
+    files: dict[str, list[str]]  # by id
+    parts: dict[str, dict[str, str]]  # what the pattern's placeholders stand for, by id
+    excluded: set[str]  # ids that data.exclude leaves out, in neither of these
+
+
+def list_images(settings: DataSettings, pattern: str, setting: str) -> ListedImages:
+    """The files of each image. Raises UserError where there is none, or another number of files than is set."""
     if not settings.root.is_dir():
         raise UserError(f"the data folder {settings.root} does not exist (data.root){packed(settings.root)}")
-    files = defaultdict(list)
-    parts_of = {}
+    files, parts_of, excluded, planes = defaultdict(list), {}, set(), defaultdict(list)
     is_test = setting == "data.test_images" and settings.test_id is not None
     template = (settings.test_id, "data.test_id") if is_test else (settings.image_id, "data.image_id")
     for parts, path in find_files(settings.root, pattern, setting):
         image_id = make_id(template[0], parts, path, template[1])
-        if not is_excluded(image_id, settings):
-            files[image_id].append(path)
-            parts_of[image_id] = parts
+        if is_excluded(image_id, settings):
+            excluded.add(image_id)
+            continue
+        files[image_id].append(path)
+        parts_of[image_id] = parts
+        if settings.plane_files:
+            planes[image_id].append(_plane_of(path, parts, pattern, template[0]))
     _check_number_of_files(files, settings, setting)
+    _check_planes(planes, setting)
     if not files:
         raise UserError(f"data.exclude leaves no image of {setting} = '{pattern}'")
-    return dict(files), parts_of
+    return ListedImages(dict(files), parts_of, excluded)
 
 
 def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, setting: str) -> None:
@@ -53,3 +65,21 @@ def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, 
         f"apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set data.plane_files=true "
         "if they are the planes of one image"
     )
+
+
+def _plane_of(path: str, parts: dict[str, str], pattern: str, template: str) -> str:
+    """What tells a file from the others of its image: its name and parts, without those that the id is made of."""
+    of_id = PLACEHOLDER.findall(template)
+    name = without_parts(os.path.basename(path), pattern.rsplit("/", 1)[-1], parts, of_id)
+    return " ".join([name, *(value for part, value in parts.items() if part not in of_id)])
+
+
+def _check_planes(planes: dict[str, list[str]], setting: str) -> None:
+    """Raise UserError where the files of two images are not the same planes, such as other bands."""
+    first = next(iter(planes), None)
+    if other := next((image_id for image_id in planes if planes[image_id] != planes[first]), None):
+        odd = next(pair for pair in zip(planes[first], planes[other], strict=True) if pair[0] != pair[1])
+        raise UserError(
+            f"the files of '{first}' and '{other}' are not the same planes: '{odd[0]}' of one stands where '{odd[1]}' "
+            f"of the other does; let {setting} say which are planes (data.plane_files)"
+        )

@@ -66,10 +66,10 @@ def read_image(
     """
     content = read_content(path, max_pixels)
     pixels = to_pixels(content, path, channels, value_range, plane, nodata)
-    return _upright(pixels, content.orientation) if as_shown else pixels
+    return upright(pixels, content.orientation) if as_shown else pixels
 
 
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels as viewers show them. EXIF 2.32, 4.6.4: where the first stored row and column are to be shown."""
     if orientation in (5, 6, 7, 8):  # the first row is shown on the left or right
         image = image.swapaxes(0, 1)
@@ -267,7 +267,10 @@ def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
-        raise UserError(f"{path} has shape {array.shape}, not (height, width) or (height, width, planes)")
+        raise UserError(
+            f"{path} has shape {array.shape}, not (height, width) or (height, width, planes); save each image or slice "
+            "as a file of its own, such as {case}_{slice}.npy"
+        )
     return np.moveaxis(array, 0, 2) if array.shape[0] < array.shape[2] else array
 
 
@@ -282,4 +285,7 @@ def _with_channels(image: np.ndarray, channels: int, format: str, path: Path) ->
         return image[:, :, :3]
     if channels == 1 and found in (3, 4) and format != "npy":
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if found == 3 else cv2.COLOR_RGBA2GRAY)[:, :, None]
-    raise UserError(f"{path} has {found} channels, but data.channels is {channels}; set data.plane or data.channels")
+    raise UserError(
+        f"{path} has {found} channels, but data.channels is {channels}; set data.plane or data.channels, or save each "
+        "plane as a file of its own if it is an image"
+    )

@@ -13,8 +13,10 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import MaskSettings, is_near
+from lib.data.headers import suffix_of
 from lib.data.mask_values import MaskPixels, foreground, hex_colours
 
+LOSSY = (".jpg", ".jpeg", ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MOST_CLASSES = 64  # of more values without a class it is likelier that they are soft or lossy
@@ -45,6 +47,8 @@ class ValueCounts:
             self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
             if any((index > 0) != (self.palette[index] != "#000000") for index in values):
                 self.doubts.setdefault("palette", path)
+        if len(values) > 2 and suffix_of(path) in LOSSY:
+            self.doubts.setdefault("lossy", path)
         if not is_alone and len(values) > 2:
             self.doubts.setdefault("several", path)
         if settings.alpha is None and _alpha_contradicts(pixels, settings):
@@ -188,6 +192,11 @@ def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None
         return (
             f"{counts.doubts['several']} holds several objects, but so do other files of its image; set "
             f"data.masks.above={_middle(values)} if the masks are soft"
+        )
+    if "lossy" in counts.doubts:
+        return (
+            f"{counts.doubts['lossy']} is a lossy file, whose values are no exact numbers; set "
+            f"data.masks.above={_middle(values)} if all that is bright is mask"
         )
     if len(values) < 2:
         state = "empty" if values <= {0} else "full"

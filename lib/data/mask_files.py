@@ -8,6 +8,8 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
+from lib.data.headers import read_header
+from lib.data.images import upright
 from lib.data.mask_values import MaskPixels, class_masks, file_objects, read_mask_pixels
 
 CV_CHANNELS = 128  # the most that OpenCV 5 takes in one array
@@ -26,7 +28,8 @@ def read_mask_files(
 ) -> list[MaskFile]:
     """Each of an image's mask files once, by its paths for each class; the pixels are of the image's size.
 
-    Raises UserError naming the file that cannot be read, or that is of another size.
+    Raises UserError naming the file that cannot be read, that is of another size, or whose EXIF orientation leaves it
+    open which pixels are meant.
     """
     classes_of: dict[str, list[int]] = {}
     for class_index, paths in enumerate(pieces):
@@ -35,6 +38,8 @@ def read_mask_files(
     files = []
     for path, class_indexes in classes_of.items():
         pixels = read_mask_pixels(Path(path), settings.masks, settings.max_pixels)
+        if pixels.orientation != 1:
+            pixels = _turned(pixels, settings, path, image_path)
         files.append(MaskFile(path, class_indexes, _fitted(pixels, shape, settings.masks.rescale, path, image_path)))
     return files
 
@@ -69,6 +74,19 @@ def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple
             layer[objects > 0] = objects[objects > 0] + layer.max(initial=0)
             layer[objects < 0] = -1
     return labels
+
+
+def _turned(pixels: MaskPixels, settings: DataSettings, path: str, image_path: Path) -> MaskPixels:
+    """Pixels as data.orientation says; as stored without it where the image has the orientation of its mask file."""
+    if settings.orientation == "shown":
+        alpha = None if pixels.alpha is None else upright(pixels.alpha, pixels.orientation)
+        return pixels._replace(values=upright(pixels.values, pixels.orientation), alpha=alpha)
+    if settings.orientation is None and read_header(image_path).orientation != pixels.orientation:
+        raise UserError(
+            f"mask {path} has an EXIF orientation that its image {image_path} does not have; set data.orientation to "
+            "stored or shown, whichever pixels of both belong together"
+        )
+    return pixels
 
 
 def _fitted(pixels: MaskPixels, shape: tuple[int, int], may_rescale: bool, path: str, image_path: Path) -> MaskPixels:

@@ -13,7 +13,7 @@ from lib.config.data_settings import DataSettings
 from lib.data.annotations import SUFFIXES as ANNOTATION_SUFFIXES
 from lib.data.annotations import read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
-from lib.data.id_match import Source, likely_mistake, match_ids
+from lib.data.id_match import AS_NUMBERS, REWRITTEN, Names, Source, likely_mistake, match_ids, why_without_mask
 from lib.data.rle_table import (
     class_index_of,
     guess_rle_column,
@@ -62,21 +62,19 @@ def masks_table_files(settings: DataSettings) -> list[Path]:
 
 
 def index_masks(settings: DataSettings, table: Table | None) -> Masks:
-    """The masks of all ids but the excluded ones, from the table, or from mask files where there is no table."""
+    """The masks of all ids, excluded ones too, from the table, or from mask files where there is no table."""
     if is_annotations(settings.train_masks):
-        return _masks_from_annotations(settings)
+        return read_annotations(settings)
     if table is None:
         return _masks_from_files(settings)
     return _masks_from_table(table, settings.root / settings.train_masks, settings)
 
 
 def _masks_from_table(table: Table, path: Path, settings: DataSettings) -> Masks:
-    """Run lengths by id and class, of all ids in the table but the excluded ones."""
+    """Run lengths by id and class, of all ids in the table."""
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
     for image_id, class_index, text in _texts(table, path, settings):
-        if not is_excluded(image_id, settings):
-            masks[image_id][class_index].append(text)
-    _check_single(masks, settings, f"rows in {path}")
+        masks[image_id][class_index].append(text)
     return dict(masks)
 
 
@@ -110,16 +108,8 @@ def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:
             )
 
 
-def _masks_from_annotations(settings: DataSettings) -> Masks:
-    """Objects by id and class, as texts, of all annotated ids but the excluded ones."""
-    annotated = read_annotations(settings)
-    masks = {image_id: pieces for image_id, pieces in annotated.items() if not is_excluded(image_id, settings)}
-    _check_single(masks, settings, f"objects in {settings.root / settings.train_masks}")
-    return masks
-
-
 def _masks_from_files(settings: DataSettings) -> Masks:
-    """Mask files by id and class, of all ids but the excluded ones."""
+    """Mask files by id and class, of all ids. Those of an excluded id may be of no class: they are only no images."""
     pattern = settings.train_masks
     if len(settings.classes) > 1 and "{class}" not in pattern and not settings.are_indexed:
         raise UserError(
@@ -130,22 +120,25 @@ def _masks_from_files(settings: DataSettings) -> Masks:
     template = (settings.image_id, "data.image_id") if settings.mask_id is None else (settings.mask_id, "data.mask_id")
     for parts, path in find_files(settings.root, pattern, "data.train_masks"):
         image_id = make_id(template[0], parts, path, template[1])
-        if not is_excluded(image_id, settings):
-            names = settings.classes if settings.are_indexed else [parts.get("class", settings.classes[0])]
-            for name in names:
-                masks[image_id][class_index_of(name, settings.classes, path)].append(path)
-    _check_single(masks, settings, "mask files")
+        if is_excluded(image_id, settings):
+            masks[image_id][0].append(path)
+            continue
+        names = settings.classes if settings.are_indexed else [parts.get("class", settings.classes[0])]
+        for name in names:
+            masks[image_id][class_index_of(name, settings.classes, path)].append(path)
     return dict(masks)
 
 
-def _check_single(masks: Masks, settings: DataSettings, what: str) -> None:
-    """Raises UserError when an image and class has several masks and the settings do not say that it may."""
-    if settings.instances:
+def check_single(masks: Masks, settings: DataSettings, what: str) -> None:
+    """Raise UserError when an image and class has several masks and the settings do not say that it may."""
+    several = [image_id for image_id, pieces in masks.items() if max(map(len, pieces)) > 1]
+    if settings.instances or not several:
         return
-    if several := [image_id for image_id, pieces in masks.items() if max(map(len, pieces)) > 1]:
-        raise UserError(
-            f"{listed(several)} have several {what}; set data.instances=true if each is an object of the image"
-        )
+    if rewritten := [name for name in several if REWRITTEN.fullmatch(name)]:
+        raise UserError(f"{listed(rewritten)} have several {what}: {AS_NUMBERS}")
+    if all(len({*texts}) < 2 for image_id in several for texts in masks[image_id]):
+        raise UserError(f"{listed(several)} have several {what} that are the same; leave only one of each")
+    raise UserError(f"{listed(several)} have several {what}; set data.instances=true if each is an object of the image")
 
 
 def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: DataSettings) -> dict[str, list[str]]:
@@ -165,19 +158,21 @@ def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: Data
     return images
 
 
-def match_masks(masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings) -> Masks:
+def match_masks(
+    masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings, excluded: set[str]
+) -> Masks:
     """The masks of the images that are there, as data.images_without_mask and data.masks_without_image say.
 
-    Raises UserError where these do not allow what is missing, and whatever they say where no mask is an image's, or
-    where those that are not differ from the images without a mask by a likely mistake.
+    `excluded` are the ids of images that data.exclude leaves out; masks of them, or of ids that it names, are left out,
+    too. Raises UserError where the settings do not allow what is missing, and whatever they say where no mask is an
+    image's, or where those that are not differ from the images without a mask by a likely mistake.
     """
     source, images = settings.root / settings.train_masks, settings.root / settings.train_images
-    image_of = match_ids(masks, files, settings.loose_ids, str(source))
-    masks = {image_of[name]: pieces for name, pieces in masks.items()}
+    masks, gone = _without_excluded(masks, {*files, *excluded}, settings, str(source))
+    files = {image_id: paths for image_id, paths in files.items() if image_id not in gone}
+    check_single(masks, settings, f"{_pieces(settings)} in {source}")
     lost, bare = sorted(masks.keys() - files.keys()), sorted(files.keys() - masks.keys())
-    are_in_names = not is_table(settings.train_masks) or PLACEHOLDER.search(settings.train_masks)
-    masks_path = settings.train_masks if are_in_names else ""
-    described = Source(table, "data.", ("data.train_images", settings.train_images), masks_path)
+    described = _described(masks, table, files, settings)
     if mistake := likely_mistake(lost, bare, described):
         raise UserError(f"masks {listed(lost)} of {source} have no image in {images}: {mistake}")
     if len(lost) == len(masks):
@@ -190,7 +185,34 @@ def match_masks(masks: Masks, table: Table | None, files: dict[str, list[str]], 
             f"masks {listed(lost)} of {source} have no image in {images}; "
             "set data.masks_without_image=skip if they are to be left out"
         )
+    if mistake := why_without_mask(bare, files.keys() - {*bare}, described, settings.images_without_mask):
+        raise UserError(f"images {listed(bare)} have no mask in {source}: {mistake}")
     return _of_images(masks, files, settings)
+
+
+def _without_excluded(masks: Masks, image_ids: set[str], settings: DataSettings, source: str) -> tuple[Masks, set[str]]:
+    """Masks by the ids of their images, and the images whose only mask data.exclude names by another form of its id."""
+    named = {name for name in masks if is_excluded(name, settings)}
+    image_of = match_ids(masks.keys() - named, image_ids, settings.loose_ids, source)
+    kept = {image_id: masks[name] for name, image_id in image_of.items() if not is_excluded(image_id, settings)}
+    return kept, {*match_ids(named, image_ids, settings.loose_ids, source).values()} - kept.keys()
+
+
+def _pieces(settings: DataSettings) -> str:
+    """What several of an image are called."""
+    if is_annotations(settings.train_masks):
+        return "objects"
+    return "rows" if is_rle_table(settings.train_masks) else "mask files"
+
+
+def _described(masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings) -> Source:
+    """The masks and images as likely_mistake takes them."""
+    image_file = next(iter(files.values()))[0] if files else ""
+    found = [paths for pieces in masks.values() for paths in pieces if paths]
+    mask_file = found[0][0] if found and not is_table(settings.train_masks) else ""
+    are_in_names = not is_table(settings.train_masks) or PLACEHOLDER.search(settings.train_masks)
+    names = Names("data.train_masks", settings.train_masks, mask_file) if are_in_names else None
+    return Source(table, "data.", Names("data.train_images", settings.train_images, image_file), names)
 
 
 def _of_images(masks: Masks, files: dict[str, list[str]], settings: DataSettings) -> Masks:

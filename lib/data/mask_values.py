@@ -15,6 +15,9 @@ from lib.config.mask_settings import MaskSettings, rgb
 from lib.data.images import Content, read_content
 from lib.masks.metrics import IGNORED
 
+LOSSY = ("JPEG", "WEBP", "JPEG2000")
+GRAY_WITHIN = 8  # of 255: how far R, G and B of gray pixels may lie apart in lossy files, which keep colour coarsely
+
 
 class MaskPixels(NamedTuple):
     """The pixels of a mask file, before anything is said about their meaning."""
@@ -22,6 +25,7 @@ class MaskPixels(NamedTuple):
     values: np.ndarray  # numbers or indexes of the palette (height, width), or colours uint8 (height, width, 3)
     palette: np.ndarray | None  # uint8 (colours, 3)
     alpha: np.ndarray | None  # (height, width), where the file has an alpha plane beside the values
+    orientation: int = 1  # EXIF, not applied
 
     @property
     def are_colours(self) -> bool:
@@ -34,6 +38,10 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
     Raises UserError naming the file, as read_image does, and where the settings do not fit what it holds.
     """
     content = read_content(path, max_pixels, keep_palette=not settings.alpha)
+    return _pixels_of(content, settings, path)._replace(orientation=content.orientation)
+
+
+def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixels:
     if settings.object_planes:
         return MaskPixels(_numbered(content.values), None, None)
     values, palette = _as_meant(content, settings, path), content.palette
@@ -51,8 +59,8 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
         return MaskPixels(alpha, None, None)
     if values.shape[2] not in (1, 3):
         raise UserError(
-            f"{path} has {values.shape[2]} planes; a mask file must have one, or R, G and B; set "
-            "data.masks.object_planes=true if each is the mask of an object"
+            f"{path} has {values.shape[2]} planes; a mask file must have one, or R, G and B: save each as a file if "
+            "they belong to several images, or set data.masks.object_planes=true if each is the mask of an object"
         )
     if settings.are_colours:
         if values.dtype != np.uint8:
@@ -60,7 +68,7 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
         if values.shape[2] == 1 and palette is None:
             values = np.repeat(values, 3, axis=2)
     elif values.shape[2] == 3:
-        values = _gray(values)
+        values = _gray(values, content.format)
         if values.shape[2] == 3 and (settings.values or settings.above is not None):
             raise UserError(
                 f'{path} is in colour, but data.classes or data.masks speaks of numbers; write colours as "#804000" '
@@ -96,10 +104,13 @@ def _by_index(of_index: np.ndarray, indexes: np.ndarray) -> np.ndarray:
     return np.pad(of_index, (0, 256 - len(of_index)))[indexes]
 
 
-def _gray(values: np.ndarray) -> np.ndarray:
-    """One plane (height, width, 1) where the three are equal."""
-    is_gray = all(np.array_equal(values[:, :, 0], values[:, :, plane]) for plane in (1, 2))
-    return values[:, :, :1] if is_gray else values
+def _gray(values: np.ndarray, format: str) -> np.ndarray:
+    """One plane (height, width, 1) where the three are equal, or nearly so in a lossy file, whose luma that is."""
+    if all(np.array_equal(values[:, :, 0], values[:, :, plane]) for plane in (1, 2)):
+        return values[:, :, :1]
+    if format in LOSSY and np.ptp(values, axis=2).max() <= GRAY_WITHIN:
+        return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)[:, :, None]
+    return values
 
 
 def class_masks(pixels: MaskPixels, settings: MaskSettings, classes: list[str]) -> list[np.ndarray]:

@@ -33,7 +33,7 @@ def neighbour_index(settings: DataSettings, pattern: str, setting: str, without:
 
     Raises UserError for images that have no order, and where no image has a neighbour.
     """
-    files, parts = list_images(settings, pattern, setting)
+    files, parts, _ = list_images(settings, pattern, setting)
     files = {image_id: paths for image_id, paths in files.items() if image_id not in without}
     series = _series({image_id: parts[image_id] for image_id in files}, settings, f"{setting} = '{pattern}'")
     if len(files) > 1 and len(series) == len(files):

@@ -3,16 +3,18 @@
 Annotators who work in a browser see the shown pixels, OpenCV and Pillow read the stored ones.
 """
 
+import contextlib
+import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import Images, TrainingData
 from lib.data.headers import read_header, suffix_of
 from lib.data.images import image_size
+from lib.data.mask_index import is_annotations
 
 PNG_SIGNATURE, PNG_START = b"\x89PNG\r\n\x1a\n", 4096  # bytes in which most files begin their pixels
 WITHOUT_ORIENTATION = (".npy", ".dcm", ".bmp", ".gif")  # suffixes of formats that hold none
@@ -40,7 +42,7 @@ def orientation_line(training: TrainingData) -> str:
     first = training.image_path(next(iter(turned)))
     raise UserError(
         f"{counted}, such as {first}; {why} whether the masks belong to the pixels as stored or as viewers show them: "
-        "look at one and set data.orientation to stored or shown"
+        "look at one and set data.orientation to stored or shown (as browsers show it to those who draw masks)"
     )
 
 
@@ -73,19 +75,26 @@ def _is_png_without_exif(path: Path) -> bool:
 
 
 def _fitting(training: TrainingData, image_id: str, orientation: int) -> set[str]:
-    """Which of "stored" and "shown" have the proportions of the image's mask files; empty where both or neither do."""
-    if training.has_table or orientation < 5:
+    """Which of "stored" and "shown" have the proportions of the image's masks; empty where both or neither do."""
+    if orientation < 5:
         return set()
     stored = image_size(training.image_path(image_id), training.settings.max_pixels)
     kinds = set()
-    for path in {path for paths in training.pieces(image_id) for path in paths}:
-        try:
-            mask = np.array(image_size(Path(path), training.settings.max_pixels))
-        except UserError:
-            continue
+    for height, width in _mask_sizes(training, image_id):
         fits = {
-            kind: mask[0] * size[1] == mask[1] * size[0] for kind, size in (("stored", stored), ("shown", stored[::-1]))
+            kind: height * size[1] == width * size[0] for kind, size in (("stored", stored), ("shown", stored[::-1]))
         }
         if sum(fits.values()) == 1:
             kinds |= {kind for kind in fits if fits[kind]}
     return kinds
+
+
+def _mask_sizes(training: TrainingData, image_id: str) -> Iterator[tuple[int, int]]:
+    """(height, width) of the image's mask files, or what its annotations are for; run lengths have none."""
+    pieces = {piece for pieces in training.pieces(image_id) for piece in pieces if piece}
+    if is_annotations(training.settings.train_masks):
+        yield from (tuple(size) for piece in pieces if (size := json.loads(piece).get("size")))
+    elif not training.has_table:
+        for path in pieces:
+            with contextlib.suppress(UserError):  # the check of every mask reports it
+                yield image_size(Path(path), training.settings.max_pixels)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.id_match import Source, likely_mistake, match_ids
+from lib.data.id_match import Names, Source, likely_mistake, match_ids, why_without_mask
 from lib.data.rle_table import guess_rle_column, is_wide, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
 
@@ -62,7 +62,8 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     absent = sorted(set(image_of.values()) - files.keys())
     surplus = sorted(files.keys() - set(image_of.values()))
     images = settings.root / settings.test_images
-    source = Source(sample.table, "data.sample_", ("data.test_images", settings.test_images))
+    example = next(iter(files.values()))[0]
+    source = Source(sample.table, "data.sample_", Names("data.test_images", settings.test_images, example))
     if mistake := likely_mistake(absent, surplus, source):
         raise UserError(f"{listed(absent)} of {path} have no image in {images}: {mistake}")
     if len(absent) == len(set(image_of.values())):
@@ -73,7 +74,9 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     if absent and settings.unreadable_test_images == "error":
         raise UserError(f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out")
     if surplus:
-        raise UserError(f"test images {listed(surplus)} are not in {path}; leave them out with data.exclude")
+        mistake = why_without_mask(surplus, files.keys() - {*surplus}, source, "error")
+        remedy = f": {mistake}" if mistake else "; leave them out with data.exclude"
+        raise UserError(f"test images {listed(surplus)} are not in {path}{remedy}")
     return rows
 
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import re
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +14,8 @@ from lib.base.errors import UserError
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 DELIMITERS = (",", "\t", ";")
 QUOTED = re.compile(r'"[^"]*"')
+OTHER_SEPARATORS = re.compile(r"[|: ]")
+SEPARATOR_LINE = re.compile(r"sep=(.)\s*")
 
 Table = dict[str, list[str]]  # columns by name, every value as text
 
@@ -22,24 +25,32 @@ csv.field_size_limit(2**31 - 1)  # one field holds the run lengths of a whole ma
 def read_table(path: Path, setting: str) -> Table:
     """Columns of a table by name, as text without surrounding blanks; no value is taken for a number or as missing.
 
-    Values are separated by commas, tabs or semicolons, whichever alone stands in the first line. Raises UserError
-    naming the file and the line when it is absent (then also the `setting` that points to it), not UTF-8, has no
-    header, two columns of one name, or a row with more or fewer values than the header.
+    Values are separated by commas, tabs or semicolons, whichever alone stands in the first line, or by what Excel's
+    line `sep=;` says. Raises UserError naming the file and the line when it is absent (then also the `setting` that
+    points to it), neither UTF-8 nor UTF-16 with a byte order mark, has no header, a single column, two columns of one
+    name, or a row with more or fewer values than the header.
     """
     if path.name.lower().endswith(".parquet"):
         return _read_parquet(path, setting)
     try:
         with _open(path) as file:
             first = file.readline()
-            reader = csv.reader(chain([first], file), delimiter=_delimiter(first), skipinitialspace=True, strict=True)
+            said = SEPARATOR_LINE.fullmatch(first)
+            first = file.readline() if said else first
+            delimiter = said[1] if said else _delimiter(first)
+            reader = csv.reader(chain([first], file), delimiter=delimiter, skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(reader, [])]
             rows = [_checked_row(row, header, path, reader.line_num) for row in reader if row]
     except FileNotFoundError:
         raise UserError(f"table {path} does not exist ({setting})") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a csv file in UTF-8: {error}") from None
+    except UnicodeError as error:
+        raise UserError(f"{path} is not a csv file in UTF-8: {error}; save it anew as UTF-8") from None
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise UserError(f"{path} is not a csv file: {error}") from None
     if not header:
         raise UserError(f"{path} is empty; its first line must name the columns")
+    if len(header) == 1 and OTHER_SEPARATORS.search(header[0]):
+        raise UserError(f"{path} has one column, '{header[0]}'; separate the values by commas, tabs or semicolons")
     if len(set(header)) < len(header):
         raise UserError(f"{path} has two columns of the same name: {', '.join(header)}")
     columns = zip(*rows, strict=True) if rows else [()] * len(header)
@@ -54,9 +65,11 @@ def column(table: Table, name: str, path: Path, setting: str) -> list[str]:
 
 
 def _open(path: Path) -> TextIO:
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+    """The text of a table: UTF-16 where it begins with its mark, as Excel writes "Unicode text", else UTF-8."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rb") as file:
+        encoding = "utf-16" if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig"
+    return opened(path, "rt", encoding=encoding, newline="")
 
 
 def _delimiter(first_line: str) -> str:

@@ -118,7 +118,7 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
         return np.empty(0, np.int64), np.empty(0, np.int64)
     text = text.strip()
     if not text.isascii() or text.encode().translate(None, b"0123456789 \t"):
-        raise UserError(f"'{_excerpt(text)}' is not a list of whole numbers{_empty_hint(text)}")
+        raise UserError(f"'{_excerpt(text)}' is not whole numbers with blanks between them{_empty_hint(text)}")
     numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
     if len(numbers) % 2:
         count = f"{len(numbers)} number{'s' if len(numbers) > 1 else ''}"
