@@ -34,8 +34,8 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     record = StageRecord(run, "01_prepare_folds")
     data = open_training(settings.data)
     search = HiddenGroupSearch(data, settings.folds)
-    facts = check_images(data, search.see)
-    images = image_table(facts, data.groups, data.classes)
+    inspection = check_images(data, search.see)
+    images = image_table(inspection.facts, data.groups, data.classes)
     if (hidden := search.finish()) is not None:
         images["group"] = hidden
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
@@ -51,7 +51,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     record.begin(settings)
     duplicates_path = run.root / "duplicates.csv"
     write_text(duplicates_path, duplicates.to_csv(index=False))
-    note_training_files(run, data)
+    note_training_files(run, data, inspection.noted)
     external.write(run)
     search.write(run)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))

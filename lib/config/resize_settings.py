@@ -25,7 +25,7 @@ class ResizeSettings(Section):
 
     @property
     def is_set(self) -> bool:
-        return self != ResizeSettings()
+        return any(value is not None for value in (self.factor, self.longest_side, self.size, self.column))
 
     @model_validator(mode="before")
     @classmethod

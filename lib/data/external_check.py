@@ -113,7 +113,7 @@ def _hashes(test: TestData, image_id: str) -> tuple[str, str] | None:
 def _inspected(name: str, data: TrainingData) -> pd.DataFrame:
     """The table of a source's images, which are checked and reported like training images; `group` where it has any."""
     with named_errors(name):
-        facts = check_images(data, source=name)
+        facts = check_images(data, source=name).facts
         for line in skipped_lines(data.settings):
             print(line)
         are_grouped = data.settings.group or data.settings.group_csv

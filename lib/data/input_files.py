@@ -6,6 +6,7 @@ is read again only where they are others, as after a copy to another machine, an
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from lib.base.distributed import is_first
 from lib.base.errors import UserError, listed
-from lib.base.files import CHUNK_BYTES, read_json, sha256_of_json, write_json
+from lib.base.files import CHUNK_BYTES, read_json, sha256_of_json, write_text
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_training
@@ -55,6 +56,11 @@ class Source:
             found.update(b"\0")
         return found.hexdigest()[:DIGEST_LENGTH]
 
+    def note(self) -> list[str]:
+        """Digest and state; the state is that before the content is read, so that no change goes unnoticed."""
+        state = files_state(self.files)
+        return [self.digest(), state]
+
 
 def training_sources(data: TrainingData) -> dict[str, Source]:
     """Every training image and mask."""
@@ -86,9 +92,10 @@ def value_name(data: TrainingData | TestData, image_id: str) -> str:
     return f"{data.settings.resize.column} {image_id}"
 
 
-def note_training_files(run: RunFolder, data: TrainingData) -> None:
-    """Write down the content of all training images and masks, as 01 has checked them."""
-    write_known(run.training_files, compare(training_sources(data), {})[0])
+def note_training_files(run: RunFolder, data: TrainingData, noted: Known) -> None:
+    """Write down the content of all training images and masks; `noted` holds what 01 knows of them from its check."""
+    others = {name: source for name, source in training_sources(data).items() if name not in noted}
+    write_known(run.training_files, noted | compare(others, {})[0])
 
 
 def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
@@ -158,7 +165,9 @@ def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]
         if name in known and known[name][1] == state and not sources[name].is_text_alone
     }
     suspects = [name for name in states if name not in same] if len(same) < len(states) else []
-    digests = dict(prefetched(lambda name: sources[name].digest(), suspects, ahead=4 * THREADS))
+    digests = {name: sources[name].digest() for name in suspects if sources[name].texts is not None}
+    in_files = [name for name in suspects if name not in digests]
+    digests |= prefetched(lambda name: sources[name].digest(), in_files, ahead=4 * THREADS)
     current = {name: same.get(name) or [digests[name], state] for name, state in states.items()}
     return current, [name for name in suspects if name not in known or known[name][0] != digests[name]]
 
@@ -186,7 +195,7 @@ def read_known(path: Path) -> Known:
 
 def write_known(path: Path, known: Known) -> None:
     """Write the notes, and one digest of all content, which what is made from the files refers to."""
-    write_json(path, {"content": content_digest(known), "files": known})
+    write_text(path, json.dumps({"content": content_digest(known), "files": known}) + "\n")
 
 
 def content_digest(known: Known) -> str:

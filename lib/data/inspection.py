@@ -14,6 +14,7 @@ from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, find_unreadable, open_test
 from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, pixel_hash, thumbnail
+from lib.data.input_files import Known, Source, training_sources
 from lib.data.mask_check import ValueCounts, judge
 from lib.data.mask_values import share_of_mask
 from lib.data.network_input import require_usable_neighbours
@@ -41,12 +42,13 @@ class Inspection(NamedTuple):
 
     facts: list[ImageFacts]  # in the order of ids
     notes: list[str]  # sentences for printing: what the values of mask files mean
+    noted: Known  # the content of the files
 
 
 def check_images(
     training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None, source: str = ""
-) -> list[ImageFacts]:
-    """Look at the images and masks in every way, and print what is found; the facts in the order of ids.
+) -> Inspection:
+    """Look at the images and masks in every way, and print what is found.
 
     `see` is inspect_all's, `source` the name of external images. Raises UserError for what cannot be trained on.
     """
@@ -62,7 +64,7 @@ def check_images(
     inspection = inspect_all(training, see)
     for note in inspection.notes:
         tell(f"checked   {note}")
-    return inspection.facts
+    return inspection
 
 
 def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None) -> Inspection:
@@ -72,9 +74,10 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
     one UserError with the number of unusable images and what is wrong with the first few, and one where it is uncertain
     what the values mean.
     """
-    facts, problems, counts, seen = [], [], ValueCounts(), []
+    facts, problems, counts, seen, noted = [], [], ValueCounts(), [], {}
+    sources = training_sources(training)
     # threads: a process takes 0.4 s to start, and 0.1 of the 0.7 ms for 256 x 256 pixels hold Python's lock
-    inspected = prefetched(partial(_inspect, training), training.ids, ahead=4 * THREADS)
+    inspected = prefetched(partial(_inspect, training, sources), training.ids, ahead=4 * THREADS)
     for _, result in progress("checking", inspected, len(training.ids)):
         if isinstance(result, str):
             problems.append(result)
@@ -82,6 +85,7 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
             facts.append(result[0])
             counts.merge(result[1])
             seen.append(result[3])
+            noted |= result[4]
             if see:
                 see(result[0].id, result[2])
     if problems:
@@ -93,16 +97,20 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
     if not any(any(image.coverage) for image in facts):
         source = f"{training.settings.root / training.settings.train_masks} (data.train_masks)"
         raise UserError(f"the masks of all {len(facts)} training images in {source} are empty: nothing can be learned")
-    return Inspection(facts, notes)
+    return Inspection(facts, notes, noted)
 
 
-def _inspect(training: TrainingData, image_id: str) -> tuple[ImageFacts, ValueCounts, np.ndarray, Seen | None] | str:
-    """The facts of an image, the values of its mask files, its thumbnail and what the network sees of it.
+def _inspect(
+    training: TrainingData, sources: dict[str, Source], image_id: str
+) -> tuple[ImageFacts, ValueCounts, np.ndarray, Seen | None, Known] | str:
+    """The facts of an image, the values of its mask files, its thumbnail, what the network sees of it, and its files.
 
     Or what is wrong with it.
     """
     counts = ValueCounts()
+    names = [f"image {image_id}", *([] if training.has_table else [f"mask {image_id}"])]
     try:
+        noted = {name: sources[name].note() for name in names}  # what is read again below is in the system's cache
         image = training.read_image(image_id)
         files = [] if training.has_table else training.mask_files(image_id)
         for file in files:
@@ -115,7 +123,7 @@ def _inspect(training: TrainingData, image_id: str) -> tuple[ImageFacts, ValueCo
     small = thumbnail(image)
     facts = ImageFacts(image_id, *image.shape[:2], coverage, pixel_hash(image), perceptual_hash(small))
     seen = seen_of(training, image_id, mask) if training.settings.resize.is_set else None
-    return facts, counts, small, seen
+    return facts, counts, small, seen, noted
 
 
 def skipped_lines(settings: DataSettings) -> list[str]:

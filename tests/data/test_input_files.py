@@ -16,11 +16,15 @@ from lib.config.schema import Settings
 from lib.data import input_files
 from lib.data.competition import open_test, open_training
 from lib.data.input_files import (
+    compare,
     known_test_images,
     note_training_files,
     open_unchanged_training,
+    read_known,
+    training_sources,
     write_known,
 )
+from lib.data.inspection import inspect_all
 from lib.prediction.run_maps import open_test_maps, own_missing
 from lib.run.folder import RunFolder
 from lib.run.provenance import training_inputs
@@ -57,7 +61,7 @@ def replace(path: Path) -> None:
 
 
 def test_a_replaced_training_image_is_refused_by_name(run, settings, competition):
-    note_training_files(run, open_training(settings.data))
+    note_training_files(run, open_training(settings.data), {})
     assert open_unchanged_training(run, settings).ids
     replace(competition / "train_images" / "train_003.png")
     with pytest.raises(UserError, match=r"'image train_003' of the training data changed.* run 01 again"):
@@ -65,7 +69,7 @@ def test_a_replaced_training_image_is_refused_by_name(run, settings, competition
 
 
 def test_a_replaced_run_length_is_refused_by_name(run, settings, competition):
-    note_training_files(run, open_training(settings.data))
+    note_training_files(run, open_training(settings.data), {})
     table = pd.read_csv(competition / "train.csv", keep_default_na=False)
     table.loc[table.id == "train_005", "rle"] = "1 7"
     table.to_csv(competition / "train.csv", index=False)
@@ -75,7 +79,7 @@ def test_a_replaced_run_length_is_refused_by_name(run, settings, competition):
 
 def test_a_replaced_mask_file_and_masks_of_exchanged_classes_are_refused(run, competition):
     settings = Settings(name="run", data=mask_files(competition))
-    note_training_files(run, open_training(settings.data))
+    note_training_files(run, open_training(settings.data), {})
     path = competition / "masks" / "b" / "train_002.png"
     replace(path)
     with pytest.raises(UserError, match="'mask train_002' of the training data changed"):
@@ -89,7 +93,7 @@ def test_a_replaced_mask_file_and_masks_of_exchanged_classes_are_refused(run, co
 
 
 def test_a_copy_elsewhere_is_read_once_and_then_known(run, settings, competition, tmp_path, monkeypatch):
-    note_training_files(run, open_training(settings.data))
+    note_training_files(run, open_training(settings.data), {})
     content = read_json(run.training_files)["content"]
     copy = shutil.copytree(competition, tmp_path / "copy", copy_function=shutil.copy)  # new times
     moved = settings.model_copy(update={"data": settings.data.model_copy(update={"root": copy})})
@@ -103,17 +107,26 @@ def test_a_copy_elsewhere_is_read_once_and_then_known(run, settings, competition
     assert training_inputs(run, moved) == training_inputs(run, settings)
 
 
+@pytest.mark.parametrize("masks", ["table", "files"])
+def test_what_the_check_of_01_notes_is_what_reading_anew_finds(run, settings, competition, masks):
+    data = open_training(settings.data if masks == "table" else mask_files(competition))
+    noted = inspect_all(data).noted
+    assert len(noted) == (24 if masks == "table" else 48)
+    note_training_files(run, data, noted)
+    assert read_known(run.training_files) == compare(training_sources(data), {})[0]
+
+
 def test_content_counts_for_training(run, settings, competition):
-    note_training_files(run, open_training(settings.data))
+    note_training_files(run, open_training(settings.data), {})
     before = training_inputs(run, settings)
     replace(competition / "train_images" / "train_003.png")
-    note_training_files(run, open_training(settings.data))  # as 01 does
+    note_training_files(run, open_training(settings.data), {})  # as 01 does
     assert training_inputs(run, settings) != before
 
 
 @pytest.mark.parametrize("damage", ["absent", "cut", "edited"])
 def test_notes_that_are_absent_or_damaged_are_made_anew(run, settings, damage):
-    note_training_files(run, open_training(settings.data))
+    note_training_files(run, open_training(settings.data), {})
     content = run.training_files.read_text()
     if damage == "absent":
         run.training_files.unlink()

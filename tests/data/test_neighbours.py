@@ -180,7 +180,7 @@ def test_training_notices_a_changed_neighbour_without_a_mask(volumes, tmp_path):
     chosen, run = settings(volumes), RunFolder(tmp_path / "run")
     data = open_training(chosen.data)
     assert "a_3" not in data.ids
-    note_training_files(run, data)
+    note_training_files(run, data, {})
     open_unchanged_training(run, chosen)
     cv2.imwrite(str(volumes / "train" / "a" / "slice_3_0.5.png"), np.zeros(SHAPE, np.uint8))
     with pytest.raises(UserError, match="image a_3.* of the training data changed"):

@@ -6,10 +6,10 @@ from PIL import Image, ImageOps
 
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
-from lib.data.competition import open_training
+from lib.data.competition import open_test, open_training
 from lib.data.images import image_size, read_image
 from lib.data.inspection import inspect_test
-from lib.data.orientation import orientation_line
+from lib.data.orientation import orientation_line, turned_images
 from tests.data.test_images import COLOUR, save
 
 IDS = ("a", "b", "c")
@@ -80,6 +80,36 @@ def test_where_sizes_do_not_tell_the_setting_must_be_said(tmp_path, orientation,
     for said in ("stored", "shown"):
         assert f"read as {said}" in orientation_line(open_training(settings.model_copy(update={"orientation": said})))
     assert inspect_test(settings).startswith("warning   3 of 3 test images have an EXIF orientation")
+
+
+def test_orientations_are_those_that_pillow_finds_whatever_stands_before_them(tmp_path):
+    """A profile of 6000 bytes puts the orientation beyond the first bytes that are looked at."""
+    exif = Image.Exif()
+    exif[274] = 6
+    picture = Image.fromarray(COLOUR)
+    for suffix in ("png", "jpg", "webp"):
+        for profile in (b"", bytes(6000), b"\xff\xda" * 40, b"IDAT"):
+            for name, kept in (("turned", exif), ("plain", Image.Exif())):
+                options = {"icc_profile": profile} if profile else {}
+                picture.save(tmp_path / f"{name}_{profile[:2].hex()}{len(profile)}.{suffix}", exif=kept, **options)
+    save_with_padding(tmp_path / "turned_padded.jpg", tmp_path / "turned_0.jpg")
+    for suffix, count in (("png", 8), ("jpg", 9), ("webp", 8)):
+        settings = DataSettings(root=tmp_path, test_images=f"{{id}}.{suffix}", sample_submission=None)
+        expected = {}
+        for path in tmp_path.glob(f"*.{suffix}"):
+            with Image.open(path) as opened:
+                expected[path.stem] = opened.getexif().get(274, 1)
+        assert len(expected) == count
+        turned = turned_images(open_test(settings))
+        assert turned == {name: orientation for name, orientation in expected.items() if orientation != 1}
+        assert set(turned) == {name for name in expected if name.startswith("turned")}
+
+
+def save_with_padding(path, source):
+    """The JPEG with bytes of padding before its second segment."""
+    content = source.read_bytes()
+    length = int.from_bytes(content[4:6])
+    path.write_bytes(content[: 4 + length] + b"\xff\xff" + content[4 + length :])
 
 
 def test_images_without_an_orientation_are_not_spoken_of(tmp_path):
