@@ -52,7 +52,7 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # Windows consoles may lack a character of an id
     words = sys.argv[1:]
-    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    settings = [word for word in words if "=" in word and not word.startswith("-") and "/" not in word.split("=")[0]]
     arguments = command.parse_intermixed_args([word for word in words if word not in settings])
     # parsed separately: in `--folds 0 train.lr=1` the setting would be taken for a fold
     arguments.overrides = [*getattr(arguments, "overrides", []), *settings]

@@ -13,6 +13,7 @@ from lib.report.charts import Axis, Chart
 from lib.report.overview import metric_name, stage_times
 from lib.report.page import stages_done, write_page
 from lib.run.folder import RunFolder, open_run
+from lib.run.provenance import note_of_all_images
 
 NOT_COMPARED = {"name"}
 
@@ -89,7 +90,7 @@ def read_entry(run: RunFolder, settings: Settings) -> Entry:
         sha256_of_file(run.folds) if run.folds.is_file() else "",
         dotted(settings.model_dump(mode="json", exclude=NOT_COMPARED)),
         read_score(run, settings, done) if "03" in done else None,
-        "finished" if "05" in done else f"next: {next_stage(run, settings, done)}",
+        state_of(run, settings, done),
         sum(row["seconds"] for row in stage_times(run)),
         run.report.is_file(),
     )
@@ -106,6 +107,14 @@ def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Scor
     interval = read_json(run.postprocess)["interval"] if "05" in done else threshold["interval"]
     gap = scores["in_sample"] - scores["nested"]
     return Score(metric_name(threshold["metric"]), scores["nested"], tuple(interval), gap)
+
+
+def state_of(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
+    """Whether the run is finished, and with which models that the score is not of, or the stage that is next."""
+    if "05" not in done:
+        return f"next: {next_stage(run, settings, done)}"
+    with_all = note_of_all_images(run, settings)
+    return "finished; its test maps are also of the model of all images" if with_all else "finished"
 
 
 def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:

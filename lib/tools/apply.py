@@ -16,11 +16,14 @@ import time
 from pathlib import Path
 
 from lib.base.cli import StageSummary, parser, run_command
+from lib.base.errors import UserError
 
 STARTED = time.monotonic()
 
 
 def apply(arguments: argparse.Namespace) -> StageSummary | None:
+    if arguments.out.resolve() == arguments.source.resolve():
+        raise UserError(f"--out {arguments.out} is what predicts; choose a folder of its own")
     from lib.base.distributed import is_first
     from lib.base.files import write_json
     from lib.data.competition import open_test
@@ -62,10 +65,19 @@ def overrides_of(images: str | None) -> list[str]:
     if images is None:
         return []
     root, pattern = Path(images), "."
+    if root.is_file():
+        raise UserError(f"--images {images} is a file; give its folder, or a pattern such as {root.parent / '*'}")
     if WILDCARD.search(images):
         root, pattern = Path(root.anchor), images.removeprefix(root.anchor)
-    places = {"root": str(root), "test_images": pattern, "sample_submission": None, "image_id": "{id}"}
+    places = {"root": str(root), "test_images": pattern, "sample_submission": None, "image_id": "{id}", "test_id": None}
     return [*(f"data.{key}={json.dumps(value)}" for key, value in places.items()), "submission.format=png"]
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    if not (number := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
 
 
 def main(source: Path | None = None) -> None:
@@ -75,7 +87,7 @@ def main(source: Path | None = None) -> None:
         command.add_argument("source", type=Path, metavar="runs/NAME", help="a run after 05, or a bundle")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
     command.add_argument("--images", metavar="FOLDER", help="images without a sample submission: masks are written")
-    command.add_argument("--hours", type=float, help="time limit")
+    command.add_argument("--hours", type=positive, help="time limit")
     command.add_argument("--folds", type=int, nargs="+", metavar="K", help="use only these folds' models")
     command.add_argument("--overlays", action="store_true", help="also write the images with their masks drawn in")
     command.set_defaults(**({"source": source} if source else {}))

@@ -38,7 +38,7 @@ from lib.prediction.run_maps import open_oof_maps
 from lib.report.comparison import write_comparison
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import require_thresholds, trained_folds
+from lib.run.provenance import note_of_all_images, require_thresholds, trained_folds
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
@@ -86,6 +86,7 @@ def compare(arguments: argparse.Namespace) -> None:
         print(f"\n{challenger.name} against {runs[0].name}\n{as_text(differences)}")
         dice = np.stack([scores[0], scored])[..., 0]
         draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
+    print("", *(note_of_all_images(run, own) for run, own in opened), sep="\n", end="")
     write_json(out / "compare.json", content)
     write_text(
         out / "compare.csv",

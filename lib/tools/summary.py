@@ -11,6 +11,7 @@ from pathlib import Path
 from lib.base.cli import run_command
 from lib.base.files import read_json
 from lib.run.folder import RunFolder, open_run
+from lib.run.provenance import note_of_all_images, trained_folds
 from lib.tools.score import score_submission
 
 STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
@@ -23,7 +24,8 @@ def summarise(arguments: argparse.Namespace) -> None:
         weights = read_json(run.ensemble)["weights"]
         lines = [("average of", ", ".join(f"{name} ({weight:.2f})" for name, weight in weights.items()))]
     else:
-        lines = [("encoder", f"{settings.model.encoder}, weights: {read_json(run.fold(0).metrics)['weights_source']}")]
+        first = run.fold(trained_folds(run, settings)[0])
+        lines = [("encoder", f"{settings.model.encoder}, weights: {read_json(first.metrics)['weights_source']}")]
     lines += oof_lines(threshold, postprocess)
     if arguments.solution:
         for name, path in (("threshold only", run.unprocessed), ("submission.csv", run.submission)):
@@ -31,6 +33,7 @@ def summarise(arguments: argparse.Namespace) -> None:
     lines += [("seconds", seconds_per_stage(run)), ("look at", f"{run.report}, {run.before_after}")]
     width = max(len(name) for name, _ in lines)
     print("\n".join(["", *(f"{name.ljust(width)}   {text}" for name, text in lines)]))
+    print(note_of_all_images(run, settings), end="")
 
 
 def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:

@@ -61,10 +61,13 @@ def test_of_two_runs_the_one_without_the_default_is_named(runs):
     assert {entry.name: entry.differences for entry in entries} == {"blobs": [], "better": ["train.cache_mb=1"]}
 
 
-def test_the_command_prints_and_writes_the_page(runs, capsys):
+def test_the_command_prints_and_writes_the_page(runs, capsys, monkeypatch):
+    with_all = "lib.report.leaderboard.note_of_all_images"
+    monkeypatch.setattr(with_all, lambda run, settings: "a note" if run.root.name == "better" else "")
     arguments = type("Arguments", (), {"runs": runs})
     leaderboard(arguments)
     out = capsys.readouterr().out
+    assert out.count("of the model of all images") == 1
     assert "better  0.7000" in out and "train.workers=3" in out and "next: 02_train.py" in out
     page = Page((runs / "leaderboard.html").read_text())
     assert "0.7000" in page.text and "nonsense" in page.text

@@ -81,8 +81,10 @@ def compared(*runs: Path, out: Path) -> dict:
     return read_json(out / "compare.json")["against"]
 
 
-def test_scores_are_the_nested_ones_and_the_better_run_wins(two_runs, tmp_path, capsys):
+def test_scores_are_the_nested_ones_and_the_better_run_wins(two_runs, tmp_path, capsys, monkeypatch):
     poor, good = two_runs
+    note = "lib.tools.compare.note_of_all_images"
+    monkeypatch.setattr(note, lambda run, settings: "said of good\n" if run.root == good else "")
     found = compared(poor, good, out=tmp_path / "out")["good"]
     for measure in ("dice", "iou", "boundary_iou"):
         assert found[measure]["difference"] > 0.05
@@ -103,7 +105,8 @@ def test_scores_are_the_nested_ones_and_the_better_run_wins(two_runs, tmp_path, 
 
     picture = cv2.imread(str(tmp_path / "out/compare_good.png"))
     assert picture.shape[0] > picture.shape[1] / 2
-    assert "good against poor" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "good against poor" in said and said.count("said of good") == 1
 
 
 def test_swapping_the_runs_turns_the_signs():

@@ -1,0 +1,57 @@
+"""The words of lib.tools.apply: what --images stands for, and what is refused before anything is written."""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.base.cli import parser, run_command
+from lib.base.errors import UserError
+from lib.config.check import check_settings
+from lib.config.load import with_overrides
+from lib.data.competition import open_test
+from lib.tools.apply import apply, overrides_of, positive
+
+
+@pytest.mark.parametrize("words", ["photos", "photos/{id}.png", "{folder}/{id}.png"])
+def test_images_need_no_sample_and_are_named_as_they_are(tmp_path, monkeypatch, words):
+    """Whatever the run's own test images are called and wherever its sample lies."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("b=1", "a"):
+        cv2.imwrite(f"photos/{name}.png", np.zeros((4, 5, 3), np.uint8))
+    data = {"root": "gone", "test_images": "test/{case}.tif", "image_id": "{case}", "test_id": "t_{case}"}
+    settings = check_settings(with_overrides({"name": "x", "data": data}, overrides_of(words)), Path("x.yaml"))
+    assert open_test(settings.data).ids == ["a", "b=1"] and settings.submission.format == "png"
+
+
+def test_one_image_is_no_folder(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(UserError, match=r"a\.png is a file; give its folder, or a pattern such as .*/\*"):
+        overrides_of(str(tmp_path / "a.png"))
+
+
+def test_what_predicts_is_not_written_to(tmp_path):
+    (tmp_path / "submission.csv").write_text("the run's own")
+    words = argparse.Namespace(source=tmp_path, out=tmp_path / "x" / "..", images=None, overrides=[])
+    with pytest.raises(UserError, match="choose a folder of its own"):
+        apply(words)
+    assert [path.name for path in tmp_path.iterdir()] == ["submission.csv"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan"])
+def test_no_time_at_all_is_refused(text):
+    assert positive("8.5") == 8.5
+    with pytest.raises(argparse.ArgumentTypeError, match="is not above 0"):
+        positive(text)
+
+
+def test_a_path_with_an_equals_sign_is_no_setting(monkeypatch):
+    command, seen = parser("help"), []
+    command.add_argument("--images")
+    words = ["x", "--images", "flight/day=3/*.tif", "data.root=a/b=c", "--quiet"]
+    monkeypatch.setattr("sys.argv", words)
+    run_command(seen.append, command)
+    assert (seen[0].images, seen[0].overrides) == (words[2], [words[3]])
