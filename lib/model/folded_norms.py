@@ -5,29 +5,42 @@ At prediction a batch norm is a fixed scale and shift of each channel, which the
 
 from collections import Counter
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from lib.model.network import SegmentationNet, logits_of
+if TYPE_CHECKING:
+    from lib.model.network import SegmentationNet
 
 SIDE = 64  # pixels of the test image, unless the network wants more
 SAME = 1e-3  # largest difference of two logits that count as the same; float32 rounding gives about 1e-5
 
 
 @torch.inference_mode()
-def with_folded_norms(network: SegmentationNet) -> SegmentationNet:
+def with_folded_norms(network: "SegmentationNet") -> "SegmentationNet":
     """A copy for prediction whose batch norms are folded into the convolutions whose output they alone read.
 
     Returns the network itself, in evaluation mode, where folding would change the logits of a test image, as where
     a convolution's output is also read by something else. Costs two passes of a small image.
     """
+    from lib.model.network import logits_of  # loads packages that 01, which folds an encoder's norms, does without
+
     network = network.eval()
     folded = deepcopy(network)
     image = _test_image(network)
-    for convolution, norm_name in _pairs(folded, image):
-        norm = folded.get_submodule(norm_name)
+    fold_norms(folded, image)
+    outputs = zip(logits_of(folded(image)), logits_of(network(image)), strict=True)
+    same = all(torch.allclose(*pair, rtol=SAME, atol=SAME) for pair in outputs if pair[0] is not None)
+    return folded if same else network
+
+
+@torch.inference_mode()
+def fold_norms(network: nn.Module, image: torch.Tensor) -> None:
+    """Fold the norms of a network in evaluation mode, in place, with channels last; `image` is one it can take."""
+    for convolution, norm_name in _pairs(network, image):
+        norm = network.get_submodule(norm_name)
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight,
             convolution.bias,
@@ -38,14 +51,11 @@ def with_folded_norms(network: SegmentationNet) -> SegmentationNet:
             norm.bias,
             transpose=isinstance(convolution, nn.ConvTranspose2d),
         )
-        folded.set_submodule(norm_name, _after(norm))
-    folded = folded.to(memory_format=torch.channels_last)
-    outputs = zip(logits_of(folded(image)), logits_of(network(image)), strict=True)
-    same = all(torch.allclose(*pair, rtol=SAME, atol=SAME) for pair in outputs if pair[0] is not None)
-    return folded if same else network
+        network.set_submodule(norm_name, _after(norm))
+    network.to(memory_format=torch.channels_last)
 
 
-def _test_image(network: SegmentationNet) -> torch.Tensor:
+def _test_image(network: "SegmentationNet") -> torch.Tensor:
     """uint8 noise (1, channels, height, width), always the same."""
     side = max(SIDE, network.stride)
     shape = 1, network.mean.shape[1], side, side
