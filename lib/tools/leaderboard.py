@@ -6,34 +6,54 @@ Prints the table and writes runs/leaderboard.html. Runs are compared only with r
 """
 
 import argparse
+import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lib.base.cli import run_command
+from lib.base.cli import StageSummary, run_command
 from lib.base.errors import UserError
 
+if TYPE_CHECKING:
+    from lib.report.leaderboard import Board
 
-def leaderboard(arguments: argparse.Namespace) -> None:
+
+def leaderboard(arguments: argparse.Namespace) -> StageSummary:
     from lib.report.leaderboard import boards, read_entries, write_leaderboard
 
+    started = time.monotonic()
     if not arguments.runs.is_dir():
         raise UserError(f"{arguments.runs} is not a folder; name the folder that holds the runs")
     entries, unreadable = read_entries(arguments.runs)
     if not entries and not unreadable:
         raise UserError(f"{arguments.runs} holds no run; make one with 01_prepare_folds.py")
     all_boards = boards(entries)
-    for board in all_boards:
-        width = max(len(entry.name) for entry in board.entries)
-        print(f"\n{board.title}")
-        for entry in board.entries:
-            result = f"{entry.score}  {entry.seconds / 60:.1f} min" if entry.score else "no score yet"
-            print(f"  {entry.name.ljust(width)}  {result}  {'' if entry.state == 'finished' else entry.state}".rstrip())
-            for difference in entry.differences:
-                print(f"  {' ' * width}    {difference}")
-    for sentence in unreadable:
-        print(f"\nwarning   {sentence}")
+    print("\n".join([*map(as_text, all_boards), *(f"\nwarning   {sentence}" for sentence in unreadable)]))
     path = arguments.runs / "leaderboard.html"
     write_leaderboard(path, all_boards, unreadable)
-    print(f"\nwrote     {path}")
+    results = {"boards": [to_dict(board) for board in all_boards], "unreadable": unreadable}
+    return StageSummary([path], f"look at {path}", time.monotonic() - started, results)
+
+
+def as_text(board: "Board") -> str:
+    """The runs of a board, best first, each with the settings in which it differs below it."""
+    width, lines = max(len(entry.name) for entry in board.entries), [f"\n{board.title}"]
+    for entry in board.entries:
+        result = f"{entry.score}  {entry.seconds / 60:.1f} min" if entry.score else "no score yet"
+        state = "" if entry.state == "finished" else entry.state
+        lines.append(f"  {entry.name.ljust(width)}  {result}  {state}".rstrip())
+        lines += [f"  {' ' * width}    {difference}" for difference in entry.differences]
+    return "\n".join(lines)
+
+
+def to_dict(board: "Board") -> dict:
+    """The same for JSON."""
+    names = ("name", "state", "seconds", "differences")
+    runs = [
+        {name: getattr(entry, name) for name in names} | {"score": entry.score and asdict(entry.score)}
+        for entry in board.entries
+    ]
+    return {"title": board.title, "runs": runs}
 
 
 if __name__ == "__main__":
@@ -43,4 +63,5 @@ if __name__ == "__main__":
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="the folder of the runs")
+    command.add_argument("--json", action="store_true", help="print the boards as one line of JSON")
     run_command(leaderboard, command)

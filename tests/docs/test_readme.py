@@ -1,5 +1,6 @@
 """README's commands work as typed, in their order, and so do its lines of Python."""
 
+import re
 import shlex
 
 import cv2
@@ -36,6 +37,13 @@ def test_the_commands_of_readme_take_a_competition_to_a_submission_and_a_compari
         exec(snippet, names)
         assert names["masks"].shape == (*image.shape[:2], 1)
         assert np.array_equal(names["masks"][..., 0], rle.decode(text, image.shape[:2]))
+
+    page = (REPOSITORY / "docs" / "extending.md").read_text()
+    stacking = re.search(r"^## Stacking\n.*?```python\n(.*?)```", page, re.MULTILINE | re.DOTALL)[1]
+    names = {}
+    exec(stacking, names)
+    assert len(names["maps"]) == 24 and all(0 <= each.min() <= each.max() <= 1 for each in names["maps"].values())
+    assert names["maps"]["train_000"].shape == cv2.imread("data/mine/train_images/train_000.png").shape[:2]
 
 
 def test_the_rest_of_readme_is_there():

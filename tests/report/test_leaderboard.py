@@ -1,5 +1,6 @@
 """The leaderboard: which runs may be compared, in which order, and what it says of their settings."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -65,10 +66,13 @@ def test_the_command_prints_and_writes_the_page(runs, capsys, monkeypatch):
     with_all = "lib.report.leaderboard.note_of_all_images"
     monkeypatch.setattr(with_all, lambda run, settings: "a note" if run.root.name == "better" else "")
     arguments = type("Arguments", (), {"runs": runs})
-    leaderboard(arguments)
+    summary = leaderboard(arguments)
     out = capsys.readouterr().out
     assert out.count("of the model of all images") == 1
     assert "better  0.7000" in out and "train.workers=3" in out and "next: 02_train.py" in out
     page = Page((runs / "leaderboard.html").read_text())
     assert "0.7000" in page.text and "nonsense" in page.text
     assert {link["href"] for link in page.all("a")} >= {"better/report.html", "blobs/report.html"}
+    board = json.loads(summary.to_json())["boards"][0]
+    assert [run["name"] for run in board["runs"]] == ["better", "blobs", "worse", "begun"]
+    assert board["runs"][0]["score"]["nested"] == 0.7 and board["runs"][-1]["score"] is None

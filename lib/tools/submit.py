@@ -1,0 +1,175 @@
+"""Write another submission of a finished run, with thresholds and morphology set by hand.
+
+    python -m lib.tools.submit runs/NAME threshold=0.6 remove=200 --out uploads/t60
+    python -m lib.tools.submit runs/NAME scratch.threshold=0.4 dent.remove=off --out uploads/per_class
+
+threshold      a probability
+gate           [probability, pixels]: the mask is empty unless so many pixels reach this probability
+remove, fill   smallest component that stays, largest hole that is filled, in pixels; fill=on: every hole
+opening, closing, dilation, erosion     radius in pixels
+largest, hull  on
+
+off drops a gate or step. What is not named stays as 05 chose it; CLASS. in front changes one class only.
+
+reads    the maps of 03 and 04 and the rules of 05
+writes   FOLDER/submission.csv, or what submission.format names; the run is not changed
+
+The out-of-fold score of these rules is printed. It is in-sample: the best of many rules tried is overstated.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from lib.base.cli import StageSummary, run_command
+from lib.base.errors import UserError
+from lib.base.files import read_json, write_json
+from lib.config.schema import GROWING_STEPS, Settings
+from lib.masks.objects import ObjectRule, read_object_rules
+from lib.masks.rules import STEPS, Gate, Rule, Step, read_rules
+from lib.run.folder import RunFolder, open_run
+
+if TYPE_CHECKING:
+    from lib.data.competition import TrainingData
+
+SIZED = {name for name, (_, text) in STEPS.items() if "{}" in text}
+
+
+def submit(arguments: argparse.Namespace) -> StageSummary:
+    from lib.data.competition import open_test
+    from lib.data.input_files import open_unchanged_training
+    from lib.prediction.run_maps import open_test_maps
+    from lib.run.provenance import require_maps, require_stage, submission_inputs
+    from lib.submission.outputs import RECORD, set_aside, write_outputs
+
+    started = time.monotonic()
+    run, settings = open_run(arguments.run)
+    if arguments.out.resolve() == run.root.resolve():
+        raise UserError(f"--out {arguments.out} is the run itself; name another folder")
+    training, test, made_from = (
+        open_unchanged_training(run, settings),
+        open_test(settings.data),
+        require_maps(run, settings),
+    )
+    require_stage(run, "05_postprocess", submission_inputs(run, settings))
+    store = replace(open_test_maps(run, settings, test, made_from), are_exclusive=settings.data.are_exclusive)
+    store.require(test.ids)
+    rules, reported = rules_of(run, settings)
+    rules = changed_rules(rules, arguments.overrides, settings)
+    score = out_of_fold_score(run, settings, training, rules)
+    print("\n".join(f"{name}: {rule}" for name, rule in rules.items()))
+    print(f"out of fold {score:.4f} by these rules, {reported:.4f} by the run's own (both in-sample)")
+    set_aside(arguments.out)
+    written, description = write_outputs(arguments.out, test, store, rules, settings)
+    results = {"rules": {name: rule.to_dict() for name, rule in rules.items()}, "score": score, "run_score": reported}
+    write_json(arguments.out / RECORD, results)
+    print(f"{written[0]}: {description}")
+    return StageSummary(written, f"upload {written[0]}", time.monotonic() - started, results)
+
+
+def rules_of(run: RunFolder, settings: Settings) -> tuple[dict[str, Rule] | dict[str, ObjectRule], float]:
+    """The rules that 05 chose, and their in-sample score."""
+    if settings.submission.rows == "instance":
+        return read_object_rules(run.objects, settings.data.classes), read_json(run.objects)["in_sample"]
+    return read_rules(run.postprocess, settings.data.classes), read_json(run.postprocess)["after"]["in_sample"]
+
+
+def changed_rules(
+    rules: dict[str, Rule] | dict[str, ObjectRule], words: list[str], settings: Settings
+) -> dict[str, Rule] | dict[str, ObjectRule]:
+    """The rules with the changes that words such as `threshold=0.6` or `dent.remove=off` make, in their order.
+
+    Raises UserError for a class or rule that is not known, and for a value that makes no sense.
+    """
+    rules = dict(rules)
+    for word in words:
+        target, _, text = word.partition("=")
+        class_name, _, key = target.rpartition(".")
+        if key not in ("threshold", "gate", *STEPS):
+            raise UserError(f"{word}: there is no rule '{key}'; rules are threshold, gate, {', '.join(STEPS)}")
+        if class_name and class_name not in rules:
+            raise UserError(f"{word}: there is no class '{class_name}'; classes are {', '.join(rules)}")
+        if key in GROWING_STEPS and settings.data.are_exclusive and len(rules) > 1:
+            raise UserError(f"{word}: classes exclude each other, and {key} could give a pixel to two of them")
+        change = change_of(key, text, word)
+        for name in [class_name] if class_name else rules:
+            rule = rules[name]
+            rules[name] = replace(rule, mask=change(rule.mask)) if isinstance(rule, ObjectRule) else change(rule)
+    return rules
+
+
+def change_of(key: str, text: str, word: str) -> Callable[[Rule], Rule]:
+    """What `key=text` does to a rule. Raises UserError, quoting the word, for a value that makes no sense."""
+    value = yaml.safe_load(text) if text else None
+    if key == "threshold":
+        threshold = level(value, word)
+        return lambda rule: replace(rule, threshold=threshold)
+    if key == "gate":
+        gate = None if value is False else gate_of(value, word)
+        return lambda rule: replace(rule, gate=gate)
+    step = None if value is False else step_of(key, value, word)
+
+    def with_step(rule: Rule) -> Rule:
+        steps = [other for other in rule.steps if other.name != key] + ([step] if step else [])
+        return replace(rule, steps=tuple(sorted(steps, key=lambda each: list(STEPS).index(each.name))))
+
+    return with_step
+
+
+def level(value: object, word: str) -> int:
+    """The map value, 1 to 255, of a probability."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise UserError(f"{word}: a probability is above 0 and at most 1")
+    return max(1, round(255 * value))
+
+
+def gate_of(value: object, word: str) -> Gate:
+    if not isinstance(value, list) or len(value) != 2 or type(value[1]) is not int or value[1] < 1:
+        raise UserError(f"{word}: a gate is a probability and a number of pixels, as in gate=[0.8,300], or off")
+    return Gate(level(value[0], word), value[1])
+
+
+def step_of(key: str, value: object, word: str) -> Step:
+    if value is True and (key == "fill" or key not in SIZED):
+        return Step(key)
+    if key not in SIZED:
+        raise UserError(f"{word}: {key} is on or off")
+    if type(value) is not int or value < 1:
+        raise UserError(f"{word}: {key} takes a number of pixels from 1, or off")
+    return Step(key, value)
+
+
+def out_of_fold_score(run: RunFolder, settings: Settings, training: "TrainingData", rules: dict) -> float:
+    """The score of the rules on the out-of-fold maps, each mask written as a submission's rows and read back."""
+    from lib.data.folds import read_folds
+    from lib.prediction.map_store import read_pairs
+    from lib.prediction.run_maps import open_oof_maps
+    from lib.run.provenance import require_thresholds, trained_folds
+    from lib.submission.round_trip import round_trip_score
+    from lib.tuning.object_search import read_objects
+
+    table = read_folds(run.folds, training, settings.folds.count)
+    table = table[table.fold.isin(trained_folds(run, settings))]
+    maps = open_oof_maps(run, settings, table, require_thresholds(run, settings))
+    store, ids = replace(maps, are_exclusive=settings.data.are_exclusive), table.id.tolist()
+    if settings.submission.rows == "instance":
+        pairs = read_objects(store, training, ids)
+    else:
+        pairs = read_pairs(store, training, ids, settings.submission.size)
+    return round_trip_score(pairs, rules, settings, store)
+
+
+if __name__ == "__main__":
+    command = argparse.ArgumentParser(
+        prog="python -m lib.tools.submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 05")
+    command.add_argument("overrides", nargs="*", metavar="[CLASS.]rule=value", help="what to change, as above")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
+    command.add_argument("--json", action="store_true", help="print the files, rules and scores as one line of JSON")
+    run_command(submit, command)
