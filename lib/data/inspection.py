@@ -60,7 +60,8 @@ def check_images(
     for line in (orientation_line(training) + value_range_line(training)).splitlines():
         tell(line)
     verdict = require_convention(training)
-    tell(f"{verdict.label}   data.rle ({describe_convention(training.settings.rle)}): {verdict.text}")
+    if verdict.is_checked or training.settings.test_images:  # else no run lengths are read or written
+        tell(f"{verdict.label}   data.rle ({describe_convention(training.settings.rle)}): {verdict.text}")
     inspection = inspect_all(training, see)
     for note in inspection.notes:
         tell(f"checked   {note}")

@@ -71,7 +71,7 @@ def check_convention(training: TrainingData) -> Verdict:
     sources = [training, open_compared(training)] if compared else [training]
     tables = [source for source in sources if is_rle_table(source.settings.train_masks)]
     if not tables:
-        reason = "the masks are not run lengths, so only the submission uses it; data.compare_masks may name some"
+        reason = "only the submission uses it, and mask images cannot tell; data.compare_masks may name a csv that does"
         return Verdict(False, reason, is_checked=False)
     readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))
     if not readings:

@@ -55,7 +55,8 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
     write_json(
         out / "apply.json", {**results, "seconds": round(seconds, 2), "written": [str(path) for path in written]}
     )
-    return StageSummary(written, f"upload {written[0]}", seconds, results)
+    following = "upload" if arguments.images is None else "look at"
+    return StageSummary(written, f"{following} {written[0]}", seconds, results)
 
 
 def overrides_of(images: str | None) -> list[str]:

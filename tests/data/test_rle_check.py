@@ -1,5 +1,6 @@
 """Counting components on runs against skimage, and what is said of right and wrong conventions."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from skimage.measure import label
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_training
+from lib.data.inspection import check_images
 from lib.data.rle_check import candidates, check_convention, count_components, require_convention
 from lib.masks.rle import encode
 
@@ -143,3 +145,14 @@ def test_run_lengths_of_smaller_images_are_refused_and_read_by_the_setting(tmp_p
         )
     with pytest.raises(UserError, match="data.rle_factor = 5 does not divide"):
         open_training(settings.model_copy(update={"rle_factor": 5})).read_mask("0")
+
+
+def test_run_lengths_that_are_neither_read_nor_written_are_not_mentioned(tmp_path, capsys):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.png"), np.eye(20, dtype=np.uint8) * 255)
+    settings = DataSettings(root=tmp_path, train_images="images", train_masks="masks", test_images=None)
+    check_images(open_training(settings))
+    assert "data.rle" not in capsys.readouterr().out
+    check_images(open_training(settings.model_copy(update={"test_images": "images"})))
+    assert "assumed   data.rle" in capsys.readouterr().out
