@@ -71,6 +71,29 @@ def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return images.assign(fold=partition(vectors, count, seed)[group], stratum=_stratum_names(bins))
 
 
+def with_given_folds(table: pd.DataFrame, given: dict[str, str], path: Path) -> tuple[pd.DataFrame, str]:
+    """The table with the folds of `folds.given`, by id; a group that they split becomes a group in each fold.
+
+    Second result: a warning where groups are split. Raises UserError unless the folds are those the table has.
+    """
+    known = {str(fold): fold for fold in table.fold.unique()}
+    if (found := set(given.values())) != known.keys():
+        raise UserError(
+            f"{path} (folds.given) has the folds {', '.join(sorted(found)[:9])}, but folds.count is {len(known)} "
+            f"(0 to {len(known) - 1})"
+        )
+    table = table.assign(fold=table.id.map(given).map(known))
+    split = table.groupby("group").fold.transform("nunique") > 1
+    if not split.any():
+        return table, ""
+    groups = table.group[split].unique()
+    warning = (
+        f"warning   folds.given splits {len(groups)} of the groups, such as '{groups[0]}': its images belong "
+        "together, so scores will be too good\n"
+    )
+    return table.assign(group=table.group.mask(split, table.group + " of fold " + table.fold.astype(str))), warning
+
+
 def coverage_bins(coverage: np.ndarray, count: int) -> np.ndarray:
     """Stratum of each image and class, int (images, classes): 0 empty, else 1 (least coverage) upwards.
 

@@ -23,6 +23,7 @@ from lib.data.folds import (
     fold_table,
     image_table,
     read_folds,
+    with_given_folds,
     write_folds,
 )
 from lib.run.lock import HELD
@@ -332,3 +333,26 @@ def test_stage_from_images_to_folds(tmp_path, competition, monkeypatch, capsys):
     assert (run / "folds.csv").read_bytes() == before
     prepare("folds.near_duplicates=false", "name=apart")
     assert "1 exact and 0 near duplicates" in capsys.readouterr().out
+
+
+def test_given_folds_are_taken(tmp_path, competition, monkeypatch, capsys):
+    (tmp_path / "demo.yaml").write_text("data: {root: data, channels: 1}\nfolds: {hidden_groups: off}\n")
+    monkeypatch.chdir(tmp_path)
+    leave_out_pictures(monkeypatch.setattr)
+    ids = sorted(path.stem for path in (competition / "train_images").iterdir())
+    given_folds = {image_id: n % 3 for n, image_id in enumerate(ids)}
+    rows = [f"{image_id}.png,x,{fold}" for image_id, fold in reversed(given_folds.items())]
+    (competition / "mine.csv").write_text("\n".join(["image,note,fold", *rows]) + "\n")
+    prepare("folds.given=mine.csv", "folds.count=3")
+    assert folds_by_id(pd.read_csv(tmp_path / "runs/demo/folds.csv", dtype={"id": str})) == given_folds
+    assert "folds.given" not in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"has the folds 0, 1, 2, but folds.count is 4 \(0 to 3\)"):
+        prepare("folds.given=mine.csv", "folds.count=4", "name=other")
+
+
+def test_a_group_that_given_folds_split_is_warned_of_and_split():
+    table = pd.DataFrame({"id": list("abcd"), "group": ["g", "g", "h", "h"], "fold": [0, 0, 1, 1]})
+    taken, warning = with_given_folds(table, {"a": "0", "b": "1", "c": "1", "d": "1"}, Path("x.csv"))
+    assert taken.fold.tolist() == [0, 1, 1, 1] and taken.group.tolist() == ["g of fold 0", "g of fold 1", "h", "h"]
+    assert "splits 1 of the groups, such as 'g'" in warning
+    assert with_given_folds(table, {"a": "1", "b": "1", "c": "0", "d": "0"}, Path("x.csv"))[1] == ""

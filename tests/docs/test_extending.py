@@ -7,16 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from lib.config.check import check_settings
 from lib.config.external_source import external_sources
-from lib.data.competition import open_training
-from lib.data.folds import assign_folds, image_table, read_folds, write_folds
-from lib.data.inspection import inspect_all
 from tests import REPOSITORY
-from tests.conftest import write_competition
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -90,24 +85,6 @@ def test_the_changes_of_the_page_do_what_it_says(tmp_path):
     code = "import torch\n" + "".join(USES.values())
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_given_folds_are_taken(tmp_path, monkeypatch):
-    write_competition(tmp_path / "data" / "mine", 12, 2)
-    settings = check_settings({"name": "mine", "data": {"root": str(tmp_path / "data/mine")}}, Path("mine.yaml"))
-    data = open_training(settings.data)
-    images = image_table(inspect_all(data).facts, None, data.classes)
-    images["group"] = images.id
-    run = tmp_path / "runs" / "mine"
-    run.mkdir(parents=True)
-    write_folds(assign_folds(images, 3, 0), data.classes, run / "folds.csv")
-    given = pd.DataFrame({"id": data.ids[::-1], "fold": [n % 3 for n in range(12)]})
-    given.to_csv(tmp_path / "data" / "mine" / "given_folds.csv", index=False)
-    monkeypatch.chdir(tmp_path)
-    [snippet] = blocks("Folds given by the organisers", "python")
-    exec(snippet, {})
-    table = read_folds(run / "folds.csv", data, 3)
-    assert dict(zip(table.id, table.fold, strict=True)) == dict(zip(given.id, given.fold, strict=True))
 
 
 def test_the_sources_of_external_data_are_settings():
