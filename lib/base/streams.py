@@ -5,21 +5,21 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-ALLOWED = "\n\r\t"
+ALLOWED = "\n\t"
 
 
 class SurvivingStream:
-    """A text stream that ignores errors of writing.
+    """A text stream that ignores errors of writing, and escapes control characters if it is to be `printable`.
 
     From the first error on, printed text is lost. All else, such as `isatty`, is passed to the wrapped stream.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, is_printable: bool) -> None:
+        self._stream, self._is_printable = stream, is_printable
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            return self._stream.write(printable(text) if self._is_printable else text)
         except OSError:
             self._give_up()
             return len(text)
@@ -42,11 +42,14 @@ class SurvivingStream:
 
 
 def survive_lost_streams() -> None:
-    """Let this process continue if its output is closed, and start without any (pythonw, cron)."""
+    """Let this process continue if its output is closed, and start without any (pythonw, cron).
+
+    What is printed to stdout cannot control a terminal; progress bars, on stderr, do.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115
         if not isinstance(stream, SurvivingStream):
-            setattr(sys, name, SurvivingStream(stream))
+            setattr(sys, name, SurvivingStream(stream, is_printable=name == "stdout"))
 
 
 def printable(text: str) -> str:

@@ -122,7 +122,8 @@ def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
     folds = range(settings.folds.count)
     if not settings.ensemble.members and not all(run.fold(fold).metrics.is_file() for fold in folds):
         return "02_train.py"
-    return next(f"{stage}.py" for stage in ("03_oof_threshold", "04_infer", "05_postprocess") if stage[:2] not in done)
+    of_test = [] if settings.data.test_images is None else ["04_infer"]
+    return next(f"{stage}.py" for stage in ("03_oof_threshold", *of_test, "05_postprocess") if stage[:2] not in done)
 
 
 def boards(entries: Sequence[Entry]) -> list[Board]:

@@ -29,7 +29,7 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
             cards.insert(0, objects_card(run))
     elif not settings.ensemble.members:
         cards += training_cards(run, settings)
-    if "05" in done and settings.submission.format == "csv" and run.submission.is_file():
+    if {"04", "05"} <= done and settings.submission.format == "csv" and run.submission.is_file():
         with run.submission.open(encoding="utf-8") as file:
             rows = sum(1 for _ in file) - 1
         order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"

@@ -1,6 +1,7 @@
 """`report.html`, made from the run folder: a part appears once its stage is done with the present models."""
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.base.errors import UserError
-from lib.base.files import read_json, write_text
+from lib.base.files import write_text
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
 from lib.data.folds import coverage_columns
@@ -30,8 +31,7 @@ from lib.report.measures import OofScores, measure_oof, measure_test, sample
 from lib.report.presence_part import presence_part
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
-from lib.run.provenance import submission_inputs, threshold_inputs
-from lib.run.record import differences
+from lib.run.provenance import require_stage, submission_inputs, test_inputs, threshold_inputs
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -75,22 +75,21 @@ def write_report(run: RunFolder, settings: Settings) -> None:
 
 def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
     """The stages from 03 on ("03", "04", "05") that are done with the present models, and so belong on the page."""
+    inputs = {"03_oof_threshold": threshold_inputs, "04_infer": test_inputs, "05_postprocess": submission_inputs}
+    done = {stage[:2] for stage, inputs_of in inputs.items() if is_done(run, settings, stage, inputs_of)}
+    needed = {"03"} if settings.data.test_images is None else {"03", "04"}
+    return frozenset(done if needed <= done else done - {"05"})
+
+
+def is_done(run: RunFolder, settings: Settings, stage: str, inputs_of: Callable[[RunFolder, Settings], dict]) -> bool:
+    """Whether a stage was made from what its inputs are now, and its files are as it left them."""
+    if not run.record(stage).is_file():
+        return False
     try:
-        inputs = threshold_inputs(run, settings)
-    except UserError:  # not all folds are trained
-        return frozenset()
-    made_from = {
-        stage[:2]: read_json(run.record(stage)).get("made_from") if run.record(stage).is_file() else None
-        for stage in overview.STAGES
-    }
-    done = set()
-    if made_from["03"] and not differences(made_from["03"], inputs):
-        done.add("03")
-    if made_from["04"] and made_from["04"]["maps"] == inputs["maps"]:
-        done.add("04")
-    if done == {"03", "04"} and made_from["05"] and not differences(made_from["05"], submission_inputs(run, settings)):
-        done.add("05")
-    return frozenset(done)
+        require_stage(run, stage, inputs_of(run, settings))
+    except UserError:
+        return False
+    return True
 
 
 def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:

@@ -14,8 +14,7 @@ from lib.masks.objects import read_object_rules
 from lib.masks.rules import read_rules
 from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
-from lib.run.provenance import all_images_model, require_thresholds
-from lib.run.record import differences, require_written
+from lib.run.provenance import all_images_model, require_stage, require_thresholds
 from lib.submission.write import Rules
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
@@ -80,7 +79,7 @@ def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None
     if is_bundle:
         _require_whole(finished)
     elif rules_file != run.threshold:
-        _require_fresh(run, made_from)
+        require_stage(run, "05_postprocess", made_from)
     return finished
 
 
@@ -132,14 +131,6 @@ def _rules_file(run: RunFolder, settings: Settings) -> Path:
             raise UserError(f"{run.objects} does not exist; run {run.command('05_postprocess')}")
         return run.objects
     return run.postprocess if run.postprocess.is_file() else run.threshold
-
-
-def _require_fresh(run: RunFolder, made_from: dict) -> None:
-    """Raise UserError unless 05 has chosen from the maps and thresholds that 03 would make now."""
-    path, remedy = run.record("05_postprocess"), f"run {run.command('05_postprocess')}"
-    if changed := differences(read_json(path).get("made_from", {}), made_from):
-        raise UserError(f"{path} was made from other inputs ({'; '.join(changed[:3])}); {remedy}")
-    require_written(path, remedy)
 
 
 def _require_whole(finished: FinishedRun) -> None:

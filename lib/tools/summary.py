@@ -2,7 +2,8 @@
 
     python -m lib.tools.summary runs/NAME [--solution data/NAME/solution.csv]
 
-With a solution (a table of run lengths like the submission) both submissions are scored against it.
+A run whose scores are of older models is refused. With a solution (a table of run lengths like the submission) both
+submissions are scored against it.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pathlib import Path
 from lib.base.cli import run_command
 from lib.base.files import read_json
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import note_of_all_images, trained_folds
+from lib.run.provenance import note_of_all_images, require_stage, require_thresholds, trained_folds
 from lib.tools.score import score_submission
 
 STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
@@ -19,6 +20,7 @@ STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_po
 
 def summarise(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
+    require_stage(run, "05_postprocess", require_thresholds(run, settings))
     threshold, postprocess = read_json(run.threshold), read_json(run.postprocess)
     if settings.ensemble.members:
         weights = read_json(run.ensemble)["weights"]

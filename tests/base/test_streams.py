@@ -50,5 +50,14 @@ def test_a_full_disk_under_the_output_ends_nothing(tmp_path):
     assert (tmp_path / "done").read_text() == "done"
 
 
+def test_what_is_printed_cannot_control_the_terminal():
+    """Groups and other texts of tables may hold anything."""
+    words = """from lib.base.streams import survive_lost_streams
+survive_lost_streams()
+print("the largest group is 'a\\x1b]0;title\\x07\\rb'", end="\\n\\n")"""
+    done = subprocess.run([sys.executable, "-c", words], cwd=REPOSITORY, capture_output=True)
+    assert done.stdout == b"the largest group is 'a\\x1b]0;title\\x07\\rb'\n\n", done.stderr
+
+
 def test_control_characters_are_written_out():
     assert printable("'a\x1b[2Jb\x07'\n\tgrün 圖 \x9b1m") == "'a\\x1b[2Jb\\x07'\n\tgrün 圖 \\x9b1m"

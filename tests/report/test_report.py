@@ -38,7 +38,7 @@ from lib.prediction.map_store import MapStore, read_pairs, read_presence
 from lib.report import measures, overview, stages
 from lib.report.charts import Axis, Chart
 from lib.report.comparison import write_comparison
-from lib.report.figures import plot_before_after
+from lib.report.figures import plot_before_after, plot_thresholds
 from lib.report.findings import shift_in_words
 from lib.report.galleries import SHOWN, ranked_galleries
 from lib.report.page import refresh_report, stages_done, write_report
@@ -56,8 +56,8 @@ from tests import REPOSITORY
 from tests.conftest import write_competition
 
 FOLDS = 3
-HOSTILE_ID = "a\"><img src=q onerror=alert(1)>&amp;'{{ 7*7 }}"
-HOSTILE_CLASS = "<b title='x'>&\""
+HOSTILE_ID = "$^{$a\"><img src=q onerror=alert(1)>&amp;'{{ 7*7 }}"
+HOSTILE_CLASS = "<b title='x'>&\"$^{$"
 SECTIONS = {
     "prepare": {"scores", "folds", "made"},
     "train": {"scores", "folds", "training", "made"},
@@ -283,6 +283,41 @@ def test_results_of_older_models_are_not_shown(tmp_path, fake):
     assert stages_done(run, fake.settings) == {"03"}
 
 
+def test_without_test_images_the_run_ends_with_the_score_of_05(tmp_path, fake):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(fake.run.root, run.root)
+    run.record("04_infer").unlink()
+    settings = fake.settings.model_copy(
+        update={"data": fake.settings.data.model_copy(update={"test_images": None, "sample_submission": None})}
+    )
+    StageRecord(run, "05_postprocess").write(submission_inputs(run, settings))
+    assert stages_done(run, settings) == {"03", "05"}
+    write_report(run, settings)
+    text = run.report.read_text()
+    assert sections(text) == SECTIONS["postprocess"] - {"test"}
+    assert "Next:" not in text and "submission.csv: " not in Page(text).text
+
+
+def test_the_model_of_all_images_counts_as_one_of_04(tmp_path, fake):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(fake.run.root, run.root)
+    settings = fake.settings.model_copy(update={"train": fake.settings.train.model_copy(update={"all_images": True})})
+    assert stages_done(run, settings) == {"03"}
+    shutil.copytree(run.fold(1).root, run.fold("all").root)
+    write_json(run.fold("all").metrics, read_json(run.fold("all").metrics) | {"fold": "all"})
+    StageRecord(run, "04_infer").write(test_inputs(run, settings))
+    assert stages_done(run, settings) == {"03", "04", "05"}
+
+
+def test_edited_scores_are_not_shown(tmp_path, fake):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(fake.run.root, run.root)
+    StageRecord(run, "03_oof_threshold").write(threshold_inputs(run, fake.settings), [run.threshold])
+    assert "03" in stages_done(run, fake.settings)
+    run.threshold.write_text(run.threshold.read_text().replace('"nested": 0.', '"nested": 0.9'))
+    assert stages_done(run, fake.settings) == {"04"}
+
+
 def test_the_cards_say_what_the_files_say(fake):
     cards = {
         card["label"]: card for card in overview.score_cards(fake.run, fake.settings, frozenset(("03", "04", "05")))
@@ -398,6 +433,13 @@ def test_masks_before_and_after_show_errors_in_the_colours_of_the_page(tmp_path,
     picture = cv2.imread(str(tmp_path / "figure.png"))[..., ::-1].astype(int)
     shares = [(np.abs(picture - colour).max(axis=-1) < 25).mean() for colour in (FALSE_ALARM, MISSED, TRUTH)]
     assert min(shares) > 1e-4
+
+
+def test_dollars_in_a_class_are_no_formula_in_the_figure_of_thresholds(tmp_path, hostile):
+    result = choose_thresholds(hostile.counts, hostile.table.fold.to_numpy(), hostile.settings.threshold)
+    assert HOSTILE_CLASS in result.classes and "$^{$" in HOSTILE_CLASS
+    plot_thresholds(result, tmp_path / "figure.png")
+    assert cv2.imread(str(tmp_path / "figure.png")) is not None
 
 
 def test_the_chart_of_no_mask_at_all_marks_no_threshold():

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from lib.base.errors import UserError
 from lib.config.check import save_settings
 from lib.data.folds import write_folds
 from lib.run.folder import RunFolder
-from lib.training import trainer
+from lib.training import fold_job, trainer
 from lib.training.start import load_or_begin, starting_network, try_out
 from lib.training.state import read_checkpoint
 from lib.training.trainer import build_accelerator, train_folds
@@ -100,6 +101,21 @@ def test_a_stopped_training_leaves_weights_that_are_marked_and_goes_on_with_othe
     history = pd.read_csv(run.fold(0).history)
     assert history.epoch.tolist() == [1, 2] and history.lr[1] < history.lr[0] / 10
     assert metrics_of(tmp_path)["finished"] and run.fold(0).is_done
+
+
+@pytest.mark.parametrize(("begun", "now"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_a_training_goes_on_where_auto_means_another_precision(competition, tmp_path, monkeypatch, capsys, begun, now):
+    """As on another machine; metrics.json names the present one, in which 03 and 04 then predict."""
+    settings = settings_of(competition)
+    monkeypatch.setattr(fold_job, "resolve_precision", lambda *_: begun)
+    stopped_in_epoch_2(settings, tmp_path, monkeypatch)
+    assert metrics_of(tmp_path)["precision"] == begun
+    AcceleratorState._reset_state(reset_partial_state=True)  # as in another process
+    monkeypatch.setattr(fold_job, "resolve_precision", lambda *_: now)
+    train(settings, tmp_path, made_from={"train": {"epochs": 2}})
+    assert f"fold 0 was begun in {begun} and goes on in {now}" in capsys.readouterr().out
+    assert metrics_of(tmp_path)["finished"] and metrics_of(tmp_path)["precision"] == now
+    assert len(pd.read_csv(tmp_path / "fold_0" / "history.csv")) == 2
 
 
 def test_fewer_epochs_than_are_done_are_refused(competition, tmp_path, monkeypatch):
