@@ -80,7 +80,10 @@ def test_the_other_fold_and_test_images_may_come_later(one_fold, tmp_path):
     assert "each the average of 1 of 2 models" in done(folder, "04", "data.test_images=test_images")
     done(folder, "05")
     of_one = (folder / "runs" / "blobs" / "submission.csv").read_text()
+    assert script(folder, "-m", "lib.tools.summary", "runs/blobs").code == 0
     assert "fold 0 is done" in done(folder, "02")
+    summary = script(folder, "-m", "lib.tools.summary", "runs/blobs")  # of scores that are one fold's
+    assert summary.code == 2 and "03_oof_threshold.py" in summary.err and "nested" not in summary.out
     for number, remedy in ("05", "03_oof_threshold.py"), ("03", ""), ("05", "04_infer.py"), ("04", ""), ("05", ""):
         ended = typed(folder, number)
         assert ended.code == (2 if remedy else 0) and remedy in ended.err, ended.err
