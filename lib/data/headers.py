@@ -5,6 +5,7 @@ Sizes are checked here, before any pixel is decoded.
 
 import logging
 import os
+import re
 import warnings
 from itertools import count
 from pathlib import Path
@@ -25,6 +26,7 @@ GRAY, WHITE_IS_ZERO, PALETTE, SEPARATE, ALPHA, LOOSE_ALPHA = (0, 1), 0, 3, 2, (1
 REDUCED_OR_MASK = 1 | 4  # bits of SUBFILE: an overview, and an internal mask
 OPENCV_DECODES = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)  # values of COMPRESSION: none, fax, LZW, JPEG, deflate, PackBits
 JPEG_2000 = "JPEG2000"
+PNM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)")
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse slides that max_pixels admits
 # The decoders' own warnings go to stderr without the file's name; the errors here carry it.
@@ -45,6 +47,7 @@ class Header(NamedTuple):
     white_is_zero: bool = False  # a tif that stores white as 0
     bits: int = 8  # of a tif's values
     orientation: int = 1  # EXIF: 1 is shown as stored, 2 to 8 are mirrored or turned
+    largest: int | None = None  # value that a pnm says to be the largest
 
 
 def read_header(path: Path) -> Header:
@@ -83,7 +86,15 @@ def _header_of(image: Image.Image, path: Path) -> Header:
         is_plain_tiff=False,
         is_palette=image.mode == "P",
         orientation=orientation,
+        largest=_largest_of_pnm(path) if format == "PPM" else None,
     )
+
+
+def _largest_of_pnm(path: Path) -> int | None:
+    """What white is in a pgm or ppm; None for a pbm, whose two values OpenCV makes 0 and 255."""
+    with path.open("rb") as file:
+        match = PNM_HEADER.match(file.read(4096))
+    return int(match[1]) if match else None
 
 
 def _tif_header(image: Image.Image, path: Path) -> Header:

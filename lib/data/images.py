@@ -137,9 +137,8 @@ def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Con
         declared = f"{header.height} x {header.width} by its header"
         raise UserError(f"{path} is {declared} and {values.shape[:2]} when decoded")
     bits = header.bits if header.format == "TIFF" and not header.is_palette else 8 * values.dtype.itemsize
-    return Content(
-        values, full_range(values.dtype, bits), header.format, palette, header.white_is_zero, header.orientation
-    )
+    whole = (0, header.largest) if header.largest else full_range(values.dtype, bits)
+    return Content(values, whole, header.format, palette, header.white_is_zero, header.orientation)
 
 
 def _decoded(path: Path, header: Header, keep_palette: bool) -> tuple[np.ndarray, np.ndarray | None]:

@@ -15,7 +15,7 @@ from lib.data.competition import TrainingData, find_unreadable, open_test
 from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, pixel_hash, thumbnail
 from lib.data.input_files import Known, Source, training_sources
-from lib.data.mask_check import ValueCounts, judge
+from lib.data.mask_check import ValueCounts, judge, looks_inverted
 from lib.data.mask_values import share_of_mask
 from lib.data.network_input import require_usable_neighbours
 from lib.data.orientation import orientation_line, turned_images
@@ -41,7 +41,7 @@ class Inspection(NamedTuple):
     """What stage 01 has seen."""
 
     facts: list[ImageFacts]  # in the order of ids
-    notes: list[str]  # sentences for printing: what the values of mask files mean
+    notes: list[str]  # lines for printing: what the values of mask files mean
     noted: Known  # the content of the files
 
 
@@ -64,7 +64,7 @@ def check_images(
         tell(f"{verdict.label}   data.rle ({describe_convention(training.settings.rle)}): {verdict.text}")
     inspection = inspect_all(training, see)
     for note in inspection.notes:
-        tell(f"checked   {note}")
+        tell(note)
     return inspection
 
 
@@ -93,8 +93,10 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
         raise UserError(f"{counted}: {'; '.join(problems[:SHOWN])}{more} (data.exclude leaves images out)")
-    notes = [] if training.has_table else [judge(counts, training.settings)]
-    notes += [describe_seen(seen)] if training.settings.resize.is_set else []
+    notes = [] if training.has_table else [f"checked   {judge(counts, training.settings)}"]
+    if not training.has_table and (doubt := looks_inverted(counts, training.settings)):
+        notes.append(f"warning   {doubt}")
+    notes += [f"checked   {describe_seen(seen)}"] if training.settings.resize.is_set else []
     if not any(any(image.coverage) for image in facts):
         source = f"{training.settings.root / training.settings.train_masks} (data.train_masks)"
         raise UserError(f"the masks of all {len(facts)} training images in {source} are empty: nothing can be learned")

@@ -19,6 +19,7 @@ from lib.data.mask_values import MaskPixels, foreground, hex_colours
 LOSSY = (".jpg", ".jpeg", ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
+MUCH = 2 / 3  # of the pixels, of which objects rarely are more
 MOST_CLASSES = 64  # of more values without a class it is likelier that they are soft or lossy
 EXACT_IN_FLOAT32 = 1 << 24
 PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
@@ -138,6 +139,14 @@ def judge(counts: ValueCounts, settings: DataSettings) -> str:
     if doubt:
         raise UserError(f"{found}; {doubt}")
     return f"{found}: {_meaning(counts, settings)}"
+
+
+def looks_inverted(counts: ValueCounts, settings: DataSettings) -> str | None:
+    """A warning where most pixels are mask by default, as where objects are drawn black on white."""
+    share = 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
+    if settings.masks.say_what_is_mask or len(counts.pixels) > 2 or share <= MUCH:
+        return None
+    return f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask"
 
 
 def _meaning(counts: ValueCounts, settings: DataSettings) -> str:

@@ -97,26 +97,28 @@ def _scan_comes_before_exif(start: bytes) -> bool:
 
 
 def _fitting(training: TrainingData, image_id: str, orientation: int) -> set[str]:
-    """Which of "stored" and "shown" have the proportions of the image's masks; empty where both or neither do."""
-    if orientation < 5:
-        return set()
-    stored = image_size(training.image_path(image_id), training.settings.max_pixels)
+    """Which of "stored" and "shown" the image's masks fit; empty where both or neither do.
+
+    By proportions, where the orientation changes them. A mask file that has the image's orientation fits both alike.
+    """
+    image = image_size(training.image_path(image_id), training.settings.max_pixels)
     kinds = set()
-    for height, width in _mask_sizes(training, image_id):
-        fits = {
-            kind: height * size[1] == width * size[0] for kind, size in (("stored", stored), ("shown", stored[::-1]))
-        }
-        if sum(fits.values()) == 1:
-            kinds |= {kind for kind in fits if fits[kind]}
+    for height, width, of_mask in _mask_sizes(training, image_id):
+        as_stored, as_shown = height * image[1] == width * image[0], height * image[0] == width * image[1]
+        if of_mask == orientation and as_stored:
+            kinds.add("stored")
+        elif orientation >= 5 and as_stored != as_shown:
+            kinds.add("stored" if as_stored else "shown")
     return kinds
 
 
-def _mask_sizes(training: TrainingData, image_id: str) -> Iterator[tuple[int, int]]:
-    """(height, width) of the image's mask files, or what its annotations are for; run lengths have none."""
+def _mask_sizes(training: TrainingData, image_id: str) -> Iterator[tuple[int, int, int]]:
+    """Height, width and orientation of the image's mask files, or of what its annotations are for, if they say it."""
     pieces = {piece for pieces in training.pieces(image_id) for piece in pieces if piece}
     if is_annotations(training.settings.train_masks):
-        yield from (tuple(size) for piece in pieces if (size := json.loads(piece).get("size")))
+        yield from ((*size, 1) for piece in pieces if (size := json.loads(piece).get("size")))
     elif not training.has_table:
-        for path in pieces:
+        for path in map(Path, pieces):
             with contextlib.suppress(UserError):  # the check of every mask reports it
-                yield image_size(Path(path), training.settings.max_pixels)
+                size = image_size(path, training.settings.max_pixels)
+                yield *size, 1 if suffix_of(path) in WITHOUT_ORIENTATION else read_header(path).orientation

@@ -88,6 +88,11 @@ READ = {
     "alpha plane that agrees": (png(lambda id: with_alpha(inside(255)(id), inside(255)(id))), {}, INSIDE_ONLY),
     "palette with black as 0": (palette(inside(1), BLACK_RED), {}, INSIDE_ONLY),
     "palette of grays": (palette(inside(0, 1), [(255,) * 3, (0,) * 3]), {}, INSIDE_ONLY),
+    "nearly gray, in a colour JPEG": (
+        jpg(lambda id: np.dstack([soft(id), np.minimum(soft(id), 250) + 3, soft(id)])),
+        {"masks": {"above": 127}},
+        INSIDE_ONLY,
+    ),
     "inverted": (png(inside(0, 255)), {"masks": {"inverted": True}}, INSIDE_ONLY),
     "inverted, by value": (png(inside(0, 255)), {"classes": {"mask": 0}}, INSIDE_ONLY),
     "soft, with a limit": (png(soft), {"masks": {"above": 127}}, [{id: soft(id) > 127 for id in IDS}]),
@@ -182,6 +187,11 @@ REFUSED = {
     "all masks empty": (png(lambda id: np.zeros(SHAPE, np.uint8)), {}, ["all masks are empty", "data.train_masks"]),
     "limit above all values": (png(soft), {"masks": {"above": 255}}, ["the masks of all 3 training images", "empty"]),
     "soft edges": (png(soft), {}, ["other values", "data.masks.above=127"]),
+    "label image as JPEG": (
+        jpg(lambda id: np.where(INSIDE[id], 40, 90 * RING[id]).astype(np.uint8)),
+        {"instances": True},
+        ["a.jpg is a lossy file", "data.masks.above="],
+    ),
     "lossy gray": (jpg(inside(255)), {}, ["data.masks.above=1"]),
     "lossy colours": (
         jpg(lambda id: painted(TRIMAP[id])),
@@ -240,7 +250,7 @@ def test_read_as_meant(tmp_path, name):
     write_mask, said, meant = READ[name]
     training = open_training(write(tmp_path, write_mask, said))
     (note,) = inspect_all(training).notes
-    assert note.startswith(f"3 mask files of {tmp_path}/masks hold ")
+    assert note.startswith(f"checked   3 mask files of {tmp_path}/masks hold ")
     for id in IDS:
         np.testing.assert_array_equal(training.read_mask(id), np.stack([masks[id] for masks in meant], axis=2))
 
@@ -292,6 +302,13 @@ def test_refused_with_what_to_set(tmp_path, name):
         inspect_all(open_training(write(tmp_path, write_mask, said)))
     for word in words:
         assert any(part in str(error.value) for part in word.split("|")), str(error.value)
+
+
+def test_masks_of_most_pixels_are_warned_of(tmp_path):
+    training = open_training(write(tmp_path, png(inside(0, 255)), {}))
+    assert inspect_all(training).notes[1].startswith("warning   79.")
+    training = open_training(write(tmp_path, png(inside(0, 255)), {"masks": {"inverted": True}}))
+    assert len(inspect_all(training).notes) == 1
 
 
 @pytest.mark.parametrize(("section", "cases"), [("### Read as meant", READ), ("### Refused", REFUSED)])

@@ -252,6 +252,6 @@ def test_01_says_what_the_network_sees_and_which_masks_are_too_thin(tmp_path):
         return inspect_all(open_training(DataSettings(root=tmp_path, resize=resize))).notes
 
     assert notes() == []
-    assert notes(factor=0.5) == ["the network sees images of 2 x 2 to 4 x 6 (data.resize)"]
+    assert notes(factor=0.5) == ["checked   the network sees images of 2 x 2 to 4 x 6 (data.resize)"]
     (note,) = notes(factor=0.25)
     assert "images of 1 x 1 to 2 x 3 (data.resize); 2 of 2 masks are too thin" in note and note.endswith("'a', 'b'")
