@@ -24,8 +24,8 @@ WEAK, LIKELY_Z = 0.05, 4  # and from which it is worth a warning
 BEYOND = 0.3  # kappa of a coarser partition among images of different finer groups, from which it is preferred
 LARGEST_SHARE = 0.5  # of the images in one group, at most
 BLOCKS_PER_FOLD = 2  # at least, when a long series is cut
-AT_STAKE = "Scored on siblings of its training images, a model scores too high for new scenes."
-UNDO = "If the test images are of these same scenes, or these are no scenes: folds.hidden_groups=warn"
+AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
+UNDO = "If the test images are of these same scenes, or these are not scenes: folds.hidden_groups=warn"
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ def describe(findings: Sequence[Finding], mode: str, table: str) -> str:
             lines.append(f"{'hidden ' if mode == 'auto' else 'warning'}   {verb} {finding}")
         elif best is None or finding.is_strong:
             why = finding.obstacle or ("weak evidence" if finding.is_weak else "the first finding explains more")
-            lines.append(f"{'hidden ' if best else 'warning'}   not used are {finding} ({why})")
+            lines.append(f"{'hidden ' if best else 'warning'}   not used: {finding} ({why})")
         else:
             continue
-        lines.append(f"          to set it: {setting}")
+        lines.append(f"          to {'set' if finding is best else 'use'} it: {setting}")
     lines.append(f"          {AT_STAKE}")
     if best and mode == "auto":
         lines.append(f"          {UNDO}")

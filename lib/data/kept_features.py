@@ -40,7 +40,7 @@ def image_features(path: Path, data: Images) -> np.ndarray:
     from lib.data.features import ImageEncoder  # loads torch
 
     encoder = ImageEncoder()
-    for image_id, small in progress("comparing", _thumbnails(data), len(data.ids)):
+    for image_id, small in progress("image features", _thumbnails(data), len(data.ids)):
         encoder.add(image_id, small)
     features = encoder.features()
     write_features(path, data, features)

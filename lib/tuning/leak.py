@@ -158,8 +158,8 @@ def describe_leak(new: NewScenes, siblings: Siblings | None, nested: float, test
     of_training, of_test = new.median_distance
     times = f"{of_test / of_training:.1f} times" if of_training > 0 else "more than ten times"
     lines = [
-        f"leak      the {test_count} test images are {times} as far from the nearest training image as training images "
-        f"are from other folds (medians {of_test:.3f}, {of_training:.3f})"
+        f"leak      the {test_count} test images are {times} as far from their nearest training image as images left "
+        f"out of training are from theirs (median distances {of_test:.3f} and {of_training:.3f})"
     ]
     if siblings:
         lines.append(
@@ -171,8 +171,8 @@ def describe_leak(new: NewScenes, siblings: Siblings | None, nested: float, test
         return "\n".join(lines)
     low, high = new.interval
     lines.append(
-        f"          score to expect on images as far as the test images: {new.score:.4f} (95 % {low:.4f} to "
-        f"{high:.4f}); on all images, nested: {nested:.4f}"
+        f"          score to expect at that distance: {new.score:.4f} (95 % {low:.4f} to {high:.4f}); on all images, "
+        f"nested: {nested:.4f}"
     )
     if none := [str(fold) for fold, count in new.far_images.items() if count == 0]:
         lines.append(f"          fold {', '.join(none)} has no image as far away as half of the test images")
