@@ -16,7 +16,6 @@ from lib.run.stage import first_stage_parser, run_stage
 
 
 def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
-    from lib.base.files import write_text
     from lib.data.competition import open_training
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.data.external_check import ExternalCheck
@@ -33,6 +32,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.input_files import note_training_files
     from lib.data.inspection import check_images, inspect_test, skipped_lines
     from lib.data.network_input import describe_neighbours
+    from lib.data.tables import write_table
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.record import StageRecord
@@ -62,8 +62,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     lock_run(run)
     write_folds(table, data.classes, run.folds)
     record.begin(settings)
-    duplicates_path = run.root / "duplicates.csv"
-    write_text(duplicates_path, duplicates.to_csv(index=False))
+    write_table(run.duplicates, duplicates)
     note_training_files(run, data, inspection.noted)
     external.write(run)
     search.write(run)
@@ -74,7 +73,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
     print(external.describe(), end="")
-    return StageSummary([run.folds, duplicates_path], f"python {run.command('02_train')}", seconds)
+    return StageSummary([run.folds, run.duplicates], f"python {run.command('02_train')}", seconds)
 
 
 def prepare_ensemble(run, settings) -> StageSummary:

@@ -18,9 +18,15 @@ INTERRUPTED = 130  # the exit code of Ctrl-C
 LOST_PROCESS = ("gloo/transport", "remote process exited")  # in torch's errors after that, on CPUs and on GPUs
 
 
+def plain_parser(doc: str) -> argparse.ArgumentParser:
+    """An argument parser whose help is the script's docstring."""
+    program = shlex.join(["python", *program_words()])
+    return argparse.ArgumentParser(program, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
-    """An argument parser whose help is the script's docstring, with `section.key=value` overrides."""
-    command = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A `plain_parser` with `section.key=value` overrides, --quiet and --json."""
+    command = plain_parser(doc)
     command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command.add_argument("--json", action="store_true", help="print what was written, and scores, as one line of JSON")
@@ -82,10 +88,15 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
         leave(f"error: {error.filename} cannot be used: {error.strerror}", 2)
 
 
+def program_words() -> list[str]:
+    """The words after `python` that name the script or module of this process."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return ["-m", module.name.removesuffix(".__main__")] if module else sys.argv[:1]
+
+
 def as_typed() -> list[str]:
     """The words after `python` that started this process."""
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    return [*(["-m", module.name] if module else sys.argv[:1]), *sys.argv[1:]]
+    return [*program_words(), *sys.argv[1:]]
 
 
 def leave(message: str, code: int) -> None:

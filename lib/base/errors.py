@@ -1,4 +1,4 @@
-"""UserError, the exception for bad input, whose message is written for users."""
+"""UserError, the exception for bad input, and the wording of messages for users."""
 
 SHOWN = 3  # ids or files that an error lists
 
@@ -14,3 +14,13 @@ def listed(ids: list[str]) -> str:
     """The first few ids, and the number of the others."""
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     return ", ".join(f"'{image_id}'" for image_id in ids[:SHOWN]) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless the number is 1."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())

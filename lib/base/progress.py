@@ -7,6 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from lib.base.distributed import is_first
+from lib.base.errors import counted
 
 Item = TypeVar("Item")
 
@@ -36,7 +37,7 @@ def progress(
         bar_format=bar_format,
     )
     if bar.disable and is_first():
-        print(title if total is None else f"{title}: {total} {unit}{'' if total == 1 else 's'}", flush=True)
+        print(title if total is None else f"{title}: {counted(total, unit)}", flush=True)
     return bar
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from lib.config.schema import Settings
@@ -49,7 +49,7 @@ def read_yaml(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"settings file {path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(
             f"{path} must hold settings such as 'train:' with keys below it, not a {type(content).__name__}"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, one_line
 
 
 def annotated_union(texts: Sequence[str], shape: tuple[int, int]) -> np.ndarray:
@@ -39,7 +39,7 @@ def decode_annotation(text: str, shape: tuple[int, int]) -> np.ndarray:
         polygons = [_checked_polygon(np.reshape(polygon, (-1, 2)) * scale, shape) for polygon in annotated["polygons"]]
         return masks.decode(masks.merge(masks.frPyObjects(polygons, *shape)))
     except (ValueError, TypeError) as error:
-        raise UserError(f"its annotation cannot be decoded: {' '.join(str(error).split())}") from None
+        raise UserError(f"its annotation cannot be decoded: {one_line(error)}") from None
 
 
 def _compressed(counts: list[int] | str, shape: tuple[int, int], masks) -> dict:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lib.masks.metrics import dice, known_only
+from lib.masks.metrics import count_masks, dice, known_only
 
 THUMBNAIL = 64  # pixels a side
 MOST_PLANES = 4  # that OpenCV resizes at once
@@ -152,10 +152,9 @@ def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     return unique[first[component]]
 
 
-def _mask_dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean over classes of the Dice of two masks (height, width, classes); NaN when their sizes differ."""
-    if one.shape != other.shape:
+def _mask_dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean over classes of the Dice of two masks (height, width, classes); NaN if their sizes differ."""
+    if first.shape != second.shape:
         return np.nan
-    one, other = known_only(*known_only(one, other)[::-1])
-    both, first, second = (np.count_nonzero(mask, axis=(0, 1)) for mask in (one & other, one, other))
-    return float(dice(both, first - both, second - both).mean())
+    second, first = known_only(second, first)
+    return float(dice(*count_masks(first, second)).mean())

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from lib.base.errors import UserError, listed
-from lib.base.files import write_text
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
@@ -14,6 +13,7 @@ from lib.data.external import TRAINING, describe_table, file_sources, named_erro
 from lib.data.folds import coverage_columns, image_table
 from lib.data.input_files import compare, write_known
 from lib.data.inspection import check_images, skipped_lines
+from lib.data.tables import write_table
 from lib.run.folder import RunFolder
 
 
@@ -41,7 +41,7 @@ class ExternalCheck:
             run.external.unlink(missing_ok=True)
             run.external_files.unlink(missing_ok=True)
             return
-        write_text(run.external, self.table.to_csv(index=False, float_format="%.6g"))
+        write_table(run.external, self.table, "%.6g")
         write_known(run.external_files, compare(file_sources(self.sources), {})[0])
 
     def describe(self) -> str:

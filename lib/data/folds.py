@@ -121,6 +121,11 @@ def write_folds(table: pd.DataFrame, classes: Iterable[str], path: Path) -> None
     write_bytes(path, content)
 
 
+def stored_folds(path: Path) -> pd.DataFrame:
+    """The rows of `folds.csv` without the checks of `read_folds`; id and group are text."""
+    return pd.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=False)
+
+
 def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
     """Read `folds.csv`: fold, height and width are int, coverage_<class> float, the other columns text.
 

@@ -6,7 +6,6 @@ import time
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.base.files import write_text
 from lib.config.schema import FoldSettings
 from lib.data.competition import TrainingData
 from lib.data.file_metadata import metadata_candidates
@@ -14,6 +13,7 @@ from lib.data.hidden_groups import Finding, chosen, describe, groups_table, sear
 from lib.data.id_patterns import id_partitions, id_series
 from lib.data.kept_features import write_features
 from lib.data.likeness import unit_vectors
+from lib.data.tables import write_table
 from lib.run.folder import RunFolder
 
 FIRST = 64  # images that are handed on to the encoder at a time
@@ -65,7 +65,7 @@ class HiddenGroupSearch:
         if self.encoder:
             write_features(run.features, self.data, self.encoder.features())
         if self.findings:
-            write_text(run.hidden_groups, groups_table(self.data.ids, self.findings).to_csv(index=False))
+            write_table(run.hidden_groups, groups_table(self.data.ids, self.findings))
 
     def describe(self, run: RunFolder) -> str:
         """What was found and what it took, in lines; empty where nothing was looked for."""

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, one_line
 from lib.data.gdal import NoRasterio, open_raster
 from lib.data.unread_kinds import what_it_is
 
@@ -184,8 +184,3 @@ def checked_size(height: int, width: int, max_pixels: int, path: Path) -> tuple[
 def suffix_of(path: Path) -> str:
     """A file's suffix in lower case."""
     return os.path.splitext(path)[1].lower()
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split())

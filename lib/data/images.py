@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, one_line
 from lib.data.dicom import dicom_pixels, dicom_size, open_dicom
 from lib.data.gdal import read_colours, read_raster
-from lib.data.headers import TIF, Header, checked_size, one_line, read_header, suffix_of
+from lib.data.headers import TIF, Header, checked_size, read_header, suffix_of
 from lib.data.scaling import NoData, Range, is_nodata, to_uint8
 
 PNM = (".ppm", ".pgm", ".pbm", ".pnm")

@@ -1,4 +1,4 @@
-"""Reading the tables of a competition, csv or parquet: every value is text, exactly as written."""
+"""Tables: reading those of a competition, csv or parquet, every value as text exactly as written; writing csv."""
 
 import csv
 import gzip
@@ -7,9 +7,13 @@ import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, one_line
+from lib.base.files import write_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 DELIMITERS = (",", "\t", ";")
@@ -57,6 +61,11 @@ def read_table(path: Path, setting: str) -> Table:
     return {name: list(values) for name, values in zip(header, columns, strict=True)}
 
 
+def write_table(path: Path, table: "DataFrame", float_format: str | None = None) -> None:
+    """Write a csv file atomically, the same on every system."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format=float_format))
+
+
 def column(table: Table, name: str, path: Path, setting: str) -> list[str]:
     """The column that a setting names. Raises UserError that lists the columns when there is none."""
     if name not in table:
@@ -96,7 +105,7 @@ def _read_parquet(path: Path, setting: str) -> Table:
     except FileNotFoundError:
         raise UserError(f"table {path} does not exist ({setting})") from None
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path} is not a parquet file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not a parquet file: {one_line(error)}") from None
     return {name.strip(): [_as_text(value) for value in values] for name, values in columns.items()}
 
 

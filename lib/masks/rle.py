@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, counted
 from lib.config.data_settings import RleSettings
 
 STANDARD = RleSettings()
@@ -121,8 +121,9 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
         raise UserError(f"'{_excerpt(text)}' is not whole numbers with blanks between them{_empty_hint(text)}")
     numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
     if len(numbers) % 2:
-        count = f"{len(numbers)} number{'s' if len(numbers) > 1 else ''}"
-        raise UserError(f"it holds {count}, but each run is a pair of start and length{_empty_hint(text)}")
+        raise UserError(
+            f"it holds {counted(len(numbers), 'number')}, but each run is a pair of start and length{_empty_hint(text)}"
+        )
     starts, lengths = numbers[0::2], numbers[1::2]
     if (lengths < 1).any():
         raise UserError(f"run {_first(lengths < 1)} has length 0{_empty_hint(text)}")

@@ -6,7 +6,7 @@ python -m lib.report runs/NAME
 import argparse
 from pathlib import Path
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -19,8 +19,6 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(
-        prog="python -m lib.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME")
     run_command(report, command)

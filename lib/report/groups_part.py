@@ -8,6 +8,7 @@ import pandas as pd
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.competition import Images, open_test, open_training
+from lib.data.folds import stored_folds
 from lib.report.galleries import Gallery, Item, encode_pictures
 from lib.report.pictures import SIDE, fitted, shown_image
 from lib.run.folder import RunFolder
@@ -21,7 +22,7 @@ def groups_part(run: RunFolder, settings: Settings) -> dict | None:
     if not run.leak.is_file():
         return None
     content = read_json(run.leak)
-    table = pd.read_csv(run.folds, dtype={"id": str, "group": str}, keep_default_na=False)
+    table = stored_folds(run.folds)
     training, test = open_training(settings.data), open_test(settings.data)
     galleries = [
         Gallery(

@@ -7,15 +7,15 @@ import yaml
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.config.section import Section
-from lib.run.folder import RunFolder
+from lib.run.folder import SCRIPTS, RunFolder
 
-STAGES = {
-    "01_prepare_folds": "data checked, folds made",
-    "02_train": "one model per fold",
-    "03_oof_threshold": "out-of-fold maps and threshold",
-    "04_infer": "test maps",
-    "05_postprocess": "morphology and submission",
-}
+PURPOSES = (
+    "data checked, folds made",
+    "one model per fold",
+    "out-of-fold maps and threshold",
+    "test maps",
+    "morphology and submission",
+)
 
 Card = dict[str, str]
 
@@ -138,7 +138,7 @@ def _inline(value: object) -> str:
 
 def commands(settings: Settings) -> list[str]:
     """The commands that repeat the run, with the settings above saved as a file."""
-    stages = list(STAGES)[2 if settings.ensemble.members else 1 :]  # an ensemble trains nothing
+    stages = SCRIPTS[2 if settings.ensemble.members else 1 :]  # an ensemble trains nothing
     later = [f"python {stage}.py --run runs/{settings.name}" for stage in stages]
     return [f"python 01_prepare_folds.py --config configs/{settings.name}.yaml", *later]
 
@@ -146,7 +146,7 @@ def commands(settings: Settings) -> list[str]:
 def stage_times(run: RunFolder) -> list[dict]:
     """Seconds and end of each stage that has a record."""
     rows = []
-    for stage, purpose in STAGES.items():
+    for stage, purpose in zip(SCRIPTS, PURPOSES, strict=True):
         if run.record(stage).is_file():
             record = read_json(run.record(stage))
             rows.append(
@@ -157,5 +157,5 @@ def stage_times(run: RunFolder) -> list[dict]:
 
 def versions(run: RunFolder) -> dict[str, str]:
     """Package versions of the latest stage."""
-    records = [read_json(run.record(stage)) for stage in STAGES if run.record(stage).is_file()]
+    records = [read_json(run.record(stage)) for stage in SCRIPTS if run.record(stage).is_file()]
     return max(records, key=lambda record: record["finished"])["versions"] if records else {}

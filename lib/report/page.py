@@ -13,7 +13,7 @@ from lib.base.errors import UserError
 from lib.base.files import write_text
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
-from lib.data.folds import coverage_columns
+from lib.data.folds import coverage_columns, stored_folds
 from lib.masks.metrics import Counts
 from lib.masks.rules import read_rules
 from lib.prediction.map_store import MapStore, read_pairs
@@ -95,7 +95,7 @@ def is_done(run: RunFolder, settings: Settings, stage: str, inputs_of: Callable[
 def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
     """Parts that read images and maps: galleries, errors by kind, the test set."""
     training = open_training(settings.data)
-    table = pd.read_csv(run.folds, dtype={"id": str}, keep_default_na=False)
+    table = stored_folds(run.folds)
     oof_maps = MapStore(run.oof, tuple(training.classes), settings.data.are_exclusive)
     before = read_rules(run.threshold, training.classes)
     after = read_rules(run.postprocess, training.classes) if "05" in done else None

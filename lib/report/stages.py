@@ -1,12 +1,15 @@
 """Parts of the page that are made from tables: folds, training, ensemble, threshold, morphology."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.external import describe_table
-from lib.data.folds import coverage_columns, describe_groups
+from lib.data.folds import coverage_columns, describe_groups, stored_folds
+from lib.data.tables import read_table
 from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
 from lib.report.overview import metric_name
@@ -19,14 +22,13 @@ CLASSES = 6  # with histograms, at most
 
 def folds_part(run: RunFolder, classes: list[str]) -> dict:
     """Table of the folds, coverage histograms, duplicates and groups."""
-    table = pd.read_csv(run.folds, dtype={"id": str, "group": str}, keep_default_na=False)
+    table = stored_folds(run.folds)
     columns = coverage_columns(classes)
     table["is_empty"] = (table[columns] == 0).all(axis=1)
     rows = [_fold_row(str(fold), part, columns) for fold, part in table.groupby("fold")]
     sizes = table.groupby(["height", "width"]).size().sort_values(ascending=False)
     groups = table.group.value_counts()
-    duplicates_path = run.root / "duplicates.csv"
-    duplicates = pd.read_csv(duplicates_path, dtype=str, keep_default_na=False) if duplicates_path.is_file() else None
+    duplicates, external = read_text_table(run.duplicates), read_text_table(run.external)
     return {
         "images": len(table),
         "empty": int(table.is_empty.sum()),
@@ -44,8 +46,13 @@ def folds_part(run: RunFolder, classes: list[str]) -> dict:
         "groups": list(groups[groups > 1].head(LISTED).items()),
         "duplicates": None if duplicates is None else duplicates.head(LISTED).to_dict("records"),
         "duplicate_kinds": {} if duplicates is None else duplicates.kind.value_counts().to_dict(),
-        "external": describe_table(pd.read_csv(run.external, dtype=str)) if run.external.is_file() else None,
+        "external": None if external is None else describe_table(external),
     }
+
+
+def read_text_table(path: Path) -> pd.DataFrame | None:
+    """A csv file as text, exactly as written; None if it does not exist."""
+    return pd.DataFrame(read_table(path, "written by 01_prepare_folds.py")) if path.is_file() else None
 
 
 def _fold_row(name: str, part: pd.DataFrame, columns: list[str]) -> dict:

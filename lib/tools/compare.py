@@ -22,14 +22,15 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
-from lib.base.files import sha256_of_file, write_json, write_text
+from lib.base.files import sha256_of_file, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.data.folds import read_folds
 from lib.data.input_files import open_unchanged_training
+from lib.data.tables import write_table
 from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, known_only, planes
 from lib.masks.rules import Rule
 from lib.masks.statistics import bootstrap_interval, influence
@@ -88,10 +89,7 @@ def compare(arguments: argparse.Namespace) -> None:
         draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
     print("", *(note_of_all_images(run, own) for run, own in opened), sep="\n", end="")
     write_json(out / "compare.json", content)
-    write_text(
-        out / "compare.csv",
-        score_table(runs, scores, data, table, measures_of(metric)).to_csv(index=False, float_format="%.6f"),
-    )
+    write_table(out / "compare.csv", score_table(runs, scores, data, table, measures_of(metric)), "%.6f")
     write_comparison(out / "compare.html", content, runs, scores, data, table)
     print(f"\nwrote     {out}/compare.html, compare.json, compare.csv, compare_*.png")
 
@@ -269,9 +267,7 @@ def most_different(difference: np.ndarray) -> list[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(
-        prog="python -m lib.tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = plain_parser(__doc__)
     command.add_argument("runs", type=Path, nargs="+", metavar="runs/NAME", help="finished runs, the baseline first")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: the baseline's folder)")
     run_command(compare, command)

@@ -11,18 +11,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.base.cli import leave, run_command
+from lib.base.cli import leave, plain_parser, run_command
+from lib.run.folder import SCRIPTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA, RUN = "data/blue_marble", "runs/blue_marble"
-STAGES = ("02_train", "03_oof_threshold", "04_infer", "05_postprocess")
 
 
 def commands() -> list[list[str]]:
     """The commands to type, without `python`."""
     write = [] if Path(DATA).is_dir() else [["-m", "lib.tools.blue_marble", DATA]]
-    first = [str(REPOSITORY / "01_prepare_folds.py"), "--config", str(REPOSITORY / "configs" / "blue_marble.yaml")]
-    stages = [[str(REPOSITORY / f"{stage}.py"), "--run", RUN] for stage in STAGES]
+    scripts = [str(REPOSITORY / f"{script}.py") for script in SCRIPTS]
+    first = [scripts[0], "--config", str(REPOSITORY / "configs" / "blue_marble.yaml")]
+    stages = [[script, "--run", RUN] for script in scripts[1:]]
     return [*write, first, *stages, ["-m", "lib.tools.summary", RUN, "--solution", f"{DATA}/solution.csv"]]
 
 
@@ -34,6 +35,4 @@ def demo(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_command(
-        demo, argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    )
+    run_command(demo, plain_parser(__doc__))

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.base.cli import StageSummary, run_command
+from lib.base.cli import StageSummary, plain_parser, run_command
 from lib.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ def to_dict(board: "Board") -> dict:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(
-        prog="python -m lib.tools.leaderboard",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = plain_parser(__doc__)
     command.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="the folder of the runs")
     command.add_argument("--json", action="store_true", help="print the boards as one line of JSON")
     run_command(leaderboard, command)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
 from lib.config.data_settings import RleSettings
 from lib.config.load import load_settings
@@ -127,7 +127,7 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("submission", type=Path)
     command.add_argument("solution", type=Path)
     command.add_argument("--config", type=Path, help="the settings of the competition")

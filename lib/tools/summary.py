@@ -9,13 +9,11 @@ submissions are scored against it.
 import argparse
 from pathlib import Path
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.base.files import read_json
-from lib.run.folder import RunFolder, open_run
+from lib.run.folder import SCRIPTS, RunFolder, open_run
 from lib.run.provenance import note_of_all_images, require_stage, require_thresholds, trained_folds
 from lib.tools.score import score_submission
-
-STAGES = ("01_prepare_folds", "02_train", "03_oof_threshold", "04_infer", "05_postprocess")
 
 
 def summarise(arguments: argparse.Namespace) -> None:
@@ -56,7 +54,7 @@ def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:
 
 def seconds_per_stage(run: RunFolder) -> str:
     """Seconds of each stage that has a record, and their sum."""
-    seconds = {stage: read_json(run.record(stage))["seconds"] for stage in STAGES if run.record(stage).is_file()}
+    seconds = {stage: read_json(run.record(stage))["seconds"] for stage in SCRIPTS if run.record(stage).is_file()}
     return (
         "   ".join(f"{stage[:2]} {value:.0f}" for stage, value in seconds.items())
         + f"   all {sum(seconds.values()):.0f}"
@@ -64,7 +62,7 @@ def seconds_per_stage(run: RunFolder) -> str:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME")
     command.add_argument("--solution", type=Path, help="the true masks of the test images, if they are known")
     run_command(summarise, command)

@@ -4,8 +4,9 @@ import shutil
 
 import pandas as pd
 
-from lib.base.files import sha256_of_file, write_json, write_text
+from lib.base.files import sha256_of_file, write_json
 from lib.config.check import save_settings
+from lib.data.tables import write_table
 from lib.model.network import save_weights
 from lib.training.display import score_text
 from lib.training.fold_job import FoldJob
@@ -20,7 +21,7 @@ def write_epoch(job: FoldJob, state: TrainState) -> None:
     """
     if kept_epoch(job, state) is state.last:
         save_weights(state.averaged, job.folder.weights)
-    write_text(job.folder.history, pd.DataFrame(state.history).to_csv(index=False))
+    write_table(job.folder.history, pd.DataFrame(state.history))
     save_settings(job.settings, job.folder.config)
     write_json(job.folder.metrics, fold_metrics(job, state))
     state.save(job.folder.resume, job.made_from, job.precision)

@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 
 from lib.base.errors import UserError
 from lib.base.files import read_json
+from lib.data.tables import read_table
 from lib.model.device import autocast, is_out_of_memory
 from lib.model.low_rank import learn_low_rank
 from lib.model.network import BuiltModel, build_pretrained, load_weights, start_at_shares
@@ -125,8 +126,9 @@ def network_of_run(job: FoldJob) -> BuiltModel:
 def require_same_folds(folds: Path, others: Path) -> None:
     """Raise UserError unless two folds.csv have the same images in the same folds."""
     columns = ["id", "fold", "sha256"]
-    mine, theirs = (pd.read_csv(path, dtype=str)[columns].sort_values("id").to_numpy() for path in (folds, others))
-    if mine.tolist() != theirs.tolist():
+    tables = (pd.DataFrame(read_table(path, "model.weights")) for path in (folds, others))
+    mine, theirs = (table[columns].sort_values("id").to_numpy().tolist() for table in tables)
+    if mine != theirs:
         raise UserError(
             f"model.weights: {others} has other images or folds than {folds}, so its models may have seen what is left "
             "out here; use a run on the same folds, or start from the encoder's weights"

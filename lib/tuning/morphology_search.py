@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from lib.base.errors import UserError
-from lib.base.files import write_text
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import PostprocessSettings, ThresholdSettings
+from lib.data.tables import write_table
 from lib.masks.metrics import Counts, Metric, count_at_thresholds, count_mask, planes, pooled
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, influence
@@ -109,8 +109,7 @@ class PostprocessResult:
     def write_gains(self, path: Path) -> None:
         """Write postprocess.csv: the gain of each image by the rules, one column per class."""
         gains = {f"gain_{name}": outcome.image_gain for name, outcome in self.classes.items()}
-        table = pd.DataFrame({"id": self.ids, **gains})
-        write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+        write_table(path, pd.DataFrame({"id": self.ids, **gains}), "%.6f")
 
     def __str__(self) -> str:
         low, high = self.interval

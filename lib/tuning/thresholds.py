@@ -6,15 +6,14 @@ scored on the fold left out; each image counts once, so folds weigh by their siz
 images' pixels are pooled, each counted at the threshold tuned without its fold.
 """
 
-import csv
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from lib.base.files import write_text
 from lib.config.schema import ThresholdSettings
+from lib.data.tables import write_table
 from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
 from lib.masks.rules import NO_MASK, Rule
 from lib.masks.statistics import (
@@ -173,15 +172,15 @@ class ThresholdResult:
 
     def write_curves(self, path: Path) -> None:
         """Write threshold.csv: a row per class and threshold, the score of all images and of each fold (or part)."""
-        part, parts = "fold" if self.parts_are_folds else "part", next(iter(self.classes.values())).fold_curves
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["class", "threshold", "score", *(f"{part}_{number}" for number in parts)])
-        for name, choice in self.classes.items():
-            columns = np.stack([choice.curve, *choice.fold_curves.values()], axis=1)
-            for threshold, scores in zip(THRESHOLDS, columns, strict=True):
-                writer.writerow([name, threshold, *(f"{score:.6f}" for score in scores)])
-        write_text(path, text.getvalue())
+        part = "fold" if self.parts_are_folds else "part"
+        tables = [
+            pd.DataFrame(
+                {"class": name, "threshold": THRESHOLDS, "score": choice.curve}
+                | {f"{part}_{number}": curve for number, curve in choice.fold_curves.items()}
+            )
+            for name, choice in self.classes.items()
+        ]
+        write_table(path, pd.concat(tables), "%.6f")
 
 
 def choose_thresholds(
