@@ -1,7 +1,7 @@
-"""A competition's data as it lies on disk: training images with masks and groups, test images with their rows.
+"""A competition's data: training images with masks and groups, test images with the rows of the submission.
 
-Opening lists the files and reads the tables; images and masks are read when they are asked for. The run lengths of
-the masks stay in memory as text. The objects can be pickled, so that loader processes hold a copy.
+Opening lists the files and reads the tables; images and masks are read on demand. The run lengths of the masks stay in
+memory as text. The objects can be pickled: each loader process holds a copy.
 """
 
 from functools import cached_property
@@ -40,7 +40,7 @@ from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
 
-STRIP = 512  # rows of a slide that are decoded at once
+STRIP = 512  # rows of a slide decoded at a time
 
 
 class Images:
@@ -55,12 +55,12 @@ class Images:
     ):
         self.settings = settings
         self.resize_values = resize_values or {}  # by id, those of data.resize.column
-        self.unreadable = unreadable or {}  # what is wrong, by id; these ids are not in `ids`
+        self.unreadable = unreadable or {}  # the problem, by id; these ids are not in `ids`
         self.classes = settings.classes
         self.ids = sorted(files)
-        self.files = files  # by id; several are the planes of one image
+        self.files = files  # by id; several files are the planes of one image
         self._asked = settings.max_pixels, settings.orientation == "shown"
-        self._sizes: dict[str, tuple[int, int]] = {}  # of the images asked for, so that a file's header is read once
+        self._sizes: dict[str, tuple[int, int]] = {}  # cached, so that each header is read once
 
     @property
     def pattern(self) -> tuple[str, str]:
@@ -69,13 +69,13 @@ class Images:
 
     @cached_property
     def neighbours(self) -> NeighbourIndex | None:
-        """The images before and after each, where data.neighbours asks for them."""
+        """The neighbours of each image, if data.neighbours is set."""
         if self.settings.neighbours.order is None:
             return None
         return neighbour_index(self.settings, *self.pattern, self.unreadable)
 
     def image_path(self, image_id: str) -> Path:
-        """The image's file; the first one where each plane has its own."""
+        """The image's file; the first of several (data.plane_files)."""
         return Path(self.files[image_id][0])
 
     def image_size(self, image_id: str) -> tuple[int, int]:
@@ -85,7 +85,7 @@ class Images:
         return self._sizes[image_id]
 
     def read_image(self, image_id: str) -> np.ndarray:
-        """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a file that is not whole."""
+        """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a damaged file."""
         settings = self.settings
         paths = [Path(path) for path in self.files[image_id]]
         channels = settings.channels if len(paths) == 1 else 1
@@ -98,10 +98,10 @@ class Images:
         return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
     def open_image(self, image_id: str) -> np.ndarray | Slide:
-        """What `[top:bottom, left:right]` reads regions of, as of read_image's array, decoding no more where it can."""
+        """The image for reading regions, `[top:bottom, left:right]`; of a slide only these regions are decoded."""
         settings, paths = self.settings, self.files[image_id]
         reading = settings.value_range, settings.plane, *self._asked
-        may_be_slide = len(paths) == 1 and not settings.nodata  # which must not be averaged with data
+        may_be_slide = len(paths) == 1 and not settings.nodata  # "no data" must not be averaged with data
         slide = open_slide(Path(paths[0]), settings.channels, *reading) if may_be_slide else None
         return self.read_image(image_id) if slide is None else slide
 
@@ -131,10 +131,10 @@ class TrainingData(Images):
         return self._masks[image_id]
 
     def read_mask(self, image_id: str, files: list[MaskFile] | None = None) -> np.ndarray:
-        """Mask uint8 (height, width, classes) of the image's size: 0, 1, or IGNORED where mask files say nothing.
+        """Mask uint8 (height, width, classes) of the image's size: 0, 1, or IGNORED (data.masks.ignore).
 
-        `files` are those of `mask_files`, if they are decoded already. Raises UserError naming the table and the id, or
-        the mask file, when it cannot be read or does not fit.
+        `files` is the result of `mask_files`, if they are decoded already. Raises UserError naming the table and the
+        id, or the mask file, if it cannot be read or does not fit the image.
         """
         shape = self.image_size(image_id)
         if not self.has_table:
@@ -150,8 +150,8 @@ class TrainingData(Images):
     def read_objects(self, image_id: str) -> np.ndarray:
         """Objects int32 (height, width, classes), numbered from 1 in each class, 0 being background, -1 ignored.
 
-        With data.instances each row, or each number in a mask file, is an object, and the later one has the pixels that
-        two claim; without, the components of the mask are the objects. Raises UserError as read_mask does.
+        With data.instances each row, or each number in a mask file, is an object, and where two overlap the later one
+        wins; otherwise the components of the mask are the objects. Raises UserError as read_mask does.
         """
         shape = self.image_size(image_id)
         if self.settings.instances and not self.has_table:
@@ -169,11 +169,11 @@ class TrainingData(Images):
 
     @property
     def has_table(self) -> bool:
-        """Whether the masks are texts, run lengths or annotations, and not files."""
+        """Whether the masks are texts (run lengths or annotations) instead of files."""
         return is_table(self.settings.train_masks)
 
     def _decode(self, image_id: str, texts: list[str], shape: tuple[int, int]) -> np.ndarray:
-        """Mask uint8 0/1 (height, width) of the pixels that any of the texts holds."""
+        """Mask uint8 0/1 (height, width), the union of the texts."""
         try:
             if is_annotations(self.settings.train_masks):
                 return annotated_union(texts, shape)
@@ -184,7 +184,7 @@ class TrainingData(Images):
 
 
 class TestData(Images):
-    """Test images with the columns and rows that the submission must have, in their order."""
+    """Test images with the columns and rows of the submission, in order."""
 
     __test__ = False  # not a test, whatever pytest makes of its name
 
@@ -201,11 +201,11 @@ class TestData(Images):
         super().__init__(settings, files, resize_values, unreadable)
         self.columns = columns
         self.rle_column = rle_column
-        self.rows = rows  # of the unreadable images, too
+        self.rows = rows  # including those of unreadable images
 
     @property
     def warning(self) -> str | None:
-        """How many images get empty rows since they cannot be read, and what is wrong with the first few."""
+        """A sentence on images that cannot be read and get empty rows, or on an empty test set; None without either."""
         if not self.rows:
             return "neither test images nor rows of the sample: the submission has only a header"
         if not self.unreadable:
@@ -218,8 +218,8 @@ class TestData(Images):
 def open_training(settings: DataSettings) -> TrainingData:
     """List the training images and match them with their masks and groups.
 
-    Raises UserError for files or tables that are missing or do not belong together, listing the first ids and the
-    count, and for settings that do not describe what is there.
+    Raises UserError for missing files or tables, for ids that do not match, listing the first ones and their number,
+    and for settings that do not fit the data.
     """
     files, parts, excluded = list_images(settings, settings.train_images, "data.train_images")
     table = read_masks_table(settings, "data.train_masks") if is_rle_table(settings.train_masks) else None
@@ -233,7 +233,7 @@ def open_training(settings: DataSettings) -> TrainingData:
 
 
 def open_compared(training: TrainingData) -> TrainingData:
-    """The same images with the masks of data.compare_masks, of those ids that it has. Raises as open_training does."""
+    """The same images with the masks of data.compare_masks, if they have one there. Raises as open_training does."""
     settings = training.settings.model_copy(update={"train_masks": training.settings.compare_masks})
     table = read_masks_table(settings, "data.compare_masks") if is_rle_table(settings.train_masks) else None
     masks = index_masks(settings, table)
@@ -247,9 +247,9 @@ def open_test(settings: DataSettings) -> TestData:
     """List the test images and match them with the sample submission.
 
     Without a sample, or with one that has only a header, there is a row for each image and class in the order of the
-    ids. Raises UserError when images and sample do not belong together, listing the first ids and the count. Where
-    data.unreadable_test_images is `empty`, every image is decoded once to find those that are absent or damaged, and
-    there may be no image at all beside a sample that has only a header.
+    ids. Raises UserError if images and sample do not match, listing the first ids and their number. With
+    data.unreadable_test_images=empty every image is decoded once to find those missing or damaged, and a sample that
+    has only a header needs no image at all.
     """
     if settings.test_images is None:
         raise UserError("data.test_images is not set, so there is nothing to predict; 05 ends with the score")
@@ -268,7 +268,7 @@ def open_test(settings: DataSettings) -> TestData:
 
 
 def _test_files(settings: DataSettings, sample: SampleSubmission) -> dict[str, list[str]]:
-    """The files of the test images; none where a competition shows neither images nor rows before the submission."""
+    """The files of the test images; none if the competition hides both the images and the rows until the submission."""
     try:
         return list_images(settings, settings.test_images, "data.test_images").files
     except NothingFound:
@@ -278,7 +278,7 @@ def _test_files(settings: DataSettings, sample: SampleSubmission) -> dict[str, l
 
 
 def find_unreadable(images: Images, what: str = "test images") -> dict[str, str]:
-    """What is wrong with each image that cannot be decoded, by id; slides are decoded a strip at a time."""
+    """The problem of each image that cannot be decoded, by id; slides are decoded strip by strip."""
 
     def problem(image_id: str) -> str | None:
         try:
@@ -289,8 +289,8 @@ def find_unreadable(images: Images, what: str = "test images") -> dict[str, str]
         except UserError as error:
             return str(error)
 
-    found = progress(what, prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
-    return {image_id: text for image_id, text in found if text is not None}
+    problems = progress(what, prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
+    return {image_id: text for image_id, text in problems if text is not None}
 
 
 def _size(image: np.ndarray) -> str:

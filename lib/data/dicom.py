@@ -1,4 +1,4 @@
-"""DICOM files, by pydicom, which is optional."""
+"""Reading DICOM files with pydicom, an optional package."""
 
 from pathlib import Path
 
@@ -22,22 +22,22 @@ def open_dicom(path: Path, stop_before_pixels: bool = False):
 
 
 def dicom_fields(path: Path, keywords: tuple[str, ...]) -> dict[str, str]:
-    """Those elements of a DICOM header, as text, that are there. Raises UserError where the file is not DICOM."""
+    """The elements of a DICOM header that are present, as text. Raises UserError if the file is not DICOM."""
     header = open_dicom(path, stop_before_pixels=True)
-    found = {keyword: str(header.get(keyword) or "").strip() for keyword in keywords}
-    return {keyword: text for keyword, text in found.items() if text}
+    texts = {keyword: str(header.get(keyword) or "").strip() for keyword in keywords}
+    return {keyword: text for keyword, text in texts.items() if text}
 
 
 def dicom_field(path: Path, keyword: str) -> str:
-    """An element of a DICOM file's header as text, such as PatientID. Raises UserError when there is none."""
-    found = dicom_fields(path, (keyword,))
-    if not found:
+    """An element of a DICOM header as text, such as PatientID. Raises UserError if it is absent."""
+    fields = dicom_fields(path, (keyword,))
+    if not fields:
         raise UserError(f"{path} has no element '{keyword}' in its header (data.group)")
-    return found[keyword]
+    return fields[keyword]
 
 
 def dicom_size(dicom, path: Path) -> tuple[int, int]:
-    """(height, width) of an open DICOM file. Raises UserError where it does not say."""
+    """(height, width) of an open DICOM file. Raises UserError if the header lacks them."""
     try:
         return int(dicom.Rows), int(dicom.Columns)
     except (AttributeError, TypeError, ValueError):
@@ -45,9 +45,9 @@ def dicom_size(dicom, path: Path) -> tuple[int, int]:
 
 
 def dicom_pixels(dicom, path: Path) -> tuple[np.ndarray, int]:
-    """Stored values (no rescale slope), low shown dark also where low means white, and the largest that fits.
+    """Stored values without rescale slope, inverted if low means white (MONOCHROME1); and the largest possible value.
 
-    Raises UserError for what cannot be decoded.
+    Raises UserError for pixels that cannot be decoded.
     """
     try:
         pixels = dicom.pixel_array

@@ -28,12 +28,12 @@ class NothingFound(UserError):
 
 
 def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[str, str], str]]:
-    """Each file of a folder or a pattern below `root`, after what its placeholders stand for, in the order of names.
+    """Yield (values of the placeholders, path) for each file of a folder or a pattern below `root`, sorted by name.
 
     A folder means the image files in it, `{id}` being the name without the suffix. In a pattern `*`, `?` and `[...]`
-    match as in a shell, within one name, and `**` any number of folders; `{part}` matches one or more characters, as
-    few as possible, and the same text wherever it stands again. Hidden files do not match. Raises NothingFound when
-    nothing is found.
+    match as in a shell, within one name, and `**` matches any number of folders; `{part}` matches one or more
+    characters, as few as possible, and the same text wherever it is repeated. Hidden files do not match. Raises
+    NothingFound if no file matches.
     """
     if WILDCARD.search(pattern):
         root, pattern = (Path("/"), pattern[1:]) if pattern.startswith("/") else (root, pattern)
@@ -50,7 +50,7 @@ def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[st
 
 
 def _what_is_there(root: Path, pattern: str, setting: str) -> str:
-    """What the folder of a pattern that finds nothing holds, and what to do with that."""
+    """A hint for a pattern that finds nothing: the content of its folder, and what to do."""
     parts = pattern.split("/")
     fixed = next((number for number, part in enumerate(parts) if WILDCARD.search(part)), len(parts))
     folder = root.joinpath(*parts[:fixed])
@@ -66,12 +66,12 @@ def _what_is_there(root: Path, pattern: str, setting: str) -> str:
 
 
 def skipped_files(folder: Path) -> str | None:
-    """What a folder holds beside images, which is not read: how many folders, and files of which suffixes."""
+    """The content of a folder that is not read: the number of folders, and of files of each suffix but images."""
     return _counted(_kinds(folder, SUFFIXES)) or None
 
 
 def _kinds(folder: Path, left_out: tuple[str, ...] = ()) -> Counter:
-    """How many folders and files of each suffix a folder holds, but for the suffixes left out in any case."""
+    """The number of folders, and of files by suffix, in a folder; suffixes `left_out`, in any case, do not count."""
     counts = Counter()
     for entry in _entries(str(folder)):
         suffix = os.path.splitext(entry.name)[1]
@@ -257,7 +257,7 @@ def _without_backtracking(tokens: list[tuple[str, str]], segment: str) -> str:
 
 
 def _entries(folder: str) -> list[os.DirEntry]:
-    """What a folder holds, hidden names left out, by name; nothing when it is not a folder."""
+    """The entries of a folder, sorted, without hidden ones; none if it is not a folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)

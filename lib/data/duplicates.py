@@ -1,6 +1,6 @@
-"""Duplicates among the images: exact ones by their pixels, near ones by a perceptual hash, and the groups they make.
+"""Duplicate images: exact ones by their pixels, near ones by a perceptual hash, and the groups they form.
 
-A duplicate on the other side of a split makes a score look better than it is, so duplicates must share a fold.
+A duplicate in another fold inflates the score, so duplicates must share a fold.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ import pandas as pd
 from lib.masks.metrics import count_masks, dice, known_only
 
 THUMBNAIL = 64  # pixels a side
-MOST_PLANES = 4  # that OpenCV resizes at once
-BLOCK = 16  # lowest frequencies kept, each way
+MOST_PLANES = 4  # the most that OpenCV resizes at once
+BLOCK = 16  # lowest frequencies kept per axis
 BITS = BLOCK * BLOCK - 1  # all but the mean
-NEAR_BITS = 32  # at most so many of the 255 bits differ between near duplicates; about 128 do between strangers
-PLAIN = 0.5  # gray levels; below it the signs of the frequencies are rounding and noise
+NEAR_BITS = 32  # the most of the 255 bits in which near duplicates differ; unrelated images differ in about 128
+PLAIN = 0.5  # gray levels; the signs of weaker frequencies are rounding and noise
 WORDS = (BITS + 1) // 64
 CACHE_BYTES = 1 << 20  # of one block of comparisons
 
@@ -30,11 +30,11 @@ def pixel_hash(image: np.ndarray) -> str:
 
 
 def perceptual_hash(small: np.ndarray) -> str:
-    """64 hexadecimal digits that stay nearly the same when an image is compressed, resized, brightened or noisy.
+    """64 hexadecimal digits that hardly change when an image is compressed, resized, brightened or made noisy.
 
     The signs of the 255 lowest frequencies (discrete cosine transform) of the image's `thumbnail`; 255 rather than the
-    usual 64, since dark microscopy with a few spots collides at 64. An image too plain to tell from others, such as an
-    empty slide, has the hash "" and is like no other.
+    usual 64, since dark microscopy with a few spots collides at 64. An image too plain to be distinguished, such as an
+    empty slide, has the hash "", which matches no other.
     After Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010).
     """
     planes = np.ascontiguousarray(np.moveaxis(small, 2, 0))
@@ -53,8 +53,8 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 def _shrunk(image: np.ndarray) -> np.ndarray:
     """An image of up to four planes at 64 x 64 pixels.
 
-    Large ones are halved first, again and again: OpenCV has vector instructions for areas of 2 x 2, and without takes 5
-    times as long for 1918 x 1280.
+    Large ones are halved repeatedly first: for areas of 2 x 2 OpenCV has vector instructions, without which 1918 x 1280
+    pixels take 5 times as long.
     """
     while min(image.shape[:2]) >= 4 * THUMBNAIL:
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -62,11 +62,11 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
 
 
 def near_links(hashes: Sequence[str], limit: int = NEAR_BITS) -> np.ndarray:
-    """Near duplicates as links (i, j, differing bits), i < j, int64 (links, 3), sorted; a tree holds each set together.
+    """Near duplicates as links (i, j, differing bits), i < j, int64 (links, 3), sorted; each set is linked as a tree.
 
-    Two hashes are linked, directly or by a chain, exactly when steps of at most `limit` differing bits lead from one
-    to the other; of all such trees this one has the fewest bits. All are compared with all, in blocks: memory does
-    not grow with the number of pairs, time grows with the square of the images (25 s for 50,000 on one slow core).
+    Two hashes are linked, directly or by a chain, exactly if steps of at most `limit` differing bits lead from one to
+    the other; among such trees this one has the fewest bits. All pairs are compared, in blocks: memory does not grow
+    with the number of pairs, time grows with its square (25 s for 50,000 images on one slow core).
     """
     known = np.array([index for index, text in enumerate(hashes) if text], np.int64)
     words = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint64).reshape(len(known), WORDS)
@@ -75,12 +75,12 @@ def near_links(hashes: Sequence[str], limit: int = NEAR_BITS) -> np.ndarray:
     for start in range(0, len(known), rows):
         block, others = words[start : start + rows], words[start:]
         half = sum(np.bitwise_count(block[:, None, word] ^ others[None, :, word]) for word in range(WORDS // 2))
-        first, second = np.nonzero(half <= limit)  # the other half of the bits is compared for these few only
+        first, second = np.nonzero(half <= limit)  # only these few need the other half of the bits
         bits = np.bitwise_count(block[first] ^ others[second]).sum(axis=1, dtype=np.int64)
         close = (bits <= limit) & (first < second)
         if close.any():
-            found = np.stack([start + first[close], start + second[close], bits[close]], axis=1)
-            links = _shortest_trees(np.concatenate([links, found]), len(known))
+            new = np.stack([start + first[close], start + second[close], bits[close]], axis=1)
+            links = _shortest_trees(np.concatenate([links, new]), len(known))
     links[:, :2] = known[links[:, :2]]
     return links
 
@@ -90,7 +90,7 @@ def _shortest_trees(links: np.ndarray, nodes: int) -> np.ndarray:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    weights = links[:, 2] + 1  # a weight of 0 would be no link
+    weights = links[:, 2] + 1  # scipy takes a weight of 0 for no link
     graph = coo_matrix((weights, (links[:, 0], links[:, 1])), shape=(nodes, nodes)).tocsr()
     forest = minimum_spanning_tree(graph).tocoo()
     kept = np.stack([forest.row, forest.col, forest.data.astype(np.int64) - 1], axis=1).astype(np.int64)
@@ -98,41 +98,40 @@ def _shortest_trees(links: np.ndarray, nodes: int) -> np.ndarray:
 
 
 def duplicates_table(images: pd.DataFrame, links: np.ndarray, read_mask: Callable[[str], np.ndarray]) -> pd.DataFrame:
-    """The duplicates among the images, one row a pair, for people to look at.
+    """The duplicates among the images, one row per pair, for people to look at.
 
-    Columns id, duplicate_id, kind (exact or near), differing_bits (of the perceptual hash), mask_dice (of their two
-    masks, mean over classes; missing when these differ in size). Of a set of exact duplicates all are paired with the
-    first by id; near pairs are the links.
+    Columns: id, duplicate_id, kind (exact or near), differing_bits (of the perceptual hash), mask_dice (of the two
+    masks, mean over classes; missing if their sizes differ). Exact duplicates are all paired with the first of them by
+    id; near pairs are the links.
     """
     ids, pixels = images.id.to_numpy(), images.sha256.to_numpy()
     first = images.sort_values("id").groupby("sha256").id.transform("first").reindex(images.index)
-    exact = [(one, other, "exact", 0) for one, other in zip(first, ids, strict=True) if one != other]
+    exact = [(id, duplicate, "exact", 0) for id, duplicate in zip(first, ids, strict=True) if id != duplicate]
     near = [(*sorted((ids[i], ids[j])), "near", bits) for i, j, bits in links if pixels[i] != pixels[j]]
     table = pd.DataFrame(sorted(exact) + sorted(near), columns=["id", "duplicate_id", "kind", "differing_bits"])
     pairs = zip(table.id, table.duplicate_id, strict=True)
-    return table.assign(mask_dice=[_mask_dice(read_mask(one), read_mask(other)) for one, other in pairs])
+    return table.assign(mask_dice=[_mask_dice(*map(read_mask, pair)) for pair in pairs])
 
 
 def describe_duplicates(duplicates: pd.DataFrame) -> str:
-    """How many duplicates there are, and a second line when exact ones have different masks."""
+    """A line with the number of duplicates, and a second one if exact duplicates have different masks."""
     exact, near = duplicates[duplicates.kind == "exact"], duplicates[duplicates.kind == "near"]
     text = f"{len(exact)} exact and {len(near)} near duplicates"
     conflicts = exact[exact.mask_dice < 1].sort_values("mask_dice", kind="stable")
     if len(conflicts):
         worst = conflicts.iloc[0]
         text += (
-            f"\n{len(conflicts)} exact duplicates have another mask than their twin; the least Dice is "
+            f"\n{len(conflicts)} exact duplicates have another mask than their twin; the lowest Dice is "
             f"{worst.mask_dice:.2f}, of '{worst.id}' and '{worst.duplicate_id}'; data.exclude leaves images out"
         )
     return text
 
 
 def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
-    """Group of each image: those that share a given group, the same pixels or a link, directly or by a chain.
+    """The group of each image: images that share a given group, the same pixels or a link, directly or by a chain.
 
-    `images` has the columns id, group (missing: a group of its own) and sha256; `links` is what near_links returns for
-    its rows. A group has the first name, in the order of text, of those that its members would have had by themselves:
-    the given one, or else the id.
+    `images` has the columns id, group (missing: a group of its own) and sha256; `links` is the result of near_links for
+    its rows. Of the names of its members, the given group or else the id, a group takes the first in sorted order.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -141,8 +140,8 @@ def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     count = len(images)
     group_nodes = count + pd.factorize(names)[0]
     pixel_nodes = count + count + pd.factorize(images.sha256)[0]
-    own = np.arange(count)
-    start = np.concatenate([own, own, links[:, 0]])
+    image_nodes = np.arange(count)
+    start = np.concatenate([image_nodes, image_nodes, links[:, 0]])
     end = np.concatenate([group_nodes, pixel_nodes, links[:, 1]])
     graph = coo_matrix((np.ones(len(start), bool), (start, end)), shape=(3 * count, 3 * count))
     component = connected_components(graph, directed=False)[1][:count]

@@ -18,7 +18,7 @@ from lib.config.external_source import external_sources
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
 from lib.data.folds import coverage_columns
-from lib.data.input_files import Source, compare, read_known, require_unchanged, training_sources, write_known
+from lib.data.input_files import ContentSource, compare, read_known, require_unchanged, training_sources, write_known
 from lib.data.tables import read_table
 from lib.run.folder import RunFolder
 
@@ -90,7 +90,7 @@ def _read_table(run: RunFolder, classes: list[str], folds: pd.DataFrame) -> pd.D
 
 
 def describe_table(table: pd.DataFrame) -> str:
-    """How many images external.csv has, and how many of them are left out of a fold."""
+    """A sentence with the number of images in external.csv, and of those left out of a fold."""
     is_external = table.source != TRAINING
     twins = table.id[is_external & table.group.isin(table.group[~is_external])].tolist()
     counted = f"{is_external.sum()} images in all, which every fold trains on and none validates on"
@@ -102,7 +102,7 @@ def describe_table(table: pd.DataFrame) -> str:
     )
 
 
-def file_sources(sources: dict[str, tuple[float, TrainingData]]) -> dict[str, Source]:
+def file_sources(sources: dict[str, tuple[float, TrainingData]]) -> dict[str, ContentSource]:
     """Every image and mask of the sources, to notice where they change."""
     return {
         f"{name} {key}": source for name, (_, data) in sources.items() for key, source in training_sources(data).items()

@@ -1,4 +1,4 @@
-"""Stage 01's look at external images (data.external): whether they can be used, and which are known from elsewhere."""
+"""Stage 01's check of external images (data.external), and their duplicates among training and test images."""
 
 import pandas as pd
 
@@ -18,7 +18,7 @@ from lib.run.folder import RunFolder
 
 
 class ExternalCheck:
-    """What 01 finds out about the external images. Nothing is written before `write`.
+    """The external images, read and checked. Nothing is written before `write`.
 
     `training` is the table of the training images with their groups, hashes and folds. Raises UserError naming the
     source where it cannot be used.
@@ -45,7 +45,7 @@ class ExternalCheck:
         write_known(run.external_files, compare(file_sources(self.sources), {})[0])
 
     def describe(self) -> str:
-        """A line for each source and one for what is known from elsewhere; empty without any source."""
+        """A line for each source, and one on duplicates of the run's images; empty without any source."""
         if not self.sources:
             return ""
         lines = []

@@ -1,8 +1,8 @@
-"""Features of images by the first layers of a pretrained encoder: what says which images are of one scene.
+"""Image features from the first layers of a pretrained encoder, which show which images are of one scene.
 
-The encoder is always the one whose weights come with requirements.txt, whatever the run trains, and sees thumbnails of
-64 x 64 pixels: 1.5 ms an image on one CPU core, and torch's import (docs/hidden_groups.md). Its middle layers tell
-scenes better than its last, which know what is in an image rather than where it was taken.
+The encoder is always the one whose weights come with requirements.txt, whatever the run trains. It sees thumbnails of
+64 x 64 pixels, which costs 1.5 ms per image on one CPU core, plus the import of torch (docs/hidden_groups.md). Its
+middle layers separate scenes better than its last ones, which tell what is in an image rather than where it was taken.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ BATCH = 64
 
 
 class ImageEncoder:
-    """Collects the features of images that come one at a time; of the pixels one batch is in memory.
+    """Compute the features of images added one at a time; at most one batch of thumbnails is in memory.
 
-    Raises UserError where the package with the weights is not installed.
+    Raises UserError if the package with the weights is not installed.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the files know of where their images come from: folders, camera, day, patient, JPEG tables, place on earth."""
+"""The origin of images by file metadata: folder, camera, day, patient, JPEG tables, georeference."""
 
 import hashlib
 from collections import defaultdict
@@ -23,19 +23,23 @@ NAMES = {
     "size": "the size of the image",
     **{key: f"{key} in the DICOM header" for key in DICOM_KEYS},
 }
-KINDS = ("folder", "camera", "jpeg", "size")  # which may be kinds of images as well as scenes
+MAY_BE_CLASSES = ("folder", "camera", "jpeg", "size")  # may be kinds of images rather than scenes
 
 
 def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Series]]:
-    """Partitions and series by what every file has in its header; a key that some files lack is left out."""
-    found = [facts for _, facts in prefetched(file_facts, _paths(data), ahead=4 * THREADS)]
+    """Partitions and series by the keys that every file has; a key that some files lack is left out."""
     columns = defaultdict(list)
-    for facts in found:
+    for _, facts in prefetched(file_facts, _paths(data), ahead=4 * THREADS):
         for key, value in facts.items():
             columns[key].append(value)
     columns = {key: values for key, values in columns.items() if len(values) == len(data.ids)}
     partitions = [
-        Partition(NAMES[key], np.array(columns[key]), f"dicom:{key}" if key in DICOM_KEYS else None, key in KINDS)
+        Partition(
+            NAMES[key],
+            np.array(columns[key]),
+            f"dicom:{key}" if key in DICOM_KEYS else None,
+            may_be_class=key in MAY_BE_CLASSES,
+        )
         for key in NAMES
         if key in columns
     ]
@@ -51,7 +55,7 @@ def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Serie
 
 
 def file_facts(path: Path) -> dict[str, object]:
-    """What the file's name and header say; only what is there, and nothing for kinds that are not known here."""
+    """The keys found in a file's name and header."""
     facts: dict[str, object] = {"folder": path.parent.name}
     if path.suffix.lower() == ".dcm":
         return facts | dicom_fields(path, DICOM_KEYS)
@@ -81,7 +85,7 @@ def _exif(image: Image.Image) -> dict[str, object]:
 
 
 def _geography(tags: dict[int, tuple[float, ...]]) -> dict[str, object]:
-    """Row and column of the image's corner, in tiles of its own size, on the map that its projection makes."""
+    """Row and column of the image's corner on the map of its projection, in units of the image's size."""
     if PIXEL_SCALE not in tags or TIE_POINT not in tags:
         return {}
     (column, row, _, x, y, *_), (width, height, *_) = tags[TIE_POINT], tags[PIXEL_SCALE]

@@ -1,7 +1,7 @@
-"""Which training image is in which fold: strata by coverage, groups kept whole, folds alike in size and content.
+"""The split of the training images into folds: groups kept whole, folds alike in size, coverage and content.
 
-`folds.csv` is the one place that says it; later stages only read it. It may be edited by hand, or its `fold` column
-be filled from elsewhere: `read_folds` says what is checked.
+The split is stored in `folds.csv` alone; later stages only read it. It may be edited by hand, or its `fold` column
+filled from elsewhere: `read_folds` lists what is checked.
 """
 
 from collections.abc import Iterable
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from lib.data.competition import TrainingData
     from lib.data.inspection import ImageFacts
 
-BINS = 5  # of coverage, at most
-SIZE_WEIGHT = 4  # of a fold's number of images against any other property
-LABELS = 20  # image sizes, and sets of classes present together, that are balanced: the most common ones
+BINS = 5  # the most coverage bins of a class
+SIZE_WEIGHT = 4  # weight of a fold's number of images relative to any other property
+LABELS = 20  # image sizes and class combinations that are balanced, the most common ones
 
 
 def image_table(facts: list["ImageFacts"], groups: dict[str, str] | None, classes: list[str]) -> pd.DataFrame:
-    """What is known of each training image, sorted by id.
+    """The table of the training images, sorted by id.
 
-    Columns id, group (missing where none is given), height, width, coverage_<class> (0 to 1), sha256 (of the pixels)
-    and perceptual_hash.
+    Columns: id, group (missing if none is given), height, width, coverage_<class> (0 to 1), sha256 (of the pixels) and
+    perceptual_hash.
     """
     table = pd.DataFrame(facts)
     table[coverage_columns(classes)] = table.pop("coverage").tolist()
@@ -43,13 +43,13 @@ def coverage_columns(classes: Iterable[str]) -> list[str]:
 
 
 def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Split images into `count` folds, numbered from 0; a copy of the table with the columns fold and stratum, by id.
+    """Split images into `count` folds, numbered from 0: a copy of the table, sorted by id, with columns fold, stratum.
 
-    `images` has the columns id, group, height, width and coverage_<class>. No group is split. The folds are made
-    alike in the number of images, in how many are empty or fall in each coverage bin of each class, in which classes
-    are present together, in image sizes, and in total coverage: the sum over folds and properties of the squared
-    deviations from an even share is made small, by a greedy start (largest groups first) and then by moving and
-    swapping groups until nothing helps, best of several restarts. No fold is empty.
+    `images` has the columns id, group, height, width and coverage_<class>. No group is split and no fold is empty. The
+    folds are balanced in the number of images, of empty images and of images in each coverage bin of each class, in
+    class combinations, image sizes and total coverage. The sum over folds and properties of the squared deviations
+    from an even share is minimised by a greedy start (largest groups first), then by moving and swapping groups until
+    nothing helps; the best of several restarts is taken.
 
     The result depends on the rows and the seed, not on the order of the rows. Where only one split is best, as with
     few groups, all seeds find it. Raises UserError when there are no images or fewer groups than folds.
@@ -195,7 +195,7 @@ def fold_table(table: pd.DataFrame) -> str:
 
 
 def describe_groups(table: pd.DataFrame) -> str:
-    """How many groups there are and the largest, with a second line when it is larger than a fold should be."""
+    """A line with the number of groups and the largest, and a second one if it is larger than a fold should be."""
     sizes = table.group.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     name, size, share = sizes.index[0], sizes.iloc[0], sizes.iloc[0] / len(table)
     if size == 1:
@@ -216,9 +216,9 @@ def _stratum_names(bins: np.ndarray) -> list[str]:
 
 
 def _balanced_columns(images: pd.DataFrame, coverage: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """What the folds shall share evenly, float64 (images, properties), whole numbers from 0; first of all the images.
+    """The properties to balance, float64 (images, properties), whole numbers from 0; the first column counts images.
 
-    As vectors the columns have the same length, except the first: a rare stratum counts as much as a common one.
+    All columns but the first have the same length as vectors: a rare stratum counts as much as a common one.
     """
     labels = [*bins.T, images.height * (images.width.max() + 1) + images.width]
     if bins.shape[1] > 1:
@@ -232,7 +232,7 @@ def _balanced_columns(images: pd.DataFrame, coverage: np.ndarray, bins: np.ndarr
 
 
 def _one_hot(labels: np.ndarray) -> list[np.ndarray]:
-    """A 0/1 column for each of the most common labels; one that a single image has cannot be shared."""
+    """A 0/1 column for each of the most common labels; a label of a single image cannot be balanced."""
     values, counts = np.unique(labels, return_counts=True)
     common = np.argsort(-counts, kind="stable")[:LABELS]
     return [(labels == value).astype(float) for value in values[common[counts[common] > 1]]]

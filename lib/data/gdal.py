@@ -1,4 +1,4 @@
-"""Tif files by GDAL, through rasterio, which is optional: region by region, and in layouts that others do not read."""
+"""Reading tif files with GDAL through rasterio, an optional package: by regions, and in layouts only it can read."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from lib.base.errors import UserError, one_line
 if TYPE_CHECKING:
     from rasterio import DatasetReader
 
-CACHE_MB = 128  # decoded tiles that the next windows share; GDAL's own limit is a share of the machine's memory
+CACHE_MB = 128  # of decoded tiles, shared by neighbouring windows; GDAL's default is a share of the machine's memory
 
 
 class NoRasterio(UserError):
-    """The package that reads the file is not installed."""
+    """rasterio is needed and not installed."""
 
 
 @contextmanager
 def gdal(path: Path) -> Iterator[None]:
-    """GDAL with a small cache; its errors as ours, without a word on images that have no place on earth."""
+    """GDAL environment: small tile cache, errors as UserError, no warnings about missing georeference."""
     from rasterio import Env
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -35,7 +35,7 @@ def gdal(path: Path) -> Iterator[None]:
 
 
 def open_raster(path: Path) -> "DatasetReader":
-    """The open file; its pixels are read within `gdal`. Raises UserError for what is damaged, NoRasterio without it."""
+    """Open a file, to be read within `gdal`. Raises UserError if it is damaged, NoRasterio without rasterio."""
     try:
         import rasterio
     except ModuleNotFoundError:
@@ -45,7 +45,7 @@ def open_raster(path: Path) -> "DatasetReader":
 
 
 def read_raster(path: Path) -> np.ndarray:
-    """All pixels of a file of one page, (height, width, planes), as they are stored. Raises as `open_raster` does."""
+    """The stored pixels of a file of one page, (height, width, planes). Raises as `open_raster` does."""
     with open_raster(path) as file, gdal(path):
         return np.moveaxis(file.read(), 0, 2)
 

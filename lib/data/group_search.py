@@ -1,4 +1,4 @@
-"""Stage 01's search for hidden groups: the candidates of a data set, the images' verdict, and what is said of it."""
+"""Stage 01's search for hidden groups: finds candidates, tests them on the images, and reports the result."""
 
 import os
 import time
@@ -9,20 +9,20 @@ from lib.base.errors import UserError
 from lib.config.schema import FoldSettings
 from lib.data.competition import TrainingData
 from lib.data.file_metadata import metadata_candidates
-from lib.data.hidden_groups import Finding, chosen, describe, groups_table, search
+from lib.data.hidden_groups import Finding, chosen, describe_findings, groups_table, search
 from lib.data.id_patterns import id_partitions, id_series
 from lib.data.kept_features import write_features
 from lib.data.likeness import unit_vectors
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
 
-FIRST = 64  # images that are handed on to the encoder at a time
+FIRST = 64  # images passed to the encoder at a time
 
 
 class HiddenGroupSearch:
-    """Sees every image's thumbnail while 01 checks it, then looks for groups; does nothing where it is not asked to.
+    """Collect the thumbnail of every image while 01 checks it, then search for groups.
 
-    It is asked to where the data have no groups and folds.hidden_groups is not `off`.
+    Does nothing if the data have groups or folds.hidden_groups is `off`.
     """
 
     def __init__(self, data: TrainingData, settings: FoldSettings) -> None:
@@ -43,7 +43,7 @@ class HiddenGroupSearch:
             self._timed(self._encode)
 
     def finish(self) -> np.ndarray | None:
-        """Look for groups, after all images: the groups to use, (images,) in the order of ids, or None."""
+        """Search for groups, after the last image: the groups to use, (images,) in the order of ids, or None."""
         if not self.is_on:
             return None
         self._timed(self._encode)
@@ -52,7 +52,7 @@ class HiddenGroupSearch:
         return best.partition.groups if best and self.settings.hidden_groups == "auto" else None
 
     def allowed(self, links: np.ndarray) -> np.ndarray:
-        """The links between near duplicates, but for those across a cut through one scene, which would undo it."""
+        """The links between near duplicates without those across a cut through a scene, which would undo the cut."""
         best = chosen(self.findings)
         if self.settings.hidden_groups != "auto" or not best or not best.partition.is_cut:
             return links
@@ -68,11 +68,11 @@ class HiddenGroupSearch:
             write_table(run.hidden_groups, groups_table(self.data.ids, self.findings))
 
     def describe(self, run: RunFolder) -> str:
-        """What was found and what it took, in lines; empty where nothing was looked for."""
+        """The findings and the seconds spent, as lines to print; empty if nothing was searched."""
         if not self.encoder:
             return ""
         table = os.path.relpath(run.hidden_groups, self.data.settings.root)
-        text = describe(self.findings, self.settings.hidden_groups, table)
+        text = describe_findings(self.findings, self.settings.hidden_groups, table)
         return f"{text}\n          (images were compared in {self.seconds:.1f} s)\n"
 
     def _search(self) -> list[Finding]:
@@ -83,7 +83,7 @@ class HiddenGroupSearch:
         return search(partitions, id_series(self.data.ids) + series, vectors, self.settings.count)
 
     def _encode(self) -> None:
-        """Hand on the images that wait. The first ones do, so that errors in a small data set do not wait for torch."""
+        """Encode the collected thumbnails. torch is imported here, so that errors before the first batch come fast."""
         self.encoder = self.encoder or self._encoder()
         for image_id, thumbnail in self._waiting:
             self.encoder.add(image_id, thumbnail)

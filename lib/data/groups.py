@@ -1,4 +1,4 @@
-"""The group of each training image as data.group names it: a column, ids, parts of the files' names, DICOM headers."""
+"""The group of each training image (data.group): from a column, the id, a part of the path or the DICOM header."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as Pati
 def read_groups(
     settings: DataSettings, masks_table: Table | None, files: dict[str, list[str]], parts: dict[str, dict[str, str]]
 ) -> dict[str, str] | None:
-    """The group of each id, sorted by id; None where no group is named.
+    """The group of each id, sorted by id; None without data.group.
 
     `masks_table` is the csv of run lengths, if there is one, and `parts` are those of the files' names by id. Raises
     UserError where an image has no group or two.
@@ -40,7 +40,7 @@ def read_groups(
 
 
 def group_in_id(rule: str, image_id: str) -> str:
-    """What the brackets of `id:REGEX` hold where it matches the beginning of an id, joined by "_".
+    """The text in the brackets of `id:REGEX`, matched at the beginning of an id; several brackets are joined by "_".
 
     Raises UserError for what is no regular expression with brackets, and for an id that it does not match.
     """
@@ -51,7 +51,7 @@ def group_in_id(rule: str, image_id: str) -> str:
     if expression.groups == 0:
         raise UserError(f"data.group = '{rule}' has no brackets around the part that is the group, as in id:([^_]+)")
     match = expression.match(image_id)
-    found = [] if match is None else [part for part in match.groups() if part]
-    if not found:
+    parts = [] if match is None else [part for part in match.groups() if part]
+    if not parts:
         raise UserError(f"data.group = '{rule}' finds no group in the id '{image_id}'")
-    return "_".join(found)
+    return "_".join(parts)

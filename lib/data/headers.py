@@ -1,4 +1,4 @@
-"""What the header of an image file says, and which library decodes the pixels right.
+"""Headers of image files: size, pages, bits, orientation, and which library decodes the pixels correctly.
 
 Sizes are checked here, before any pixel is decoded.
 """
@@ -51,9 +51,9 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Size, pages and format by the header, and what decodes it right.
+    """Size, pages and format by the header, and the library that decodes it correctly.
 
-    Raises UserError naming the file when it is missing, unreadable or cut short.
+    Raises UserError naming the file if it is missing, unreadable or truncated.
     """
     try:
         with Image.open(path) as image:
@@ -140,10 +140,10 @@ def _is_reduced_or_mask(image: Image.Image) -> bool:
 
 
 def _reader_of_page(tags: dict[int, object]) -> Reader:
-    """What decodes a page right; `tags` are those of a tif.
+    """The library that decodes a page correctly, by the tags of a tif.
 
-    OpenCV multiplies colours of 8 bits by a loose alpha, drops planes of a gray tif beyond the first, gives wrong
-    pixels for planes of more than 8 bits that lie one after another, and refuses gray of 2 or 4 bits.
+    OpenCV multiplies 8-bit colours by an unassociated alpha, drops all planes of a gray tif but the first, decodes
+    separate planes of more than 8 bits wrongly, and refuses gray of 2 or 4 bits.
     """
     planes, extra, bits = tags.get(PLANES, 1), tags.get(EXTRA, ()), max(tags.get(BITS, (1,)))
     is_gray_of_many = planes > 1 and tags.get(PHOTOMETRIC) in GRAY and not set(extra) & set(ALPHA)
@@ -154,7 +154,7 @@ def _reader_of_page(tags: dict[int, object]) -> Reader:
 
 
 def _header_by_gdal(path: Path) -> Header:
-    """The header of a tif that Pillow does not know or would turn. Raises UserError."""
+    """The header of a tif that Pillow does not know or would rotate. Raises UserError."""
     unknown = f"{path} is not an image of a known kind, or it is cut short"
     try:
         with open_raster(path) as file:
@@ -175,7 +175,7 @@ def _header_by_gdal(path: Path) -> Header:
 
 
 def checked_size(height: int, width: int, max_pixels: int, path: Path) -> tuple[int, int]:
-    """The size. Raises UserError where it is more than `max_pixels`."""
+    """The size. Raises UserError if it exceeds `max_pixels`."""
     if height * width > max_pixels:
         raise UserError(f"{path} has {height} x {width} pixels, more than data.max_pixels = {max_pixels:,} allows")
     return height, width

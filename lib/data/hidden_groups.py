@@ -1,8 +1,8 @@
-"""Groups that the data have and nobody names: frames of a video, tiles of a slide, images of a patient.
+"""Hidden groups, which no column names: frames of a video, tiles of a slide, images of a patient.
 
-Candidates come from ids, folders and files' metadata; the images then say whether there is anything in them: where
-the most similar other image is of the same group far more often than by chance, the images of a group are siblings.
-docs/hidden_groups.md has the limits below, how they were found, and the false alarms.
+Candidates come from ids, folders and file metadata, and are tested on the images: if the most similar other image is of
+the same group far more often than by chance, the images of a group are siblings. docs/hidden_groups.md explains the
+limits below, how they were chosen, and the false alarms.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ from lib.data.series import cut, likeness_of_series
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST_IMAGES = 20  # fewer say nothing
+FEWEST_IMAGES = 20  # fewer prove nothing
 STRONG, SURE_Z = 0.15, 6  # kappa and standard deviations from which a finding is strong
 WEAK, LIKELY_Z = 0.05, 4  # and from which it is worth a warning
-BEYOND = 0.3  # kappa of a coarser partition among images of different finer groups, from which it is preferred
-LARGEST_SHARE = 0.5  # of the images in one group, at most
-BLOCKS_PER_FOLD = 2  # at least, when a long series is cut
+BEYOND = 0.3  # kappa among images of different finer groups from which the coarser partition is preferred
+LARGEST_SHARE = 0.5  # the largest share of the images that one group may hold
+BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
 UNDO = "If the test images are of these same scenes, or these are not scenes: folds.hidden_groups=warn"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A partition, what the images say of it, and why it may not be used without being asked for ("" if it may)."""
+    """A partition, its likeness on the images, and the reason not to use it without being told to ("" if none)."""
 
     partition: Partition
     likeness: Likeness
@@ -58,21 +58,21 @@ class Finding:
 
 
 def search(partitions: Sequence[Partition], series: Sequence[Series], vectors: np.ndarray, folds: int) -> list[Finding]:
-    """Everything that the images confirm, the finding to use (if any is strong and has no obstacle) first.
+    """All partitions that the images confirm; the one to use, if one is strong and has no obstacle, comes first.
 
     `vectors` are the images' `unit_vectors`.
     """
     count = len(vectors)
     if count < FEWEST_IMAGES:
         return []
-    own = np.arange(count)
-    neighbour, _ = nearest(vectors, vectors, (own, own))
+    numbers = np.arange(count)
+    neighbour, _ = nearest(vectors, vectors, (numbers, numbers))
     most = max(1, count // (BLOCKS_PER_FOLD * folds))
     candidates = list(partitions)
-    for one in series:
-        likeness = likeness_of_series(one, neighbour)
+    for order in series:
+        likeness = likeness_of_series(order, neighbour)
         if likeness.kappa >= STRONG and likeness.z >= SURE_Z:
-            candidates += cut(one, vectors, most)
+            candidates += cut(order, vectors, most)
     findings = [
         Finding(partition, likeness_of_groups(partition.groups, neighbour), _obstacle(partition, folds))
         for partition in distinct(candidates)
@@ -86,7 +86,7 @@ def search(partitions: Sequence[Partition], series: Sequence[Series], vectors: n
 
 
 def chosen(findings: Sequence[Finding]) -> Finding | None:
-    """The finding that folds are grouped by, where they are."""
+    """The finding that folds are grouped by, if any."""
     return findings[0] if findings and _is_usable(findings[0]) else None
 
 
@@ -106,13 +106,14 @@ def _obstacle(partition: Partition, folds: int) -> str:
 
 
 def _best(findings: list[Finding], vectors: np.ndarray) -> Finding:
-    """The finding to use: the finest within the first one, then as coarse as the images justify.
+    """The finding to use: the finest partition within the first one, then as coarse as the images justify.
 
-    A coarser partition holds more siblings always; it is preferred where images of its groups are alike even beyond
-    the groups of the finer one.
+    A coarser partition always holds more siblings; it is preferred if images of its groups are alike even across the
+    groups of the finer one.
     """
     first = findings[0]
-    usable = [one for one in findings if _is_usable(one) and (one is first or not one.partition.by_images)]
+    usable = [finding for finding in findings if _is_usable(finding)]
+    usable = [finding for finding in usable if finding is first or not finding.partition.by_images]
     usable.sort(key=lambda finding: -finding.count)
     best = next(finding for finding in usable if is_nested(finding.partition.groups, first.partition.groups))
     for finding in usable:
@@ -138,10 +139,10 @@ def groups_table(ids: Sequence[str], findings: Sequence[Finding]) -> "pd.DataFra
     return pd.DataFrame({"id": list(ids)} | columns)
 
 
-def describe(findings: Sequence[Finding], mode: str, table: str) -> str:
-    """What was found, what is done about it and why, in lines for printing.
+def describe_findings(findings: Sequence[Finding], mode: str, table: str) -> str:
+    """The findings, their use and the reasons, as lines to print.
 
-    `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of what `groups_table` holds.
+    `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`.
     """
     if not findings:
         return "hidden    no groups: ids, files and images show no scenes that several images share"

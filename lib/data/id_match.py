@@ -1,8 +1,8 @@
-"""Whose mask or row is it? Matching the ids of masks and tables with those of images, and naming likely mistakes.
+"""Matching the ids of masks and tables with those of images, and naming the likely mistake if they differ.
 
-Ids must be the same, but for what data.loose_ids allows. Where they are not, the usual causes are looked for: another
-column, upper and lower case, leading zeros, something before or after the id. What is found is named with the setting
-that mends it, and no advice is given then to leave out or to take as empty what did not match.
+Ids must be equal, apart from differences that data.loose_ids allows. If they are not, the usual causes are tried:
+another column, upper and lower case, leading zeros, something before or after the id. A cause is named together with
+the setting that mends it, and then nobody is advised to skip what did not match or to take it as empty.
 """
 
 import re
@@ -30,20 +30,19 @@ class Names(NamedTuple):
     example: str
 
 
-class Source(NamedTuple):
-    """Where ids come from that should be those of images, and the settings that say how they are read."""
+class IdSource(NamedTuple):
+    """The origin of ids that should match those of images, and the settings by which they are read."""
 
     table: Table | None  # if there is one
     prefix: str  # of the settings of the table's columns: `data.` or `data.sample_`
     images: Names
-    masks: Names | None = None  # where the names of mask files are the ids
+    masks: Names | None = None  # if the ids are names of mask files
 
 
 def match_ids(ids: Iterable[str], image_ids: Collection[str], loose: Collection[str], source: str) -> dict[str, str]:
-    """The image's id for each id, or the id itself where there is no such image.
+    """The image's id for each id, or the id itself if there is no such image.
 
-    `loose` names differences that do not count: `case`, `zeros`. Raises UserError where two ids or two images become
-    one by that.
+    `loose` lists differences to ignore: `case`, `zeros`. Raises UserError if two ids or two images become the same.
     """
     if not loose:
         return {name: name for name in ids}
@@ -68,7 +67,7 @@ def loosened(name: str, loose: Collection[str]) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", name) if "zeros" in loose else name
 
 
-def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], source: Source) -> str | None:
+def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], source: IdSource) -> str | None:
     """Why most of the ids that are no image's are none, and the setting that mends it; None if no cause is found."""
     tried, images = sorted(unmatched)[:TRIED], set(image_ids)
     if not tried or not images:
@@ -79,7 +78,7 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
     return None
 
 
-def _other_column(tried: list[str], images: set[str], source: Source) -> str | None:
+def _other_column(tried: list[str], images: set[str], source: IdSource) -> str | None:
     for name, values in (source.table or {}).items():
         cells = {without_suffix(value) for value in values[: 10 * TRIED]}
         if cells and len(cells & images) > MOST * len(cells) and not cells & set(tried):
@@ -87,7 +86,7 @@ def _other_column(tried: list[str], images: set[str], source: Source) -> str | N
     return None
 
 
-def _loose(tried: list[str], images: set[str], source: Source) -> str | None:
+def _loose(tried: list[str], images: set[str], source: IdSource) -> str | None:
     for loose, words in ((["case"], "upper and lower case"), (["zeros"], "leading zeros")):
         of_images = {loosened(image_id, loose): image_id for image_id in images}
         pairs = [(name, of_images[key]) for name in tried if (key := loosened(name, loose)) in of_images]
@@ -100,7 +99,7 @@ def _loose(tried: list[str], images: set[str], source: Source) -> str | None:
     return None
 
 
-def _around_the_id(tried: list[str], images: set[str], source: Source) -> str | None:
+def _around_the_id(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Something constant before or after the image's id, such as _mask."""
     if (written := _common_template(tried, images)) is None:
         return None
@@ -109,14 +108,14 @@ def _around_the_id(tried: list[str], images: set[str], source: Source) -> str | 
     return f"they are ids of images with something around them, as in {written}; {advice}"
 
 
-def _around_the_file_name(tried: list[str], images: set[str], source: Source) -> str | None:
+def _around_the_file_name(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Something constant before or after the id in the names of the image files, such as _sat."""
     if (written := _common_template(sorted(images)[:TRIED], set(tried))) is None:
         return None
     return f"the images' names have something around the ids, as in {written}; {_in_path(source.images, written)}"
 
 
-def _around_both(tried: list[str], images: set[str], source: Source) -> str | None:
+def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Something constant after the id in the names of images and of masks, such as _training and _manual1."""
     names = sorted(images)[:TRIED]
     of_image, of_mask = _common_end(names), _common_end(tried)
@@ -136,14 +135,14 @@ def _common_end(names: list[str]) -> str:
     return end[start.start() :] if start else ""
 
 
-def _rewritten(tried: list[str], images: set[str], source: Source) -> str | None:
+def _rewritten(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Ids that a program took for numbers."""
     numbers = [name for name in tried if REWRITTEN.fullmatch(name)]
     return f"{listed(numbers)}: {AS_NUMBERS}" if len(numbers) > MOST * len(tried) else None
 
 
 def why_without_mask(
-    bare: Collection[str], others: Collection[str], source: Source, images_without_mask: str
+    bare: Collection[str], others: Collection[str], source: IdSource, images_without_mask: str
 ) -> str | None:
     """Why images have no mask although the others do, where that is a mistake that data.images_without_mask hides.
 

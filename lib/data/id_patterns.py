@@ -1,7 +1,7 @@
-"""What the ids of the images say about where they come from: common beginnings, fields, running numbers, coordinates.
+"""Groups and orders suggested by the ids of images: common beginnings, fields, running numbers, coordinates.
 
-An id is read as fields between separators: `slide12_x0512_y1024` has three. Nothing here looks at an image; whether a
-partition means anything is for `lib/data/hidden_groups.py` to find out.
+An id is read as fields between separators: `slide12_x0512_y1024` has three. No image is read here;
+`lib/data/hidden_groups.py` tests whether a partition means anything.
 """
 
 import re
@@ -21,28 +21,28 @@ FEWEST, MOST_SHARE = 2, 0.7  # groups of a partition worth a test, the latter as
 
 
 class Partition(NamedTuple):
-    """One way of grouping the images."""
+    """A division of the images into groups."""
 
     name: str  # in words, to be put after "by"
     groups: np.ndarray  # (images,) names
     setting: str | None = None  # the value of data.group that makes these groups
-    may_be_class: bool = False  # the names may as well be classes ("benign", "3") as places or patients
-    by_images: bool = False  # made by looking at the images, so that what the images say of it proves less
-    is_cut: bool = False  # through scenes, to fill the folds: neighbours at the cuts are in different groups
+    may_be_class: bool = False  # the names may be classes ("benign", "3") rather than places or patients
+    by_images: bool = False  # derived from the images, so that their likeness proves less
+    is_cut: bool = False  # cuts through scenes to fill the folds: neighbours at a cut are in different groups
 
 
 class Series(NamedTuple):
-    """Images in an order that may mean closeness: numbers in a row, or coordinates in a grid, for each key."""
+    """An order of the images that may mean closeness, for each key: running numbers, or coordinates in a grid."""
 
     name: str
-    keys: np.ndarray  # (images,) names; positions of different keys have nothing to do with each other
+    keys: np.ndarray  # (images,) names; positions of different keys are unrelated
     positions: np.ndarray  # (images, 1 or 2) whole numbers
 
 
 def id_partitions(ids: Sequence[str]) -> list[Partition]:
-    """Partitions by the first fields, by a single later field, and by what stands before the last number.
+    """Partitions by the first fields, by a single later field, and by the text before the last number.
 
-    A partition with one group, or with hardly an image more than groups, is left out; so is one made before.
+    Partitions with a single group, or with almost as many groups as images, are left out, and so are repeated ones.
     """
     fields = [FIELD.findall(image_id) for image_id in ids]
     shared = min(map(len, fields), default=0)
@@ -55,7 +55,7 @@ def id_partitions(ids: Sequence[str]) -> list[Partition]:
 
 
 def distinct(partitions: Sequence[Partition]) -> list[Partition]:
-    """Those worth a test, each way of grouping once: the first that is given."""
+    """The partitions worth a test, without repeated ones; the first of equal ones stays."""
     kept = {}
     for partition in partitions:
         numbers = numbered_by_first(partition.groups)
@@ -65,7 +65,7 @@ def distinct(partitions: Sequence[Partition]) -> list[Partition]:
 
 
 def numbered_by_first(groups: np.ndarray) -> np.ndarray:
-    """Groups as whole numbers in the order in which they first come: equal for equal partitions."""
+    """Groups as whole numbers in order of first appearance: equal for equal partitions."""
     _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[numbers]
 
@@ -111,7 +111,7 @@ def _partition(name: str, groups: list[str], setting: str) -> Partition:
 
 
 def may_be_classes(names: set[str]) -> bool:
-    """Whether names are all of letters, or few and short numbers: as likely classes as places or patients."""
+    """Whether names are as likely classes as places or patients: all words, or few and short numbers."""
     are_words = not any(re.search(r"\d", name) for name in names)
     are_short = len(names) <= MOST_CLASSES and all(re.fullmatch(r"\d{1,2}", name) for name in names)
     return are_words or are_short

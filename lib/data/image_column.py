@@ -1,4 +1,4 @@
-"""A value for each image from a column of a table: its group, the size of its pixels."""
+"""A value for each image from a column of a table, such as its group or the size of its pixels."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import clean_id
-from lib.data.id_match import Source, likely_mistake, match_ids
+from lib.data.id_match import IdSource, likely_mistake, match_ids
 from lib.data.rle_table import row_keys, training_columns
 from lib.data.tables import Table, column, read_table
 
@@ -18,8 +18,8 @@ def named_table_column(
 ) -> dict[str, str]:
     """The column `name` of a table whose first column holds ids or paths: its value for each id of `files`, sorted.
 
-    `path_setting` and `setting` are the settings that say the path and the column. Raises UserError where an image has
-    no value or two.
+    `path_setting` and `setting` are the settings of the path and the column. Raises UserError if an image has no value
+    or two.
     """
     table = read_table(path, path_setting)
     keys = [clean_id(text.rpartition("/")[2], path) for text in next(iter(table.values()))]
@@ -27,7 +27,7 @@ def named_table_column(
 
 
 def masks_table_column(table: Table, name: str, setting: str, files: Files, settings: DataSettings) -> dict[str, str]:
-    """The same of a column of the csv of run lengths, which may hold several rows of an image."""
+    """`named_table_column` for the csv of run lengths, which may hold several rows per image."""
     path = settings.root / settings.train_masks
     keys = [image_id for image_id, _ in row_keys(table, path, training_columns(settings), settings.classes)]
     return _by_image(keys, column(table, name, path, setting), name, path, files, settings)
@@ -42,7 +42,7 @@ def _by_image(
         if found.setdefault(image_id, value) != value:
             raise UserError(f"{path} has more than one {name} for '{image_id}': '{found[image_id]}' and '{value}'")
     if missing := [image_id for image_id in sorted(files) if not found.get(image_id)]:
-        source = Source(None, "data.", ("data.train_images", settings.train_images))
+        source = IdSource(None, "data.", ("data.train_images", settings.train_images))
         mistake = likely_mistake(found.keys() - files.keys(), missing, source)
         raise UserError(f"{path} has no {name} for {listed(missing)}{f': {mistake}' if mistake else ''}")
     return {image_id: found[image_id] for image_id in sorted(files)}

@@ -1,4 +1,4 @@
-"""The index of the images: the files of each id, and the parts of their names."""
+"""The index of the images: the files of each id, and the parts of their paths."""
 
 import os
 from collections import defaultdict
@@ -9,11 +9,11 @@ from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, find_files, is_excluded, make_id, without_parts
 from lib.data.unread_kinds import packed
 
-LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that say which images there are
+LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that decide which images there are
 
 
 def listed_as(settings: DataSettings, other: DataSettings) -> DataSettings:
-    """Settings that read images as `settings` do, those that `other` names."""
+    """Settings that read images as `settings` do, but list those of `other`."""
     return settings.model_copy(update={name: getattr(other, name) for name in LISTING})
 
 

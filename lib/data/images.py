@@ -1,7 +1,7 @@
-"""Reading images, whatever the format, and nothing but whole ones.
+"""Reading images of any format, and only complete files.
 
-Every reader checks the size that the file's header declares before it decodes the pixels, and refuses files that are
-cut short: some decoders fill the missing part with gray and go on.
+Every reader checks the size declared in the header before it decodes the pixels, and refuses truncated files: some
+decoders fill the missing part with gray and go on.
 """
 
 import re
@@ -21,7 +21,7 @@ from lib.data.scaling import NoData, Range, is_nodata, to_uint8
 PNM = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".webp", ".jp2", *PNM, ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
-PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # Pillow's modes that numpy holds as they are
+PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # Pillow's modes that numpy represents directly
 ODD_BITS = (10, 12, 14)  # of a tif's values, which OpenCV moves to the high end of 16
 JPEG_MARKER = re.compile(
     rb"\xff[^\x00\xd0-\xd7\xff]"
@@ -31,13 +31,13 @@ JPEG_MARKER = re.compile(
 
 
 class Content(NamedTuple):
-    """What a file holds: values (height, width, planes) in the file's type, colour as R, G, B(, A)."""
+    """The content of a file: values (height, width, planes) in the file's type, colour as R, G, B(, A)."""
 
     values: np.ndarray
     full_range: tuple[float, float] | None  # of the stored bits; None for signed values and floats
     format: str  # "npy", "dicom", or Pillow's name, such as "PNG"
     palette: np.ndarray | None = None  # uint8 (colours, 3), where the values are indexes of it
-    white_is_zero: bool = False  # values are to be shown the other way round (a tif's MINISWHITE)
+    white_is_zero: bool = False  # values are to be inverted for display (a tif's MINISWHITE)
     orientation: int = 1  # EXIF
 
 
@@ -83,7 +83,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 def to_pixels(
     content: Content, path: Path, channels: int, value_range: Range, plane: int | None, nodata: NoData = ()
 ) -> np.ndarray:
-    """What a file holds, or a region of it, as uint8 (height, width, channels): as read_image says."""
+    """The content of a file, or a region of it, as uint8 (height, width, channels), converted as read_image says."""
     values = content.values
     if plane is not None:
         if plane >= values.shape[2]:
@@ -115,7 +115,7 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS, as_shown: bool = False)
 
 
 def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Content:
-    """All of a file, after a look at its header: values as they are stored, whatever the compression.
+    """The whole content of a file, after checking its header: values as they are stored, whatever the compression.
 
     With `keep_palette` the values of a palette file are its indexes, else colours. Raises UserError as read_image does.
     """
@@ -157,7 +157,7 @@ def _decoded(path: Path, header: Header, keep_palette: bool) -> tuple[np.ndarray
 
 
 def _as_stored(values: np.ndarray, header: Header) -> np.ndarray:
-    """The values of a tif as they are stored: OpenCV and Pillow turn some of few bits round or stretch them."""
+    """The stored values of a tif: OpenCV and Pillow invert or stretch some values of few bits."""
     if header.format != "TIFF" or header.is_palette:
         return values
     if header.bits in ODD_BITS and values.dtype == np.uint16:
@@ -170,7 +170,7 @@ def _as_stored(values: np.ndarray, header: Header) -> np.ndarray:
 
 
 def full_range(dtype: np.dtype, bits: int = 64) -> tuple[float, float] | None:
-    """The least and largest value of an unsigned type, or of so many bits of it; None for signed values and floats."""
+    """The smallest and largest value of an unsigned type, or of `bits` of it; None for signed values and floats."""
     if dtype.kind == "b":
         return 0, 1
     return (0, 2 ** min(8 * dtype.itemsize, bits) - 1) if dtype.kind == "u" else None

@@ -1,8 +1,8 @@
-"""Whether the files a run was made from are still the same: size and time are compared, content where they differ.
+"""Detection of changed images and masks: by size and time first, then by content.
 
 `training_files.json` (written by 01) and `test_files.json` (by 04) hold for each image and mask the SHA-256 of its
-content, and size and modification time of its files. Looking at sizes and times takes one system call a file; a file
-is read again only where they are others, as after a copy to another machine, and then remembered with its new time.
+content, and size and modification time of its files. Checking size and time takes one system call per file; a file is
+read again only if they differ, as after a copy to another machine, and its new time is then stored.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from lib.data.resize_column import table_of_test, table_of_training
 from lib.run.folder import RunFolder
 from lib.run.members import open_members
 
-MANY = 4  # files, of which a digest is kept
+MANY = 4  # files from which on a digest of their states is stored
 DIGEST_LENGTH = 32  # hexadecimal digits, 128 bits
 
 State = str  # sizes and modification times of files
@@ -31,30 +31,30 @@ Known = dict[str, list[str]]  # by name, such as "image a": [digest, state]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the content of an image or a mask comes from: files, and for run lengths and annotations texts in them."""
+class ContentSource:
+    """The origin of an image's or mask's content: files, and for run lengths and annotations the texts in them."""
 
     files: tuple[str, ...]
     texts: tuple[str, ...] | None = None
-    sizes: tuple[int, ...] = ()  # how many of the files or texts are of each class
+    sizes: tuple[int, ...] = ()  # number of files or texts of each class
 
     @property
     def is_text_alone(self) -> bool:
-        """Whether no file's time says that it is unchanged."""
+        """Whether there is no file whose time could show that it is unchanged."""
         return self.texts is not None and not self.files
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the content, shortened."""
-        found = hashlib.sha256(repr(self.sizes).encode())
+        digest = hashlib.sha256(repr(self.sizes).encode())
         if self.texts is not None:
-            found.update("\0".join(self.texts).encode())
-            return found.hexdigest()[:DIGEST_LENGTH]
+            digest.update("\0".join(self.texts).encode())
+            return digest.hexdigest()[:DIGEST_LENGTH]
         for path in self.files:
             with open(path, "rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
-                    found.update(chunk)
-            found.update(b"\0")
-        return found.hexdigest()[:DIGEST_LENGTH]
+                    digest.update(chunk)
+            digest.update(b"\0")
+        return digest.hexdigest()[:DIGEST_LENGTH]
 
     def note(self) -> list[str]:
         """Digest and state; the state is that before the content is read, so that no change goes unnoticed."""
@@ -62,28 +62,33 @@ class Source:
         return [self.digest(), state]
 
 
-def training_sources(data: TrainingData) -> dict[str, Source]:
+def training_sources(data: TrainingData) -> dict[str, ContentSource]:
     """Every training image and mask."""
     sources = image_sources(data)
     tables = tuple(map(str, masks_table_files(data.settings))) if is_table(data.settings.train_masks) else ()
     for image_id in data.ids:
         pieces = tuple(piece for of_class in data.pieces(image_id) for piece in of_class)
         sizes = tuple(map(len, data.pieces(image_id)))
-        source = Source(tables, pieces, sizes) if tables else Source(tuple(dict.fromkeys(pieces)), sizes=sizes)
+        source = (
+            ContentSource(tables, pieces, sizes) if tables else ContentSource(tuple(dict.fromkeys(pieces)), sizes=sizes)
+        )
         sources[f"mask {image_id}"] = source
     return sources
 
 
-def image_sources(data: TrainingData | TestData) -> dict[str, Source]:
+def image_sources(data: TrainingData | TestData) -> dict[str, ContentSource]:
     """Every image, its value in data.resize.column, and which its neighbours are; also neighbours without a mask."""
     files = data.files if data.neighbours is None else data.neighbours.files
     stacks = {} if data.neighbours is None else {image_id: data.neighbours.stacks[image_id] for image_id in data.ids}
     table_of = table_of_training if isinstance(data, TrainingData) else table_of_test
     tables = (str(table_of(data.settings)),)
     return {
-        **{f"image {image_id}": Source(tuple(paths)) for image_id, paths in files.items()},
-        **{value_name(data, image_id): Source(tables, (str(value),)) for image_id, value in data.resize_values.items()},
-        **{f"neighbours of {image_id}": Source((), tuple(stack)) for image_id, stack in stacks.items()},
+        **{f"image {image_id}": ContentSource(tuple(paths)) for image_id, paths in files.items()},
+        **{
+            value_name(data, image_id): ContentSource(tables, (str(value),))
+            for image_id, value in data.resize_values.items()
+        },
+        **{f"neighbours of {image_id}": ContentSource((), tuple(stack)) for image_id, stack in stacks.items()},
     }
 
 
@@ -93,7 +98,7 @@ def value_name(data: TrainingData | TestData, image_id: str) -> str:
 
 
 def note_training_files(run: RunFolder, data: TrainingData, noted: Known) -> None:
-    """Write down the content of all training images and masks; `noted` holds what 01 knows of them from its check."""
+    """Record the content of all training images and masks; `noted` holds the notes of 01's check, if it made any."""
     others = {name: source for name, source in training_sources(data).items() if name not in noted}
     write_known(run.training_files, noted | compare(others, {})[0])
 
@@ -120,13 +125,13 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
 
 
 def _names_by_settings(data: TrainingData) -> set[str]:
-    """What settings make part of the data that may be chosen after 01: values to resize by, and neighbours."""
-    found = {value_name(data, image_id) for image_id in data.resize_values}
+    """The names of sources that depend on settings which may change after 01: resize values and neighbours."""
+    names = {value_name(data, image_id) for image_id in data.resize_values}
     if data.neighbours is None:
-        return found
+        return names
     neighbours_alone = data.neighbours.files.keys() - set(data.ids)
     stacks = {f"neighbours of {image_id}" for image_id in data.ids}
-    return found | stacks | {f"image {image_id}" for image_id in neighbours_alone}
+    return names | stacks | {f"image {image_id}" for image_id in neighbours_alone}
 
 
 def require_unchanged(changed: list[str], which: str) -> None:
@@ -139,7 +144,7 @@ def require_unchanged(changed: list[str], which: str) -> None:
 
 
 def known_test_images(run: RunFolder, data: TestData) -> Known:
-    """What is known of the test images now; only those that changed since 04 are read."""
+    """The present state of the test images; only those that changed since 04 are read."""
     return compare(image_sources(data), read_known(run.test_files))[0]
 
 
@@ -154,8 +159,8 @@ def image_digests(known: Known, data: TestData) -> dict[str, str]:
     return {id: sha256_of_json([known[name][0] for name in names(id) if name in known]) for id in data.ids}
 
 
-def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]:
-    """What is known of the sources now, and the names of those whose content is new or other than known."""
+def compare(sources: dict[str, ContentSource], known: Known) -> tuple[Known, list[str]]:
+    """The present state of the sources, and the names of those whose content is new or changed."""
     state_of = {id(source.files): source.files for source in sources.values()}  # all texts may share their files
     state_of = {number: files_state(files) for number, files in state_of.items()}
     states = {name: state_of[id(source.files)] for name, source in sources.items()}
@@ -173,19 +178,19 @@ def compare(sources: dict[str, Source], known: Known) -> tuple[Known, list[str]]
 
 
 def files_state(paths: Iterable[str]) -> State:
-    """Sizes and modification times, of many files a digest of them. Raises UserError for a file that has gone."""
+    """Sizes and modification times, or a digest of them for many files. Raises UserError for a missing file."""
     states = []
     for path in paths:
         try:
-            found = os.stat(path)
+            status = os.stat(path)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
-        states.append(f"{found.st_size}:{found.st_mtime_ns}")
+        states.append(f"{status.st_size}:{status.st_mtime_ns}")
     return " ".join(states) if len(states) < MANY else sha256_of_json(states)
 
 
 def read_known(path: Path) -> Known:
-    """The notes of an earlier stage; none where the file is absent or damaged."""
+    """The notes of an earlier stage; none if the file is absent or damaged."""
     try:
         notes = read_json(path)
         return notes["files"] if notes["content"] == content_digest(notes["files"]) else {}
@@ -194,7 +199,7 @@ def read_known(path: Path) -> Known:
 
 
 def write_known(path: Path, known: Known) -> None:
-    """Write the notes, and one digest of all content, which what is made from the files refers to."""
+    """Write the notes, and one digest of all content, which records of stages refer to."""
     write_text(path, json.dumps({"content": content_digest(known), "files": known}) + "\n")
 
 

@@ -13,7 +13,7 @@ from lib.config.data_settings import DataSettings
 from lib.data.annotations import SUFFIXES as ANNOTATION_SUFFIXES
 from lib.data.annotations import read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
-from lib.data.id_match import AS_NUMBERS, REWRITTEN, Names, Source, likely_mistake, match_ids, why_without_mask
+from lib.data.id_match import AS_NUMBERS, REWRITTEN, IdSource, Names, likely_mistake, match_ids, why_without_mask
 from lib.data.rle_table import (
     class_index_of,
     guess_rle_column,
@@ -205,14 +205,14 @@ def _pieces(settings: DataSettings) -> str:
     return "rows" if is_rle_table(settings.train_masks) else "mask files"
 
 
-def _described(masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings) -> Source:
+def _described(masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings) -> IdSource:
     """The masks and images as likely_mistake takes them."""
     image_file = next(iter(files.values()))[0] if files else ""
     found = [paths for pieces in masks.values() for paths in pieces if paths]
     mask_file = found[0][0] if found and not is_table(settings.train_masks) else ""
     are_in_names = not is_table(settings.train_masks) or PLACEHOLDER.search(settings.train_masks)
     names = Names("data.train_masks", settings.train_masks, mask_file) if are_in_names else None
-    return Source(table, "data.", Names("data.train_images", settings.train_images, image_file), names)
+    return IdSource(table, "data.", Names("data.train_images", settings.train_images, image_file), names)
 
 
 def _of_images(masks: Masks, files: dict[str, list[str]], settings: DataSettings) -> Masks:

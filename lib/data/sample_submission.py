@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.id_match import Names, Source, likely_mistake, match_ids, why_without_mask
+from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, why_without_mask
 from lib.data.rle_table import guess_rle_column, is_wide, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
 
@@ -63,7 +63,7 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     surplus = sorted(files.keys() - set(image_of.values()))
     images = settings.root / settings.test_images
     example = next(iter(files.values()))[0]
-    source = Source(sample.table, "data.sample_", Names("data.test_images", settings.test_images, example))
+    source = IdSource(sample.table, "data.sample_", Names("data.test_images", settings.test_images, example))
     if mistake := likely_mistake(absent, surplus, source):
         raise UserError(f"{listed(absent)} of {path} have no image in {images}: {mistake}")
     if len(absent) == len(set(image_of.values())):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.data.hidden_groups import chosen, describe, groups_table, is_nested, search
+from lib.data.hidden_groups import chosen, describe_findings, groups_table, is_nested, search
 from lib.data.id_patterns import Partition, id_partitions, id_series
 from lib.data.likeness import unit_vectors
 
@@ -81,7 +81,9 @@ def test_classes_in_the_ids_are_reported_and_not_used(names):
     findings = find([f"{kind}_{k:03d}" for k, kind in enumerate(kinds)], images_of(kinds))
     assert chosen(findings) is None
     assert "kinds of images" in findings[0].obstacle
-    assert "warning" in describe(findings, "auto", "t.csv") and "grouped by" not in describe(findings, "auto", "t.csv")
+    assert "warning" in describe_findings(findings, "auto", "t.csv") and "grouped by" not in describe_findings(
+        findings, "auto", "t.csv"
+    )
 
 
 def test_three_videos_cannot_fill_five_folds_and_are_cut_into_blocks():
@@ -95,7 +97,7 @@ def test_three_videos_cannot_fill_five_folds_and_are_cut_into_blocks():
     assert is_nested(groups, videos)
     apart = np.mean((groups[1:] != groups[:-1]) & (videos[1:] == videos[:-1]))
     assert apart < 0.15
-    text = describe(findings, "auto", "hidden_groups.csv")
+    text = describe_findings(findings, "auto", "hidden_groups.csv")
     assert "folds are grouped by" in text and "folds.count=3" in text and 'data.group="id:([^_]+)"' in text
     assert chosen(find(ids, walks(videos), folds=3)).count == 3
 
@@ -151,10 +153,10 @@ def test_false_alarms_over_many_data_sets_without_groups():
 def test_modes_and_table():
     ids = GROUPED["patients"]
     findings = find(ids, images_of(SCENES))
-    text = describe(findings, "warn", "hidden_groups.csv")
+    text = describe_findings(findings, "warn", "hidden_groups.csv")
     assert text.startswith("warning   folds could be grouped by 20 groups") and "hidden_groups=warn" not in text
-    assert "folds.hidden_groups=warn" in describe(findings, "auto", "hidden_groups.csv")
-    assert describe([], "auto", "").startswith("hidden    no groups")
+    assert "folds.hidden_groups=warn" in describe_findings(findings, "auto", "hidden_groups.csv")
+    assert describe_findings([], "auto", "").startswith("hidden    no groups")
     table = groups_table(ids, findings)
     assert isinstance(table, pd.DataFrame) and table.id.tolist() == ids
     assert table.candidate_1.tolist() == findings[0].partition.groups.tolist()

@@ -97,8 +97,8 @@ def test_a_copy_elsewhere_is_read_once_and_then_known(run, settings, competition
     content = read_json(run.training_files)["content"]
     copy = shutil.copytree(competition, tmp_path / "copy", copy_function=shutil.copy)  # new times
     moved = settings.model_copy(update={"data": settings.data.model_copy(update={"root": copy})})
-    read, digest = [], input_files.Source.digest
-    monkeypatch.setattr(input_files.Source, "digest", lambda source: read.append(source) or digest(source))
+    read, digest = [], input_files.ContentSource.digest
+    monkeypatch.setattr(input_files.ContentSource, "digest", lambda source: read.append(source) or digest(source))
     open_unchanged_training(run, moved)
     assert len(read) == 48  # 24 images and their masks
     open_unchanged_training(run, moved)
@@ -156,5 +156,5 @@ def test_what_is_known_of_test_images_saves_reading_them(run, settings, monkeypa
     data = open_test(settings.data)
     known = known_test_images(run, data)
     write_known(run.test_files, known)
-    monkeypatch.setattr(input_files.Source, "digest", lambda source: pytest.fail("read again"))
+    monkeypatch.setattr(input_files.ContentSource, "digest", lambda source: pytest.fail("read again"))
     assert known_test_images(run, data) == known
