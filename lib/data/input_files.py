@@ -69,10 +69,8 @@ def training_sources(data: TrainingData) -> dict[str, ContentSource]:
     for image_id in data.ids:
         pieces = tuple(piece for of_class in data.pieces(image_id) for piece in of_class)
         sizes = tuple(map(len, data.pieces(image_id)))
-        source = (
-            ContentSource(tables, pieces, sizes) if tables else ContentSource(tuple(dict.fromkeys(pieces)), sizes=sizes)
-        )
-        sources[f"mask {image_id}"] = source
+        texts_or_files = (tables, pieces) if tables else (tuple(dict.fromkeys(pieces)), None)
+        sources[f"mask {image_id}"] = ContentSource(*texts_or_files, sizes)
     return sources
 
 

@@ -15,13 +15,13 @@ from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import MaskSettings, is_near
 from lib.data.headers import suffix_of
 from lib.data.mask_values import MaskPixels, foreground, hex_colours
+from lib.masks.metrics import EXACT_IN_FLOAT32
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MUCH = 2 / 3  # of the pixels, of which objects rarely are more
 MOST_CLASSES = 64  # of more values without a class it is likelier that they are soft or lossy
-EXACT_IN_FLOAT32 = 1 << 24
 PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
 
 Value = int | float | str

@@ -21,6 +21,8 @@ LIMITS = np.arange(10, 20) / 20  # of IoU: .50, .55, ... .95
 IGNORED = 255  # value of unlabelled pixels in a truth; they are left out of losses and scores
 EXACT_IN_FLOAT32 = 2**24  # whole numbers up to this one
 
+Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth, all classes: (height, width, classes)
+
 
 def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
     """F-beta score of each element: (1 + b²) tp / ((1 + b²) tp + b² fn + fp). A larger beta favours recall."""
@@ -177,7 +179,7 @@ class Counts:
             raise UserError(f"{path} is not a file of pixel counts; remove it and run 03_oof_threshold.py") from None
 
 
-def count_images(stream: Iterable[tuple[str, np.ndarray, np.ndarray]], classes: list[str]) -> Counts:
+def count_images(stream: Iterable[Pair], classes: list[str]) -> Counts:
     """Counts of a stream of (id, probability map, truth), both uint8 (height, width, classes).
 
     Only one image is in memory at a time. Raises UserError when a map and its truth differ in shape.

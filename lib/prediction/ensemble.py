@@ -18,7 +18,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test, open_training
-from lib.masks.metrics import Metric, count_at_thresholds, planes, ratio
+from lib.masks.metrics import Metric, Pair, count_at_thresholds, planes, ratio
 from lib.prediction.map_store import MapStore, Prediction, keep_highest, read_pairs, scored_pair
 from lib.prediction.run_maps import (
     open_oof_maps,
@@ -153,7 +153,7 @@ def averaged_pairs(
     data: TrainingData,
     table: pd.DataFrame,
     size: tuple[int, int] | None,
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+) -> Iterator[Pair]:
     """Stream (id, map, truth) as `read_pairs` does, the maps being averages with the weights of each image's fold."""
 
     def read(row: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from lib.base.errors import UserError, listed
 from lib.base.prefetch import THREADS, prefetched
 from lib.data.competition import TrainingData
-from lib.masks.metrics import IGNORED
+from lib.masks.metrics import IGNORED, Pair
 from lib.masks.objects import ObjectRule
 from lib.masks.resize import Size, resized, resized_mask
 from lib.masks.rules import Rule, apply_rules
@@ -146,7 +146,7 @@ def to_map(probabilities: np.ndarray) -> np.ndarray:
 
 def read_pairs(
     store: MapStore, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None = None
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+) -> Iterator[Pair]:
     """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead.
 
     `size` is submission.size: what is decided on the pairs is decided at the size at which it is scored. Maps

@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.base.prefetch import THREADS, prefetched
 from lib.masks import morphology
-from lib.masks.metrics import Counts, dice, known_only, planes
+from lib.masks.metrics import Counts, Pair, dice, known_only, planes
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map
 
@@ -85,12 +85,10 @@ def sample(ids: Sequence[str], pixels: float) -> list[str]:
     return [ids[index] for index in np.linspace(0, len(ids) - 1, number).round().astype(int)] if number else []
 
 
-def measure_oof(
-    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]], rules: dict[str, Rule], store: MapReader
-) -> dict[str, OofStats]:
+def measure_oof(pairs: Iterable[Pair], rules: dict[str, Rule], store: MapReader) -> dict[str, OofStats]:
     """Statistics of training images, from a stream of (id, map, truth), both uint8 (height, width, classes)."""
 
-    def measure(pair: tuple[str, np.ndarray, np.ndarray]) -> OofStats:
+    def measure(pair: Pair) -> OofStats:
         image_id, maps, truth = pair
         masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
         known_masks, truth = known_only(masks, truth)

@@ -15,7 +15,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.sample_submission import SubmissionRow
-from lib.masks.metrics import Metric, count_mask, planes, pooled
+from lib.masks.metrics import Metric, Pair, count_mask, planes, pooled
 from lib.masks.objects import match_objects, object_score
 from lib.masks.rules import apply_rules
 from lib.prediction.map_store import MapReader, presence_for
@@ -23,8 +23,6 @@ from lib.submission.write import Rules, decode_rows, encode_rows, grouped_texts,
 
 RLE_COLUMN = 2  # after id and class
 TOLERANCE = 1e-9  # rounding, as sums are taken in another order
-
-Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth (a mask, or objects), all classes
 
 
 def round_trip_score(stream: Iterable[Pair], rules: Rules, settings: Settings, store: MapReader | None = None) -> float:

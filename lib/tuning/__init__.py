@@ -1,1 +1,1 @@
-"""What is chosen on out-of-fold maps: thresholds, morphology, objects."""
+"""The choices made on out-of-fold maps: thresholds, morphology, objects."""

@@ -1,9 +1,8 @@
 """The leak between folds: how much lower the score is on images as new to the models as the test images are.
 
-A validation image with a sibling among the training images scores higher than an image of a new scene. The test images
-show how far from the training images the score has to hold. So the nested score is computed once more, weighted towards
-the training images that are as far from the other folds as the test images are from the training images. A distance is
-1 - cosine of the features of lib/data/features.py.
+A validation image with a sibling among the training images scores higher than an image of a new scene. So the nested
+score is computed once more with weights that favour the training images that are as far from the other folds as the
+test images are from the training images. A distance is 1 - cosine of the features of lib/data/features.py.
 """
 
 from collections.abc import Sequence
@@ -28,14 +27,14 @@ MATCHED, MATCHED_SHARE = (
     0.05,
 )  # training images that represent a test image: number, or share if it is more
 LARGEST_BEYOND = 0.5  # share of the test images further than any training image, above which no score is given
-FEWEST_GROUPS = 5  # of matched images, below which no score is given
-SHOWN = 8  # pairs of images kept for the report
-APART = 0.6  # balanced accuracy from which distances separate siblings from strangers
+FEWEST_GROUPS = 5  # groups of matched images, below which no score is given
+LISTED_PAIRS = 8  # pairs of images stored for the report
+APART = 0.6  # balanced accuracy from which distances count as separating siblings from strangers
 
 
 @dataclass(frozen=True)
 class Distances:
-    """The distance of each image to the nearest of the images it is compared with, and the number of that image."""
+    """The distance of each image to the nearest one of others, and the number of that one."""
 
     to_nearest: np.ndarray  # (images,) 0 to 2
     nearest: np.ndarray  # (images,) number of the nearest image
@@ -44,7 +43,7 @@ class Distances:
     def of(
         cls, vectors: np.ndarray, others: np.ndarray, labels: tuple[np.ndarray, np.ndarray] | None = None
     ) -> "Distances":
-        """Distances of unit vectors to others; with `labels`, of vectors and others, only to those of another label."""
+        """Distances of unit vectors to others; given `labels` of both, only to others with a different label."""
         labels = labels or (np.zeros(len(vectors)), np.ones(len(others)))
         indices, similarity = nearest(vectors, others, labels)
         return cls(1 - similarity, indices)
@@ -52,23 +51,23 @@ class Distances:
 
 @dataclass(frozen=True)
 class NewScenes:
-    """The score to expect of images as far from the training images as the test images are."""
+    """The score to expect on images as far from the training images as the test images are."""
 
     score: float | None  # None: no score can be predicted
     interval: tuple[float, float] | None  # 95 %
-    why_not: str  # "" where there is a score
+    why_not: str  # the reason, "" if there is a score
     beyond: float  # share of the test images that are further than any training image
-    median_distance: tuple[float, float]  # of the training images to other folds, of the test to the training images
+    median_distance: tuple[float, float]  # of training images to other folds, of test images to the training images
     far_images: dict[int, int]  # by fold: images at least as far as the median test image
 
 
 @dataclass(frozen=True)
 class Siblings:
-    """How many test images are as near to a training image as images of one group are to each other."""
+    """Test images by whether they are as near to a training image as images of one group are to each other."""
 
-    limit: float  # distance below which two images are more likely siblings than strangers
-    like: int
-    unlike: int
+    limit: float  # distance up to which two images count as siblings
+    like: int  # test images within the limit
+    unlike: int  # the others
 
 
 def matching_weights(training: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, float]:
@@ -237,4 +236,5 @@ def nearest_pairs(
         pair = {"id": ids[number], "nearest": others[distances.nearest[number]]}
         return pair | {"distance": float(distances.to_nearest[number]), "score": score_of.get(number)}
 
-    return {"nearest": list(map(row, order[:SHOWN].tolist())), "furthest": list(map(row, order[::-1][:SHOWN].tolist()))}
+    nearest_first, furthest_first = (numbers.tolist()[:LISTED_PAIRS] for numbers in (order, order[::-1]))
+    return {"nearest": list(map(row, nearest_first)), "furthest": list(map(row, furthest_first))}

@@ -1,4 +1,4 @@
-"""The worth of each member of an ensemble: nested scores of the average, of each member alone, and without it.
+"""The contribution of each member of an ensemble: nested scores of the average, of the member alone, and without it.
 
 Each score is computed as stage 03 does for any run, by choosing thresholds on the maps. So the average of identical
 runs scores exactly what each of them scores.
@@ -18,7 +18,7 @@ from lib.tuning.thresholds import choose_thresholds
 
 
 def score_members(weighted: dict, nested: float, settings: Settings, data: TrainingData, table: pd.DataFrame) -> dict:
-    """Add the scores to the result of `find_weights`, the dict `weighted`; `nested` is that of the averaged maps."""
+    """Add the scores to `weighted`, the result of `find_weights`; `nested` is the score of the averaged maps."""
     stores = [MapStore(member.oof, tuple(data.classes)) for member, _ in open_members(settings)]
     scores = {}
 

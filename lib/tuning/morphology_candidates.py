@@ -1,7 +1,7 @@
-"""The morphology steps that are tried, and their pixel counts on a map.
+"""The candidate morphology steps, and their pixel counts on a map.
 
-Tried: at most one of opening, closing, dilation and erosion at each radius; then with or without filling all holes;
-then nothing, removal below each area, or the largest component only; then with or without the convex hull; and
+Candidates: at most one of opening, closing, dilation and erosion at each radius; then with or without filling all
+holes; then nothing, removal below each area, or the largest component only; then with or without the convex hull; and
 filling holes up to each area. Each combination gets its own threshold, since the best threshold depends on the steps.
 
 Flat grey-scale morphology commutes with thresholding, so a radius step is counted exactly at all 255 thresholds by
@@ -23,7 +23,7 @@ from lib.masks.metrics import THRESHOLDS, count_at_thresholds, count_mask
 from lib.masks.rules import Step, apply_steps
 
 GRID = np.arange(16, 256, 16, dtype=np.uint8)  # the thresholds at which components are counted
-BATCH_PIXELS = 1 << 22  # of masks counted at once: few enough for the caches, enough to make numpy's overhead small
+BATCH_PIXELS = 1 << 22  # of masks counted at once: fits into the caches, and numpy's overhead stays small
 
 Steps = tuple[Step, ...]
 

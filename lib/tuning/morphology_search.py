@@ -1,9 +1,9 @@
-"""Choice of threshold and morphology on out-of-fold maps, each class on its own.
+"""Choice of threshold and morphology on out-of-fold maps, for each class separately.
 
-lib/tuning/morphology_candidates.py lists what is tried, lib/tuning/step_selection.py selects. At most SEARCHED images
-are searched, a random sample if there are more: the counts of all rules take 80 KB an image. The rules selected, on all
-folds and without each fold, are then scored on all images. They are adopted only if they gain more than two standard
-errors on the folds left out, so no class gets worse.
+lib/tuning/morphology_candidates.py lists the candidates, lib/tuning/step_selection.py selects. At most SEARCHED images
+are searched, a random sample if there are more: the counts of all rules take 80 KB per image. The selected rules, those
+on all folds and those without each fold, are then scored on all images. They are adopted only if they gain more than
+two standard errors on the folds left out, so no class gets worse.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import PostprocessSettings, ThresholdSettings
 from lib.data.tables import write_table
-from lib.masks.metrics import Counts, Metric, count_at_thresholds, count_mask, planes, pooled
+from lib.masks.metrics import Counts, Metric, Pair, count_at_thresholds, count_mask, planes, pooled
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, influence
 from lib.tuning.morphology_candidates import GRID, Candidates
@@ -29,8 +29,7 @@ from lib.tuning.thresholds import ClassChoice, choose_thresholds
 SEARCHED = 2000  # images: 160 MB of counts, of one class at a time
 SCORES = ("nested", "in_sample", "gap")
 
-Pair = tuple[str, np.ndarray, np.ndarray]  # id, map, truth; both uint8 (height, width, classes)
-ReadPairs = Callable[[Sequence[str]], Iterable[Pair]]  # a stream of the images named, in their order
+ReadPairs = Callable[[Sequence[str]], Iterable[Pair]]  # streams the images with these ids, in order
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class ClassOutcome:
 
     before: ClassChoice  # the threshold alone
     rule: Rule
-    shown: Rule  # the rule that pictures show: the adopted one or, without steps, the best that was tried
+    shown: Rule  # the rule shown in pictures: the adopted one or, if it has no steps, the best one tried
     reason: str  # why no step is adopted; empty if one is
     gain: Gain  # nested gain of the whole selection procedure
     without_fold: dict[int, Rule]  # selected without each fold
@@ -133,7 +132,7 @@ def search_morphology(
     thresholds: ThresholdSettings,
     settings: PostprocessSettings,
 ) -> PostprocessResult:
-    """Choose threshold and morphology steps of each class.
+    """Choose the threshold and the morphology steps of each class.
 
     `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty nothing is read and
     no step is adopted. Fewer than three folds are replaced by parts, see `nested_parts`: selecting without one part
@@ -174,7 +173,7 @@ def search_steps(
 ) -> StepSelection:
     """Count the masks of every rule of one class on the searched images; arguments as in `search_morphology`.
 
-    With `asks_presence` rules ask for it, as the threshold alone was chosen to do.
+    With `asks_presence` rules require presence, as chosen with the threshold.
     """
     images = np.sort(np.random.default_rng(0).permutation(len(counts.ids))[:SEARCHED])
     counts_used = counts if asks_presence else replace(counts, presence=None)

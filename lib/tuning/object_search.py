@@ -1,6 +1,6 @@
-"""Choice of how maps become objects, on out-of-fold maps and by the object score itself.
+"""Choice of the rule from maps to objects, on out-of-fold maps and by the object score itself.
 
-Tried for each class on its own: the components of the mask and every cut of touching objects (objects.depths,
+Candidates for each class separately: the components of the mask and every cut of touching objects (objects.depths,
 objects.rises), at every 32nd threshold, without objects below each of objects.areas. The mask's gates and morphology
 are those chosen by the pixel score. All 255 thresholds would take hours; the grid is fixed, so it is fitted to no
 image. Cutting is adopted only if it gains more than two standard errors on the folds left out of the choice.
@@ -22,8 +22,8 @@ from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
 from lib.prediction.map_store import MapStore, presence_for, scored_map
 
-GRID = range(32, 256, 32)
-REPEATS = 1000  # of the bootstrap
+OBJECT_THRESHOLDS = range(32, 256, 32)
+REPEATS = 1000  # bootstrap resamples
 
 Objects = tuple[str, np.ndarray, np.ndarray]  # id, map uint8 and true objects int32, both (height, width, classes)
 
@@ -97,7 +97,7 @@ class ObjectResult:
 
 @dataclass(frozen=True)
 class Trials:
-    """The rules that are tried for one class, numbered cut by cut, threshold by threshold, area by area."""
+    """The candidate rules of one class, numbered by cut, then threshold, then area."""
 
     mask: Rule
     settings: ObjectSettings
@@ -109,18 +109,18 @@ class Trials:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return len(self.cuts), len(GRID), len(self.settings.areas)
+        return len(self.cuts), len(OBJECT_THRESHOLDS), len(self.settings.areas)
 
     def rule(self, index: int) -> ObjectRule:
         """The rule with this number."""
         cut, threshold, area = np.unravel_index(index, self.shape)
-        mask = replace(self.mask, threshold=GRID[threshold])
+        mask = replace(self.mask, threshold=OBJECT_THRESHOLDS[threshold])
         return ObjectRule(mask, self.cuts[cut], self.settings.areas[area])
 
     def scores(self, probability_map: np.ndarray, truth: np.ndarray, presence: int | None = None) -> np.ndarray:
         """The score of each rule on one image, float64 (rules,)."""
         scores = np.empty(self.shape)
-        for number, threshold in enumerate(GRID):
+        for number, threshold in enumerate(OBJECT_THRESHOLDS):
             mask = replace(self.mask, threshold=threshold)
             for cut, split in enumerate(self.cuts):
                 matches = match_objects(ObjectRule(mask, split).apply(probability_map, presence), truth)

@@ -1,4 +1,4 @@
-"""Which threshold of a plateau is taken, and how far the plateau reaches."""
+"""The choice of a threshold on a plateau of scores, and the extent of the plateau."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ from lib.masks.rules import NO_MASK
 from lib.masks.statistics import influence, run_around, standard_error
 from lib.tuning.score_table import ScoreTable
 
-ROUNDING = 1e-12  # scores this near are equal
-REACH = 10  # columns to either side of a threshold that make its neighbourhood
+ROUNDING = 1e-12  # scores this close are equal
+REACH = 10  # columns on each side of a threshold that form its neighbourhood
 
 
 def best_threshold(table: ScoreTable, reach: int = REACH, tolerance: float = 0.5) -> int:
-    """The threshold to use: the centre of a plateau before a lone peak.
+    """The threshold to use, which prefers the centre of a plateau to an isolated peak.
 
-    Candidates are the thresholds whose score is less than `tolerance` standard errors of the paired difference below
-    the best; of these the one whose neighbourhood, `reach` columns to either side, has the best mean score. Ties: the
-    middle of their unbroken run. A peak that the images do tell from the rest therefore stays.
+    Candidates are the thresholds whose score is at most `tolerance` standard errors of the paired difference below the
+    best. Of these, the one whose neighbourhood, `reach` columns on each side, has the best mean score is taken; ties:
+    the middle of their unbroken run. So a peak that clearly stands out from the rest is kept.
     """
     scores = table.scores()
     candidates = _not_worse(table, int(np.argmax(scores)), tolerance)
@@ -28,7 +28,7 @@ def best_threshold(table: ScoreTable, reach: int = REACH, tolerance: float = 0.5
 
 
 def plateau(table: ScoreTable, threshold: int) -> tuple[int, int]:
-    """The unbroken run of thresholds around this one within two standard errors of its score, or above it."""
+    """The unbroken run of thresholds around this one that score at most two standard errors less."""
     if threshold == NO_MASK:
         return NO_MASK, NO_MASK
     low, high = run_around(table.column(threshold), _not_worse(table, table.column(threshold), tolerance=2))
@@ -36,10 +36,10 @@ def plateau(table: ScoreTable, threshold: int) -> tuple[int, int]:
 
 
 def _not_worse(table: ScoreTable, column: int, tolerance: float) -> np.ndarray:
-    """Whether each threshold's score is at most `tolerance` standard errors below that of `column`, (thresholds,) bool.
+    """True for thresholds whose score is at most `tolerance` standard errors below that of `column`, (thresholds,).
 
     The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
-    too wide. A single group tells no error, so its images stand in for groups.
+    too wide. A single group gives no error, so then each image counts as a group.
     """
     groups = table.groups if np.ptp(table.groups) else np.arange(len(table.groups))
     best, near = influence(*table.terms(slice(column, column + 1))), []

@@ -1,7 +1,7 @@
-"""The presence gate: masks are empty where the model's presence head (model.presence) doubts that the class is there.
+"""The presence gate: the mask is empty if the model's presence head (model.presence) doubts that the class is present.
 
-Threshold cross-validation tries it beside the rule without it, tuned on the other folds like everything else, and
-adopts it by its nested gain, as morphology is adopted.
+Threshold cross-validation compares it with the rule without it, tunes it on the other folds like everything else, and
+adopts it by its nested gain, as it does morphology.
 """
 
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ from lib.tuning.triplet import gated_scores
 
 
 def best_presence(table: ScoreTable) -> int | None:
-    """The presence to ask for, 1 to 255, over all pairs of it and a threshold of the map.
+    """The presence to require, 1 to 255, by a search over all pairs of presence and map threshold.
 
-    The pair with the best score says at which threshold; there presence is chosen as thresholds are, from the middle of
-    its plateau. None where no pair beats both the best threshold alone and no mask at all, or nothing is predicted.
+    The pair with the best score fixes the threshold; at it, presence is chosen like a threshold, from the middle of its
+    plateau. None if no pair beats both the best threshold alone and no mask at all, or if no presence is predicted.
     """
     if table.presence is None:
         return None
@@ -34,9 +34,9 @@ def best_presence(table: ScoreTable) -> int | None:
 
 
 def separation(presence: np.ndarray, is_there: np.ndarray) -> float | None:
-    """Area under the ROC curve of presence (images,): the chance that an image with the class has the higher one.
+    """Area under the ROC curve of presence (images,): the probability that an image with the class has the higher one.
 
-    Ties count half. None where no image has the class, or all have.
+    Ties count half. None if no image has the class, or all have.
     """
     there, absent = (np.bincount(presence[chosen], minlength=256) for chosen in (is_there, ~is_there))
     if not there.sum() or not absent.sum():
@@ -47,9 +47,9 @@ def separation(presence: np.ndarray, is_there: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class PresenceTrial:
-    """What asking for presence gains over the same kind of rule without it, and so whether the gate is adopted."""
+    """The gain of requiring presence over the same kind of rule without it; it decides whether the gate is adopted."""
 
-    rule: Rule  # tuned on all images with presence at hand
+    rule: Rule  # tuned on all images, with presence available
     gain: Gain  # nested
     nested: tuple[float, float]  # score without the gate and with it
     area: float | None  # under the ROC curve, see `separation`
@@ -63,7 +63,7 @@ class PresenceTrial:
 
     @property
     def reason_against(self) -> str:
-        """Why the gate is not adopted, in words; empty where it is."""
+        """The reason, in words, not to adopt the gate; empty if it is adopted."""
         if self.rule.presence is None:
             return "on all images none beats the rule without it"
         return self.gain.doubt()

@@ -1,4 +1,4 @@
-"""The pixel counts of one class's masks at many thresholds, and the scores that they make."""
+"""Pixel counts of the masks of one class at many thresholds, and their scores."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
 from lib.masks.rules import NO_MASK, Rule
 
-COLUMNS = 32  # scored at a time: the terms of all thresholds would take 4 KB an image
+COLUMNS = 32  # scored at a time: the terms of all thresholds would take 4 KB per image
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ScoreTable:
     fp: np.ndarray  # (images, thresholds)
     positives: np.ndarray  # (images,) mask pixels in the truth
     groups: np.ndarray  # (images,) whole numbers
-    presence: np.ndarray | None = None  # (images,) uint8, of the class in the image; None: no rule may ask for it
+    presence: np.ndarray | None = None  # (images,) uint8, of the class in the image; None: no rule may require it
 
     @classmethod
     def of_class(cls, counts: Counts, class_index: int, metric: Metric, groups: np.ndarray) -> "ScoreTable":
@@ -37,12 +37,12 @@ class ScoreTable:
         return replace(self, **{name: getattr(self, name)[images] for name in names})
 
     def shut_by(self, rule: Rule) -> np.ndarray:
-        """The images whose masks the rule's gates empty, (images,) bool; of a table of the maps themselves."""
+        """True for images whose mask the rule's gates empty, (images,); the table must count maps without steps."""
         shut = np.zeros(len(self.tp), bool) if rule.presence is None else self.presence < rule.presence
         return shut | (self.predicted(rule.gate.top) < rule.gate.area) if rule.gate else shut
 
     def emptied(self, images: np.ndarray) -> "ScoreTable":
-        """The table with the masks of some images (bool) made empty at every threshold."""
+        """The table with the masks of some images (bool) emptied at every threshold."""
         if not images.any():
             return self
         return replace(self, **{name: np.where(images[:, None], 0, getattr(self, name)) for name in ("tp", "fp")})
@@ -53,7 +53,7 @@ class ScoreTable:
         return replace(self, thresholds=self.thresholds[columns], tp=self.tp[:, columns], fp=self.fp[:, columns])
 
     def column(self, threshold: int) -> int:
-        """Where a threshold stands."""
+        """The column of a threshold."""
         return int(np.searchsorted(self.thresholds, threshold))
 
     def predicted(self, threshold: int) -> np.ndarray:

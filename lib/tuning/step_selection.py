@@ -40,7 +40,7 @@ class SelectedRules(NamedTuple):
     tried: list[dict]
 
     def reason_against(self, gain: Gain, in_sample_gain: float) -> str:
-        """The reason not to adopt the steps of the rule; empty where they are adopted.
+        """The reason, in words, not to adopt the steps of the rule; empty if they are adopted.
 
         `gain` compares each image at its `without_fold` rule with the threshold alone, `in_sample_gain` all at `rule`.
         """
@@ -54,7 +54,7 @@ class SelectedRules(NamedTuple):
 
 
 class StepSelection:
-    """Selects the steps of one class from the pixel counts of all masks after each combination of steps."""
+    """The selection of the steps of one class, by the pixel counts of all masks after each combination of steps."""
 
     def __init__(self, tables: Mapping[Steps, ScoreTable], folds: np.ndarray, kind: str, limit: float = SURE):
         """`tables[()]` counts the maps without steps; `folds` is (images,), `kind` threshold or triplet.
@@ -77,9 +77,9 @@ class StepSelection:
         return self._best_rules[without]
 
     def _best_of(self, family: Family, alone: Rule, without: frozenset[int]) -> Rule:
-        """The sizes with the best peak, and the threshold to use with them, behind the gates of the rule without steps.
+        """The sizes with the best peak and their threshold, combined with the gates of the rule without steps.
 
-        Radius steps are counted at all thresholds, so that the centre of a plateau is preferred to a lone peak.
+        Radius steps are counted at all thresholds, so the centre of a plateau can be preferred to an isolated peak.
         """
         steps = max(self.families[family], key=lambda steps: self._peak(steps, alone, without))
         images, table = self.outside(without), self.tables[steps]
@@ -88,7 +88,7 @@ class StepSelection:
         return replace(alone, threshold=threshold, steps=steps)
 
     def _peak(self, steps: Steps, alone: Rule, without: frozenset[int]) -> float:
-        """The best score of all thresholds. Terms add up by folds, so they are summed once for all sets of folds."""
+        """The best score of all thresholds. Terms are summed once per fold, and then over any set of folds."""
         key = steps, replace(alone, threshold=NO_MASK)  # the gates count
         if key not in self._fold_sums:
             images_by_fold = membership(self.folds, self.folds.max() + 1)

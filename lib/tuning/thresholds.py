@@ -1,9 +1,9 @@
-"""Threshold cross-validation: the threshold of each class from out-of-fold counts, and an honest score for it.
+"""Threshold cross-validation: chooses the threshold of each class on out-of-fold counts, and scores it honestly.
 
-The classes are independent: every metric is a mean over classes, so the best threshold of each class is the best of
-all. In-sample scores are tuned and scored on the same images. Nested scores are tuned on the other folds' images and
-scored on the fold left out; each image counts once, so folds weigh by their size. For `dice_global` the left-out
-images' pixels are pooled, each counted at the threshold tuned without its fold.
+The classes are independent: every metric is a mean over classes, so the best threshold of each class is also the best
+overall. In-sample scores are tuned and scored on the same images. Nested scores are tuned on the images of the other
+folds and scored on the fold left out; each image counts once, so folds weigh by their size. For `dice_global` the
+pixels of all images are pooled, those of each image counted at the threshold tuned without its fold.
 """
 
 from dataclasses import dataclass, replace
@@ -29,24 +29,24 @@ from lib.tuning.score_table import ScoreTable
 from lib.tuning.triplet import best_gate
 
 HALF = 128  # the threshold that is p >= .5
-FOREIGN = 0.1  # a fold that loses more than this at the others' threshold has a model unlike theirs
+FOREIGN = 0.1  # a fold that loses more at the threshold of the other folds has a model unlike theirs
 
 
 @dataclass(frozen=True)
 class ClassChoice:
-    """What was chosen for one class, and how it scores."""
+    """The rule chosen for one class, and its scores."""
 
     rule: Rule
-    plateau: tuple[int, int]  # thresholds that the images cannot tell from the chosen one
+    plateau: tuple[int, int]  # thresholds whose scores do not differ significantly from that of the chosen one
     fold_rules: dict[int, Rule]  # tuned on all folds but this one
     curve: np.ndarray  # (255,) score of all images at each threshold, with the rule's gate
-    fold_curves: dict[int, np.ndarray]  # the same of each fold's images
-    fold_nested: dict[int, float]  # each fold's score by the rule tuned without it
+    fold_curves: dict[int, np.ndarray]  # the same for the images of each fold
+    fold_nested: dict[int, float]  # each fold's score with the rule tuned without it
     in_sample_terms: np.ndarray  # (2, images) of the rule; see `Metric.terms`
     nested_terms: np.ndarray  # (2, images) of each image at the rule tuned without its fold
     empty_terms: np.ndarray  # (2, images) of no mask at all
     over_no_mask: Gain  # nested, over no mask at all
-    at_half: float  # what no tuning gives
+    at_half: float  # the score at p >= .5, without tuning
     presence: PresenceTrial | None = None  # where presence is predicted
 
     @property
@@ -63,7 +63,7 @@ class ClassChoice:
         return float(pooled(*self.empty_terms))
 
     def about_no_mask(self) -> str:
-        """A sentence where no mask at all is chosen, or scores about as well as what is; else nothing."""
+        """A warning if no mask at all is chosen, or scores about as well as the choice; else an empty text."""
         best = int(self.curve.argmax())
         if self.rule.is_empty:
             return (
@@ -79,7 +79,7 @@ class ClassChoice:
         return ""
 
     def foreign_folds(self) -> dict[int, tuple[int, float, float]]:
-        """Folds that the others' threshold does not suit: their own best one, its score, and theirs at the others'."""
+        """Folds that the threshold of the others does not suit: their best threshold, its score, their nested score."""
         foreign = {}
         for fold, curve in self.fold_curves.items():
             best = int(curve.argmax())
@@ -110,8 +110,8 @@ class ThresholdResult:
     metric: Metric
     classes: dict[str, ClassChoice]
     interval: tuple[float, float]  # 95 % bootstrap interval of the nested score
-    parts: np.ndarray  # (images,) left out one at a time: the folds, see `nested_parts`
-    folds: int  # that have images
+    parts: np.ndarray  # (images,) the part of each image, usually its fold, see `nested_parts`
+    folds: int  # number of folds that have images
 
     def mean(self, field: str) -> float:
         """Mean over the classes of a score: nested, in_sample, at_half or all_empty."""
@@ -119,11 +119,11 @@ class ThresholdResult:
 
     @property
     def parts_are_folds(self) -> bool:
-        """Whether what is left out at a time is a fold, whose images have a model of their own."""
+        """Whether the parts of the nested score are the folds, each of which has its own model."""
         return self.folds >= 3
 
     def nested_rules(self) -> list[dict[str, Rule]]:
-        """For each image the rules of the classes that were tuned without its part."""
+        """For each image, the rules of the classes tuned without its part."""
         return [
             {name: choice.fold_rules[part] for name, choice in self.classes.items()} for part in self.parts.tolist()
         ]
@@ -204,9 +204,9 @@ def choose_thresholds(
 
 
 def tune(table: ScoreTable, kind: str) -> Rule:
-    """The best rule for the table's images: a threshold, for `triplet` one behind a gate, or no mask at all.
+    """The best rule for the images of the table: a threshold, with a gate for `triplet`, or no mask at all.
 
-    Where the table has presence and asking for it gains, the rule asks for it: presence is decided on first.
+    If the table has presence and requiring it gains, the rule requires it; presence is decided first.
     """
     rule = Rule(NO_MASK, presence=best_presence(table))
     gate = best_gate(table.emptied(table.shut_by(rule))) if kind == "triplet" else None
@@ -219,13 +219,13 @@ def tune(table: ScoreTable, kind: str) -> Rule:
 
 
 def _behind(rule: Rule, table: ScoreTable) -> ScoreTable:
-    """What the rule's gates leave: masks emptied where they shut, and the thresholds up to the gate's top."""
+    """The table after the rule's gates: masks emptied where they shut, and thresholds only up to the gate's top."""
     opened = table.emptied(table.shut_by(rule))
     return opened.up_to(rule.gate.top) if rule.gate else opened
 
 
 def _choose_class(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice:
-    """The choice without presence or, where that gains by its nested score, with it."""
+    """The choice without presence or, if its nested score gains enough, with it."""
     without = _choose_rule(replace(table, presence=None), parts, kind)
     if table.presence is None:
         return without

@@ -1,7 +1,7 @@
 """The triplet (top, area, bottom): a threshold, `bottom`, for the images where `area` pixels of the map reach `top`.
 
-The masks of all other images are empty. It serves competitions with many empty images; Kaggle's pneumothorax winners
-made it known.
+The masks of all other images are empty. It suits competitions with many empty images and comes from the winners of
+SIIM-ACR Pneumothorax Segmentation.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from lib.tuning.score_table import ScoreTable
 def best_gate(table: ScoreTable) -> Gate | None:
     """The gate of the best triplet, over all 255 tops, all bottoms up to the top, and areas 1, 2, 4, ... pixels.
 
-    None where no gate beats both the plain threshold and no mask at all, which is what larger areas would come to.
+    None if no gate beats both the plain threshold and no mask at all, which still larger areas amount to.
     Ties: the smallest area, the middle of the tops.
     """
     best_score, best = max(table.scores().max(), pooled(*table.empty_terms())), None
@@ -35,11 +35,11 @@ def best_gate(table: ScoreTable) -> Gate | None:
 
 
 def gated_scores(table: ScoreTable, highest: Sequence[np.ndarray]) -> np.ndarray:
-    """Scores behind gates of one level or more, (kinds of gates, levels 1 to 255, thresholds).
+    """Scores with gates at every level, (kinds of gates, levels 1 to 255, thresholds).
 
-    A gate opens for an image up to its highest level, (images,) 0 to 255 for each kind of gate. So an image adds to the
-    score of an empty mask what its terms gain over that, for all levels up to its own: sums by level, then added up
-    from the highest.
+    A gate opens for an image at all levels up to its `highest`, (images,) 0 to 255 for each kind of gate. Up to that
+    level the image replaces the terms of an empty mask by its own. So the differences are summed by highest level, then
+    cumulated from level 255 down.
     """
     empty = table.empty_terms()
     images_by_level = vstack([membership(of_kind, len(THRESHOLDS) + 1) for of_kind in highest])
@@ -50,7 +50,7 @@ def gated_scores(table: ScoreTable, highest: Sequence[np.ndarray]) -> np.ndarray
 
 
 def _opening_tops(table: ScoreTable, area: int) -> np.ndarray:
-    """The highest top at which a gate of that area opens, (images,); 0 where none does."""
+    """The highest top at which a gate of that area opens, (images,); 0 if none does."""
     low, high = np.zeros(len(table.tp), int), np.full(len(table.tp), len(THRESHOLDS))
     images = np.arange(len(table.tp))
     while (low < high).any():  # bisection: masks shrink from top to top

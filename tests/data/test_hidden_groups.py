@@ -81,9 +81,8 @@ def test_classes_in_the_ids_are_reported_and_not_used(names):
     findings = find([f"{kind}_{k:03d}" for k, kind in enumerate(kinds)], images_of(kinds))
     assert chosen(findings) is None
     assert "kinds of images" in findings[0].obstacle
-    assert "warning" in describe_findings(findings, "auto", "t.csv") and "grouped by" not in describe_findings(
-        findings, "auto", "t.csv"
-    )
+    text = describe_findings(findings, "auto", "t.csv")
+    assert "warning" in text and "grouped by" not in text
 
 
 def test_three_videos_cannot_fill_five_folds_and_are_cut_into_blocks():

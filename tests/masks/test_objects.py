@@ -15,7 +15,7 @@ from skimage.measure import label
 from lib.config.schema import ObjectSettings
 from lib.masks.objects import ObjectRule, Split, grow, match_objects, object_score
 from lib.masks.rules import Gate, Rule, at_least
-from lib.tuning.object_search import GRID, Trials, search_objects
+from lib.tuning.object_search import OBJECT_THRESHOLDS, Trials, search_objects
 
 AP, F2 = ObjectSettings(metric="ap"), ObjectSettings(metric="f_beta", beta=2)
 SPLITS = [Split(), Split("depth", 1), Split("depth", 3), Split("rise", 40), Split("rise", 100)]
@@ -216,7 +216,7 @@ def test_nested_scores_are_those_of_rules_chosen_without_the_fold():
         rule = choice.without_fold[n % 3]
         assert choice.nested_scores[n] == object_score(match_objects(rule.apply(probability_map), truth), AP)
         assert choice.scores[n] == object_score(match_objects(choice.rule.apply(probability_map), truth), AP)
-    assert {rule.mask.threshold for rule in choice.without_fold.values()} <= set(GRID)
+    assert {rule.mask.threshold for rule in choice.without_fold.values()} <= set(OBJECT_THRESHOLDS)
 
 
 def test_every_column_is_the_score_of_its_rule():
