@@ -14,7 +14,7 @@ from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, find_unreadable, open_test
 from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, pixel_hash, thumbnail
-from lib.data.input_files import Known, Source, training_sources
+from lib.data.input_files import ContentSource, Known, training_sources
 from lib.data.mask_check import ValueCounts, judge, looks_inverted
 from lib.data.mask_values import share_of_mask
 from lib.data.network_input import require_usable_neighbours
@@ -104,7 +104,7 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
 
 
 def _inspect(
-    training: TrainingData, sources: dict[str, Source], image_id: str
+    training: TrainingData, sources: dict[str, ContentSource], image_id: str
 ) -> tuple[ImageFacts, ValueCounts, np.ndarray, Seen | None, Known] | str:
     """The facts of an image, the values of its mask files, its thumbnail, what the network sees of it, and its files.
 
