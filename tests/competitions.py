@@ -97,12 +97,13 @@ def draw_image(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
     return RANDOM.integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
 
 
-def save(path: Path, array: np.ndarray) -> None:
+def save(path: Path, array: np.ndarray) -> np.ndarray:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npy":
         np.save(path, array)
     else:
         Image.fromarray(array).save(path)
+    return array
 
 
 def write_csv(path: Path, rows: list[list[str]]) -> None:

@@ -87,6 +87,13 @@ def script(folder: Path, *words: str, plant: Callable[[], None] | None = None) -
     return Started(folder, list(words), plant).end()
 
 
+def completed(folder: Path, *words: str, plant: Callable[[], None] | None = None) -> Ended:
+    """Run a script that must succeed."""
+    ended = script(folder, *words, plant=plant)
+    assert ended.code == 0, f"{' '.join(map(str, words))}\n{ended.out}{ended.err}"
+    return ended
+
+
 def stage_words(stage: str) -> list[str]:
     """What is typed for a stage of the run `blobs`."""
     return [f"{stage}.py", *(["--config", "blobs.yaml"] if stage == STAGES[0] else ["--run", "runs/blobs"])]
@@ -136,8 +143,7 @@ def run_all(folder: Path) -> dict[str, float]:
     seconds = {}
     for stage in STAGES:
         started = time.monotonic()
-        ended = script(folder, *stage_words(stage))
-        assert ended.code == 0, ended.err
+        completed(folder, *stage_words(stage))
         seconds[stage] = time.monotonic() - started
     return seconds
 

@@ -21,6 +21,7 @@ from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
 from lib.data.inspection import inspect_all, inspect_test, skipped_lines
 from lib.masks.rle import encode
+from tests.competitions import save
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (9, 13)
@@ -29,15 +30,6 @@ FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 300))
 
 def draw(shape=SHAPE, share=0.4) -> np.ndarray:
     return (RANDOM.random(shape) < share).astype(np.uint8)
-
-
-def save(path: Path, array: np.ndarray) -> np.ndarray:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, array)
-    else:
-        Image.fromarray(array).save(path)
-    return array
 
 
 def save_image(path: Path, shape=SHAPE) -> np.ndarray:

@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 
 from lib.masks import rle
+from tests.by_hand import dice_by_hand
 from tests.pipeline.test_errors import error_of, no_number, vanishing_image
-from tests.stages import REPOSITORY, STAGES, Ended, Started, copy_after_01, script, stage_words
+from tests.stages import REPOSITORY, STAGES, Ended, Started, completed, copy_after_01, stage_words
 
 # Stated in docs/distributed.md. Sums taken in another order move weights by 1e-5, and at a threshold a pixel or two.
 LOSS_TOLERANCE = 1e-4
@@ -92,7 +93,7 @@ def fixed_statistics() -> None:
 
 def test_two_processes_train_as_one_with_twice_the_batch(prepared, tmp_path):
     one, both = copies(prepared, tmp_path, 2)
-    assert script(one, *TRAIN, "train.batch_size=8", "train.precision=fp32", plant=fixed_statistics).code == 0
+    completed(one, *TRAIN, "train.batch_size=8", "train.precision=fp32", plant=fixed_statistics)
     ended = two(both, *TRAIN, "train.batch_size=4", "train.precision=fp32", plant=fixed_statistics)
     assert [process.code for process in ended] == [0, 0], ended
     assert ended[1].out == ""
@@ -135,7 +136,7 @@ def read_maps(folder: Path, kind: str) -> dict[str, np.ndarray]:
 def test_maps_are_shared_out_and_those_of_one_process(trained, tmp_path):
     one, both = copies(trained, tmp_path, 2)
     for stage, kind in ((STAGES[2], "oof"), (STAGES[3], "test")):
-        assert script(one, *stage_words(stage)).code == 0
+        completed(one, *stage_words(stage))
         ended = two(both, *stage_words(stage))
         assert [process.code for process in ended] == [0, 0], ended
         assert "wrote" in ended[0].out and ended[1].out == ""
@@ -147,13 +148,13 @@ def test_maps_are_shared_out_and_those_of_one_process(trained, tmp_path):
         assert abs(len(written[0]) - len(written[1])) <= 3  # at most one for each fold
         for number in (0, 1):
             (both / f"maps_{number}").unlink()
-    assert script(both, *stage_words(STAGES[4])).code == 0
+    completed(both, *stage_words(STAGES[4]))
 
 
 def test_the_score_told_is_that_of_the_weights_that_were_written(trained, tmp_path):
     """The processes' averaged weights must be the same, or they would validate what nobody keeps."""
     (folder,) = copies(trained, tmp_path, 1)
-    assert script(folder, *stage_words(STAGES[2])).code == 0
+    completed(folder, *stage_words(STAGES[2]))
     run = folder / "runs" / "blobs"
     maps, folds = read_maps(folder, "oof"), pd.read_csv(run / "folds.csv")
     table = pd.read_csv(folder / "data/blobs/train.csv", keep_default_na=False).set_index("id").rle
@@ -163,11 +164,6 @@ def test_the_score_told_is_that_of_the_weights_that_were_written(trained, tmp_pa
         dice = [np.mean([dice_by_hand(maps[name] >= t, truths[name]) for name in ids]) for t in range(1, 256)]
         told = json.loads((run / f"fold_{fold}" / "metrics.json").read_text())["val_dice"]
         assert abs(max(dice) - told) < SAME_WEIGHTS_TOLERANCE
-
-
-def dice_by_hand(mask: np.ndarray, truth: np.ndarray) -> float:
-    total = mask.sum() + truth.sum()
-    return 1.0 if total == 0 else 2 * (mask & (truth > 0)).sum() / total
 
 
 def test_more_processes_than_images_to_validate(prepared, tmp_path):

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from tests import REPOSITORY
+from tests.by_hand import dice_by_hand
 from tests.conftest import HEIGHT, WIDTH, write_competition
-from tests.stages import STAGES, script, stage_words
+from tests.stages import STAGES, completed, stage_words
 
 FOLDS = 3
 
@@ -76,12 +77,6 @@ def decode_by_hand(text: str) -> np.ndarray:
     return pixels.reshape(WIDTH, HEIGHT).T
 
 
-def dice_by_hand(mask: np.ndarray, truth: np.ndarray) -> float:
-    if not mask.any() and not truth.any():
-        return 1.0
-    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
-
-
 def read_truths(path: Path) -> dict[str, np.ndarray]:
     table = pd.read_csv(path, keep_default_na=False)
     return {row.id: decode_by_hand(row.rle) for row in table.itertuples()}
@@ -137,8 +132,7 @@ def test_typed_again_nothing_is_computed_twice_and_nothing_changes(finished, run
     times = [path.stat().st_mtime_ns for path in kept]
     contents = {name: (run / name).read_bytes() for name in ("folds.csv", "threshold.json", "submission.csv")}
     for words in (stage_words(STAGES[0]), *(next_command(printed[before]) for before in ("01", "02", "03", "04"))):
-        ended = script(folder, *words)
-        assert ended.code == 0, ended.err
+        completed(folder, *words)
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert {name: (run / name).read_bytes() for name in contents} == contents
 

@@ -29,7 +29,7 @@ from lib.training.batches import CropDataset
 from lib.training.fold_job import FoldJob
 from lib.training.state import TrainState
 from tests.conftest import HEIGHT, WIDTH, write_competition
-from tests.stages import REPOSITORY, SETTINGS, STAGES, Ended, Started, limit_file_size, script, stage_words
+from tests.stages import REPOSITORY, SETTINGS, STAGES, Ended, Started, completed, limit_file_size, script, stage_words
 
 
 def error_of(ended: Ended) -> str:
@@ -254,8 +254,7 @@ def test_a_training_that_fails_in_epoch_2_says_why_and_keeps_epoch_1(prepared, n
     assert not list(prepared.rglob(".*.tmp*"))
 
     shutil.copytree(images, prepared / "data", dirs_exist_ok=True)  # the cause is gone: typed again, it goes on
-    ended = script(prepared, *typed)
-    assert ended.code == 0, ended.err
+    ended = completed(prepared, *typed)
     assert "epoch 1/2" not in ended.out
     assert len(pd.read_csv(fold / "history.csv")) == 2
 
@@ -265,7 +264,7 @@ def test_a_damaged_state_is_told_and_restart_helps(prepared):
     assert script(prepared, *typed, plant=no_number).code == 2
     os.truncate(prepared / "runs/blobs/fold_0/resume/state.pt", 1000)
     assert "fold_0/resume/state.pt cannot be read" in error_of(script(prepared, *typed))
-    assert script(prepared, *typed, "--restart").code == 0
+    completed(prepared, *typed, "--restart")
 
 
 @pytest.mark.parametrize(
@@ -447,14 +446,14 @@ def test_after_a_fold_is_retrained_each_stage_asks_for_the_one_before_it(user):
     train_anew(user)
     assert "03_oof_threshold.py" in error_of(script(user, *stage_words(STAGES[4])))
     before = contents(user / "runs" / "blobs" / "oof")
-    assert script(user, *stage_words(STAGES[2])).code == 0
+    completed(user, *stage_words(STAGES[2]))
     after = contents(user / "runs" / "blobs" / "oof")
     changed = {name.removesuffix(".png") for name in before if before[name] != after[name]}
     folds = pd.read_csv(user / "runs" / "blobs" / "folds.csv")
     assert changed and changed <= set(folds.id[folds.fold == 1])
     assert "04_infer.py" in error_of(script(user, *stage_words(STAGES[4])))
-    assert script(user, *stage_words(STAGES[3])).code == 0
-    assert script(user, *stage_words(STAGES[4])).code == 0
+    completed(user, *stage_words(STAGES[3]))
+    completed(user, *stage_words(STAGES[4]))
 
 
 def no_prediction() -> None:
@@ -470,7 +469,7 @@ def test_old_maps_stay_until_new_ones_take_their_place(user):
         before = contents(user / "runs" / "blobs" / folder)
         assert script(user, *stage_words(stage), plant=no_prediction).code == -signal.SIGKILL
         assert contents(user / "runs" / "blobs" / folder) == before
-        assert script(user, *stage_words(stage)).code == 0
+        completed(user, *stage_words(stage))
         after = contents(user / "runs" / "blobs" / folder)
         assert after.keys() == before.keys() and after != before
 
@@ -478,16 +477,15 @@ def test_old_maps_stay_until_new_ones_take_their_place(user):
 def test_a_map_of_another_run_is_made_again_by_its_stage(user):
     before = contents(user / "runs" / "blobs" / "oof")
     foreign_map(user, "oof", "train_001")
-    assert script(user, *stage_words(STAGES[2])).code == 0
+    completed(user, *stage_words(STAGES[2]))
     assert contents(user / "runs" / "blobs" / "oof") == before
 
 
 def test_harmless_changes_are_taken(user):
-    assert script(user, *stage_words(STAGES[1]), "train.workers=1", "infer.batch_size=3").code == 0
+    completed(user, *stage_words(STAGES[1]), "train.workers=1", "infer.batch_size=3")
     maps = {path: path.stat().st_mtime_ns for path in user.glob("runs/blobs/*/*.png")}
-    assert script(user, *stage_words(STAGES[2])).code == 0
-    ended = script(user, *stage_words(STAGES[4]), "postprocess.areas=[32]")
-    assert ended.code == 0, ended.err
+    completed(user, *stage_words(STAGES[2]))
+    completed(user, *stage_words(STAGES[4]), "postprocess.areas=[32]")
     assert maps == {path: path.stat().st_mtime_ns for path in user.glob("runs/blobs/*/*.png")}
 
 
@@ -526,7 +524,7 @@ def test_the_second_process_on_a_run_is_told(user):
         time.sleep(0.05)
     for words in (stage_words(STAGES[0]), stage_words(STAGES[2]), training, [*training, "--folds", "0"]):
         assert "another process is at work on runs/blobs" in error_of(script(user, *words))
-    assert script(user, *training, "--folds", "1", "2").code == 0
+    completed(user, *training, "--folds", "1", "2")
     sleeper.kill()
     assert sleeper.end().code == -signal.SIGKILL
     assert script(user, *training).code == 0  # the lock died with its process
@@ -588,6 +586,6 @@ def test_stage_04_goes_on_with_less_memory_or_says_what_is_too_large(user):
     shutil.rmtree(maps)
     error = error_of(script(user, *stage_words(STAGES[3]), plant=no_memory_for_prediction))
     assert "out of memory" in error and f"{HEIGHT} x {WIDTH}" in error
-    assert script(user, *stage_words(STAGES[3]), plant=little_memory_for_prediction).code == 0
+    completed(user, *stage_words(STAGES[3]), plant=little_memory_for_prediction)
     for name, expected in before.items():
         assert np.abs(cv2.imread(str(maps / name), cv2.IMREAD_UNCHANGED) - expected).max() <= 1

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from lib.training.state import TrainState
-from tests.stages import STAGES, Started, final_files, kill_at_random, kill_at_rename, script, stage_words
+from tests.stages import STAGES, Started, completed, final_files, kill_at_random, kill_at_rename, script, stage_words
 
 KILLS = 2  # of each stage at random; benchmarks/kills.py does many more
 
@@ -54,7 +54,7 @@ def test_killed_where_each_file_is_put_in_place(finished, other):
 
 def test_a_fold_killed_at_its_files_ends_the_same(finished, other):
     """Each process comes one file further than the one before, so every file of a fold is met at least once."""
-    assert script(other, *stage_words(STAGES[0])).code == 0
+    completed(other, *stage_words(STAGES[0]))
     typed = [*stage_words(STAGES[1]), "--folds", "0"]
     killed = 0
     for number in range(100):
@@ -70,11 +70,11 @@ def test_a_fold_killed_at_its_files_ends_the_same(finished, other):
 
 
 def test_two_trainings_of_one_seed_are_equal_and_of_another_are_not(finished, other):
-    assert script(other, *stage_words(STAGES[0])).code == 0
+    completed(other, *stage_words(STAGES[0]))
     fold = other / "runs" / "blobs" / "fold_0"
     weights = []
     for overrides in (["train.workers=2"], ["train.seed=1", "--restart"]):
-        assert script(other, *stage_words(STAGES[1]), "--folds", "0", *overrides).code == 0
+        completed(other, *stage_words(STAGES[1]), "--folds", "0", *overrides)
         weights.append((fold / "model.safetensors").read_bytes())
     first = (finished[0] / "runs" / "blobs" / "fold_0" / "model.safetensors").read_bytes()
     assert weights[0] == first
@@ -87,7 +87,7 @@ def test_maps_that_are_there_are_not_predicted_again(finished, other):
     for path in maps[::3]:
         path.unlink()
     times = {path: path.stat().st_mtime_ns for path in maps if path.exists()}
-    assert script(other, *stage_words(STAGES[2])).code == 0
+    completed(other, *stage_words(STAGES[2]))
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert final_files(other) == final_files(finished[0])
 
@@ -97,7 +97,7 @@ def test_restart_begins_anew(finished, other):
     fold = other / "runs" / "blobs" / "fold_1"
     (fold / "model.safetensors").write_text("damaged")
     assert "fold_1/model.safetensors is not what training wrote" in script(other, *stage_words(STAGES[1])).err
-    assert script(other, *stage_words(STAGES[1]), "--restart", "--folds", "1").code == 0
+    completed(other, *stage_words(STAGES[1]), "--restart", "--folds", "1")
     assert final_files(other) == final_files(finished[0])
 
 
@@ -116,7 +116,7 @@ def wait_in_epoch_2() -> None:
 
 
 def test_ctrl_c_says_what_to_type_and_that_goes_on(finished, other):
-    assert script(other, *stage_words(STAGES[0])).code == 0
+    completed(other, *stage_words(STAGES[0]))
     typed = [*stage_words(STAGES[1]), "--folds", "0", "train.workers=1", "--restart"]
     started = Started(other, typed, wait_in_epoch_2)
     while not (other / "waiting").exists():
@@ -130,8 +130,7 @@ def test_ctrl_c_says_what_to_type_and_that_goes_on(finished, other):
     assert "Traceback" not in ended.err and "Exception ignored" not in ended.err
     said = ended.err.splitlines()[-1].partition("to continue, type: python ")[2].split()
     assert [Path(said[0]).name, *said[1:]] == typed[:-1]  # with --restart it would begin anew
-    ended = script(other, *typed[:-1])
-    assert ended.code == 0
+    ended = completed(other, *typed[:-1])
     assert "epoch 1/2" not in ended.out
     found, expected = (path / "runs" / "blobs" / "fold_0" for path in (other, finished[0]))
     assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
@@ -149,7 +148,7 @@ def test_restart_with_a_mistake_leaves_the_run_as_it_was(finished, other):
 
 
 def test_a_stopped_training_can_be_scored_and_is_marked(finished, other):
-    assert script(other, *stage_words(STAGES[0])).code == 0
+    completed(other, *stage_words(STAGES[0]))
     shutil.copytree(finished[0] / "runs/blobs/fold_1", other / "runs/blobs/fold_1")
     shutil.copytree(finished[0] / "runs/blobs/fold_2", other / "runs/blobs/fold_2")
     started = Started(other, [*stage_words(STAGES[1]), "--folds", "0"], wait_in_epoch_2)
@@ -158,9 +157,8 @@ def test_a_stopped_training_can_be_scored_and_is_marked(finished, other):
         os.sched_yield()
     started.kill(signal.SIGINT)
     assert started.end().code == 130
-    ended = script(other, *stage_words(STAGES[2]))
-    assert ended.code == 0, ended.err
+    ended = completed(other, *stage_words(STAGES[2]))
     assert "fold 0 is not trained to its end: its weights are of epoch 1 of 2" in ended.out
-    assert script(other, *stage_words(STAGES[1])).code == 0
+    completed(other, *stage_words(STAGES[1]))
     assert "not trained to its end" not in script(other, *stage_words(STAGES[2])).out
     assert final_files(other)["fold_0/model.safetensors"] == final_files(finished[0])["fold_0/model.safetensors"]

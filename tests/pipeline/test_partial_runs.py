@@ -12,7 +12,7 @@ import pytest
 from lib.masks.rle import decode
 from tests.conftest import HEIGHT, WIDTH, write_competition
 from tests.pipeline.test_corruption import SMALL
-from tests.stages import Ended, script, stage_words
+from tests.stages import Ended, completed, script, stage_words
 
 
 def typed(folder: Path, number: str, *words: str) -> Ended:
@@ -80,7 +80,7 @@ def test_the_other_fold_and_test_images_may_come_later(one_fold, tmp_path):
     assert "each the average of 1 of 2 models" in done(folder, "04", "data.test_images=test_images")
     done(folder, "05")
     of_one = (folder / "runs" / "blobs" / "submission.csv").read_text()
-    assert script(folder, "-m", "lib.tools.summary", "runs/blobs").code == 0
+    completed(folder, "-m", "lib.tools.summary", "runs/blobs")
     assert "fold 0 is done" in done(folder, "02")
     summary = script(folder, "-m", "lib.tools.summary", "runs/blobs")  # of scores that are one fold's
     assert summary.code == 2 and "03_oof_threshold.py" in summary.err and "nested" not in summary.out

@@ -18,7 +18,7 @@ from lib.submission.apply import predict_images
 from lib.submission.bundle import write_bundle
 from lib.submission.finished import open_finished
 from tests.conftest import write_competition
-from tests.stages import STAGES, script
+from tests.stages import STAGES, completed, script
 
 SETTINGS = """
 folds: {count: 2, near_duplicates: false, hidden_groups: "off"}
@@ -58,8 +58,7 @@ def run(folder: Path, name: str, *overrides: str, stages: tuple[str, ...] = STAG
     printed = []
     for stage in stages:
         source = ["--config", f"{name}.yaml"] if stage == STAGES[0] else ["--run", f"runs/{name}"]
-        ended = script(folder, f"{stage}.py", *source, *overrides)
-        assert ended.code == 0, ended.err
+        ended = completed(folder, f"{stage}.py", *source, *overrides)
         printed.append(ended.out)
     return printed
 

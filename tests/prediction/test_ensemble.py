@@ -19,17 +19,11 @@ from lib.tools.summary import summarise
 from lib.tuning.member_scores import score_members
 from lib.tuning.thresholds import best_threshold
 from tests.conftest import write_competition
-from tests.stages import SETTINGS, STAGES, Ended, script
+from tests.stages import SETTINGS, STAGES, completed, script
 from tests.tuning.planted import planted_table
 
 NAMES = ["runs/first", "runs/second"]
 BOTH = f"ensemble: {{members: [{', '.join(NAMES)}]}}\ninfer: {{tta: none}}\npostprocess: {{steps: [fill]}}\n"
-
-
-def typed(folder: Path, *words: str) -> Ended:
-    ended = script(folder, *words)
-    assert ended.code == 0, ended.err
-    return ended
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +35,13 @@ def user(tmp_path_factory) -> Path:
     (folder / "both.yaml").write_text(BOTH)
     for seed, name in enumerate(NAMES):
         own = [f"name={Path(name).name}", f"train.seed={seed}", "train.epochs=1"]
-        typed(folder, f"{STAGES[0]}.py", "--config", "blobs.yaml", *own)
-        typed(folder, f"{STAGES[1]}.py", "--run", name)
-    typed(folder, f"{STAGES[0]}.py", "--config", "both.yaml", "ensemble.weights=search")
-    said = typed(folder, f"{STAGES[1]}.py", "--run", "runs/both").out
+        completed(folder, f"{STAGES[0]}.py", "--config", "blobs.yaml", *own)
+        completed(folder, f"{STAGES[1]}.py", "--run", name)
+    completed(folder, f"{STAGES[0]}.py", "--config", "both.yaml", "ensemble.weights=search")
+    said = completed(folder, f"{STAGES[1]}.py", "--run", "runs/both").out
     assert "nothing to train" in said and "python 03_oof_threshold.py --run runs/both" in said
     for stage in STAGES[2:]:
-        typed(folder, f"{stage}.py", "--run", "runs/both")
+        completed(folder, f"{stage}.py", "--run", "runs/both")
     return folder
 
 
@@ -90,8 +84,8 @@ def test_a_member_with_other_weights_makes_the_later_stages_refuse(user, tmp_pat
     for stage in STAGES[3:]:
         refused = script(folder, f"{stage}.py", "--run", "runs/both")
         assert refused.code == 2 and "03_oof_threshold.py --run runs/both" in refused.err
-    typed(folder, f"{STAGES[2]}.py", "--run", "runs/both")
-    typed(folder, f"{STAGES[3]}.py", "--run", "runs/both")
+    completed(folder, f"{STAGES[2]}.py", "--run", "runs/both")
+    completed(folder, f"{STAGES[3]}.py", "--run", "runs/both")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +102,7 @@ def test_a_member_with_other_weights_makes_the_later_stages_refuse(user, tmp_pat
 def test_what_cannot_be_averaged_is_refused_in_one_sentence(user, overrides, sentence):
     if not (user / "runs" / "other").exists():
         own = ["name=other", "folds.seed=5", "folds.count=4"]
-        typed(user, f"{STAGES[0]}.py", "--config", "blobs.yaml", *own)
+        completed(user, f"{STAGES[0]}.py", "--config", "blobs.yaml", *own)
     refused = script(user, f"{STAGES[0]}.py", "--config", "both.yaml", "name=refused", *overrides)
     assert refused.code == 2
     assert sentence in refused.err and refused.err.count("\n") == 1

@@ -14,7 +14,7 @@ from lib.masks.objects import ObjectRule
 from lib.masks.rules import Gate, Rule, Step
 from lib.tools.submit import changed_rules
 from tests.competitions import Rle
-from tests.stages import final_files, script
+from tests.stages import completed, final_files, script
 
 TWO = Settings(name="x", data={"classes": ["dent", "scratch.deep"]})
 
@@ -29,8 +29,7 @@ def by_hand(probability_map: np.ndarray) -> np.ndarray:
 def test_masks_and_score_are_those_of_the_rules_and_the_run_stays_as_it_is(user):
     before = final_files(user)
     words = ["-m", "lib.tools.submit", "runs/blobs", "threshold=0.6", "remove=30", "fill=off", "--out", "uploads/a"]
-    ended = script(user, *words, "--json")
-    assert ended.code == 0, ended.err
+    ended = completed(user, *words, "--json")
     assert final_files(user) == before
     result = json.loads(ended.out)
 

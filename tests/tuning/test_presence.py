@@ -17,6 +17,7 @@ from lib.tuning.presence import best_presence, separation
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.thresholds import choose_thresholds
 from lib.tuning.triplet import gated_scores
+from tests.by_hand import dice_by_hand
 from tests.tuning.test_thresholds import images
 
 LEVELS = np.arange(1, 256)
@@ -51,11 +52,7 @@ def score_by_hand(metric: str, made, rules: list[Rule], presence: np.ndarray, cl
         pairs.append((mask, truth[..., class_index] == 1))
     if metric == "dice_global":
         return 2 * sum((m & t).sum() for m, t in pairs) / sum(m.sum() + t.sum() for m, t in pairs)
-    return dice_by_hand(pairs)
-
-
-def dice_by_hand(pairs) -> float:
-    return float(np.mean([1.0 if not (m | t).any() else 2 * (m & t).sum() / (m.sum() + t.sum()) for m, t in pairs]))
+    return float(np.mean([dice_by_hand(*pair) for pair in pairs]))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -176,9 +173,11 @@ def test_morphology_starts_from_the_gate_and_scores_are_those_of_the_masks():
     assert all(f"presence < {outcome.before.rule.presence}" in row["rule"] for row in outcome.tried)
 
     def scored(rules: list[Rule]) -> float:
-        return dice_by_hand(
-            (rule.apply(maps[..., 0], of_image), truth[..., 0])
-            for rule, (_, maps, truth), of_image in zip(rules, made, presence, strict=True)
+        return np.mean(
+            [
+                dice_by_hand(rule.apply(maps[..., 0], of_image), truth[..., 0])
+                for rule, (_, maps, truth), of_image in zip(rules, made, presence, strict=True)
+            ]
         )
 
     assert outcome.scores("after")["in_sample"] == pytest.approx(scored([outcome.rule] * 24))
