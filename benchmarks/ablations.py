@@ -1,4 +1,4 @@
-"""What architecture, encoder, augmentation, test-time augmentation, more folds and ensembles are worth.
+"""The gain of architecture, encoder, augmentation, test-time augmentation, more folds and ensembles.
 
     python benchmarks/ablations.py WORK [--only ROW ...]      needs the demo data (`make demo` makes it)
 

@@ -1,4 +1,4 @@
-"""How many standard errors a morphology step should gain before it is adopted: what each limit gains on new images.
+"""The standard errors that a morphology step should gain to be adopted: the gain on new images for each limit.
 
     python benchmarks/adoption.py runs/NAME [--share 0.5] [--draws 40] [--limits 0 1 2 3]
 
@@ -40,7 +40,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def by_limit(rows: pd.DataFrame) -> pd.DataFrame:
-    """How often steps were adopted at each limit, and what that gained: mean of all draws, of those, least and most."""
+    """The adoptions at each limit, and their gain: mean of all draws, of the adopting ones, smallest, largest."""
     table = rows.groupby(rows.limit.map("{:g}".format))
     adopted = rows[rows.adopted].groupby(rows.limit.map("{:g}".format))
     gains = {
@@ -66,7 +66,7 @@ def whole_search(run_folder: Path) -> StepSelection:
 
 
 def adopted_gain(whole: StepSelection, known: np.ndarray, limit: float) -> dict[str, object]:
-    """What is adopted from the known images (bool), and what it gains on the others."""
+    """Whether a step is adopted on the known images, and its gain on the others."""
     tables = {steps: table.of(known) for steps, table in whole.tables.items()}
     search = StepSelection(tables, whole.folds[known], whole.kind, limit)
     selected, alone = search.selected(), search.best_rules()[()]

@@ -1,4 +1,4 @@
-"""What lib.tools.apply takes beyond 04: naming maps by content, in parts; both measured in turns on the same images.
+"""The extra cost of lib.tools.apply over 04 (naming maps by content, working in parts), in turns on the same images.
 
     PYTHONPATH=. python benchmarks/apply_overhead.py runs/NAME [--images 300] [--size 256] [--folds 0] [--turns 3]
 

@@ -1,4 +1,4 @@
-"""What a run's out-of-fold score is worth: the same folds and the same nested threshold, without a network.
+"""Baselines for a run's out-of-fold score: the same folds and the same nested threshold, without a network.
 
     python benchmarks/baselines.py runs/blue_marble
 

@@ -1,4 +1,4 @@
-"""What encoders need: parameters, stride, and the memory of a training step with and without gradients in the encoder.
+"""The cost of encoders: parameters, stride, and memory of a training step with and without gradients in the encoder.
 
     python benchmarks/encoders.py [--batch 4] [--size 256] [--architecture unet] [ENCODER ...]
 

@@ -1,4 +1,4 @@
-"""What it costs to keep the last epoch instead of the best, and by how much the best epoch's score flatters.
+"""The cost of keeping the last epoch instead of the best one, and by how much the best epoch's score is inflated.
 
     python benchmarks/epoch_choice.py WORK [--config configs/NAME.yaml] [--seeds 0 1] [section.key=value ...]
 

@@ -1,4 +1,4 @@
-"""What the experiments share: runs typed as a user types them, kept results, and tables of paired differences.
+"""Helpers of the experiments: runs by the commands a user types, stored results, tables of paired differences.
 
 A run is a settings file and overrides. Its stages are processes of their own, its results a small folder:
 

@@ -62,7 +62,7 @@ TOO_SMALL = 0.002  # share of the GPU's memory that is left for the tests of ful
 
 
 class Sizes(NamedTuple):
-    """How much work is done."""
+    """The amount of work."""
 
     images: int
     side: int
@@ -368,7 +368,7 @@ def gpu_settings(sizes: Sizes, device: torch.device) -> list[str]:
 
 
 def step_settings() -> dict[str, Callable[[Training], AbstractContextManager]]:
-    """What the bare step is measured under."""
+    """The conditions of the bare step."""
     return {
         "as it is": lambda training: nullcontext(),
         "cudnn.benchmark": lambda training: changed(torch.backends.cudnn, "benchmark", True),

@@ -1,4 +1,4 @@
-"""What hidden groups do to the nested score, and what finding them mends, on data whose true groups are known.
+"""The effect of hidden groups on the nested score, and of finding them, on data whose true groups are known.
 
     python benchmarks/hidden_groups.py WORK --config configs/blue_marble.yaml [--seeds 0 1 2] [section.key=value ...]
 

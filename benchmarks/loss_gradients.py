@@ -1,4 +1,4 @@
-"""What each loss term pulls on, once a model is trained: its gradient on the out-of-fold maps of a finished run.
+"""The gradient of each loss term on the out-of-fold maps of a finished run.
 
     python benchmarks/loss_gradients.py runs/NAME
 

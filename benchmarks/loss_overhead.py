@@ -1,4 +1,4 @@
-"""What the compound loss costs: a training step with dice + focal + boundary against one with plain BCE.
+"""The cost of the compound loss: a training step with dice + focal + boundary against one with plain BCE.
 
     python benchmarks/loss_overhead.py [--steps 20] [--size 128] [--batch 16]
 

@@ -1,4 +1,4 @@
-"""Which loss? Every formula with several seeds on the same folds, each image scored out of fold.
+"""A comparison of losses: every formula with several seeds on the same folds, each image scored out of fold.
 
     python benchmarks/losses.py WORK                      needs the demo data (`make demo` makes it)
     python benchmarks/losses.py WORK --config configs/nuclei.yaml --only bce dice_focal dice_focal_boundary \\

@@ -1,4 +1,4 @@
-"""What the search for threshold and morphology costs, on planted maps read from disk as stage 05 reads them.
+"""The cost of the search for threshold and morphology, on planted maps read from disk as stage 05 reads them.
 
     python benchmarks/morphology.py [--images 500] [--side 256] [--checked 4]
 

@@ -1,4 +1,4 @@
-"""What the number of images does to a tuned score: thresholds tuned on a few images of a run, scored on all others.
+"""The effect of the number of images on a tuned score: thresholds tuned on a few images, scored on all others.
 
     python benchmarks/rehearsal.py runs/NAME [--draws 100]
 

@@ -1,4 +1,4 @@
-"""What a 4000 x 4000 image at a quarter of its size costs beside a 1000 x 1000 image: 02 and 04, in one process.
+"""The cost of a 4000 x 4000 image at a quarter of its size and of a 1000 x 1000 image: 02 and 04, in one process.
 
     python benchmarks/resolution.py [--images 8] [--epochs 4] [--side 4000] [--factor 0.25] [--cache-mb 0]
 

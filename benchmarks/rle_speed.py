@@ -67,7 +67,7 @@ def time_objects(labels: np.ndarray, repeats: int) -> None:
 
 
 def blobs(height: int, width: int, size: int, level: float = 0) -> np.ndarray:
-    """Where smoothed noise exceeds `level` standard deviations: half the image at 0, single spots at 1."""
+    """A mask of smoothed noise above `level` standard deviations: half the image at 0, single spots at 1."""
     noise = np.random.default_rng(0).normal(size=(height, width)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), size / 3)
     return (smooth > level * smooth.std()).astype(np.uint8)

@@ -40,7 +40,7 @@ NAME = "planted"
 
 
 class Cost(NamedTuple):
-    """What one stage took for so many images."""
+    """The cost of a stage for a number of images."""
 
     images: int
     stage: str
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def read_costs(path: Path) -> list[Cost]:
-    """What an earlier call measured."""
+    """The measurements of an earlier call."""
     rows = [line.split(",") for line in path.read_text().split()] if path.is_file() else []
     return [Cost(int(images), stage, *map(float, numbers)) for images, stage, *numbers in rows]
 
@@ -118,7 +118,7 @@ def plant(folder: Path, run: RunFolder, count: int, side: int) -> None:
 
 
 def plant_models(folder: Path, run: RunFolder) -> None:
-    """What training leaves of each fold, without a network, and the planted maps as if these had made them."""
+    """Write the files of each trained fold, without a network, and mark the planted maps as made by these."""
     _, settings = open_run(run.root)
     for fold in range(settings.folds.count):
         write_text(run.fold(fold).weights, f"planted {fold}")

@@ -1,4 +1,4 @@
-"""What the choice of thresholds costs, on planted maps.
+"""The cost of the choice of thresholds, on planted maps.
 
     python benchmarks/thresholds.py [--images 2000] [--side 256] [--rounds 5]
 

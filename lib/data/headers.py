@@ -91,7 +91,7 @@ def _header_of(image: Image.Image, path: Path) -> Header:
 
 
 def _largest_of_pnm(path: Path) -> int | None:
-    """What white is in a pgm or ppm; None for a pbm, whose two values OpenCV makes 0 and 255."""
+    """The largest value of a pgm or ppm; None for a pbm, whose two values OpenCV decodes as 0 and 255."""
     with path.open("rb") as file:
         match = PNM_HEADER.match(file.read(4096))
     return int(match[1]) if match else None

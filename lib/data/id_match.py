@@ -68,7 +68,7 @@ def loosened(name: str, loose: Collection[str]) -> str:
 
 
 def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], source: IdSource) -> str | None:
-    """Why most of the ids that are no image's are none, and the setting that mends it; None if no cause is found."""
+    """The likely reason why most of the ids match no image, and the setting that mends it; None if none is found."""
     tried, images = sorted(unmatched)[:TRIED], set(image_ids)
     if not tried or not images:
         return None
@@ -129,7 +129,7 @@ def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | 
 
 
 def _common_end(names: list[str]) -> str:
-    """What all names end with, from a character on that is neither letter nor digit; empty for a single name."""
+    """The common end of all names, starting at a character that is no letter or digit; empty for a single name."""
     end = commonprefix([name[::-1] for name in names])[::-1] if len(names) > 1 else ""
     start = re.search(r"[\W_]", end)
     return end[start.start() :] if start else ""
@@ -144,7 +144,7 @@ def _rewritten(tried: list[str], images: set[str], source: IdSource) -> str | No
 def why_without_mask(
     bare: Collection[str], others: Collection[str], source: IdSource, images_without_mask: str
 ) -> str | None:
-    """Why images have no mask although the others do, where that is a mistake that data.images_without_mask hides.
+    """The likely mistake behind images without a mask, which data.images_without_mask would hide; None without one.
 
     `bare` are ids of images without a mask, `others` those with one.
     """
@@ -165,7 +165,7 @@ def why_without_mask(
 
 
 def _after_another(name: str, ids: Collection[str]) -> str | None:
-    """What follows one of the ids in a name, such as _mask_1 but not _1; None if there is no such id."""
+    """The text after one of the ids in a name, such as _mask_1 but not _1; None if there is no such id."""
     ends = (name[place.start() :] for place in re.finditer(r"[\W_]", name))
     return next((end for end in ends if name.removesuffix(end) in ids and re.search(r"[^\W\d_]", end)), None)
 
@@ -179,7 +179,7 @@ def _in_path(names: Names, written: str) -> str:
 
 
 def _common_template(longer: list[str], shorter: set[str]) -> str | None:
-    """How most of `longer` are made of one of `shorter`, as {id}_mask; None where they are not, or by digits only."""
+    """The template, as {id}_mask, that makes most of `longer` out of `shorter`; None if there is none, or of digits only."""
     counts = Counter()
     for name in longer:
         lengths = range(len(name) - 1, 0, -1)

@@ -68,7 +68,7 @@ def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, 
 
 
 def _plane_of(path: str, parts: dict[str, str], pattern: str, template: str) -> str:
-    """What tells a file from the others of its image: its name and parts, without those that the id is made of."""
+    """The parts of a path that distinguish a file from the others of its image: name and parts, without the id."""
     of_id = PLACEHOLDER.findall(template)
     name = without_parts(os.path.basename(path), pattern.rsplit("/", 1)[-1], parts, of_id)
     return " ".join([name, *(value for part, value in parts.items() if part not in of_id)])

@@ -27,7 +27,7 @@ LABEL = len("checked   ")  # of a line of 01
 
 
 class ImageFacts(NamedTuple):
-    """What stage 01 wants to know about a training image."""
+    """The properties of a training image that stage 01 records."""
 
     id: str
     height: int
@@ -38,7 +38,7 @@ class ImageFacts(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What stage 01 has seen."""
+    """The results of reading every training image and mask once."""
 
     facts: list[ImageFacts]  # in the order of ids
     notes: list[str]  # lines for printing: what the values of mask files mean

@@ -1,4 +1,4 @@
-"""How much more alike images of one group are than images of different ones, by their nearest neighbours.
+"""The likeness of images of one group, compared with chance, by nearest neighbours.
 
 The statistic is the share of images whose most similar other image is of the same group. Chance is what it would be if
 the group names were dealt out at random. `kappa` is how far the share is above chance, of what it could be.

@@ -1,4 +1,4 @@
-"""What values the mask files hold, counted while stage 01 reads them, and whether the settings say what they mean.
+"""The values in the mask files, counted while stage 01 reads them, and the check that the settings explain them.
 
 Certain without a setting is only this: one plane and two values, one of them 0. Everything else is an error that shows
 the values and names the settings that give them a meaning.
@@ -84,7 +84,7 @@ class ValueCounts:
 
 
 def count_values(pixels: MaskPixels, as_colours: bool) -> dict[Value, int]:
-    """How many pixels have each value; of a palette file each index or, with `as_colours`, each colour."""
+    """The number of pixels of each value; for a palette file of each index or, with `as_colours`, of each colour."""
     if pixels.are_colours:
         packed, counts = np.unique(pixels.values.reshape(-1, 3) @ PACKED, return_counts=True)
         return dict(zip((f"#{number:06x}" for number in packed.tolist()), counts.tolist(), strict=True))
@@ -122,7 +122,7 @@ def _percent(share: float) -> str:
 
 
 def judge(counts: ValueCounts, settings: DataSettings) -> str:
-    """What the values of all mask files mean, for printing. Raises UserError where the settings leave it uncertain."""
+    """The meaning of the values of all mask files, to print. Raises UserError if the settings leave it uncertain."""
     masks = settings.masks
     found = f"{counts.files} mask files of {settings.root / settings.train_masks} hold {counts.shown(counts.pixels)}"
     if "alpha" in counts.doubts:
@@ -172,7 +172,7 @@ def _written(values: list[Value]) -> str:
 
 
 def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
-    """What is wrong with the values of data.classes: one that does not occur, or far more than classes have."""
+    """The doubt about the values of data.classes: one does not occur, or there are far more without a class."""
     for name, values in masks.values.items():
         if not any(is_near(seen, value, masks.tolerance) for value in values for seen in counts.pixels):
             return f"none of them is of the class {name}, which is {_written(values)} by data.classes"
@@ -187,7 +187,7 @@ def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
 
 
 def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None:
-    """Why the values have no certain meaning by themselves, with the settings that give them one."""
+    """The reason why the values have no certain meaning by themselves, and the settings that give them one."""
     name, values = settings.classes[0], set(counts.pixels) - set(settings.masks.ignore)
     example = max(values, key=lambda value: value not in (0, "#000000"), default=0)
     if any(isinstance(value, str) for value in values):

@@ -104,7 +104,7 @@ def _fitted(pixels: MaskPixels, shape: tuple[int, int], may_rescale: bool, path:
 
 
 def _whole_factor(size: tuple[int, int], shape: tuple[int, int]) -> int | None:
-    """How many times as large one of two sizes is as the other, both ways alike; None where that is no whole number."""
+    """The ratio of two sizes, the same for height and width; None if it is not a whole number."""
     small, large = sorted([size, shape])
     factor = large[0] // small[0]
     return factor if tuple(factor * length for length in small) == large else None

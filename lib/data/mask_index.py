@@ -199,7 +199,7 @@ def _without_excluded(masks: Masks, image_ids: set[str], settings: DataSettings,
 
 
 def _pieces(settings: DataSettings) -> str:
-    """What several of an image are called."""
+    """The noun for several pieces of one mask, in messages."""
     if is_annotations(settings.train_masks):
         return "objects"
     return "rows" if is_rle_table(settings.train_masks) else "mask files"

@@ -100,7 +100,7 @@ def _numbered(planes: np.ndarray) -> np.ndarray:
 
 
 def _by_index(of_index: np.ndarray, indexes: np.ndarray) -> np.ndarray:
-    """What each index stands for; indexes beyond the palette are black."""
+    """The entry of `of_index` for each index; indexes beyond the palette are black (0)."""
     return np.pad(of_index, (0, 256 - len(of_index)))[indexes]
 
 
@@ -159,7 +159,7 @@ def _table(wanted: tuple[int, ...]) -> np.ndarray:
 
 
 def _near(colours: np.ndarray, wanted: tuple[str, ...], tolerance: int) -> np.ndarray:
-    """Which colours, uint8 (height, width, 3), lie within a tolerance of a wanted one in all of R, G and B."""
+    """True where a colour, uint8 (height, width, 3), is within the tolerance of a wanted one in each of R, G and B."""
     near = np.zeros(colours.shape[:2], bool)
     for colour in wanted:
         channels = np.array(rgb(colour))

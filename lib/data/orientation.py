@@ -24,7 +24,7 @@ WITHOUT_ORIENTATION = (".npy", ".dcm", ".bmp", ".gif")  # suffixes of formats th
 
 
 def orientation_line(training: TrainingData) -> str:
-    """How many training images have an orientation, and how they are read; empty where none has.
+    """A line on the number of training images with an EXIF orientation and how they are read; empty without any.
 
     Without data.orientation they are read as stored where the size of a mask file says so. Raises UserError where it
     says the contrary, or where nothing does.
@@ -97,7 +97,7 @@ def _scan_comes_before_exif(start: bytes) -> bool:
 
 
 def _fitting(training: TrainingData, image_id: str, orientation: int) -> set[str]:
-    """Which of "stored" and "shown" the image's masks fit; empty where both or neither do.
+    """The one of "stored" and "shown" that the image's masks fit; empty if both or neither do.
 
     By proportions, where the orientation changes them. A mask file that has the image's orientation fits both alike.
     """

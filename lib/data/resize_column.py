@@ -44,14 +44,14 @@ def values_of_test(settings: DataSettings, files: Files) -> dict[str, float]:
 
 
 def table_of_training(settings: DataSettings) -> Path | None:
-    """Where the values of the training images are."""
+    """The csv with the values of the training images."""
     if settings.resize_csv:
         return settings.root / settings.resize_csv
     return settings.root / settings.train_masks if is_rle_table(settings.train_masks) else None
 
 
 def table_of_test(settings: DataSettings) -> Path | None:
-    """Where the values of the test images are."""
+    """The csv with the values of the test images."""
     return settings.root / settings.resize_test_csv if settings.resize_test_csv else None
 
 

@@ -39,7 +39,7 @@ class ResizedImages:
         return self.open_image(image_id)[:, :]
 
     def open_image(self, image_id: str) -> np.ndarray | ResizedSlide:
-        """What `[top:bottom, left:right]` reads regions of, as of read_image's array."""
+        """The image for reading regions, `[top:bottom, left:right]`."""
         image, size = self.images.open_image(image_id), self.image_size(image_id)
         if isinstance(image, Slide) and image.is_opaque:
             return ResizedSlide(image, size)
@@ -51,7 +51,7 @@ class ResizedImages:
 
 
 class Seen(NamedTuple):
-    """What the network sees of a training image."""
+    """A training image at the size at which the network sees it."""
 
     id: str
     size: Size
@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 
 
 def seen_of(images: Images, image_id: str, mask: np.ndarray) -> Seen:
-    """What the network sees of an image with this mask, of its own size."""
+    """The image at that size; `mask` has the image's original size."""
     size = network_size(images.settings.resize, mask.shape[:2], images.resize_values.get(image_id))
     holds, still_holds = ((masks == 1).any(axis=(0, 1)) for masks in (mask, resized_mask(mask, size)))
     return Seen(image_id, size, int(holds.sum()), int((holds & ~still_holds).sum()))

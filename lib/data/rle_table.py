@@ -14,7 +14,7 @@ PANDAS_INDEX = ("", "Unnamed: 0")  # what the column of row numbers is called th
 
 
 class Columns(NamedTuple):
-    """How a table is read. A column that is None is found as `id_texts` and `guess_rle_column` say."""
+    """The columns of a table of run lengths. For None `id_texts` and `guess_rle_column` find the column."""
 
     id: str | None  # a column, or a template of columns such as {subject}_{img}
     class_name: str | None
@@ -64,7 +64,7 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
 
 
 def id_texts(table: Table, path: Path, columns: Columns) -> Sequence[str]:
-    """What stands in the id column, by default the first, or in the template that it is made by."""
+    """The cells of the id column, by default the first, or texts made by the template of columns."""
     name, setting = columns.id, f"{columns.prefix}id_column"
     if name is None:
         name = next(iter(table))
@@ -155,7 +155,7 @@ def _split_class(text: str, classes: list[str]) -> tuple[str, int] | None:
 
 
 def _class_advice(table: Table, columns: Columns, classes: list[str]) -> str:
-    """What to set where the id column does not hold <id>_<class>: the column of the classes, if there is one."""
+    """Advice if the id column does not hold <id>_<class>: the column of the classes, if there is one."""
     setting = f"{columns.prefix}class_column"
     if holding := [name for name, values in table.items() if set(values) & set(classes)]:
         return f"set {setting}={holding[0]}, the column that holds them"

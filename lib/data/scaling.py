@@ -12,7 +12,7 @@ NoData = Sequence[float | str]  # numbers, and "nan"
 
 
 def is_nodata(values: np.ndarray, nodata: NoData) -> np.ndarray:
-    """Where values stand for no data, bool of their shape. A number counts as the values' type holds it."""
+    """True where values mean "no data", of their shape. A number is compared in the type of the values."""
     found = np.zeros(values.shape, bool)
     for value in nodata:
         if value != "nan":

@@ -28,7 +28,7 @@ def places(series: Series) -> np.ndarray:
 
 
 def likeness_of_series(series: Series, neighbour: np.ndarray) -> Likeness:
-    """How much more alike images close to each other are than others of their key."""
+    """The likeness of images close to each other, compared with others of their key."""
     ranks = places(series)
     return likeness_of_places(series.keys, ranks, neighbour, REACH[ranks.shape[1]])
 
@@ -76,7 +76,7 @@ def log_threshold(values: np.ndarray) -> tuple[float, float]:
 
 
 def _natural_gaps(numbers: np.ndarray, within_key: np.ndarray) -> np.ndarray | None:
-    """Where the numbers jump, (images - 1,) bool; None where no gap stands out."""
+    """True where the numbers jump, (images - 1,); None if no gap stands out."""
     gaps = np.maximum(np.diff(numbers), 1).astype(float)
     if within_key.sum() < 2 or np.ptp(gaps[within_key]) == 0:
         return None

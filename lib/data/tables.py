@@ -82,7 +82,7 @@ def _open(path: Path) -> TextIO:
 
 
 def _delimiter(first_line: str) -> str:
-    """What separates the names of the columns; a comma where several characters could."""
+    """The character that separates the names of the columns; a comma if several could."""
     plain = QUOTED.sub("", first_line)
     present = [delimiter for delimiter in DELIMITERS if delimiter in plain]
     return present[0] if len(present) == 1 else ","

@@ -29,7 +29,7 @@ def kind_of(name: str) -> str:
 
 
 def remedy_of(name: str) -> str | None:
-    """What to do with files that are called so, or have such a suffix; None for those that may be images."""
+    """Advice for files of this name or suffix, which are not read; None for those that may be images."""
     kind = kind_of(name)
     return f"{kind} files {REMEDY[kind]}" if kind in REMEDY else None
 
@@ -44,7 +44,7 @@ def packed(path: Path) -> str:
 
 
 def what_it_is(path: Path) -> str:
-    """What a file that is no image of a known kind looks like."""
+    """A guess at the kind of a file that is no image of a known kind."""
     try:
         with path.open("rb") as file:
             start = file.read(200)

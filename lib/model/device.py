@@ -1,4 +1,4 @@
-"""What the network runs on, and in which precision."""
+"""The device that the network runs on, and its precision."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""What an encoder needs to take images of any size: timm arguments, a stride and, for a plain transformer, a pyramid.
+"""Encoders for images of any size: timm arguments, a stride and, for a plain transformer, a pyramid.
 
 All of it follows from the timm model itself. Its class says which arguments lift the fixed size; its feature maps,
 whether they shrink by stages (convolutional networks, Swin, MaxViT) or keep one size (ViT, DINOv2, DINOv3).
@@ -32,7 +32,7 @@ SMP_ENCODERS = tuple(name for name in smp.encoders.encoders if name.startswith("
 
 @dataclass(frozen=True)
 class EncoderTraits:
-    """What building an encoder depends on."""
+    """The properties of an encoder that decide how it is built."""
 
     options: dict[str, bool]  # arguments that let it take images of any size
     strides: frozenset[int]  # of its feature maps

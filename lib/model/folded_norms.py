@@ -103,5 +103,5 @@ def _pairs(network: nn.Module, image: torch.Tensor) -> list[tuple[nn.Module, str
 
 
 def _after(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a norm does beside normalising: timm's carry their activation."""
+    """The operation of a norm after normalising: timm's norms include their activation."""
     return norm.act if hasattr(norm, "act") else nn.Identity()

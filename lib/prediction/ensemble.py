@@ -39,7 +39,7 @@ Weighting = tuple[float, ...]  # of each member, adding up to 1
 
 @dataclass(frozen=True)
 class Scores:
-    """How every weighting scores on each fold."""
+    """The scores of every weighting on each fold."""
 
     sums: np.ndarray  # (weightings, folds, classes, 2, 255), the terms of the metric summed over a fold's images
     folds: np.ndarray  # (folds,) their numbers

@@ -21,7 +21,7 @@ CHUNKS_LENGTH = 200  # bytes before the seal that hold the other chunks
 
 
 class Prediction(NamedTuple):
-    """What is predicted of an image."""
+    """The prediction for an image."""
 
     maps: np.ndarray  # uint8 (height, width, classes)
     presence: np.ndarray | None = None  # uint8 (classes,): round(255 p) of the image's holding the class, if predicted
@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
 
 class MapReader(Protocol):
-    """What maps are read from, such as a MapStore."""
+    """A source of maps, such as a MapStore."""
 
     are_exclusive: bool  # a pixel is of one class at most
 
@@ -55,7 +55,7 @@ class MapStore:
     makers: Mapping[str, str] | None = None  # by image: fingerprint of what its maps are made from; None: any is read
 
     def path(self, image_id: str, class_name: str) -> Path:
-        """Where the map of one image and class is."""
+        """The path of the map of one image and class."""
         return (self.folder / class_name if len(self.classes) > 1 else self.folder) / f"{image_id}.png"
 
     def has(self, image_id: str) -> bool:
@@ -106,7 +106,7 @@ class MapStore:
         return None
 
     def _made_from(self, image_id: str) -> bytes:
-        """What stands near the end of an image's maps and says what they were made from."""
+        """The text near the end of an image's maps that identifies what they were made from."""
         return b"" if self.makers is None else text_chunk(f"Made from\0{self.makers.get(image_id)}")
 
     @property
@@ -117,7 +117,7 @@ class MapStore:
 
 
 def presence_chunk(presence: int) -> bytes:
-    """What stands before the seal where presence, 0 to 255, is predicted."""
+    """The PNG chunk before the seal that holds a predicted presence, 0 to 255."""
     return text_chunk(f"Presence\0{presence:03d}")
 
 

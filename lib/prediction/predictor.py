@@ -29,7 +29,7 @@ class OutOfMemory(UserError):
 
 
 class ImageSource(Protocol):
-    """What images are read from, such as TrainingData and TestData."""
+    """A source of images, such as TrainingData and TestData."""
 
     def image_size(self, image_id: str) -> tuple[int, int]: ...
     def read_image(self, image_id: str) -> np.ndarray: ...
@@ -49,7 +49,7 @@ class BatchProbabilities(NamedTuple):
 
 
 class BrokenLogits(NamedTuple):
-    """Where logits are infinite or not a number: the network's and the image's place in their lists."""
+    """Infinite or NaN logits: the positions of the network and the image in their lists."""
 
     network: int
     image: int

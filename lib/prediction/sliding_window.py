@@ -17,7 +17,7 @@ from lib.prediction.map_store import to_map
 
 
 class LargeImage(Protocol):
-    """What is cut into windows: an array uint8 (height, width, channels), or a file of which `[...]` reads a region."""
+    """An image to cut into windows: an array uint8 (height, width, channels), or a file that `[...]` reads by regions."""
 
     shape: tuple[int, ...]
 

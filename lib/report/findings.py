@@ -71,7 +71,7 @@ def errors_in_words(scores: OofScores, objects: np.ndarray, border: np.ndarray) 
 
 
 def _empties(scores: OofScores, class_index: int) -> dict:
-    """How often empty images and images with a mask are recognised, at the threshold rule."""
+    """The counts of empty images and images with a mask that the threshold rule recognises."""
     truth, predicted = scores.positives[:, class_index] > 0, scores.predicted[:, class_index] > 0
     return {
         "name": scores.classes[class_index],

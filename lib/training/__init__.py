@@ -1,1 +1,1 @@
-"""What a batch is, what is minimised, and the training of one model per fold."""
+"""Batches, the loss, and the training of one model per fold."""

@@ -1,4 +1,4 @@
-"""What a fold's model learns from and is validated on: images of the training data, pseudo-labels, external images."""
+"""The images a fold's model is trained and validated on: training data, pseudo-labels, external images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PSEUDO = "pseudo"
 
 
 class LabelledImages(Protocol):
-    """What crops are cut from: images and their masks, by id."""
+    """A source of crops: images and their masks, by id."""
 
     def read_image(self, image_id: str) -> np.ndarray: ...
     def read_mask(self, image_id: str) -> np.ndarray: ...
@@ -71,7 +71,7 @@ class FoldImages:
 
     @property
     def empty_turns(self) -> np.ndarray:
-        """Which turns of an epoch show an image without any mask, bool (turns,), the same in every epoch."""
+        """True for the turns of an epoch that show an image without any mask, (turns,), the same in every epoch."""
         return np.concatenate([np.resize(pool.is_empty, pool.turns) for pool in self.pools])
 
     def id_of(self, epoch: int, turn: int) -> str:

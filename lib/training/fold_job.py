@@ -1,4 +1,4 @@
-"""What is fixed before a fold's training begins: its images, the epochs it will have, device and precision."""
+"""The plan of a fold, fixed before its training begins: images, epochs, device and precision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ class KeptImages:
         return self._kept("mask", image_id, len(self.classes), self.images.read_mask)
 
     def _kept(self, kind: str, image_id: str, channels: int, make: Callable[[str], np.ndarray]) -> np.ndarray:
-        """What the file holds, or what `make` returns, which is written where the file is absent or damaged."""
+        """The content of the file or, if it is absent or damaged, the result of `make`, which is then written."""
         path, name = self.folder / kind / f"{image_id}.png", f"{kind}/{image_id}"
         content = read_sealed(path, name)
         if content is not None:
@@ -74,7 +74,7 @@ SeenImages = TrainingData | WithNeighbours | ResizedImages | KeptImages  # at th
 
 
 def kept_folder(run: RunFolder, made_from: dict) -> Path:
-    """Where resized images are kept; `made_from` is what the run's models are made from."""
+    """The folder of the resized images; `made_from` identifies the inputs of the run's models."""
     decisive = {name: value for name, value in made_from.items() if name not in CHANGES_NO_PIXEL}
     return run.resized / sha256_of_json(decisive)[:16]
 

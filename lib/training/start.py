@@ -1,4 +1,4 @@
-"""How a fold's training begins: from an encoder's weights, another run's fold, or where it was interrupted."""
+"""The start of a fold's training: from the encoder's weights, from another run's fold, or where it was interrupted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
