@@ -17,7 +17,7 @@ from lib.prediction.map_store import to_map
 
 
 class LargeImage(Protocol):
-    """An image to cut into windows: an array uint8 (height, width, channels), or a file that `[...]` reads by regions."""
+    """An image to cut into windows: an array uint8 (height, width, channels), or a file of which regions are read."""
 
     shape: tuple[int, ...]
 
