@@ -179,7 +179,7 @@ def _in_path(names: Names, written: str) -> str:
 
 
 def _common_template(longer: list[str], shorter: set[str]) -> str | None:
-    """The template, as {id}_mask, by which most of `longer` hold one of `shorter`; None without one, or if of digits."""
+    """The template, such as {id}_mask, by which most of `longer` hold one of `shorter`; None without, or if digits."""
     counts = Counter()
     for name in longer:
         lengths = range(len(name) - 1, 0, -1)
