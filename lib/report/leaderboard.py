@@ -13,7 +13,7 @@ from lib.report.charts import Axis, Chart
 from lib.report.overview import metric_name, stage_times
 from lib.report.page import stages_done, write_page
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import note_of_all_images
+from lib.run.provenance import note_of_all_images, trained_folds
 
 NOT_COMPARED = {"name"}
 
@@ -38,6 +38,7 @@ class Entry:
 
     name: str
     folds: str
+    scored: str  # which folds the score is of, unless it is of all
     settings: dict[str, object]
     score: Score | None
     state: str
@@ -48,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """Runs on the same folds with the same metric, best first; runs without a score come last."""
+    """Runs whose scores are of the same images, in the same measure, best first; runs without a score come last."""
 
     title: str
     entries: list[Entry]
@@ -85,9 +86,11 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[str]]:
 def read_entry(run: RunFolder, settings: Settings) -> Entry:
     """The leaderboard's row of one run."""
     done = stages_done(run, settings)
+    scored = trained_folds(run, settings) if "03" in done else range(settings.folds.count)
     return Entry(
         run.root.name,
         sha256_of_file(run.folds) if run.folds.is_file() else "",
+        "" if len(scored) == settings.folds.count else f"fold {', '.join(map(str, scored))} of ",
         dotted(settings.model_dump(mode="json", exclude=NOT_COMPARED)),
         read_score(run, settings, done) if "03" in done else None,
         state_of(run, settings, done),
@@ -127,24 +130,28 @@ def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
 
 
 def boards(entries: Sequence[Entry]) -> list[Board]:
-    """The runs by folds and metric; the board of the most runs first."""
+    """The runs by folds and measure; the board of the most runs first."""
     by_folds: dict[tuple, list[Entry]] = {}
     for entry in entries:
-        metric = entry.settings["threshold.metric"], entry.settings["submission.rows"]
-        by_folds.setdefault((entry.folds, *metric), []).append(entry)
+        by_folds.setdefault((entry.folds, entry.scored, measure_of(entry.settings)), []).append(entry)
     result = []
-    for group in sorted(by_folds.values(), key=len, reverse=True):
+    for (fingerprint, scored, measure), group in sorted(by_folds.items(), key=lambda item: len(item[1]), reverse=True):
         name_differences(group)
         group.sort(key=lambda entry: (entry.score is None, -entry.score.nested if entry.score else 0))
         first = group[0].settings
-        kind = "objects" if first["submission.rows"] == "instance" else metric_name_of(first)
-        folds = f"{first['folds.count']} folds ({group[0].folds[:6] or 'not made yet'})"
-        result.append(Board(f"{first['data.root']}, {folds}, {kind}", group))
+        folds = f"{scored}{first['folds.count']} folds ({fingerprint[:6] or 'not made yet'})"
+        result.append(Board(f"{first['data.root']}, {folds}, {measure}", group))
     return result
 
 
-def metric_name_of(settings: dict[str, object]) -> str:
-    return metric_name({"name": settings["threshold.metric"], "beta": settings["threshold.beta"]})
+def measure_of(settings: dict[str, object]) -> str:
+    """What a run is scored by: metric, objects or not, and the size of the masks."""
+    name = metric_name({"name": settings["threshold.metric"], "beta": settings["threshold.beta"]})
+    if settings["submission.rows"] == "instance":
+        beta = f" {settings['objects.beta']:g}" if settings["objects.metric"] == "f_beta" else ""
+        name = f"objects by {settings['objects.metric']}{beta}"
+    size = settings["submission.size"]
+    return name if size is None else f"{name} at {size[0]} x {size[1]}"
 
 
 def name_differences(entries: list[Entry]) -> None:

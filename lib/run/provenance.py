@@ -14,7 +14,7 @@ from lib.config.schema import Settings
 from lib.run.counted import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import open_members
-from lib.run.record import fingerprint, require_same, require_written
+from lib.run.record import differences, fingerprint, require_same, require_written
 
 
 def training_inputs(run: RunFolder, settings: Settings) -> dict:
@@ -40,8 +40,9 @@ def training_content(run: RunFolder) -> str | None:
 def fold_inputs(run: RunFolder, settings: Settings) -> dict[Fold, dict]:
     """The inputs of each fold's model: `training_inputs`, its number, the images it leaves out, and its first weights.
 
-    The model of all images leaves out none.
+    The model of all images leaves out none. Raises UserError as `require_settings_of_folds` does.
     """
+    require_settings_of_folds(run, settings)
     shared, left_out = training_inputs(run, settings), {fold: [] for fold in (*range(settings.folds.count), ALL)}
     with run.folds.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -50,6 +51,23 @@ def fold_inputs(run: RunFolder, settings: Settings) -> dict[Fold, dict]:
         fold: {**shared, "fold": fold, "left_out_images": sha256_of_json(sorted(ids)), **start_inputs(settings, fold)}
         for fold, ids in left_out.items()
     }
+
+
+def require_settings_of_folds(run: RunFolder, settings: Settings) -> None:
+    """Raise UserError where settings of which 01 made the folds are others now: the run would claim folds it has not.
+
+    Not folds.count, which has to fit folds.csv: that may be edited by hand.
+    """
+    record = run.record("01_prepare_folds")
+    made_from = read_json(record).get("made_from") if record.is_file() else None
+    if made_from:
+        folds = settings.folds.model_dump(mode="json", exclude={"count"})
+        groups = settings.data.model_dump(mode="json", include={"group", "group_csv"})
+        if changed := differences(made_from, {"folds": folds, "data": groups}):
+            raise UserError(
+                f"{changed[0]} would change nothing: 01_prepare_folds.py has made {run.folds} already; undo the "
+                "change, or make another run with 01 (name=...)"
+            )
 
 
 def start_inputs(settings: Settings, fold: Fold) -> dict[str, str]:

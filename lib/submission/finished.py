@@ -62,7 +62,7 @@ def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None
 
     Overrides of `infer`, and of the places of tables, count for the members of an ensemble, too. Raises UserError where
     nothing is trained, where no rule has been chosen, and where the rules of a run were chosen with other models or a
-    bundle's weights are damaged.
+    bundle's weights or rules are not those that were exported.
     """
     run, settings = open_run(root, overrides)
     own, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
@@ -134,10 +134,11 @@ def _rules_file(run: RunFolder, settings: Settings) -> Path:
 
 
 def _require_whole(finished: FinishedRun) -> None:
-    """Raise UserError unless the weights used are those that the manifest of the bundle lists."""
-    root = finished.run.root
-    listed = read_json(root / MANIFEST)["files"]
+    """Raise UserError unless the weights and rules used are those that the manifest of the bundle lists."""
+    root, used = finished.run.root, {finished.rules_file: sha256_of_file(finished.rules_file)}
     for member, hashes in zip(finished.members, finished.weight_hashes, strict=True):
-        for path, digest in zip(member.weight_files, hashes, strict=True):
-            if listed.get(path.relative_to(root).as_posix()) != digest:
-                raise UserError(f"{path} is not the file that {root / MANIFEST} lists; export the run again")
+        used |= dict(zip(member.weight_files, hashes, strict=True))
+    listed = read_json(root / MANIFEST)["files"]
+    for path, digest in used.items():
+        if listed.get(path.relative_to(root).as_posix()) != digest:
+            raise UserError(f"{path} is not the file that {root / MANIFEST} lists; export the run again")

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lib.base.files import read_json, write_json
-from lib.report.leaderboard import boards, name_differences, read_entries
+from lib.report.leaderboard import boards, measure_of, name_differences, read_entries, read_entry
+from lib.run.folder import open_run
+from lib.run.provenance import threshold_inputs
+from lib.run.record import StageRecord
 from lib.tools.leaderboard import leaderboard
 from tests.report.test_report import FakeRun, Page
 
@@ -54,6 +58,32 @@ def test_runs_on_the_same_folds_stand_in_the_order_of_their_scores(runs):
     assert same.entries[0].differences == ["train.cache_mb=1"] and same.entries[1].differences == []
     assert same.entries[2].differences == ["train.workers=3"]
     assert len(unreadable) == 1 and "nonsense" in unreadable[0]
+
+
+def test_scores_of_other_images_or_in_another_measure_stand_apart(runs, tmp_path):
+    entries = [entry for entry in read_entries(runs)[0] if entry.name in ("blobs", "better", "worse")]
+    assert [len(board.entries) for board in boards(entries)] == [3]
+    for changes in ({"scored": "fold 0 of "}, {"settings": entries[0].settings | {"submission.size": [20, 40]}}):
+        apart = boards([replace(entries[0], **changes), *entries[1:]])
+        assert [len(board.entries) for board in apart] == [2, 1]
+    assert "fold 0 of 3 folds" in boards([replace(entries[0], scored="fold 0 of ")])[0].title
+
+
+def test_a_run_of_one_fold_is_named_so(runs, tmp_path):
+    run, settings = open_run(Path(shutil.copytree(runs / "blobs", tmp_path / "one")))
+    for fold in (1, 2):
+        shutil.rmtree(run.fold(fold).root)
+    StageRecord(run, "03_oof_threshold").write(threshold_inputs(run, settings))
+    entry = read_entry(run, settings)
+    assert entry.score is not None and entry.scored == "fold 0 of "
+
+
+def test_the_measure_names_all_that_makes_scores_differ():
+    settings = {"threshold.metric": "f_beta", "threshold.beta": 2.0, "submission.rows": "semantic"}
+    settings |= {"submission.size": None, "objects.metric": "f_beta", "objects.beta": 1.0}
+    assert measure_of(settings) == "F-beta (2)"
+    assert measure_of(settings | {"submission.size": [128, 800]}) == "F-beta (2) at 128 x 800"
+    assert measure_of(settings | {"submission.rows": "instance"}) == "objects by f_beta 1"
 
 
 def test_of_two_runs_the_one_without_the_default_is_named(runs):

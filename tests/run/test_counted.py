@@ -1,6 +1,7 @@
 """Each setting of the model counts for the stages that it should, or stands in the list of those that count nowhere."""
 
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,24 @@ def test_a_run_made_before_files_were_noted_goes_on(tmp_path):
     now = {"folds.csv": "f", "training_files": "x", "fold": 1, "data": {"channels": 3, "id_column": "Image"}}
     write_json(tmp_path / "metrics.json", {"made_from": then})
     require_same(tmp_path / "metrics.json", now | {"train": Settings(name="a").train.model_dump() | {"epochs": 2}}, "")
+
+
+@pytest.mark.parametrize(
+    ("sections", "refused"),
+    [
+        ({}, None),
+        ({"folds": {"count": 2}}, None),  # has to fit folds.csv, which may be edited by hand
+        ({"folds": {"seed": 3}}, "folds.seed: 0 -> 3 would change nothing"),
+        ({"folds": {"near_duplicates": False}}, "folds.near_duplicates: True -> False"),
+        ({"data": {"group": "patient"}}, "data.group: None -> patient"),
+    ],
+)
+def test_settings_of_the_folds_cannot_become_the_runs_once_these_are_made(run, sections, refused):
+    before = Settings(name="run").model_dump(mode="json", include={"data", "folds"})
+    del before["folds"]["hidden_groups"]  # by a version that did not have it
+    write_json(run.record("01_prepare_folds"), {"made_from": before})
+    with pytest.raises(UserError, match=refused) if refused else nullcontext():
+        provenance.fold_inputs(run, Settings(name="run", **sections))
 
 
 def test_of_a_run_to_start_from_the_fold_of_the_same_number_counts(run, tmp_path):

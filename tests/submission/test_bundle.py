@@ -191,7 +191,7 @@ def test_no_mask_at_all_is_a_rule_that_travels(run, tmp_path, monkeypatch):
     content = read_json(tmp_path / "run" / "postprocess.json")
     content["classes"]["blob"]["rule"] = Rule(NO_MASK).to_dict()
     write_json(tmp_path / "run" / "postprocess.json", content)
-    monkeypatch.setattr("lib.submission.finished._require_fresh", lambda *_: None)  # as if 05 had written it
+    monkeypatch.setattr("lib.submission.finished.require_stage", lambda *_: None)  # as if 05 had written it
     finished = open_finished(tmp_path / "run", folds=[0])
     check = check_float16(finished)
     assert (check.changed, check.mask, check.share) == (0, 0, 0)
@@ -201,14 +201,19 @@ def test_no_mask_at_all_is_a_rule_that_travels(run, tmp_path, monkeypatch):
     assert sorted(lines) == sorted(["id,rle", *(f"test_{number:03d}," for number in range(9))])
 
 
-def test_a_bundle_with_damaged_weights_is_refused(run, tmp_path):
+def test_a_bundle_with_damaged_weights_or_other_rules_is_refused(run, tmp_path):
     write_bundle(open_finished(run, folds=[1]), tmp_path / "bundle", as_float16=True, wheels=False)
-    path = RunFolder(tmp_path / "bundle").fold(1).weights
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="not the file that"):
-        open_finished(tmp_path / "bundle")
+    bundle = RunFolder(tmp_path / "bundle")
+    for path, damage in (
+        (bundle.fold(1).weights, lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+        (bundle.postprocess, lambda content: content.replace(b'"threshold": ', b'"threshold": 1')),
+    ):
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        with pytest.raises(UserError, match=f"{path.name} is not the file that"):
+            open_finished(tmp_path / "bundle")
+        path.write_bytes(content)
+    open_finished(tmp_path / "bundle")
 
 
 def test_only_a_bundle_is_replaced(run, tmp_path):
