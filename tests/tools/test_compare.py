@@ -54,7 +54,7 @@ def finish_run(root: Path, competition: Path, noise: float, folds: int = 3) -> P
     groups = {fact.id: f"group_{number // 2}" for number, fact in enumerate(facts)}
     table = assign_folds(image_table(facts, groups, data.classes), folds, seed=0)
     write_folds(table, data.classes, run.folds)
-    note_training_files(run, data)
+    note_training_files(run, data, {})
     for fold in range(folds):
         write_bytes(run.fold(fold).weights, f"weights {root.name} {fold}".encode())
         write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
