@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.base.prefetch import THREADS, prefetched
 from lib.masks import morphology
-from lib.masks.metrics import Counts, Pair, dice, known_only, planes
+from lib.masks.metrics import IGNORED, Counts, Pair, dice, known_only, planes
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map
 
@@ -62,7 +62,7 @@ class OofScores:
 class OofStats:
     """Statistics of one training image's maps, beyond its counts; the first axis of arrays is the class."""
 
-    coverage: np.ndarray  # (classes,) predicted, by the final rules
+    coverage: np.ndarray  # (classes,) predicted, by the final rules, of the pixels that are not IGNORED
     object_area: np.ndarray  # (classes,) mean pixels of the truth's objects, nan without any
     objects: list[tuple[int, float]]  # (area in pixels, share covered) of each true object of any class
     border: np.ndarray  # (2, distances) false alarms and misses by their distance to the true border
@@ -91,12 +91,13 @@ def measure_oof(pairs: Iterable[Pair], rules: dict[str, Rule], store: MapReader)
     def measure(pair: Pair) -> OofStats:
         image_id, maps, truth = pair
         masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
+        known = np.maximum(np.count_nonzero(truth != IGNORED, axis=(0, 1)), 1)
         known_masks, truth = known_only(masks, truth)
         of_classes = list(zip(planes(known_masks), planes(truth), strict=True))
         objects = [objects_covered(*of_class) for of_class in of_classes]
         errors = [border_distances(*of_class) for of_class in of_classes]
         return OofStats(
-            masks.mean(axis=(0, 1)),
+            known_masks.sum(axis=(0, 1)) / known,
             np.array([np.mean([area for area, _ in of_class]) if of_class else np.nan for of_class in objects]),
             sum(objects, []),
             sum(counted for counted, _ in errors),
