@@ -156,10 +156,12 @@ def inspect_test(settings: DataSettings) -> str:
     count = len(data.ids) + len(data.unreadable)
     if unreadable:
         first = "; ".join(list(unreadable.values())[:SHOWN])
-        return (
-            f"warning   {len(unreadable)} of {count} test images cannot be read: {first} "
-            f"(data.unreadable_test_images = {settings.unreadable_test_images})"
+        then = (
+            "their rows are written empty"
+            if settings.unreadable_test_images == "empty"
+            else "04 stops at them unless data.unreadable_test_images=empty is set, which writes their rows empty"
         )
+        return f"warning   {len(unreadable)} of {count} test images cannot be read: {first}; {then}"
     if turned and settings.orientation is None:
         return (
             f"warning   {len(turned)} of {count} test images have an EXIF orientation other than 1; they are read, and "

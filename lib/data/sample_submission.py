@@ -72,7 +72,10 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
             "set data.test_images or data.sample_id_column so that they agree (or does data.exclude leave all out?)"
         )
     if absent and settings.unreadable_test_images == "error":
-        raise UserError(f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out")
+        raise UserError(
+            f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out; "
+            "data.unreadable_test_images=empty writes the rows of such images empty"
+        )
     if surplus:
         mistake = why_without_mask(surplus, files.keys() - {*surplus}, source, "error")
         remedy = f": {mistake}" if mistake else "; leave them out with data.exclude"
