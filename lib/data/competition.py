@@ -205,14 +205,26 @@ class TestData(Images):
 
     @property
     def warning(self) -> str | None:
-        """A sentence on images that cannot be read and get empty rows, or on an empty test set; None without either."""
+        """What of the test images does not reach the submission, and why."""
         if not self.rows:
             return "neither test images nor rows of the sample: the submission has only a header"
         if not self.unreadable:
-            return None
+            return self.unlisted
         first = "; ".join(list(self.unreadable.values())[:SHOWN])
         count = len(self.ids) + len(self.unreadable)
         return f"{len(self.unreadable)} of {count} test images cannot be read, their rows are written empty: {first}"
+
+    @property
+    def unlisted(self) -> str | None:
+        """How many masks are not submitted since the sample has no row for them."""
+        wanted = len({row.id for row in self.rows}) * len(self.settings.classes)
+        absent = wanted - len({(row.id, row.class_index) for row in self.rows})
+        if not absent:
+            return None
+        return (
+            f"the sample has no row for {absent} of {wanted} masks, an image and a class each, so these are not "
+            "submitted; if they should be, let data.sample_submission name a copy that holds the first line only"
+        )
 
 
 def open_training(settings: DataSettings) -> TrainingData:

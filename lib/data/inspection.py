@@ -167,4 +167,6 @@ def inspect_test(settings: DataSettings) -> str:
             f"warning   {len(turned)} of {count} test images have an EXIF orientation other than 1; they are read, and "
             "their masks written, for the pixels as stored (data.orientation)"
         )
+    if data.unlisted:
+        return f"warning   {data.unlisted}"
     return f"checked   {count} test images, {len(data.rows)} rows of {settings.sample_submission or 'the submission'}"

@@ -601,6 +601,26 @@ def test_each_class_may_have_a_column(tmp_path):
         open_test(layout)
 
 
+def test_masks_that_the_sample_has_no_row_for_are_warned_of(tmp_path):
+    simple(tmp_path)
+    layout = DataSettings(root=tmp_path, classes=["dent", "scratch"], sample_class_column="kind")
+    write_csv(
+        tmp_path / "sample_submission.csv",
+        "id,kind,rle",
+        "test_a,dent,",
+        "test_b,dent,",
+        "test_b,scratch,",
+        "test_c,dent,",
+    )
+    test = open_test(layout)
+    assert "no row for 2 of 6 masks" in test.warning and len(test.rows) == 4
+    assert inspect_test(layout).startswith("warning   the sample has no row for 2 of 6 masks")
+    write_csv(tmp_path / "sample_submission.csv", "id,kind,rle")  # as the warning says
+    test = open_test(layout)
+    assert test.warning is None and len({(row.id, row.class_index) for row in test.rows}) == 6
+    assert {row.values[1] for row in test.rows} == {"dent", "scratch"}
+
+
 @pytest.mark.parametrize("token", ["nan", "None", "[]", "-1", "authentic", "1 0", "0"])
 def test_the_error_on_an_empty_token_names_the_setting_that_takes_it(tmp_path, token):
     masks = simple(tmp_path)
