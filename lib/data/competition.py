@@ -35,7 +35,7 @@ from lib.data.mask_index import (
 )
 from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
-from lib.data.sample_submission import SampleSubmission, SubmissionRow, match_sample, read_sample
+from lib.data.sample_submission import SampleSubmission, SubmissionRow, masks_without_row, match_sample, read_sample
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
@@ -209,22 +209,10 @@ class TestData(Images):
         if not self.rows:
             return "neither test images nor rows of the sample: the submission has only a header"
         if not self.unreadable:
-            return self.unlisted
+            return masks_without_row(self.rows, self.settings.classes)
         first = "; ".join(list(self.unreadable.values())[:SHOWN])
         count = len(self.ids) + len(self.unreadable)
         return f"{len(self.unreadable)} of {count} test images cannot be read, their rows are written empty: {first}"
-
-    @property
-    def unlisted(self) -> str | None:
-        """How many masks are not submitted since the sample has no row for them."""
-        wanted = len({row.id for row in self.rows}) * len(self.settings.classes)
-        absent = wanted - len({(row.id, row.class_index) for row in self.rows})
-        if not absent:
-            return None
-        return (
-            f"the sample has no row for {absent} of {wanted} masks, an image and a class each, so these are not "
-            "submitted; if they should be, let data.sample_submission name a copy that holds the first line only"
-        )
 
 
 def open_training(settings: DataSettings) -> TrainingData:

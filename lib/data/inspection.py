@@ -21,6 +21,7 @@ from lib.data.network_input import require_usable_neighbours
 from lib.data.orientation import orientation_line, turned_images
 from lib.data.resizing import Seen, describe_seen, seen_of
 from lib.data.rle_check import describe_convention, require_convention
+from lib.data.sample_submission import masks_without_row
 from lib.data.value_range import value_range_line
 
 LABEL = len("checked   ")  # of a line of 01
@@ -167,6 +168,6 @@ def inspect_test(settings: DataSettings) -> str:
             f"warning   {len(turned)} of {count} test images have an EXIF orientation other than 1; they are read, and "
             "their masks written, for the pixels as stored (data.orientation)"
         )
-    if data.unlisted:
-        return f"warning   {data.unlisted}"
+    if absent := masks_without_row(data.rows, settings.classes):
+        return f"warning   {absent}"
     return f"checked   {count} test images, {len(data.rows)} rows of {settings.sample_submission or 'the submission'}"

@@ -83,6 +83,18 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     return rows
 
 
+def masks_without_row(rows: list[SubmissionRow], classes: list[str]) -> str | None:
+    """How many masks are not submitted since the sample has no row for them."""
+    wanted = len({row.id for row in rows}) * len(classes)
+    absent = wanted - len({(row.id, row.class_index) for row in rows})
+    if not absent:
+        return None
+    return (
+        f"the sample has no row for {absent} of {wanted} masks, an image and a class each, so these are not submitted; "
+        "if they should be, let data.sample_submission name a copy that holds the first line only"
+    )
+
+
 def rows_of_all(ids: list[str], names: list[str], class_name: str, classes: list[str]) -> list[SubmissionRow]:
     """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>."""
     rows = []
