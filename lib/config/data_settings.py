@@ -96,6 +96,7 @@ class DataSettings(Section):
     images_without_mask: Literal["error", "empty", "skip"] = "error"  # empty: train on them with an empty mask
     masks_without_image: Literal["error", "skip"] = "error"
     unreadable_test_images: Literal["error", "empty"] = "error"  # missing or damaged; empty: submit empty masks
+    test_images_without_row: Literal["error", "skip"] = "error"  # in the sample; skip: one folder holds all images
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
     group: str | None = None  # shares a fold: a column (default `group`), {case} of a path, id:REGEX, dicom:PatientID
     group_csv: str | None = None  # csv with the group column, ids in its first column; default: train_masks

@@ -18,6 +18,7 @@ OF_THE_RUN = {  # apply to the whole run; a source cannot override them
     "sample_class_column",
     "sample_id_pattern",
     "unreadable_test_images",
+    "test_images_without_row",
     "resize_test_csv",
 }
 NOT_INHERITED = ("exclude", "group", "group_csv", "compare_masks")  # these name images and files of the run

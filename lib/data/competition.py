@@ -256,6 +256,8 @@ def open_test(settings: DataSettings) -> TestData:
     sample, unreadable = read_sample(settings), {}
     files = _test_files(settings, sample)
     rows = match_sample(sample, files, settings)
+    wanted = {row.id for row in rows}
+    files = {image_id: paths for image_id, paths in files.items() if image_id in wanted}
     if settings.unreadable_test_images == "empty":
         unreadable = find_unreadable(Images(settings, files))
         files = {image_id: paths for image_id, paths in files.items() if image_id not in unreadable}

@@ -76,9 +76,9 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
             f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out; "
             "data.unreadable_test_images=empty writes the rows of such images empty"
         )
-    if surplus:
+    if surplus and settings.test_images_without_row == "error":
         mistake = why_without_mask(surplus, files.keys() - {*surplus}, source, "error")
-        remedy = f": {mistake}" if mistake else "; leave them out with data.exclude"
+        remedy = f": {mistake}" if mistake else "; leave them out (data.test_images_without_row=skip)"
         raise UserError(f"test images {listed(surplus)} are not in {path}{remedy}")
     return rows
 

@@ -32,6 +32,7 @@ NO_STAGE = {  # setting or section: why it changes no pixel, or what counts inst
     "data.train_images": "a path; the content of the files counts",
     "data.train_masks": "a path; the content of the files counts",
     "data.test_images": "a path; the content of the files counts",
+    "data.test_images_without_row": "the ids of the test images count",
     "data.test_id": "the ids of the test images and the content of their files count",
     "data.sample_submission": "a path; the content of the file counts",
     "data.external": "the content of the files counts, and how they are read and drawn (external_inputs)",

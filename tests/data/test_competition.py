@@ -621,6 +621,19 @@ def test_masks_that_the_sample_has_no_row_for_are_warned_of(tmp_path):
     assert {row.values[1] for row in test.rows} == {"dent", "scratch"}
 
 
+def test_one_folder_of_training_and_test_images(tmp_path):
+    masks = simple(tmp_path)
+    for path in (tmp_path / "test_images").iterdir():
+        path.rename(tmp_path / "train_images" / path.name)
+    layout = DataSettings(root=tmp_path, test_images="train_images", images_without_mask="skip")
+    assert_masks(open_training(layout), masks)
+    with pytest.raises(UserError, match="'a', 'b', 'c' are not in .* .data.test_images_without_row=skip"):
+        open_test(layout)
+    test = open_test(layout.model_copy(update={"test_images_without_row": "skip"}))
+    assert test.ids == sorted(row.id for row in test.rows) == ["test_a", "test_b", "test_c"]
+    assert test.read_image("test_a").ndim == 3
+
+
 @pytest.mark.parametrize("token", ["nan", "None", "[]", "-1", "authentic", "1 0", "0"])
 def test_the_error_on_an_empty_token_names_the_setting_that_takes_it(tmp_path, token):
     masks = simple(tmp_path)

@@ -342,7 +342,8 @@ TEST_IMAGES = {
     "one that the sample has is absent": (test_side(absent="b"), "'test_b' of|have no image", ALL, {"test_b"}),
     "one is damaged": (test_side(damaged="b"), "1 of 3 test images cannot be read|test_b.png", ALL, {"test_b"}),
     "one that the sample does not have": (
-        test_side(SAMPLE.replace("test_c,\n", "")), "'test_c' are not in|data.exclude", ALL - {"test_c"}, set()
+        test_side(SAMPLE.replace("test_c,\n", "")), "'test_c' are not in|data.test_images_without_row=skip",
+        ALL - {"test_c"}, set()
     ),
     "the sample has other columns than the training table": (
         test_side("n,name,pixels,x\n" + "".join(f"{n},test_{id},,\n" for n, id in enumerate(IDS))), "", ALL, set()
