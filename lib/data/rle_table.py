@@ -147,10 +147,14 @@ class IdReader:
 
 
 def _split_class(text: str, classes: list[str]) -> tuple[str, int] | None:
-    """The two halves of <id>_<class>; a class may itself hold underscores, and the longest that fits is taken."""
+    """The two halves of <id>_<class>, or with another sign that is no letter or digit between them.
+
+    A class may itself hold such signs; the longest that fits is taken.
+    """
     for name in sorted(classes, key=len, reverse=True):
-        if text.endswith(f"_{name}"):
-            return text[: -len(name) - 1], classes.index(name)
+        image_id = text.removesuffix(name)
+        if image_id[1:] and image_id != text and not image_id[-1].isalnum():
+            return image_id[:-1], classes.index(name)
     return None
 
 

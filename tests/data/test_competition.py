@@ -230,6 +230,15 @@ def test_clouds_class_in_the_id_column(tmp_path):
         open_training(DataSettings(root=tmp_path, classes=["Fish", "Flower", "Gravel"]))
 
 
+@pytest.mark.parametrize("sign", ["-", "_", " ", ":"])
+def test_any_sign_may_part_id_and_class(tmp_path, sign):
+    masks, classes = simple(tmp_path, ("a", "b_dent", "c")), ["dent", "deep dent"]
+    rows = (f"{id}{sign}{name},{encode(mask)}" for id, mask in masks.items() for name in classes)
+    write_csv(tmp_path / "train.csv", "id,rle", *rows)
+    expected = {id: np.stack([mask, mask], axis=2) for id, mask in masks.items()}
+    assert_masks(open_training(DataSettings(root=tmp_path, classes=classes)), expected)
+
+
 def test_the_column_of_the_classes_is_named(tmp_path):
     masks = simple(tmp_path)
     write_csv(tmp_path / "train.csv", "id,Defect,rle", *(f"{id},dent,{encode(mask)}" for id, mask in masks.items()))
