@@ -168,7 +168,7 @@ FILES = {
         says="3 .db files, 3 .txt files in|are not read",
     ),
     "links to files and folders": Row(links, IN_FOLDERS),
-    "a link that leads nowhere": Row(lost_link, IN_FOLDERS, "images/d.png does not exist"),
+    "a link that leads nowhere": Row(lost_link, IN_FOLDERS, "images/d.png|No such file"),
     "an empty file, a web page, a pointer of Git LFS": Row(
         no_images, IN_FOLDERS, "3 of 6|d.png is empty|e.png is a text|'<html>|f.png is a pointer|Git LFS"
     ),
