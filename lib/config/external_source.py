@@ -47,7 +47,7 @@ def _source(data: "DataSettings", number: int, overrides: dict[str, object]) -> 
     merged = data.model_dump(exclude={*OF_THE_RUN - {"channels"}, *NOT_INHERITED})
     merged |= {"test_images": None, "sample_submission": None}
     for key, value in overrides.items():  # sections such as rle and masks are merged setting by setting
-        are_sections = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        are_sections = key != "resize" and isinstance(merged.get(key), dict) and isinstance(value, dict)
         merged[key] = merged[key] | value if are_sections else value
     try:
         settings = type(data).model_validate(merged)

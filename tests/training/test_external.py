@@ -80,6 +80,15 @@ def test_a_source_inherits_what_it_does_not_set():
     assert (first.root, second.root) == (Path("x"), settings.data.root)
 
 
+def test_a_source_resizes_as_the_run_or_in_a_way_of_its_own():
+    data = {"resize": {"column": "pixel_size", "to": 0.4}, "resize_test_csv": "test.csv"}
+    sources = [{"root": "x", "resize_csv": "sizes.csv"}, {"root": "y", "resize": {"factor": 0.5}}]
+    settings = check_settings({"name": "a", "data": data | {"external": sources}}, Path("a.yaml"))
+    (_, first), (_, second) = external_sources(settings.data)
+    assert (first.resize, first.resize_csv) == (settings.data.resize, "sizes.csv")
+    assert (second.resize.factor, second.resize.column, second.resize.to) == (0.5, None, None)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
