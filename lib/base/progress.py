@@ -22,7 +22,7 @@ def progress(
     unit: str = "image",
     bar_format: str | None = None,
 ) -> tqdm:
-    """A tqdm over `items`, or one to be updated by hand; of several processes only the first shows it.
+    """A tqdm over `items`, or one to be updated by hand; only the first process shows it, and no empty one.
 
     The time left is estimated from the mean speed since the start, so that pauses such as validation count.
     """
@@ -36,7 +36,7 @@ def progress(
         dynamic_ncols=True,
         bar_format=bar_format,
     )
-    if bar.disable and is_first():
+    if bar.disable and is_first() and total != 0:
         print(title if total is None else f"{title}: {counted(total, unit)}", flush=True)
     return bar
 

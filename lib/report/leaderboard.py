@@ -16,6 +16,7 @@ from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import note_of_all_images, trained_folds
 
 NOT_COMPARED = {"name"}
+OF_MEMBERS = {"model", "augment", "loss", "train", "infer"}  # sections that an ensemble has no use for
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,11 @@ def name_differences(entries: list[Entry]) -> None:
     """Give each run the settings in which it differs from most of them; ties go to the default."""
     default = dotted(Settings(name="default").model_dump(mode="json", exclude=NOT_COMPARED))
     for key in sorted(set().union(*(entry.settings for entry in entries))):
-        values = Counter(str(entry.settings.get(key)) for entry in entries)
+        is_of_members = key.partition(".")[0] in OF_MEMBERS
+        using = [entry for entry in entries if not (is_of_members and entry.settings["ensemble.members"])]
+        values = Counter(str(entry.settings.get(key)) for entry in using) or Counter([""])
         usual = max(values, key=lambda value: (values[value], value == str(default.get(key)), value))
-        for entry in entries:
+        for entry in using:
             if str(entry.settings.get(key)) != usual:
                 entry.differences.append(f"{key}={entry.settings.get(key)}")
 

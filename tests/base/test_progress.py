@@ -123,3 +123,8 @@ def test_the_time_left_counts_pauses_but_not_what_an_earlier_process_did(monkeyp
         assert values["rate"] is None  # so tqdm reckons by the same mean
         assert left == 50 * 20 / 10
         assert f"<{bar.format_interval(left)}" in str(bar)
+
+
+def test_nothing_to_do_is_not_announced(capsys):
+    assert list(progress("counting", [], 0)) == []
+    assert capsys.readouterr().out == ""

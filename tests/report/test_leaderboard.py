@@ -92,6 +92,15 @@ def test_of_two_runs_the_one_without_the_default_is_named(runs):
     assert {entry.name: entry.differences for entry in entries} == {"blobs": [], "better": ["train.cache_mb=1"]}
 
 
+def test_of_an_ensemble_the_settings_of_training_are_not_named(runs):
+    entries = [entry for entry in read_entries(runs)[0] if entry.name in ("blobs", "better", "worse")]
+    ensemble = next(entry for entry in entries if entry.name == "worse")
+    ensemble.settings |= {"ensemble.members": ["runs/a", "runs/b"], "model.encoder": "other", "threshold.beta": 3.0}
+    name_differences(entries)
+    assert ensemble.differences == ["ensemble.members=['runs/a', 'runs/b']", "threshold.beta=3.0"]
+    name_differences([ensemble])
+
+
 def test_the_command_prints_and_writes_the_page(runs, capsys, monkeypatch):
     with_all = "lib.report.leaderboard.note_of_all_images"
     monkeypatch.setattr(with_all, lambda run, settings: "a note" if run.root.name == "better" else "")
