@@ -22,9 +22,9 @@ def progress(
     unit: str = "image",
     bar_format: str | None = None,
 ) -> tqdm:
-    """A tqdm over `items`, or one to be updated by hand; only the first process shows it, and no empty one.
+    """A tqdm over `items`, or one to be updated by hand; of several processes only the first shows it.
 
-    The time left is estimated from the mean speed since the start, so that pauses such as validation count.
+    Without a terminal a line is printed instead, unless there is nothing to do. The time left is estimated from the mean speed since the start, so that pauses such as validation count.
     """
     bar = tqdm(
         items,
