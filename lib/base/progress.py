@@ -24,7 +24,8 @@ def progress(
 ) -> tqdm:
     """A tqdm over `items`, or one to be updated by hand; of several processes only the first shows it.
 
-    Without a terminal a line is printed instead, unless there is nothing to do. The time left is estimated from the mean speed since the start, so that pauses such as validation count.
+    Without a terminal a line is printed instead, unless there is nothing to do. The time left is estimated from the
+    mean speed since the start, so that pauses such as validation count.
     """
     bar = tqdm(
         items,
