@@ -51,6 +51,8 @@ def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[st
 
 def _what_is_there(root: Path, pattern: str, setting: str) -> str:
     """A hint for a pattern that finds nothing: the content of its folder, and what to do."""
+    if "\\" in pattern and os.sep == "/":
+        return "; write / between folders"
     parts = pattern.split("/")
     fixed = next((number for number, part in enumerate(parts) if WILDCARD.search(part)), len(parts))
     folder = root.joinpath(*parts[:fixed])
@@ -97,7 +99,7 @@ def fill(template: str, parts: dict[str, str], setting: str) -> str:
     try:
         return template.format_map(parts)
     except (KeyError, IndexError, ValueError, AttributeError):
-        known = ", ".join(f"{{{name}}}" for name in parts)
+        known = ", ".join(f"{{{name}}}" for name in parts) or "none; write {id} where the names differ, as in {id}.png"
         raise UserError(
             f"{setting} = '{template}' must be made of parts that the files' pattern has: {known}"
         ) from None

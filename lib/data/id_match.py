@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from os.path import commonprefix, splitext
+from string import digits
 from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, listed
@@ -116,23 +117,34 @@ def _around_the_file_name(tried: list[str], images: set[str], source: IdSource) 
 
 
 def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | None:
-    """Something constant after the id in the names of images and of masks, such as _training and _manual1."""
+    """Something constant around the ids of images and of masks, as in {id}_training and {id}_manual1."""
     names = sorted(images)[:TRIED]
-    of_image, of_mask = _common_end(names), _common_end(tried)
-    ids = {name.removesuffix(of_image) for name in names} & {name.removesuffix(of_mask) for name in tried}
-    if source.masks is None or not (of_image and of_mask) or len(ids) <= MOST * len(tried):
+    of_images, of_masks = _common_start_and_end(names), _common_start_and_end(tried)
+    if of_images[0] == of_masks[0]:
+        of_images, of_masks = ("", of_images[1]), ("", of_masks[1])
+    ids = {_inside(name, of_images) for name in names} & {_inside(name, of_masks) for name in tried}
+    if source.masks is None or len(ids) <= max(MOST * len(tried), 1):
         return None
+    image, mask = "{id}".join(of_images), "{id}".join(of_masks)
     return (
-        f"the same ids have {of_image} after them in the images' names and {of_mask} in the masks'; "
-        f"{_in_path(source.images, f'{{id}}{of_image}')}, and {_in_path(source.masks, f'{{id}}{of_mask}')}"
+        f"the same ids are in the images' names, as in {image}, and in the masks', as in {mask}; "
+        f"{_in_path(source.images, image)}, and {_in_path(source.masks, mask)}"
     )
 
 
-def _common_end(names: list[str]) -> str:
-    """The common end of all names, starting at a character that is no letter or digit; empty for a single name."""
-    end = commonprefix([name[::-1] for name in names])[::-1] if len(names) > 1 else ""
-    start = re.search(r"[\W_]", end)
-    return end[start.start() :] if start else ""
+def _common_start_and_end(names: list[str]) -> tuple[str, str]:
+    """What all names begin with, up to a character that is no digit, and end with, from one that is no letter either.
+
+    Both empty for a single name.
+    """
+    start = commonprefix(names).rstrip(digits) if len(names) > 1 else ""
+    end = commonprefix([name[len(start) :][::-1] for name in names])[::-1] if len(names) > 1 else ""
+    first = re.search(r"[\W_]", end)
+    return start, end[first.start() :] if first else ""
+
+
+def _inside(name: str, around: tuple[str, str]) -> str:
+    return name.removeprefix(around[0]).removesuffix(around[1])
 
 
 def _rewritten(tried: list[str], images: set[str], source: IdSource) -> str | None:

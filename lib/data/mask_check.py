@@ -36,6 +36,7 @@ class ValueCounts:
     palette: dict[Value, str] = field(default_factory=dict)  # colours of the indexes that occur
     files: int = 0
     objects: int = 0  # numbers but 0, summed over the files
+    unknown: int = 0  # files of which every pixel is ignored
     doubts: dict[str, str] = field(default_factory=dict)  # the first file of each kind of doubt
 
     def add(self, pixels: MaskPixels, path: str, settings: MaskSettings, is_alone: bool) -> None:
@@ -44,6 +45,9 @@ class ValueCounts:
         self._count(values)
         self.files += 1
         self.objects += sum(value != 0 for value in values)
+        if settings.ignore and values.keys() <= {*settings.ignore}:
+            self.unknown += 1
+            self.doubts.setdefault("unknown", path)
         if pixels.palette is not None and not settings.are_colours:
             self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
             if any((index > 0) != (self.palette[index] != "#000000") for index in values):
@@ -61,6 +65,7 @@ class ValueCounts:
         self.others += other.others
         self.files += other.files
         self.objects += other.objects
+        self.unknown += other.unknown
         self.palette |= other.palette
         self.doubts = other.doubts | self.doubts
 
@@ -133,7 +138,7 @@ def judge(counts: ValueCounts, settings: DataSettings) -> str:
     elif masks.values:
         doubt = _doubt_of_classes(counts, masks)
     elif masks.above is not None:
-        doubt = None
+        doubt = None if max(counts.pixels) > masks.above else f"none is above data.masks.above = {masks.above:g}"
     else:
         doubt = _doubt_by_default(counts, settings)
     if doubt:
@@ -141,12 +146,17 @@ def judge(counts: ValueCounts, settings: DataSettings) -> str:
     return f"{found}: {_meaning(counts, settings)}"
 
 
-def looks_inverted(counts: ValueCounts, settings: DataSettings) -> str | None:
-    """A warning where most pixels are mask by default, as where objects are drawn black on white."""
-    share = 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
-    if settings.masks.say_what_is_mask or len(counts.pixels) > 2 or share <= MUCH:
-        return None
-    return f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask"
+def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
+    """What looks wrong though the settings make it certain: masks of most pixels, masks that are ignored throughout."""
+    found, share = [], 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
+    if not settings.masks.say_what_is_mask and len(counts.pixels) <= 2 and share > MUCH:
+        found.append(f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask")
+    if counts.unknown:
+        found.append(
+            f"{counts.unknown} mask files, such as {counts.doubts['unknown']}, are ignored throughout; their images "
+            "teach nothing and score as empty ones that are right; leave them out with data.exclude"
+        )
+    return found
 
 
 def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
@@ -207,6 +217,8 @@ def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None
             f"{counts.doubts['lossy']} is a lossy file, whose values are no exact numbers; set "
             f"data.masks.above={_middle(values)} if all that is bright is mask"
         )
+    if len(values) > 2 and any(value != int(value) for value in values):
+        return f"they are no whole numbers; set data.masks.above={_middle(values)} if they are soft masks"
     if len(values) < 2:
         state = "empty" if values <= {0} else "full"
         return f"all masks are {state}: check data.train_masks and data.masks"

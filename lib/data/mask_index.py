@@ -24,6 +24,8 @@ from lib.data.rle_table import (
 )
 from lib.data.tables import TABLE_SUFFIXES, Table, column, read_table
 
+LONGEST_CELL = (32_766, 32_767)  # characters that a spreadsheet's cell may have, the last of which may be a blank
+
 Masks = dict[str, list[list[str]]]  # by id and class: run lengths or mask files, all of them together being the mask
 
 
@@ -89,7 +91,13 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
         return
     _refuse_file_names(table, path, [columns.rle] if columns.rle in table else named_like_rle(table) or list(table)[1:])
     name = columns.rle or guess_rle_column(list(table), columns, path)
-    for key, text in zip(keys, column(table, name, path, "data.rle_column"), strict=True):
+    texts = column(table, name, path, "data.rle_column")
+    if settings.doubtful_rle == "error" and max(map(len, texts), default=0) in LONGEST_CELL:
+        raise UserError(
+            f"{path}: the longest run lengths have {max(map(len, texts))} characters, where spreadsheets cut a cell; "
+            "take the file as it was before a spreadsheet wrote it, or set data.doubtful_rle=read if it is whole"
+        )
+    for key, text in zip(keys, texts, strict=True):
         yield *key, text
 
 
@@ -153,7 +161,7 @@ def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: Data
         raise UserError(
             f"data.train_images = '{settings.train_images}' and data.train_masks = '{settings.train_masks}' find the "
             "same files; let data.train_masks say what the masks' names have that those of the images do not, as in "
-            "{id}_mask.png"
+            "{id}_mask.png, or {id}.json for annotations"
         )
     return images
 

@@ -52,6 +52,8 @@ def what_it_is(path: Path) -> str:
         return "is not an image of a known kind"
     if not start:
         return "is empty"
+    if start[128:132] == b"DICM":
+        return "is a DICOM file; let its name end in .dcm"
     if start.startswith(POINTER):
         return "is a pointer to a file that Git LFS has not fetched (git lfs pull)"
     if start.lstrip()[:1] == b"<":

@@ -134,6 +134,18 @@ FILES = {
         IN_FOLDERS,
         "images/{id}_training.tif|masks/{id}_manual1.png",
     ),
+    "images called `frame01`, masks `mask01`": Row(
+        pairs("images/frame{id}.png", "masks/mask{id}.png"), IN_FOLDERS, "images/frame{id}.png|masks/mask{id}.png"
+    ),
+    "a pattern without `{id}`": Row(PLAIN, IN_FOLDERS | {"train_images": "images/*.png"}, "data.image_id|write {id}"),
+    "backslashes in a pattern, but on Windows": Row(
+        PLAIN, IN_FOLDERS | {"train_images": "images\\{id}.png"}, "no image is found|write / between folders"
+    ),
+    "DICOM files without a suffix": Row(
+        both(pairs("x/{id}.png", "masks/{id}.png"), files("images/{id}", b"\0" * 128 + b"DICM" + b"\0" * 99)),
+        {"train_images": "images/{id}", "train_masks": "masks"},
+        "images/a is a DICOM file; let its name end in .dcm",
+    ),
     "`a.ome.tif` and `a.png`": Row(
         pairs("images/{id}.ome.tif", "masks/{id}.png"), IN_FOLDERS, "set data.train_images|images/{id}.ome.tif"
     ),

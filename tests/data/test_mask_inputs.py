@@ -145,6 +145,11 @@ READ = {
         INSIDE_ONLY,
     ),
     "two values, 1 and 2": (png(inside(2, 1)), {"classes": {"mask": 2}}, INSIDE_ONLY),
+    "masks ignored throughout": (
+        png(lambda id: inside(1)(id) if id != "b" else np.full(SHAPE, 255, np.uint8)),
+        {"classes": {"mask": 1}, "masks": {"ignore": 255}},
+        [{id: np.full(SHAPE, 255) if id == "b" else INSIDE[id] for id in IDS}],
+    ),
     "masks of half the size": (
         png(lambda id: INSIDE[id][1::2, 1::2].astype(np.uint8)),
         {"masks": {"rescale": True}},
@@ -185,7 +190,8 @@ REFUSED = {
     ),
     "all masks full": (png(lambda id: np.full(SHAPE, 255, np.uint8)), {}, ["all masks are full", "255 (100.0 %)"]),
     "all masks empty": (png(lambda id: np.zeros(SHAPE, np.uint8)), {}, ["all masks are empty", "data.train_masks"]),
-    "limit above all values": (png(soft), {"masks": {"above": 255}}, ["the masks of all 3 training images", "empty"]),
+    "limit above all values": (png(soft), {"masks": {"above": 255}}, ["255 (", "none is above data.masks.above = 255"]),
+    "soft floats as objects": (npy(lambda id: soft(id) / 255), {"instances": True}, ["1.0 (", "data.masks.above=0.5"]),
     "soft edges": (png(soft), {}, ["other values", "data.masks.above=127"]),
     "label image as JPEG": (
         jpg(lambda id: np.where(INSIDE[id], 40, 90 * RING[id]).astype(np.uint8)),
@@ -249,7 +255,8 @@ def write(root: Path, write_mask: Callable[[Path, str], None], said: dict, **mor
 def test_read_as_meant(tmp_path, name):
     write_mask, said, meant = READ[name]
     training = open_training(write(tmp_path, write_mask, said))
-    (note,) = inspect_all(training).notes
+    note, *warnings = inspect_all(training).notes
+    assert bool(warnings) == (name == "masks ignored throughout")
     assert note.startswith(f"checked   3 mask files of {tmp_path}/masks hold ")
     for id in IDS:
         np.testing.assert_array_equal(training.read_mask(id), np.stack([masks[id] for masks in meant], axis=2))
