@@ -27,6 +27,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.prediction.run_maps import open_oof_maps
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
+    from lib.run.flattery import describe_flattery
     from lib.run.lock import lock_run
     from lib.run.provenance import (
         note_of_all_images,
@@ -47,6 +48,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     test, test_maps = open_predicted(run, settings) if has_test else (None, None)
 
     result, objects, rules = choose(run, settings, training, table, oof)
+    print(describe_flattery(run, settings), end="")
     submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext()
     with submissions as submission:  # they take their places at the end of the block
         record.begin(settings)

@@ -7,6 +7,7 @@ import yaml
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.config.section import Section
+from lib.run.flattery import flattery
 from lib.run.folder import SCRIPTS, RunFolder
 
 PURPOSES = (
@@ -25,6 +26,8 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
     cards = []
     if "03" in done:
         cards += out_of_fold_cards(run, "05" in done)
+        if reasons := flattery(run, settings):
+            cards[0] |= {"note": f"optimistic: {'; '.join(reasons)}"}
         if "05" in done and settings.submission.rows == "instance":
             cards.insert(0, objects_card(run))
     elif not settings.ensemble.members:

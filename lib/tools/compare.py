@@ -38,6 +38,7 @@ from lib.prediction.map_store import MapStore, scored_masks, scored_truth
 from lib.prediction.run_maps import open_oof_maps
 from lib.report.comparison import write_comparison
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
+from lib.run.flattery import describe_flattery
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import note_of_all_images, require_thresholds, trained_folds
 from lib.tuning.thresholds import choose_thresholds
@@ -87,7 +88,7 @@ def compare(arguments: argparse.Namespace) -> None:
         print(f"\n{challenger.name} against {runs[0].name}\n{as_text(differences)}")
         dice = np.stack([scores[0], scored])[..., 0]
         draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
-    print("", *(note_of_all_images(run, own) for run, own in opened), sep="\n", end="")
+    print("", *(describe_flattery(run, own) + note_of_all_images(run, own) for run, own in opened), sep="\n", end="")
     write_json(out / "compare.json", content)
     write_table(out / "compare.csv", score_table(runs, scores, data, table, measures_of(metric)), "%.6f")
     write_comparison(out / "compare.html", content, runs, scores, data, table)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lib.base.cli import plain_parser, run_command
 from lib.base.files import read_json
+from lib.run.flattery import describe_flattery
 from lib.run.folder import SCRIPTS, RunFolder, open_run
 from lib.run.provenance import note_of_all_images, require_stage, require_thresholds, trained_folds
 from lib.tools.score import score_submission
@@ -33,7 +34,7 @@ def summarise(arguments: argparse.Namespace) -> None:
     lines += [("seconds", seconds_per_stage(run)), ("look at", f"{run.report}, {run.before_after}")]
     width = max(len(name) for name, _ in lines)
     print("\n".join(["", *(f"{name.ljust(width)}   {text}" for name, text in lines)]))
-    print(note_of_all_images(run, settings), end="")
+    print(describe_flattery(run, settings) + note_of_all_images(run, settings), end="")
 
 
 def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:

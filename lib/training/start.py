@@ -96,6 +96,8 @@ def network_of_run(job: FoldJob) -> BuiltModel:
     weights are not those that its training wrote.
     """
     run, settings = open_run(Path(job.settings.model.weights))
+    if run.root.resolve() == job.folder.root.parent.resolve():
+        raise UserError(f"model.weights={run.root} is this run itself; make another one with 01 (name=...)")
     require_same_folds(job.folder.root.parent / "folds.csv", run.folds)
     for name in NETWORK_SETTINGS:
         mine, theirs = (attrgetter(name)(each) for each in (job.settings, settings))

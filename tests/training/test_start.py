@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -228,16 +229,28 @@ def test_weights_exchanged_in_another_run_are_no_start(competition, tmp_path):
 def test_a_run_of_another_network_is_no_start(competition, tmp_path, sections, words):
     other = finished_run(competition, tmp_path / "a")
     sections["model"] = TINY | sections.get("model", {}) | {"weights": str(other.root)}
-    (job,) = jobs_of(settings_of(competition, sections), other.root)
+    (job,) = jobs_of(settings_of(competition, sections), beside(other))
     with pytest.raises(UserError, match=words):
         starting_network(job)
 
 
 def test_a_run_without_the_fold_is_no_start(competition, tmp_path):
     other = finished_run(competition, tmp_path / "a")
-    (job,) = jobs_of(settings_of(competition, {"model": {"weights": str(other.root)}}), other.root, folds=[1])
+    settings = settings_of(competition, {"model": {"weights": str(other.root)}})
+    (job,) = jobs_of(settings, beside(other), folds=[1])
     with pytest.raises(UserError, match="fold 1 of .* is not trained"):
         starting_network(job)
+    (job,) = jobs_of(settings, other.root)
+    with pytest.raises(UserError, match="is this run itself"):
+        starting_network(job)
+
+
+def beside(run: RunFolder) -> Path:
+    """The folder of another run on the same folds."""
+    folder = run.root.with_name("b")
+    folder.mkdir()
+    (folder / "folds.csv").write_bytes(run.folds.read_bytes())
+    return folder
 
 
 @pytest.mark.parametrize("architecture", ["deeplabv3+", "pan", "upernet"])

@@ -1,0 +1,46 @@
+"""What makes the scores of a run look better than they are: its models know something of the images that are scored."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.files import read_json
+from lib.config.schema import Settings
+from lib.run.folder import RunFolder, open_run
+from lib.run.members import open_members
+
+
+def describe_flattery(run: RunFolder, settings: Settings) -> str:
+    """A line for each reason, or an empty text; of an ensemble for each member."""
+    return "".join(f"note      {reason}\n" for reason in flattery(run, settings))
+
+
+def flattery(run: RunFolder, settings: Settings) -> list[str]:
+    """The reasons why nested scores are optimistic; also those of runs whose weights the models began with."""
+    runs = open_members(settings) if settings.ensemble.members else [(run, settings)]
+    return list(dict.fromkeys(reason for each in runs for reason in _reasons(*each)))
+
+
+def _reasons(run: RunFolder, settings: Settings) -> Iterator[str]:
+    if settings.train.keep == "best":
+        yield (
+            f"{run.root} keeps the best epoch of each fold, chosen on the images that are scored: on average "
+            f"{_gain_of_best_epochs(run, settings):+.4f} over the last epoch (train.keep=best)"
+        )
+    if settings.train.pseudo_labels:
+        yield (
+            f"{run.root} has learned from masks by {settings.train.pseudo_labels}, whose models have trained on the "
+            "images that are scored, so scores may be optimistic (train.pseudo_labels)"
+        )
+    first = RunFolder(Path(settings.model.weights))
+    if first.config.is_file() and first.root.resolve() != run.root.resolve():
+        yield from _reasons(*open_run(first.root))
+
+
+def _gain_of_best_epochs(run: RunFolder, settings: Settings) -> float:
+    """How much the best epochs score more than the last ones, mean over the folds trained; 0 where none is."""
+    metrics = [run.fold(fold).metrics for fold in range(settings.folds.count)]
+    contents = [read_json(path) for path in metrics if path.is_file()]
+    gains = [found["best"]["score"] - found["last"]["score"] for found in contents if "best" in found]
+    return float(np.mean(gains)) if gains else 0.0

@@ -1,0 +1,45 @@
+"""What is said of scores whose models know something of the images that are scored."""
+
+from pathlib import Path
+
+import pytest
+
+from lib.base.files import write_json
+from lib.config.check import save_settings
+from lib.config.schema import Settings
+from lib.run.flattery import describe_flattery, flattery
+from lib.run.folder import RunFolder
+
+
+def run_of(folder: Path, **sections: dict) -> tuple[RunFolder, Settings]:
+    """A run of two folds whose best epochs score .02 and .04 more than the last ones."""
+    run, settings = RunFolder(folder), Settings(name="run", folds={"count": 2}, **sections)
+    save_settings(settings, run.config)
+    for fold, gain in enumerate((0.02, 0.04)):
+        write_json(run.fold(fold).metrics, {"best": {"score": 0.8 + gain}, "last": {"score": 0.8}})
+    return run, settings
+
+
+def test_a_run_that_chooses_nothing_on_what_is_scored_is_not_optimistic(tmp_path):
+    assert describe_flattery(*run_of(tmp_path / "run")) == ""
+
+
+def test_the_best_epoch_is_named_with_its_gain(tmp_path):
+    (reason,) = flattery(*run_of(tmp_path / "run", train={"keep": "best"}))
+    assert reason.startswith(f"{tmp_path / 'run'} keeps the best epoch") and "+0.0300 over the last epoch" in reason
+
+
+def test_pseudo_labels_are_named_with_their_run(tmp_path):
+    (reason,) = flattery(*run_of(tmp_path / "run", train={"pseudo_labels": "runs/other"}))
+    assert "has learned from masks by runs/other" in reason
+
+
+@pytest.mark.parametrize("by", ["weights", "ensemble"])
+def test_runs_that_are_built_upon_count(tmp_path, by):
+    run_of(tmp_path / "a", train={"keep": "best"})
+    run_of(tmp_path / "b", model={"weights": str(tmp_path / "a")})
+    if by == "weights":
+        found = flattery(*run_of(tmp_path / "c", model={"weights": str(tmp_path / "b")}))
+    else:
+        found = flattery(*run_of(tmp_path / "c", ensemble={"members": [str(tmp_path / "a"), str(tmp_path / "b")]}))
+    assert [reason.partition(" keeps")[0] for reason in found] == [str(tmp_path / "a")]
