@@ -48,6 +48,7 @@ from lib.prediction.predictor import Predictor
 from lib.run.folder import FoldFolder, RunFolder, open_run
 from lib.training.batches import Batch, to_tensor
 from lib.training.fold_job import plan_fold
+from lib.training.loader_wait import LoaderWait
 from lib.training.state import seed_all
 from lib.training.trainer import build_accelerator, train_fold
 from lib.tuning.thresholds import HALF, choose_thresholds
@@ -149,7 +150,7 @@ def measure_02(task: Task) -> None:
     job = replace(job, folder=folder, device=CPU)
     shutil.rmtree(folder.resume.parent, ignore_errors=True)  # half a training has spent half the budget
     started = time.process_time()
-    train_fold(job, build_accelerator(job), lambda job, row: None, tqdm(disable=True))
+    train_fold(job, build_accelerator(job), lambda job, row: None, tqdm(disable=True), LoaderWait())
     seconds, images = time.process_time() - started, job.plan.steps * job.plan.batch_size
     settings = task.settings
     network = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.network_channels)

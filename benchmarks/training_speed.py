@@ -39,6 +39,7 @@ from lib.model.device import keep_freed_memory
 from lib.run.folder import RunFolder, open_run
 from lib.training.batches import build_loader
 from lib.training.fold_job import FoldJob, plan_fold
+from lib.training.loader_wait import LoaderWait
 from lib.training.losses import SegmentationLoss
 from lib.training.start import load_or_begin
 from lib.training.state import TrainState
@@ -135,7 +136,7 @@ def pipeline(training: Training) -> other_loops.Epoch:
     def epoch() -> tuple[float, float]:
         begun = clock()
         with tqdm(total=len(training.loader)) as bar:
-            train_epoch(training.job, training.state, training.loss_of, training.loader, bar)
+            train_epoch(training.job, training.state, training.loss_of, training.loader, bar, LoaderWait())
         return begun
 
     return epoch

@@ -15,13 +15,16 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from lib.base import distributed
 from lib.base.errors import UserError
+from lib.base.prefetch import THREADS
 from lib.base.progress import TEXT_FIRST, progress, skip
 from lib.model.device import keep_freed_memory
-from lib.training.batches import Batch, batches, build_loader
+from lib.training.batches import Batch, batches, build_loader, loader_processes
 from lib.training.display import bar_text
 from lib.training.fold_files import describe_fold, fold_metrics, write_end, write_epoch
 from lib.training.fold_job import FoldJob
+from lib.training.loader_wait import LoaderWait
 from lib.training.losses import SegmentationLoss
 from lib.training.schedule import averaging_decay, batches_per_update, ends_update, learning_rate
 from lib.training.start import explained_errors, load_or_begin
@@ -38,14 +41,26 @@ def train_folds(jobs: list[FoldJob], after_epoch: AfterEpoch) -> None:
     """Train the folds one after another under one progress bar, each from wherever its folder says it stopped."""
     keep_freed_memory(jobs[0].device)
     require_shared_disk(jobs)
+    wait = LoaderWait()
     with progress("training", total=sum(job.plan.steps for job in jobs), unit="step", bar_format=TEXT_FIRST) as bar:
         for job in jobs:
             accelerator = build_accelerator(job)
             with tracked(accelerator, job.settings, job.fold):
-                metrics = train_fold(job, accelerator, after_epoch, bar)
+                metrics = train_fold(job, accelerator, after_epoch, bar, wait)
             accelerator.free_memory()  # or the fold's network and optimizer would stay beside the next one's
             if accelerator.is_main_process:
                 bar.write(describe_fold(metrics, job))
+    if accelerator.is_main_process and (line := describe_wait(jobs[0], wait)):
+        print(line)
+
+
+def describe_wait(job: FoldJob, wait: LoaderWait) -> str:
+    """What to change where a GPU waited for the loader; on a CPU both share the cores, so nothing is said."""
+    if job.device.type == "cpu":
+        return ""
+    train, cores = job.settings.train, max(1, THREADS // distributed.COUNT)
+    workers = loader_processes(train.workers, job.device)
+    return wait.sentence(train, job.settings.augment.preset, workers, cores)
 
 
 def build_accelerator(job: FoldJob) -> Accelerator:
@@ -59,7 +74,7 @@ def build_accelerator(job: FoldJob) -> Accelerator:
     )
 
 
-def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, bar: tqdm) -> dict:
+def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, bar: tqdm, wait: LoaderWait) -> dict:
     """Train the epochs that are left; what the fold's `metrics.json` then says.
 
     Raises UserError where the device's memory does not hold a batch, and where the loss is no longer a number.
@@ -70,7 +85,7 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
         loader = build_loader(job, loss_of.needs_distance)
         skip(bar, job.plan.first_step(state.epoch))
         while state.epoch < job.settings.train.epochs:
-            row = train_epoch(job, state, loss_of, loader, bar)
+            row = train_epoch(job, state, loss_of, loader, bar, wait)
             row[job.score_name], row["threshold"] = validate(state.averaged, job, accelerator)
             state.history.append(row)
             if accelerator.is_main_process:
@@ -83,14 +98,16 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
         return fold_metrics(job, state)
 
 
-def train_epoch(job: FoldJob, state: TrainState, loss_of: SegmentationLoss, loader: DataLoader, bar: tqdm) -> dict:
+def train_epoch(
+    job: FoldJob, state: TrainState, loss_of: SegmentationLoss, loader: DataLoader, bar: tqdm, wait: LoaderWait
+) -> dict:
     """Train on each image once; the epoch's row of the history, with the means of the loss and of its terms."""
     seed_all(job.settings.train.seed, job.seed, state.epoch, state.accelerator.process_index)
     loader.sampler.epoch = state.epoch
     state.train_mode(is_frozen=job.settings.train.freezes_encoder(state.epoch))
     sums: dict[str, torch.Tensor] = {}
     started = shown = time.monotonic()
-    for number, batch in enumerate(batches(loader)):
+    for number, batch in enumerate(wait.timed(batches(loader))):
         for name, value in train_step(job, state, loss_of, batch, number).items():
             sums[name] = sums.get(name, 0) + value
         bar.update()

@@ -22,6 +22,7 @@ from lib.run.folder import RunFolder
 from lib.training import pseudo_labels
 from lib.training.batches import CropDataset, EpochSampler, ImageCache, batches
 from lib.training.fold_files import write_epoch
+from lib.training.loader_wait import LoaderWait
 from lib.training.pseudo_labels import judge, read_pseudo_labels
 from lib.training.schedule import batches_per_update, plan_epochs
 from lib.training.start import load_or_begin
@@ -62,7 +63,7 @@ def test_the_encoder_stays_as_it_is_in_the_frozen_epochs(competition, tmp_path):
     begun = Begun(settings_of(competition, freeze_epochs=1), tmp_path)
     states = [parameters(begun)]
     for _ in range(2):
-        row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+        row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
         begun.state.history.append(row | {"val_dice": 0.0})
         states.append(parameters(begun))
 
@@ -76,7 +77,7 @@ def test_the_encoder_stays_as_it_is_in_the_frozen_epochs(competition, tmp_path):
 def test_a_frozen_encoder_keeps_its_batch_norm_statistics(competition, tmp_path):
     begun = Begun(settings_of(competition, freeze_epochs=1), tmp_path)
     before = {name: tensor.clone() for name, tensor in begun.state.module.state_dict().items()}
-    train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+    train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
     for state in (begun.state.module, begun.state.averaged):
         for name, tensor in state.state_dict().items():
             if name.startswith("network.encoder."):
@@ -92,7 +93,7 @@ def test_an_encoder_frozen_in_all_epochs_gets_no_gradients_and_the_rest_learns_t
         begun = Begun(settings_of(competition, freeze_epochs=frozen, clip_norm=1e9), tmp_path)
         encoder = begun.state.module.network.encoder
         for _ in range(2):
-            row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+            row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
             begun.state.history.append(row | {"val_dice": 0.0})
         ends.append(begun.state.averaged.state_dict())
         moments = begun.state.optimizer.state
@@ -106,7 +107,7 @@ def test_of_an_encoder_only_updates_of_low_rank_learn_and_the_file_holds_their_s
     settings = settings_of(competition, {"model": model}, lora_rank=2, epochs=1, ema_decay=0.0, lr=0.1)
     begun = Begun(settings, tmp_path)
     before = merged_state(begun.state.averaged.network.encoder)
-    row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True))
+    row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
     begun.state.history.append(row | {"val_dice": 0.0, "threshold": 0.5})
     write_epoch(begun.job, begun.state)
     loaded = load_weights(begun.job.folder.weights, settings.model, class_count=1).eval()
@@ -183,7 +184,7 @@ def test_the_share_of_empty_images_slides_from_the_first_epoch_to_the_last(compe
     plan = begun.job.plan
     assert [plan.first_step(epoch) for epoch in range(4)] == [0, 4, 9, 15] and plan.steps == 15
     with tqdm(total=plan.steps) as bar:
-        train_fold(begun.job, begun.accelerator, lambda job, row: None, bar)
+        train_fold(begun.job, begun.accelerator, lambda job, row: None, bar, LoaderWait())
     assert bar.n == 15
 
 
