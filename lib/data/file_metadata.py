@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from lib.data.id_patterns import Partition, Series
 
 MAKE, MODEL, EXIF_PART, TAKEN, SERIAL = 0x010F, 0x0110, 0x8769, 0x9003, 0xA431  # EXIF tags
 PIXEL_SCALE, TIE_POINT = 33550, 33922  # of a GeoTIFF
+BATCH = 64  # headers that a thread reads in one go
 DICOM_KEYS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 NAMES = {
     "folder": "the folder of the file",
@@ -29,7 +31,10 @@ MAY_BE_CLASSES = ("folder", "camera", "jpeg", "size")  # may be kinds of images 
 def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Series]]:
     """Partitions and series by the keys that every file has; a key that some files lack is left out."""
     columns = defaultdict(list)
-    for _, facts in prefetched(file_facts, _paths(data), ahead=4 * THREADS):
+    paths = [data.image_path(image_id) for image_id in data.ids]
+    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
+    read = prefetched(lambda batch: [file_facts(path) for path in batch], batches, ahead=4 * THREADS)
+    for facts in chain.from_iterable(found for _, found in read):
         for key, value in facts.items():
             columns[key].append(value)
     columns = {key: values for key, values in columns.items() if len(values) == len(data.ids)}
@@ -57,9 +62,9 @@ def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Serie
 def file_facts(path: Path) -> dict[str, object]:
     """The keys found in a file's name and header."""
     facts: dict[str, object] = {"folder": path.parent.name}
-    if path.suffix.lower() == ".dcm":
-        return facts | dicom_fields(path, DICOM_KEYS)
     try:
+        if path.suffix.lower() == ".dcm":
+            return facts | dicom_fields(path, DICOM_KEYS)
         with Image.open(path) as image:
             facts["size"] = f"{image.height} x {image.width}"
             if image.format == "JPEG":
@@ -91,7 +96,3 @@ def _geography(tags: dict[int, tuple[float, ...]]) -> dict[str, object]:
     (column, row, _, x, y, *_), (width, height, *_) = tags[TIE_POINT], tags[PIXEL_SCALE]
     columns, rows = tags[256], tags[257]
     return {"place": ((y / height + row) / rows, (x / width - column) / columns)}
-
-
-def _paths(data: TrainingData) -> list[Path]:
-    return [data.image_path(image_id) for image_id in data.ids]

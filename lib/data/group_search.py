@@ -9,9 +9,10 @@ from lib.base.errors import UserError
 from lib.config.schema import FoldSettings
 from lib.data.competition import TrainingData
 from lib.data.file_metadata import metadata_candidates
-from lib.data.hidden_groups import Finding, chosen, describe_findings, groups_table, search
-from lib.data.id_patterns import id_partitions, id_series
-from lib.data.kept_features import write_features
+from lib.data.group_sample import Sample
+from lib.data.hidden_groups import Finding, chosen, describe_findings, groups_table, search, strong_series
+from lib.data.id_patterns import distinct, id_partitions, id_series
+from lib.data.kept_features import encoded, write_features
 from lib.data.likeness import unit_vectors
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
@@ -33,10 +34,20 @@ class HiddenGroupSearch:
         self.seconds = 0.0
         self.encoder = None
         self._waiting: list[tuple[str, np.ndarray]] = []
+        if self.is_on:
+            self._timed(self._prepare)
+
+    def _prepare(self) -> None:
+        """Candidates, and the images that are to judge them."""
+        partitions, series = metadata_candidates(self.data)
+        self.partitions = distinct([*id_partitions(self.data.ids), *partitions])
+        self.series = [*id_series(self.data.ids), *series]
+        self.sample = Sample.of(self.partitions, self.series, len(self.data.ids))
+        self._sampled = {self.data.ids[number] for number in self.sample.images.tolist()}
 
     def see(self, image_id: str, thumbnail: np.ndarray) -> None:
         """Take the next image's thumbnail, uint8 (64, 64, channels)."""
-        if not self.is_on:
+        if not self.is_on or image_id not in self._sampled:
             return
         self._waiting.append((image_id, thumbnail))
         if len(self._waiting) == FIRST:
@@ -62,7 +73,7 @@ class HiddenGroupSearch:
     def write(self, run: RunFolder) -> None:
         """Keep the features, and the groups of every finding as a table that data.group_csv can name."""
         run.hidden_groups.unlink(missing_ok=True)
-        if self.encoder:
+        if self.encoder and len(self.sample.images) == len(self.data.ids):
             write_features(run.features, self.data, self.encoder.features())
         if self.findings:
             write_table(run.hidden_groups, groups_table(self.data.ids, self.findings))
@@ -73,14 +84,25 @@ class HiddenGroupSearch:
             return ""
         table = os.path.relpath(run.hidden_groups, self.data.settings.root)
         text = describe_findings(self.findings, self.settings.hidden_groups, table)
-        return f"{text}\n          (images were compared in {self.seconds:.1f} s)\n"
+        compared, count = len(self.sample.images), len(self.data.ids)
+        which = "images" if compared == count else f"{compared} of {count} images"
+        return f"{text}\n          ({which} were compared in {self.seconds:.1f} s)\n"
 
     def _search(self) -> list[Finding]:
+        strong = strong_series(self.series, self._vectors(), self.sample)
+        if strong and len(self.sample.images) < len(self.data.ids):  # blocks are cut where successive images differ
+            self._encode_all()
+            strong = strong_series(self.series, self._vectors(), self.sample)
+        return search(self.partitions, strong, self._vectors(), self.settings.count, self.sample)
+
+    def _vectors(self) -> np.ndarray:
         features = self.encoder.features().astype(np.float32)
-        vectors = unit_vectors(features, features.mean(axis=0), features.std(axis=0))
-        partitions, series = metadata_candidates(self.data)
-        partitions = id_partitions(self.data.ids) + partitions
-        return search(partitions, id_series(self.data.ids) + series, vectors, self.settings.count)
+        return unit_vectors(features, features.mean(axis=0), features.std(axis=0))
+
+    def _encode_all(self) -> None:
+        """Decode all images again and encode them: of those seen before no pixels are kept."""
+        self.sample = Sample.everything(len(self.data.ids), len(self.partitions), len(self.series))
+        self.encoder = encoded(self.data)
 
     def _encode(self) -> None:
         """Encode the collected thumbnails. torch is imported here, so that errors before the first batch come fast."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.data.group_sample import Sample
 from lib.data.id_patterns import Partition, Series, distinct, numbered_by_first
 from lib.data.likeness import Likeness, likeness_beyond, likeness_of_groups, nearest
 from lib.data.series import cut, likeness_of_series
@@ -57,30 +58,40 @@ class Finding:
         )
 
 
-def search(partitions: Sequence[Partition], series: Sequence[Series], vectors: np.ndarray, folds: int) -> list[Finding]:
+def strong_series(series: Sequence[Series], vectors: np.ndarray, sample: Sample) -> list[Series]:
+    """Those whose close images are alike; `vectors` are the `unit_vectors` of the sample's images."""
+    if len(vectors) < FEWEST_IMAGES:
+        return []
+    neighbour = _neighbours(vectors)
+    likeness = [
+        likeness_of_series(order, neighbour, sample.images, judges)
+        for order, judges in zip(series, sample.of_series, strict=True)
+    ]
+    return [order for order, found in zip(series, likeness, strict=True) if found.kappa >= STRONG and found.z >= SURE_Z]
+
+
+def search(
+    partitions: Sequence[Partition], strong: Sequence[Series], vectors: np.ndarray, folds: int, sample: Sample
+) -> list[Finding]:
     """All partitions that the images confirm; the one to use, if one is strong and has no obstacle, comes first.
 
-    `vectors` are the images' `unit_vectors`.
+    `vectors` are the `unit_vectors` of the sample's images; where there are `strong` series, of all images.
     """
-    count = len(vectors)
-    if count < FEWEST_IMAGES:
+    if len(vectors) < FEWEST_IMAGES:
         return []
-    numbers = np.arange(count)
-    neighbour, _ = nearest(vectors, vectors, (numbers, numbers))
-    most = max(1, count // (BLOCKS_PER_FOLD * folds))
-    candidates = list(partitions)
-    for order in series:
-        likeness = likeness_of_series(order, neighbour)
-        if likeness.kappa >= STRONG and likeness.z >= SURE_Z:
-            candidates += cut(order, vectors, most)
-    findings = [
-        Finding(partition, likeness_of_groups(partition.groups, neighbour), _obstacle(partition, folds))
-        for partition in distinct(candidates)
-    ]
+    neighbour = _neighbours(vectors)
+    judges = {id(partition): part for partition, part in zip(partitions, sample.of_partition, strict=True)}
+    most = max(1, len(vectors) // (BLOCKS_PER_FOLD * folds))
+    candidates = [*partitions, *(blocks for order in strong for blocks in cut(order, vectors, most))]
+    findings = []
+    for partition in distinct(candidates):
+        groups = partition.groups[sample.images]
+        likeness = likeness_of_groups(groups, neighbour, judges.get(id(partition)))
+        findings.append(Finding(partition, likeness, _obstacle(partition, folds)))
     findings = [finding for finding in findings if finding.is_strong or finding.is_weak]
     findings.sort(key=lambda finding: (not finding.is_strong, bool(finding.obstacle), -finding.likeness.kappa))
     if findings and _is_usable(findings[0]):
-        best = _best(findings, vectors)
+        best = _best(findings, vectors, sample.images)
         findings.sort(key=lambda finding: finding is not best)
     return findings
 
@@ -105,7 +116,13 @@ def _obstacle(partition: Partition, folds: int) -> str:
     return ""
 
 
-def _best(findings: list[Finding], vectors: np.ndarray) -> Finding:
+def _neighbours(vectors: np.ndarray) -> np.ndarray:
+    """The most similar other one of each."""
+    numbers = np.arange(len(vectors))
+    return nearest(vectors, vectors, (numbers, numbers))[0]
+
+
+def _best(findings: list[Finding], vectors: np.ndarray, images: np.ndarray) -> Finding:
     """The finding to use: the finest partition within the first one, then as coarse as the images justify.
 
     A coarser partition always holds more siblings; it is preferred if images of its groups are alike even across the
@@ -119,7 +136,7 @@ def _best(findings: list[Finding], vectors: np.ndarray) -> Finding:
     for finding in usable:
         coarse, fine = finding.partition.groups, best.partition.groups
         if finding.count < best.count and is_nested(fine, coarse):
-            likeness = likeness_beyond(coarse, fine, vectors)
+            likeness = likeness_beyond(coarse[images], fine[images], vectors)
             if likeness.kappa >= BEYOND and likeness.z >= LIKELY_Z:
                 best = finding
     return best

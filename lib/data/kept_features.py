@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.data.competition import Images
 from lib.data.duplicates import thumbnail
+
+if TYPE_CHECKING:
+    from lib.data.features import ImageEncoder
 
 
 def read_features(path: Path, data: Images) -> np.ndarray | None:
@@ -37,14 +41,19 @@ def image_features(path: Path, data: Images) -> np.ndarray:
     kept = read_features(path, data)
     if kept is not None:
         return kept
+    features = encoded(data).features()
+    write_features(path, data, features)
+    return features
+
+
+def encoded(data: Images) -> "ImageEncoder":
+    """An encoder that has seen all images in the order of `data.ids`."""
     from lib.data.features import ImageEncoder  # loads torch
 
     encoder = ImageEncoder()
     for image_id, small in progress("image features", _thumbnails(data), len(data.ids)):
         encoder.add(image_id, small)
-    features = encoder.features()
-    write_features(path, data, features)
-    return features
+    return encoder
 
 
 def fingerprint(data: Images) -> str:

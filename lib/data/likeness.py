@@ -56,14 +56,15 @@ def nearest(vectors: np.ndarray, others: np.ndarray, not_of: tuple[np.ndarray, n
     return found, similarity
 
 
-def likeness_of_groups(groups: np.ndarray, neighbour: np.ndarray, seed: int = 0) -> Likeness:
-    """Likeness within groups; `neighbour` is the most similar other image of each."""
+def likeness_of_groups(groups: np.ndarray, neighbour: np.ndarray, judges: np.ndarray | None = None) -> Likeness:
+    """Likeness within groups; `neighbour` is the most similar other image of each, `judges` whose count (all)."""
     numbers = np.unique(groups, return_inverse=True)[1]
-    rng = np.random.default_rng(seed)
-    dealt = [_share(rng.permutation(numbers), neighbour) for _ in range(PERMUTATIONS)]
+    judges = np.arange(len(numbers)) if judges is None else judges
+    rng = np.random.default_rng(0)
+    dealt = [_share(rng.permutation(numbers), neighbour, judges) for _ in range(PERMUTATIONS)]
     sizes, count = np.bincount(numbers).astype(float), len(numbers)
     chance = float((sizes * (sizes - 1)).sum() / (count * (count - 1)))
-    return Likeness(_share(numbers, neighbour), chance, float(np.std(dealt)))
+    return Likeness(_share(numbers, neighbour, judges), chance, float(np.std(dealt)))
 
 
 def likeness_beyond(coarse: np.ndarray, fine: np.ndarray, vectors: np.ndarray) -> Likeness:
@@ -75,13 +76,17 @@ def likeness_beyond(coarse: np.ndarray, fine: np.ndarray, vectors: np.ndarray) -
     neighbour, _ = nearest(vectors, vectors, (fine, fine))
     coarse_of = np.zeros(fine.max() + 1, int)
     coarse_of[fine] = coarse
-    rng = np.random.default_rng(0)
-    dealt = [_share(rng.permutation(coarse_of)[fine], neighbour) for _ in range(PERMUTATIONS)]
-    return Likeness(_share(coarse, neighbour), float(np.mean(dealt)), float(np.std(dealt)))
+    rng, everything = np.random.default_rng(0), np.arange(len(fine))
+    dealt = [_share(rng.permutation(coarse_of)[fine], neighbour, everything) for _ in range(PERMUTATIONS)]
+    return Likeness(_share(coarse, neighbour, everything), float(np.mean(dealt)), float(np.std(dealt)))
 
 
-def likeness_of_places(keys: np.ndarray, places: np.ndarray, neighbour: np.ndarray, reach: int) -> Likeness:
+def likeness_of_places(
+    keys: np.ndarray, places: np.ndarray, neighbour: np.ndarray, reach: int, judges: np.ndarray
+) -> Likeness:
     """Likeness of images close in an order or a grid: those of one key, at most `reach` places apart in each direction.
+
+    `judges` are the images that count, `neighbour` is the most similar other image of each.
 
     Chance deals out the places within each key, so likeness of a whole key does not count.
     """
@@ -93,7 +98,7 @@ def likeness_of_places(keys: np.ndarray, places: np.ndarray, neighbour: np.ndarr
     members = np.split(order, bounds)
 
     def share(of: np.ndarray) -> float:
-        return float((same_key & (np.abs(of[neighbour] - of).max(axis=1) <= reach)).mean())
+        return float((same_key & (np.abs(of[neighbour] - of).max(axis=1) <= reach))[judges].mean())
 
     dealt = []
     for _ in range(PERMUTATIONS):
@@ -104,5 +109,5 @@ def likeness_of_places(keys: np.ndarray, places: np.ndarray, neighbour: np.ndarr
     return Likeness(share(places), float(np.mean(dealt)), float(np.std(dealt)))
 
 
-def _share(numbers: np.ndarray, neighbour: np.ndarray) -> float:
-    return float((numbers[neighbour] == numbers).mean())
+def _share(numbers: np.ndarray, neighbour: np.ndarray, judges: np.ndarray) -> float:
+    return float((numbers[neighbour[judges]] == numbers[judges]).mean())

@@ -27,10 +27,13 @@ def places(series: Series) -> np.ndarray:
     return ranks
 
 
-def likeness_of_series(series: Series, neighbour: np.ndarray) -> Likeness:
-    """The likeness of images close to each other, compared with others of their key."""
+def likeness_of_series(series: Series, neighbour: np.ndarray, images: np.ndarray, judges: np.ndarray) -> Likeness:
+    """The likeness of images close to each other, compared with others of their key.
+
+    `neighbour` is the most similar other one of each of the `images`; both it and `judges` are positions in these.
+    """
     ranks = places(series)
-    return likeness_of_places(series.keys, ranks, neighbour, REACH[ranks.shape[1]])
+    return likeness_of_places(series.keys[images], ranks[images], neighbour, REACH[ranks.shape[1]], judges)
 
 
 def cut(series: Series, vectors: np.ndarray, most: int) -> list[Partition]:

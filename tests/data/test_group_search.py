@@ -1,8 +1,10 @@
 """Stage 01 on data with hidden groups: the folds, what is printed, how it is undone and how it is written down."""
 
 import argparse
+import hashlib
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 
 from lib.config.load import load_settings
+from lib.data import group_sample
 from lib.run.stage import opened
 from tests import REPOSITORY
 from tests.data.test_duplicates import textured
@@ -93,3 +96,20 @@ def test_where_no_images_are_compared_01_does_without_torch(competition):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", code], cwd=competition, env=environment, check=True)
     assert (competition / "run" / "folds.csv").is_file()
+
+
+def test_a_sample_of_the_images_finds_the_same_groups(scenes, monkeypatch, capsys):
+    """As of many images; the features of all are then left to 03."""
+    table = prepare("name=all")
+    monkeypatch.setattr(group_sample, "LARGEST", 40)
+    for image in Path("data/train_images").iterdir():  # no order that would have all images compared
+        image.rename(image.with_stem(f"{image.stem[:7]}_{hashlib.sha256(image.stem.encode()).hexdigest()[:6]}x"))
+    masks = pd.DataFrame({"id": sorted(path.stem for path in Path("data/train_images").iterdir()), "rle": "1 50"})
+    masks.to_csv("data/train.csv", index=False)
+    capsys.readouterr()
+    sampled = prepare("name=sampled")
+    printed = capsys.readouterr().out
+    assert "folds are grouped by 8 groups by the first field of the id" in printed
+    assert re.search(r"\(\d\d of 48 images were compared in", printed)
+    assert set(sampled.group) == set(table.group)
+    assert not Path("runs/sampled/features.npz").exists()

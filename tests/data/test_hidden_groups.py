@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.data.hidden_groups import chosen, describe_findings, groups_table, is_nested, search
-from lib.data.id_patterns import Partition, id_partitions, id_series
+from lib.data.group_sample import Sample
+from lib.data.hidden_groups import chosen, describe_findings, groups_table, is_nested, search, strong_series
+from lib.data.id_patterns import Partition, distinct, id_partitions, id_series, numbered_by_first
 from lib.data.likeness import unit_vectors
 
 FOLDS = 5
@@ -36,7 +37,15 @@ def _runs(is_first: np.ndarray) -> list[np.ndarray]:
 
 
 def find(ids: list[str], vectors: np.ndarray, folds: int = FOLDS):
-    return search(id_partitions(ids), id_series(ids), vectors, folds)
+    return judged(id_partitions(ids), id_series(ids), vectors, folds)
+
+
+def judged(partitions, series, vectors: np.ndarray, folds: int, sample: Sample | None = None):
+    """The findings of all images, or of a sample's, whose vectors alone are looked at."""
+    partitions = distinct(partitions)
+    sample = sample or Sample.everything(len(vectors), len(partitions), len(series))
+    vectors = vectors[sample.images]
+    return search(partitions, strong_series(series, vectors, sample), vectors, folds, sample)
 
 
 def wrong_and_found(groups: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
@@ -144,7 +153,7 @@ def test_false_alarms_over_many_data_sets_without_groups():
         partitions = [
             Partition(str(groups), rng.integers(groups, size=count).astype(str)) for groups in (2, 5, count // 4)
         ]
-        alarms += search(partitions, id_series([f"a{k}" for k in range(count)]), vectors, FOLDS)
+        alarms += judged(partitions, id_series([f"a{k}" for k in range(count)]), vectors, FOLDS)
     assert not any(finding.is_strong for finding in alarms)
     assert len(alarms) <= 2
 
@@ -159,3 +168,38 @@ def test_modes_and_table():
     table = groups_table(ids, findings)
     assert isinstance(table, pd.DataFrame) and table.id.tolist() == ids
     assert table.candidate_1.tolist() == findings[0].partition.groups.tolist()
+
+
+BIG = {
+    "patients of five": np.repeat(np.arange(1200), 5),
+    "two images each": np.repeat(np.arange(3000), 2),
+    "six large sites": np.repeat(np.arange(6), 1000),
+}
+
+
+@pytest.mark.parametrize("kind", BIG)
+@pytest.mark.parametrize("alike", [0, 1.5])
+def test_a_sample_of_many_images_says_what_all_of_them_say(kind, alike):
+    """At most 2,000 of 6,000 are looked at; where the names mean nothing nothing is found."""
+    scenes = BIG[kind]
+    ids = [f"p{scene:04d}q_{HASHES[k % 200][:3]}{k:05d}z" for k, scene in enumerate(scenes)]
+    partitions = distinct(id_partitions(ids))
+    sample = Sample.of(partitions, [], len(ids))
+    assert 500 < len(sample.images) <= 2000 and (np.diff(sample.images) > 0).all()
+    findings = judged(partitions, [], images_of(scenes, alike), FOLDS, sample)
+    if alike:
+        assert (numbered_by_first(chosen(findings).partition.groups) == numbered_by_first(scenes)).all()
+    else:
+        assert findings == []
+
+
+def test_a_series_is_judged_by_runs_of_a_sample():
+    """Frames 0 to 5999 of one film; under shuffled numbers nothing is said of them."""
+    scenes = np.repeat(np.arange(300), 20)
+    series = id_series([f"{k:04d}" for k in range(6000)])
+    sample = Sample.of([], series, 6000)
+    vectors = walks(scenes)
+    assert len(sample.images) <= 2000
+    assert strong_series(series, vectors[sample.images], sample) == series
+    shuffled = vectors[np.random.default_rng(0).permutation(6000)]
+    assert strong_series(series, shuffled[sample.images], sample) == []
