@@ -16,7 +16,7 @@ import pandas as pd
 from experiments import markdown
 from tqdm import tqdm
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.masks.metrics import Counts, pooled
@@ -87,7 +87,7 @@ def procedure_gain(search: StepSelection, selected: SelectedRules) -> Gain:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 03_oof_threshold.py")
     command.add_argument("--share", type=float, default=0.5, help="of the groups, known to the search")
     command.add_argument("--draws", type=int, default=40)

@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
+from measuring import timed
 
+from lib.base.cli import plain_parser
 from lib.data.competition import open_test
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import predict_to_store
@@ -29,13 +31,6 @@ def write_images(folder: Path, count: int, size: int) -> None:
     for number in range(count):
         image = cv2.GaussianBlur(random.integers(0, 256, (size, size, 3), np.uint8), (0, 0), 1)
         cv2.imwrite(str(folder / f"{number:05d}.png"), image)
-
-
-def measured(function, *arguments) -> tuple[float, float]:
-    """Wall and processor seconds."""
-    wall, processor = time.perf_counter(), time.process_time()
-    function(*arguments)
-    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -56,17 +51,17 @@ def main(arguments: argparse.Namespace) -> None:
         as_04(root / "warm")
         seconds = {as_04: [], as_apply: []}
         for turn in range(arguments.turns):
-            for way in seconds:
-                seconds[way].append(measured(way, root / f"{way.__name__}{turn}"))
+            for method in seconds:
+                seconds[method].append(timed(method, root / f"{method.__name__}{turn}"))
     plain, applied = ([median(column) for column in zip(*taken, strict=True)] for taken in seconds.values())
     print(f"{arguments.images} images of {arguments.size} px, {len(member.folds)} model(s), one view")
-    for way, (wall, processor) in zip(seconds, (plain, applied), strict=True):
-        print(f"{way.__name__:10}{wall:8.1f} s wall{processor:8.1f} s processor")
+    for method, (wall, processor) in zip(seconds, (plain, applied), strict=True):
+        print(f"{method.__name__:10}{wall:8.1f} s wall{processor:8.1f} s processor")
     print(f"ratio {applied[0] / plain[0]:.3f} wall, {applied[1] / plain[1]:.3f} processor")
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path)
     command.add_argument("--images", type=int, default=300)
     command.add_argument("--size", type=int, default=256)

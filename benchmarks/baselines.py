@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.data.competition import TrainingData, open_training
 from lib.data.folds import read_folds
 from lib.masks.metrics import count_images
@@ -86,6 +86,6 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 01_prepare_folds.py made")
     run_command(measure, command)

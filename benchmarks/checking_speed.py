@@ -5,11 +5,9 @@
 01 decodes, checks sizes and masks, hashes pixels, compares all images for near duplicates and splits them into folds.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,9 +15,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
+from measuring import print_ratios, timed
 from planted import planted_pair
-from ratios import print_ratios
 
+from lib.base.cli import plain_parser
 from lib.base.prefetch import THREADS
 from lib.masks.rle import encode
 
@@ -27,7 +26,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "01_prepare_folds.py"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=256, help="side of an image in pixels")
     parser.add_argument("--rounds", type=int, default=3)
@@ -37,7 +36,7 @@ def main() -> None:
         paths = write_images(folder, arguments.images, arguments.side)
         seconds = {"01": [], "decoding": []}
         for number in range(-1, arguments.rounds):
-            checking, decoding = timed(lambda: run_stage_01(folder)), timed(lambda: decode(paths))
+            checking, decoding = timed(run_stage_01, folder)[0], timed(decode, paths)[0]
             if number >= 0:  # the first round fills the disk's cache
                 seconds["01"].append(checking)
                 seconds["decoding"].append(decoding)
@@ -73,12 +72,6 @@ def decode(paths: list[Path]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(lambda path: cv2.imread(str(path), cv2.IMREAD_COLOR), paths):
             pass
-
-
-def timed(work) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 Images are noise, smoothed, as PNG; masks are PNG too. Crops are of 256 pixels without augmentation.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lib.base.cli import plain_parser
 from lib.config.schema import Settings
 from lib.data.competition import open_training
 from lib.training.batches import CropDataset
@@ -22,7 +22,7 @@ IMAGES = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 1024, 4096], help="of the images, in pixels")
     print("side   decoded each time   kept in memory   (ms a crop)")
     for side in parser.parse_args().sides:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from lib.base.cli import plain_parser
 from lib.base.errors import UserError
 from lib.config.training_settings import ModelSettings
 from lib.model.low_rank import learn_low_rank
@@ -37,7 +38,7 @@ WAYS = ("all learn", "frozen", "low rank")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("encoders", nargs="*", metavar="ENCODER", default=ENCODERS)
     parser.add_argument("--batch", type=int, default=4, help="images of a step")
     parser.add_argument("--size", type=int, default=256, help="their side in pixels")

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lib.base.cli import plain_parser
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json, write_text
 from lib.config.load import load_settings
@@ -58,7 +59,7 @@ class Run(NamedTuple):
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """Arguments that all experiments have."""
-    command = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(doc)
     command.add_argument("work", type=Path, help="the folder that runs and results are in; made if absent")
     command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all runs")
     command.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "blue_marble.yaml")

@@ -35,7 +35,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.base.files import read_json, write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
@@ -282,7 +282,7 @@ def joined(parts: list[Counts]) -> Counts:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("work", type=Path, help="the folder that results are in; made if absent")
     command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all trainings")
     command.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "blue_marble.yaml")

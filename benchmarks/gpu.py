@@ -39,7 +39,7 @@ import yaml
 from planted import planted_pair
 from training_speed import Training, bare, clock, pipeline, quiet
 
-from lib.base.cli import leave, run_command
+from lib.base.cli import leave, plain_parser, run_command
 from lib.base.errors import UserError
 from lib.config.load import load_settings
 from lib.config.schema import InferSettings
@@ -414,7 +414,7 @@ def operations(sizes: Sizes, device: torch.device) -> list[str]:
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = plain_parser(__doc__)
     options.add_argument("--out", type=Path, metavar="FILE.md", help="also write the tables here")
     options.add_argument("--small", action="store_true", help="a dry run on any device")
     run_command(main, options)

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from ratios import print_ratios
+from measuring import print_ratios
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.data.competition import open_training
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import predict_to_store
@@ -53,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 02_train.py finished")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--images", type=int, default=64, help="of one size, in each round; whole batches")

@@ -6,17 +6,16 @@ A tiny network is trained for two epochs on small tiles of the same blobs (01 to
 and filling, which need the whole mask at once.
 """
 
-import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import yaml
+from measuring import run_measured
+
+from lib.base.cli import plain_parser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,7 +31,7 @@ SETTINGS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--side", type=int, default=10_000, help="of the test image in pixels")
     parser.add_argument("--suffix", choices=[".png", ".tif", ".npy"], default=".png", help="its format")
@@ -75,16 +74,10 @@ def blobs(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def type_in(folder: Path, script: str, *words: str) -> tuple[float, float]:
-    """Run a script; its seconds and the most megabytes that its process held. Ends where the script fails."""
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    started = time.perf_counter()
-    with (folder / "said.txt").open("w") as said:
-        command = [sys.executable, str(REPOSITORY / script), *words]
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{script} failed:\n{(folder / 'said.txt').read_text()}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e6
+    """Run a script of the repository; its wall seconds and peak megabytes."""
+    command = [sys.executable, str(REPOSITORY / script), *words]
+    seconds, _, megabytes = run_measured(command, folder, PYTHONPATH=str(REPOSITORY))
+    return seconds, megabytes
 
 
 if __name__ == "__main__":

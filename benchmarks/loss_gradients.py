@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.config.training_settings import LossSettings
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
@@ -65,6 +65,6 @@ def gradients(maps: np.ndarray, truth: np.ndarray) -> list[dict]:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME")
     run_command(measure, command)

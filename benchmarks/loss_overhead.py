@@ -7,7 +7,6 @@ the distance maps of the batch between two steps: what they cost on a machine wi
 what remains where the loader's workers keep up with an accelerator.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from lib.base.cli import plain_parser
 from lib.config.training_settings import LossSettings, ModelSettings
 from lib.model.device import (
     autocast,
@@ -32,7 +32,7 @@ PLAIN, COMPOUND = "bce", "dice + focal + boundary"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each loss")
     parser.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
     parser.add_argument("--batch", type=int, default=16, help="crops a step")

@@ -6,18 +6,17 @@ Stage 03: count, choose, write, by itself and after importing what it imports to
 05: search the morphology, write both submissions; it takes about a tenth of a second of one core for each map.
 """
 
-import argparse
-import resource
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from measuring import peak_megabytes, timed
 from planted import FOLDS, plant
 
+from lib.base.cli import plain_parser
 from lib.base.files import write_json
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
@@ -27,7 +26,7 @@ from lib.run.folder import RunFolder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="planted maps")
     parser.add_argument("--side", type=int, default=256, help="side of a map in pixels")
     arguments = parser.parse_args()
@@ -43,9 +42,8 @@ def main() -> None:
 
 def measured(stage, *inputs) -> tuple[float, float]:
     """Peak megabytes of this process and seconds of the stage."""
-    start = time.perf_counter()
-    stage(*inputs)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, time.perf_counter() - start
+    seconds, _ = timed(stage, *inputs)
+    return peak_megabytes(), seconds
 
 
 def stage_03(run: RunFolder, settings: Settings, store: MapStore) -> None:

@@ -6,16 +6,16 @@ Afterwards a twin that draws every mask checks the numbers: all rules on a few i
 rules, in-sample and nested, on all images.
 """
 
-import argparse
-import resource
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from measuring import peak_megabytes
 from planted import FOLDS, plant
 
+from lib.base.cli import plain_parser
 from lib.config.schema import PostprocessSettings, ThresholdSettings
 from lib.data.competition import open_training
 from lib.masks.metrics import count_images, dice
@@ -28,7 +28,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # a map and its truth, uint8 (height, widt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--images", type=int, default=500, help="planted maps")
     parser.add_argument("--side", type=int, default=256, help="side of a map in pixels")
     parser.add_argument("--checked", type=int, default=4, help="images on which every rule is drawn")
@@ -88,10 +88,6 @@ def drawn_dice(rule: Rule, probability_map: np.ndarray, truth: np.ndarray) -> fl
     mask = rule.apply(probability_map)
     pixels = np.count_nonzero(mask) + np.count_nonzero(truth)
     return 2 * np.count_nonzero(mask & truth) / pixels if pixels else 1.0
-
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 The methods take turns, so a busy machine slows all of them; the median counts.
 """
 
-import argparse
 from collections.abc import Callable
 
 import cv2
@@ -15,6 +14,7 @@ from scipy import ndimage
 from skimage import measure
 from skimage import morphology as skimage
 
+from lib.base.cli import plain_parser
 from lib.masks import morphology
 
 SIDES, RADII, AREA = (256, 1024), (2, 8), 64
@@ -24,7 +24,7 @@ Methods = dict[str, Callable[[np.ndarray], np.ndarray]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each method")
     repeats = parser.parse_args().repeats
     cv2.setNumThreads(1)

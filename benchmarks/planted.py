@@ -1,5 +1,6 @@
 """Planted competitions for the benchmarks: true masks and imperfect probability maps of them, as files on disk."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -25,13 +26,15 @@ def _smooth(random: np.random.Generator, side: int, sigma: float) -> np.ndarray:
 
 
 def plant(root: Path, count: int, side: int) -> tuple[DataSettings, MapStore]:
-    """Write `count` masks and maps below `root`. The mask files stand for the images too, whose pixels nobody reads."""
+    """Write `count` masks and maps below `root`. The images, whose pixels nobody reads, are links to the masks."""
     random = np.random.default_rng(0)
     store = MapStore(root / "maps", ("mask",))
-    (root / "masks").mkdir(parents=True)
+    for folder in ("masks", "images"):
+        (root / folder).mkdir(parents=True)
     for number in range(count):
         probability_map, truth = planted_pair(random, side)
         cv2.imwrite(str(root / "masks" / f"{number:05d}.png"), 255 * truth)
+        os.link(root / "masks" / f"{number:05d}.png", root / "images" / f"{number:05d}.png")
         store.write(f"{number:05d}", probability_map[..., None])
-    files = {"train_images": "masks/{id}.png", "train_masks": "masks/{id}.png", "test_images": "masks/{id}.png"}
+    files = {"train_images": "images", "train_masks": "masks", "test_images": "images"}
     return DataSettings(root=root, **files, sample_submission=None, channels=1), store

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.data.competition import open_training
 from lib.masks.metrics import Counts
 from lib.masks.rules import apply_rules, read_rules
@@ -51,7 +51,7 @@ def draw(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME")
     command.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     run_command(draw, command)

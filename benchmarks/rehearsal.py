@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.config.schema import ThresholdSettings
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
@@ -88,7 +88,7 @@ def by_size(draws: pd.DataFrame) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME")
     command.add_argument("--draws", type=int, default=100, metavar="N", help="per number of images")
     run_command(rehearse, command)

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from large_image import blobs
 
+from lib.base.cli import plain_parser
 from lib.config.check import check_settings
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
@@ -37,7 +38,7 @@ from lib.training.trainer import train_folds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--images", type=int, default=8, help="half of them are validated on")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--side", type=int, default=4000, help="of the large images, in pixels")

@@ -8,7 +8,6 @@ With numba (pip install -e '.[benchmarks]') there is also a compiled loop that s
 Last the objects of a label image, in one pass here and one mask after the other elsewhere.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ try:
 except ImportError:
     numba = None
 
+from lib.base.cli import plain_parser
 from lib.masks.morphology import components
 from lib.masks.rle import decode, decode_labels, encode, encode_labels
 
@@ -29,7 +29,7 @@ SHAPES = ((101, 101, 3), (256, 1600, 9), (768, 768, 15), (1280, 1918, 9), (5000,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=9, help="timed calls of each method")
     repeats = parser.parse_args().repeats
     cv2.setNumThreads(1)

@@ -8,12 +8,8 @@ images as training images. Memory is a stage's peak.
 WORK/costs.csv keeps what is measured, and those numbers of images are not measured again.
 """
 
-import argparse
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +18,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
+from measuring import run_measured
 from planted import planted_pair
 
+from lib.base.cli import plain_parser
 from lib.base.files import write_json, write_text
 from lib.data.competition import open_test
 from lib.data.input_files import known_test_images, write_known
@@ -50,7 +48,7 @@ class Cost(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("work", type=Path, metavar="WORK", help="folder for the planted images, removed as it goes")
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 50_000])
     parser.add_argument("--side", type=int, default=64, help="side of an image in pixels")
@@ -94,7 +92,8 @@ def run_stages(folder: Path, count: int, side: int) -> Iterator[Cost]:
         if stage == "03":
             plant_models(folder, run)
         target = ["--config", f"{NAME}.yaml"] if stage == "01" else ["--run", f"runs/{NAME}"]
-        yield Cost(count, stage, *measured([sys.executable, str(ROOT / f"{script}.py"), *target], folder))
+        wall, processor, megabytes = run_measured([sys.executable, str(ROOT / f"{script}.py"), *target], folder)
+        yield Cost(count, stage, processor, wall, megabytes)
     shutil.rmtree(folder)
 
 
@@ -113,7 +112,7 @@ def plant(folder: Path, run: RunFolder, count: int, side: int) -> None:
         maps.write(image_id, probability_map[..., None])
         rows.append(f"{image_id},{encode(truth)}\n")
     write_text(folder / "train.csv", "".join(rows))
-    data = {"root": ".", "test_images": "train_images", "sample_submission": None}
+    data = {"root": str(folder.resolve()), "test_images": "train_images", "sample_submission": None}
     write_text(folder / f"{NAME}.yaml", yaml.safe_dump({"data": data}))
 
 
@@ -138,18 +137,6 @@ def plant_models(folder: Path, run: RunFolder) -> None:
 def planted_maps(folder: Path) -> MapStore:
     """The maps that models are to have made."""
     return MapStore(folder / "maps", ("mask",))
-
-
-def measured(command: list[str], folder: Path) -> tuple[float, float, float]:
-    """Processor seconds, seconds and peak megabytes of a command, its output in stage.log."""
-    started = time.perf_counter()
-    with (folder / "stage.log").open("a") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed; see {folder / 'stage.log'}")
-    return usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss * 1024 / 1e6
 
 
 def draw(costs: list[Cost], side: int, path: Path) -> None:

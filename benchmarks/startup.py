@@ -3,19 +3,20 @@
 python benchmarks/startup.py [--rounds 7]
 """
 
-import argparse
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from ratios import print_ratios
+from measuring import print_ratios
+
+from lib.base.cli import plain_parser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     commands = {"bare": ["-c", "import argparse, yaml"]}

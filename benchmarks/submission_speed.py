@@ -9,7 +9,6 @@ notebook   read each map, threshold it, encode it by the popular snippet, write 
 18,000 maps of 101 x 101 pixels and 5,000 of 256 x 1600. A hundred of each are planted and linked under other names.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -19,10 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from measuring import print_ratios
 from planted import planted_pair
-from ratios import print_ratios
 from rle_speed import snippet_encode
 
+from lib.base.cli import plain_parser
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.data_settings import DataSettings
 from lib.config.schema import Settings
@@ -37,7 +37,7 @@ THRESHOLD = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     for count, height, width in SETS:

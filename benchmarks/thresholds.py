@@ -7,15 +7,15 @@ then counting and choosing against the common loop over 99 thresholds, both on m
 so a busy machine slows both, and the smallest of the rounds' times counts. Processor seconds stand beside seconds.
 """
 
-import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measuring import timed
 from planted import FOLDS, plant
 
+from lib.base.cli import plain_parser
 from lib.base.files import write_json
 from lib.config.schema import ThresholdSettings
 from lib.data.competition import TrainingData, open_training
@@ -28,7 +28,7 @@ IN_MEMORY = 1000  # images at most that the loop runs over
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(__doc__)
     parser.add_argument("--images", type=int, default=2000, help="planted maps")
     parser.add_argument("--side", type=int, default=256, help="side of a map in pixels")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
@@ -104,13 +104,6 @@ def folds_of(ids: list[str]) -> np.ndarray:
 def best_of(rounds: int, *functions: Callable[[], None]) -> np.ndarray:
     """The least seconds and processor seconds of each function, taking turns: (functions, 2)."""
     return np.min([[timed(function) for function in functions] for _ in range(rounds)], axis=0)
-
-
-def timed(function: Callable[[], None]) -> tuple[float, float]:
-    """Seconds on the clock and of the processor."""
-    clock, processor = time.perf_counter(), time.process_time()
-    function()
-    return time.perf_counter() - clock, time.process_time() - processor
 
 
 def report(first: str, first_seconds: np.ndarray, second: str, second_seconds: np.ndarray, ratios: np.ndarray) -> None:

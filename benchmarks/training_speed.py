@@ -27,12 +27,12 @@ from pathlib import Path
 import numpy as np
 import other_loops
 import psutil
-from ratios import print_ratios
+from measuring import print_ratios
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lib.base.cli import run_command
+from lib.base.cli import plain_parser, run_command
 from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.model.device import keep_freed_memory
@@ -163,7 +163,7 @@ def bare(training: Training) -> other_loops.Epoch:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run that 01_prepare_folds.py made")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--steps", type=int, metavar="N", help="steps of each side in a round (default: an epoch)")
