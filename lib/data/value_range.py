@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.base.errors import UserError
-from lib.data.competition import TrainingData
+from lib.data.competition import Images
 from lib.data.headers import suffix_of
 from lib.data.images import read_content
 from lib.data.scaling import is_nodata
@@ -15,13 +15,13 @@ EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 LEAST_SHARE = 0.1  # of the scale, which data should use
 
 
-def value_range_line(training: TrainingData) -> str:
-    """The range found in some training images, with what to set where it does not suit; empty for 8-bit data.
+def value_range_line(images: Images) -> str:
+    """The range found in some images, with what to set where it does not suit; empty for 8-bit data.
 
     A range that is set is applied to 8-bit images too, so these are then looked at as well.
     """
-    settings = training.settings
-    every = [Path(path) for image_id in training.ids for path in training.files[image_id]]
+    settings = images.settings
+    every = [Path(path) for image_id in images.ids for path in images.files[image_id]]
     with_eight_bit = isinstance(settings.value_range, tuple)
     paths = [path for path in every if with_eight_bit or suffix_of(path) not in EIGHT_BIT]
     ranges, depths, outside, count, missing, everything, scale = [], set(), 0, 0, 0, 0, None

@@ -27,6 +27,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first
     from lib.base.files import write_json
     from lib.data.competition import open_test
+    from lib.data.value_range import value_range_line
     from lib.submission.apply import predict_images
     from lib.submission.finished import open_finished
     from lib.submission.outputs import set_aside, write_outputs, write_overlays
@@ -39,6 +40,8 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
         set_aside(out)
         if test.warning:
             print(f"warning   {test.warning}")
+        if arguments.images and (line := value_range_line(test)).startswith("warning"):
+            print(line, end="")
     print(f"{len(test.ids)} images; {finished}", flush=True)
     maps = predict_images(finished, test, out / "maps", arguments.hours, STARTED)
     if not is_first():

@@ -59,6 +59,8 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     require_stage(run, "05_postprocess", submission_inputs(run, settings))
     store = replace(open_test_maps(run, settings, test, made_from), are_exclusive=settings.data.are_exclusive)
     store.require(test.ids)
+    if test.warning:
+        print(f"warning   {test.warning}")
     rules, reported = rules_of(run, settings)
     rules = changed_rules(rules, arguments.overrides, settings)
     score = out_of_fold_score(run, settings, training, rules)

@@ -13,6 +13,7 @@ from lib.config.check import check_settings
 from lib.config.load import with_overrides
 from lib.data.competition import open_test
 from lib.tools.apply import apply, overrides_of, positive
+from tests.stages import script
 
 
 @pytest.mark.parametrize("words", ["photos", "photos/{id}.png", "{folder}/{id}.png"])
@@ -55,3 +56,13 @@ def test_a_path_with_an_equals_sign_is_no_setting(monkeypatch):
     monkeypatch.setattr("sys.argv", words)
     run_command(seen.append, command)
     assert (seen[0].images, seen[0].overrides) == (words[2], [words[3]])
+
+
+def test_photos_that_use_little_of_16_bits_are_warned_of(user):
+    (user / "photos").mkdir()
+    cv2.imwrite(str(user / "photos" / "dark.png"), np.arange(48 * 64, dtype=np.uint16).reshape(48, 64))
+    words = ["-m", "lib.tools.apply", "runs/blobs", "--images", "photos", "--out"]
+    ended = script(user, *words, "dark")
+    assert ended.code == 0 and "use 4.7%; data.value_range=[0, 3071] covers all" in ended.out, ended.err
+    ended = script(user, *words, "light", "data.value_range=[0, 3071]")
+    assert ended.code == 0 and "value_range" not in ended.out, ended.err
