@@ -146,9 +146,7 @@ TABLES = {
         with_an_empty_one("nan"), refused="'nan'|mask of 'b'|set data.rle.also_empty to [\"nan\"]"
     ),
     "run lengths cut at 32,767 characters by a spreadsheet": Row(
-        lines(
-            "id,rle", lambda id: f"{id},{f'{RLE[id]} ' * (32_766 // len(RLE[id]))}".ljust(32_766 + 2, "1")[: 32_766 + 2]
-        ),
+        lines("id,rle", lambda id: f"{id},{'1 1 ' * 8191}12"),
         refused="32766 characters|spreadsheets cut a cell|data.doubtful_rle=read",
     ),
     "run lengths of images of half the size": Row(
