@@ -139,14 +139,18 @@ def _masks_from_files(settings: DataSettings) -> Masks:
 
 def check_single(masks: Masks, settings: DataSettings, what: str) -> None:
     """Raise UserError when an image and class has several masks and the settings do not say that it may."""
-    several = [image_id for image_id, pieces in masks.items() if max(map(len, pieces)) > 1]
+    several = sorted(image_id for image_id, pieces in masks.items() if max(map(len, pieces)) > 1)
     if settings.instances or not several:
         return
     if rewritten := [name for name in several if REWRITTEN.fullmatch(name)]:
         raise UserError(f"{listed(rewritten)} have several {what}: {AS_NUMBERS}")
     if all(len({*texts}) < 2 for image_id in several for texts in masks[image_id]):
         raise UserError(f"{listed(several)} have several {what} that are the same; leave only one of each")
-    raise UserError(f"{listed(several)} have several {what}; set data.instances=true if each is an object of the image")
+    first = next(texts for texts in masks[several[0]] if len(texts) > 1)
+    shown = "" if is_table(settings.train_masks) else f", such as {first[0]} and {first[1]}"
+    raise UserError(
+        f"{listed(several)} have several {what}{shown}; set data.instances=true if each is an object of the image"
+    )
 
 
 def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: DataSettings) -> dict[str, list[str]]:

@@ -21,11 +21,13 @@ class Columns(NamedTuple):
     rle: str | None
     id_pattern: str  # what stands in the id column, as in {id}_mask
     prefix: str  # of the settings that say so: `data.` or `data.sample_`
+    image_id: str = "{id}"  # the id from the parts of id_pattern, where it has several, as {folder}/{id}
 
 
 def training_columns(settings: DataSettings) -> Columns:
     """The columns of data.train_masks."""
-    return Columns(settings.id_column, settings.class_column, settings.rle_column, settings.id_pattern, "data.")
+    named = settings.id_column, settings.class_column, settings.rle_column
+    return Columns(*named, settings.id_pattern, "data.", settings.image_id)
 
 
 def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
@@ -40,6 +42,7 @@ def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
         known(settings.sample_rle_column, settings.rle_column),
         settings.sample_id_pattern or settings.id_pattern,
         "data.sample_",
+        settings.test_id or settings.image_id,
     )
 
 
@@ -121,7 +124,7 @@ class IdReader:
 
     def __init__(self, columns: Columns, path: Path):
         self.path, self.setting = path, f"{columns.prefix}id_pattern"
-        self.pattern = columns.id_pattern
+        self.pattern, self.template = columns.id_pattern, columns.image_id
         self.expression = None if self.pattern == "{id}" else compile_pattern(self.pattern)
         self.text_of: dict[str, str] = {}
 
@@ -139,10 +142,15 @@ class IdReader:
         match = self.expression.fullmatch(text)
         if match is None:
             raise UserError(f"{self.path} has the id {ascii(text[:80])}, not one of {self.setting} = '{self.pattern}'")
-        image_id = clean_id(match["id"], self.path)
+        parts = match.groupdict()
+        image_id = clean_id(match["id"] if len(parts) == 1 else fill(self.template, parts, "data.image_id"), self.path)
         if self.text_of.setdefault(image_id, text) != text:
             texts = f"'{self.text_of[image_id]}' and '{text}'"
-            raise UserError(f"{self.path}: {texts} are both '{image_id}' by {self.setting} = '{self.pattern}'")
+            raise UserError(
+                f"{self.path}: {texts} are both '{image_id}' by {self.setting} = '{self.pattern}'; tell them apart by "
+                f"{self.setting}={{folder}}/{{id}}, the images' pattern .../{{folder}}/{{id}}.png, and "
+                "data.image_id={folder}_{id}"
+            )
         return image_id
 
 

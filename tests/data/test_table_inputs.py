@@ -183,6 +183,17 @@ def one_more(image: bool) -> Callable[[Path], Masks]:
     return write
 
 
+def in_kinds(root: Path) -> Masks:
+    """Images of equal names in two folders, and a table of their paths."""
+    lines = ["id,rle"]
+    for number, kind in enumerate(("good", "bad")):
+        put(root / f"images/{kind}/7.png", picture(number))
+        lines.append(f"{kind}/7.png,{RLE[IDS[number]]}")
+    (root / "train.csv").write_text("\n".join(lines))
+    return {"good_7": DISC["a"], "bad_7": DISC["b"]}
+
+
+KINDS = {"train_images": "images/{kind}/{id}.png", "image_id": "{kind}_{id}"}
 LONG = {f"12345678901{n}": "1.23457E+11" for n in range(3)}
 IDS_OF_TABLES = {
     "numbers with leading zeros, large numbers, 1e5": Row(
@@ -206,6 +217,9 @@ IDS_OF_TABLES = {
     ),
     "`_mask` after the id": Row(ids({id: f"{id}_mask.png" for id in IDS}), refused="set data.id_pattern={id}_mask"),
     "a folder before the id": Row(ids({id: f"train/{id}.png" for id in IDS}), refused="set data.id_pattern=*/{id}"),
+    "`good/7.png` and `bad/7.png`": Row(
+        in_kinds, KINDS | {"id_pattern": "*/{id}"}, "'good/7' and 'bad/7' are both '7'|data.id_pattern={folder}/{id}"
+    ),
     "`7.0` for 7": Row(ids({f"{n}": f"{n}.0" for n in range(7, 10)}), refused="set data.id_pattern={id}.0"),
     "`1.23457E+11`, as a spreadsheet writes long numbers": Row(ids(LONG), refused="1.23457E+11|took the ids"),
     "no id is an image's": Row(
