@@ -36,9 +36,10 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
         trained_folds,
     )
     from lib.run.record import StageRecord
-    from lib.submission.outputs import new_submissions
+    from lib.submission.outputs import new_submissions, require_format
 
     lock_run(run)
+    require_format(settings)
     record = StageRecord(run, "05_postprocess")
     training, has_test = open_unchanged_training(run, settings), settings.data.test_images is not None
     made_from, thresholds = require_thresholds(run, settings), read_rules(run.threshold, training.classes)

@@ -35,7 +35,7 @@ from lib.data.mask_index import (
 )
 from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
-from lib.data.sample_submission import SampleSubmission, SubmissionRow, masks_without_row, match_sample, read_sample
+from lib.data.sample_submission import SubmissionRow, masks_without_row, match_sample, read_sample
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
@@ -253,8 +253,8 @@ def open_test(settings: DataSettings) -> TestData:
     """
     if settings.test_images is None:
         raise UserError("data.test_images is not set, so there is nothing to predict; 05 ends with the score")
+    files = _test_files(settings)
     sample, unreadable = read_sample(settings), {}
-    files = _test_files(settings, sample)
     rows = match_sample(sample, files, settings)
     wanted = {row.id for row in rows}
     files = {image_id: paths for image_id, paths in files.items() if image_id in wanted}
@@ -269,12 +269,13 @@ def open_test(settings: DataSettings) -> TestData:
     return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable, resize_values)
 
 
-def _test_files(settings: DataSettings, sample: SampleSubmission) -> dict[str, list[str]]:
+def _test_files(settings: DataSettings) -> dict[str, list[str]]:
     """The files of the test images; none if the competition hides both the images and the rows until the submission."""
     try:
         return list_images(settings, settings.test_images, "data.test_images").files
     except NothingFound:
-        if settings.unreadable_test_images == "error" or sample.table is None or sample.rows:
+        may_be_hidden = settings.unreadable_test_images == "empty" and settings.sample_submission
+        if not may_be_hidden or read_sample(settings).rows:
             raise
         return {}
 

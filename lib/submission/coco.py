@@ -8,6 +8,7 @@ digits stands as a number, as COCO's do.
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def write_coco(
 
 def annotations(maps: np.ndarray, masks: np.ndarray, settings: Settings) -> Iterator[dict]:
     """The objects of an image: category, compressed run lengths, box (left, top, width, height), area and score."""
-    coco = _coco()
+    coco = require_pycocotools()
     for index in range(masks.shape[2]):
         layer = np.ascontiguousarray(masks[..., index])
         labels = layer if settings.submission.rows == "instance" else components(layer)[0]
@@ -75,7 +76,8 @@ def _image(number: int | str, path: Path, height: int, width: int) -> dict:
     return {"id": number, "file_name": path.name, "height": height, "width": width}
 
 
-def _coco():
+def require_pycocotools() -> ModuleType:
+    """Pycocotools' functions for run lengths. Raises UserError where the package is not installed."""
     try:
         from pycocotools import mask
     except ModuleNotFoundError:

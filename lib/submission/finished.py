@@ -128,7 +128,10 @@ def _rules_file(run: RunFolder, settings: Settings) -> Path:
     """The file of the rules chosen by 05, or by 03 if 05 has not run."""
     if settings.submission.rows == "instance":
         if not run.objects.is_file():
-            raise UserError(f"{run.objects} does not exist; run {run.command('05_postprocess')}")
+            raise UserError(
+                f"{run.objects} does not exist; 05_postprocess.py with submission.rows=instance makes it in a run, and "
+                "lib.tools.export copies it"
+            )
         return run.objects
     return run.postprocess if run.postprocess.is_file() else run.threshold
 

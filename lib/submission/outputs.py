@@ -22,7 +22,7 @@ from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
 from lib.run.folder import RunFolder
-from lib.submission.coco import write_coco
+from lib.submission.coco import require_pycocotools, write_coco
 from lib.submission.mask_files import write_masks, zip_files
 from lib.submission.write import Rules, write_submission
 
@@ -38,6 +38,15 @@ class Written(NamedTuple):
 
     paths: list[Path]
     description: str
+
+
+def require_format(settings: Settings) -> None:
+    """Raise UserError where submission.format needs a function or a package that is not there."""
+    format = settings.submission.format
+    if ":" in format:
+        _function(format)
+    elif format.startswith("coco"):
+        require_pycocotools()
 
 
 def write_outputs(

@@ -30,11 +30,12 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
     from lib.data.value_range import value_range_line
     from lib.submission.apply import predict_images
     from lib.submission.finished import open_finished
-    from lib.submission.outputs import set_aside, write_outputs, write_overlays
+    from lib.submission.outputs import require_format, set_aside, write_outputs, write_overlays
 
     overrides = [*overrides_of(arguments.images), *arguments.overrides]
     finished = open_finished(arguments.source, overrides, arguments.folds)
     settings, out = finished.settings, arguments.out
+    require_format(settings)
     test = open_test(settings.data)
     if is_first():
         set_aside(out)
@@ -64,7 +65,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
 
 def overrides_of(images: str | None) -> list[str]:
     """The settings that --images sets, from a folder or a pattern such as photos/{day}/*.tif."""
-    from lib.data.discovery import WILDCARD
+    from lib.data.discovery import PLACEHOLDER, WILDCARD
 
     if images is None:
         return []
@@ -73,6 +74,9 @@ def overrides_of(images: str | None) -> list[str]:
         raise UserError(f"--images {images} is a file; give its folder, or a pattern such as {root.parent / '*'}")
     if WILDCARD.search(images):
         root, pattern = Path(root.anchor), images.removeprefix(root.anchor)
+        if not PLACEHOLDER.search(pattern):  # photos/*.jpg
+            folders, slash, name = pattern.rpartition("/")
+            pattern = folders + slash + name.replace("*", "{id}", 1)
     places = {"root": str(root), "test_images": pattern, "sample_submission": None, "image_id": "{id}", "test_id": None}
     return [*(f"data.{key}={json.dumps(value)}" for key, value in places.items()), "submission.format=png"]
 

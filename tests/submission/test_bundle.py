@@ -155,6 +155,8 @@ def test_before_the_hidden_test_set_is_there(run, tmp_path):
     with pytest.raises(UserError, match="no image is found"):
         applied(found["BUNDLE"], tmp_path / "out", f"data.root={data}", "data.unreadable_test_images=empty")
     (data / "sample_submission.csv").unlink()
+    with pytest.raises(UserError, match=r"the data folder nowhere does not exist"):
+        applied(found["BUNDLE"], tmp_path / "out", "data.root=nowhere", "data.unreadable_test_images=empty")
     with pytest.raises(FileNotFoundError, match="add it as an input"):
         exec(find, {})
 

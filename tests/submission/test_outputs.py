@@ -20,7 +20,7 @@ from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder
-from lib.submission.outputs import new_submissions, set_aside, write_outputs, write_overlays
+from lib.submission.outputs import new_submissions, require_format, set_aside, write_outputs, write_overlays
 from lib.submission.write import decode_rows, encode_rows
 
 SHAPE = (21, 34)
@@ -185,6 +185,8 @@ def test_a_function_that_is_not_there_is_named(tmp_path, path, problem):
     data, store, settings = prepared(tmp_path, ["one"], format=str(tmp_path / path))
     with pytest.raises(UserError, match=problem):
         write_outputs(tmp_path, data, store, rules_of(["one"]), settings)
+    with pytest.raises(UserError, match=problem):  # before anything is predicted
+        require_format(settings)
 
 
 def test_an_overlay_differs_from_the_image_inside_the_mask_alone(tmp_path):

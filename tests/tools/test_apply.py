@@ -16,7 +16,7 @@ from lib.tools.apply import apply, overrides_of, positive
 from tests.stages import script
 
 
-@pytest.mark.parametrize("words", ["photos", "photos/{id}.png", "{folder}/{id}.png"])
+@pytest.mark.parametrize("words", ["photos", "photos/*.png", "photos/{id}.png", "{folder}/{id}.png"])
 def test_images_need_no_sample_and_are_named_as_they_are(tmp_path, monkeypatch, words):
     """Whatever the run's own test images are called and wherever its sample lies."""
     monkeypatch.chdir(tmp_path)
