@@ -6,6 +6,7 @@ absolute or the gap since the previous run, and in how an empty mask is written:
 """
 
 import json
+import re
 from collections.abc import Sequence
 
 import cv2
@@ -116,7 +117,7 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
     """
     if is_empty(text, convention):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    text = text.strip()
+    text = _unlisted(text.strip())
     if not text.isascii() or text.encode().translate(None, b"0123456789 \t"):
         raise UserError(f"'{_excerpt(text)}' is not whole numbers with blanks between them{_empty_hint(text)}")
     numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
@@ -140,6 +141,14 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
     if (ends > pixels).any():
         raise UserError(f"run {_first(ends > pixels)} goes past the end of the image ({pixels} pixels)")
     return starts, ends
+
+
+def _unlisted(text: str) -> str:
+    """The numbers of a list, as in [1, 2], with blanks between them; any other text as it is."""
+    inside = text[1:-1]
+    if text[:1] + text[-1:] != "[]" or not inside[:1].isdigit() or not inside[-1].isdigit():
+        return text
+    return inside.replace(",", " ")
 
 
 def _paint(
@@ -226,7 +235,9 @@ def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
 
 def _empty_hint(text: str) -> str:
     """Advice to set data.rle.also_empty, for a text short enough to mean an empty mask."""
-    if len(text.split()) > 2 or len(text) > 40:
+    if (
+        len(text.split()) > 2 or len(text) > 40 or re.search(r"\d[^\d\s]+\d", text)
+    ):  # which are numbers, parted otherwise
         return ""
     return f"; if {ascii(text)} stands for an empty mask, set data.rle.also_empty to [{json.dumps(text)}]"
 

@@ -136,9 +136,7 @@ TABLES = {
         lines("id,rle", lambda id: f"{id}_corner,{encode(CORNER)}\n{id}_disc,{RLE[id]}", meant=TWO)
     ),
     "names of mask files in place of run lengths": Row(seg_files, refused="names files|such as masks/{id}_seg.png"),
-    "run lengths as a list, `[1, 2]`": Row(
-        lines("id,rle", lambda id: f'{id},"[{RLE[id].replace(" ", ", ")}]"'), refused=WHOLE
-    ),
+    "run lengths as a list, `[1, 2]`": Row(lines("id,rle", lambda id: f'{id},"[{RLE[id].replace(" ", ", ")}]"')),
     "run lengths as decimals, `1.0 2.0`": Row(
         lines("id,rle", lambda id: f"{id},{' '.join(number + '.0' for number in RLE[id].split())}"), refused=WHOLE
     ),

@@ -119,6 +119,12 @@ def test_blanks_around_and_between_do_not_matter(mask, convention):
     np.testing.assert_array_equal(decode(f"  {text.replace(' ', '  ')} ", mask.shape, convention), mask)
 
 
+@given(masks.filter(np.any), conventions)
+def test_a_list_is_read_as_its_numbers(mask, convention):
+    numbers = [int(number) for number in encode(mask, convention).split()]
+    np.testing.assert_array_equal(decode(str(numbers), mask.shape, convention), mask)
+
+
 @pytest.mark.parametrize(
     ("text", "convention", "problem"),
     [
@@ -126,7 +132,14 @@ def test_blanks_around_and_between_do_not_matter(mask, convention):
         ("1 2 3", RleSettings(), "3 numbers"),
         ("1 2.5", RleSettings(), "whole numbers"),
         ("1 x", RleSettings(), "whole numbers"),
-        ("1,2", RleSettings(), "whole numbers"),
+        ("1,2", RleSettings(), "whole numbers with blanks between them$"),
+        ("1.0", RleSettings(), "whole numbers with blanks between them$"),
+        ("[1, 2]", RleSettings(), None),
+        ("[1 2]", RleSettings(), None),
+        ("[1,2,5,1]", RleSettings(), None),
+        ("[1, 2", RleSettings(), "whole numbers"),
+        ("[1, x, 2]", RleSettings(), "whole numbers"),
+        ("[]", RleSettings(), "stands for an empty mask"),
         ("1_0 1", RleSettings(), "whole numbers"),
         ("nan", RleSettings(), "stands for an empty mask, set data.rle.also_empty to ..nan"),
         ("-1", RleSettings(), "whole numbers"),
