@@ -145,10 +145,8 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
 
 def _unlisted(text: str) -> str:
     """The numbers of a list, as in [1, 2], with blanks between them; any other text as it is."""
-    inside = text[1:-1]
-    if text[:1] + text[-1:] != "[]" or not inside[:1].isdigit() or not inside[-1].isdigit():
-        return text
-    return inside.replace(",", " ")
+    is_list = text[:1] == "[" and text[-1:] == "]" and text[1:2].isdigit() and text[-2:-1].isdigit()
+    return text[1:-1].replace(",", " ") if is_list else text
 
 
 def _paint(
@@ -235,9 +233,8 @@ def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
 
 def _empty_hint(text: str) -> str:
     """Advice to set data.rle.also_empty, for a text short enough to mean an empty mask."""
-    if (
-        len(text.split()) > 2 or len(text) > 40 or re.search(r"\d[^\d\s]+\d", text)
-    ):  # which are numbers, parted otherwise
+    are_numbers = re.search(r"\d[^\d\s]+\d", text)  # as in 1,2
+    if are_numbers or len(text.split()) > 2 or len(text) > 40:
         return ""
     return f"; if {ascii(text)} stands for an empty mask, set data.rle.also_empty to [{json.dumps(text)}]"
 
