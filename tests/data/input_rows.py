@@ -116,10 +116,10 @@ def page_rows(heading: str) -> dict[str, tuple[str, list[dict]]]:
     page = (REPOSITORY / "docs" / "inputs.md").read_text()
     part = page.partition(f"\n{heading}\n")[2].partition("\n#")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:2] == "| "]
-    return {name: (what, _settings(cell)) for name, what, cell in lines[1:]}
+    return {name: (what, settings_of_cell(cell)) for name, what, cell in lines[1:]}
 
 
-def _settings(cell: str) -> list[dict]:
+def settings_of_cell(cell: str) -> list[dict]:
     """The settings of a cell, in `backticks`; alternatives have `or` between them."""
     alternatives = []
     for alternative in re.split(r"` or (?=`)", cell):

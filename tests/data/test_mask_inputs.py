@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from lib.base.errors import UserError
@@ -14,6 +15,7 @@ from lib.config.data_settings import DataSettings
 from lib.data.competition import open_training
 from lib.data.inspection import inspect_all
 from tests import REPOSITORY
+from tests.data.input_rows import settings_of_cell
 from tests.data.test_images import save
 
 SHAPE = (24, 30)
@@ -59,6 +61,10 @@ def palette(of: Callable[[str], np.ndarray], colours: list) -> Callable[[Path, s
     return lambda folder, id: palette_image(of(id), colours).save(folder / f"{id}.png")
 
 
+def white_is_zero(folder: Path, id: str) -> None:
+    tifffile.imwrite(folder / f"{id}.tif", INSIDE[id])  # which tifffile writes so by default
+
+
 def soft(id: str) -> np.ndarray:
     return cv2.GaussianBlur(255 * INSIDE[id].view(np.uint8), (5, 5), 1)
 
@@ -83,6 +89,17 @@ READ = {
     "0 and any one other value": (png(inside(38)), {}, INSIDE_ONLY),
     "16 bits, 0 and 65535": (png(inside(65535, dtype=np.uint16)), {}, INSIDE_ONLY),
     "true and false": (npy(lambda id: INSIDE[id]), {}, INSIDE_ONLY),
+    "1 bit: png, bmp, pbm": (
+        lambda folder, id: Image.fromarray(INSIDE[id]).save(folder / f"{id}.{('png', 'bmp', 'pbm')[IDS.index(id)]}"),
+        {},
+        INSIDE_ONLY,
+    ),
+    "tif whose 0 is white (MINISWHITE), as stored": (white_is_zero, {"masks": {"miniswhite": "stored"}}, INSIDE_ONLY),
+    "tif whose 0 is white (MINISWHITE), as shown": (
+        white_is_zero,
+        {"masks": {"miniswhite": "shown"}},
+        [{id: ~INSIDE[id] for id in IDS}],
+    ),
     "gray stored as RGB": (png(lambda id: np.dstack([inside(255)(id)] * 3)), {}, INSIDE_ONLY),
     "opaque alpha plane": (png(lambda id: with_alpha(inside(255)(id), np.full(SHAPE, 255))), {}, INSIDE_ONLY),
     "alpha plane that agrees": (png(lambda id: with_alpha(inside(255)(id), inside(255)(id))), {}, INSIDE_ONLY),
@@ -145,6 +162,11 @@ READ = {
         INSIDE_ONLY,
     ),
     "two values, 1 and 2": (png(inside(2, 1)), {"classes": {"mask": 2}}, INSIDE_ONLY),
+    "-1 where nothing is known": (
+        npy(lambda id: np.where(ROWS < 2, -1, INSIDE[id]).astype(np.int8)),
+        {"classes": {"mask": 1}, "masks": {"ignore": -1}},
+        [{id: np.where(ROWS < 2, 255, INSIDE[id]) for id in IDS}],
+    ),
     "masks ignored throughout": (
         png(lambda id: inside(1)(id) if id != "b" else np.full(SHAPE, 255, np.uint8)),
         {"classes": {"mask": 1}, "masks": {"ignore": 255}},
@@ -215,6 +237,11 @@ REFUSED = {
         {},
         ["0 = #800000", "1 = #000000", "data.classes={mask: 1}", '{mask: "#000000"}'],
     ),
+    "tif whose 0 is white (MINISWHITE)": (
+        white_is_zero,
+        {},
+        ["a.tif is a tif that stores white as 0", "% of its pixels", "data.masks.miniswhite=stored"],
+    ),
     "a class that does not occur": (
         png(TRIMAP.get),
         {"classes": {"animal": 1, "tree": 7}},
@@ -247,8 +274,11 @@ def write(root: Path, write_mask: Callable[[Path, str], None], said: dict, **mor
     for id in IDS:
         save(root / "train_images" / f"{id}.png", random.integers(0, 255, (*SHAPE, 3), np.uint8))
         write_mask(root / "masks", id)
-    data = {"root": str(root), "train_masks": "masks", **said, **more}
-    return check_settings({"name": "x", "data": data}, Path("x.yaml")).data
+    return data_settings({"root": str(root), "train_masks": "masks", **said, **more})
+
+
+def data_settings(said: dict) -> DataSettings:
+    return check_settings({"name": "x", "data": said}, Path("x.yaml")).data
 
 
 @pytest.mark.parametrize("name", READ)
@@ -256,7 +286,7 @@ def test_read_as_meant(tmp_path, name):
     write_mask, said, meant = READ[name]
     training = open_training(write(tmp_path, write_mask, said))
     note, *warnings = inspect_all(training).notes
-    assert bool(warnings) == (name == "masks ignored throughout")
+    assert bool(warnings) == (name in ("masks ignored throughout", "tif whose 0 is white (MINISWHITE), as shown"))
     assert note.startswith(f"checked   3 mask files of {tmp_path}/masks hold ")
     for id in IDS:
         np.testing.assert_array_equal(training.read_mask(id), np.stack([masks[id] for masks in meant], axis=2))
@@ -319,7 +349,10 @@ def test_masks_of_most_pixels_are_warned_of(tmp_path):
 
 
 @pytest.mark.parametrize(("section", "cases"), [("### Read as meant", READ), ("### Refused", REFUSED)])
-def test_the_table_of_inputs_has_these_rows(section, cases):
+def test_the_page_has_these_rows_with_these_settings(section, cases):
     part = (REPOSITORY / "docs" / "inputs.md").read_text().partition(f"\n{section}\n")[2].partition("\n#")[0]
-    rows = [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")]
-    assert rows[1:] == list(cases)
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in part.splitlines() if line.startswith("| ")]
+    assert [name for name, _ in rows[1:]] == list(cases)
+    for name, cell in rows[1:]:
+        (said,) = settings_of_cell(cell) or [{}]
+        assert data_settings(said) == data_settings(cases[name][1]), name
