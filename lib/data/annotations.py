@@ -15,7 +15,7 @@ from lib.config.data_settings import DataSettings
 from lib.data.discovery import WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
 
-SUFFIXES = (".json", ".jsonl", ".txt")
+ANNOTATION_SUFFIXES = (".json", ".jsonl", ".txt")
 KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt"
 
 Object = dict  # polygons, run lengths or a PNG, and the size of the image that they are for, if the file says it

@@ -17,7 +17,7 @@ MAKE, MODEL, EXIF_PART, TAKEN, SERIAL = 0x010F, 0x0110, 0x8769, 0x9003, 0xA431  
 PIXEL_SCALE, TIE_POINT = 33550, 33922  # of a GeoTIFF
 BATCH = 64  # headers that a thread reads in one go
 DICOM_KEYS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
-NAMES = {
+NAME_OF_KEY = {
     "folder": "the folder of the file",
     "camera": "the camera in the EXIF data",
     "day": "the day in the EXIF data",
@@ -40,12 +40,12 @@ def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Serie
     columns = {key: values for key, values in columns.items() if len(values) == len(data.ids)}
     partitions = [
         Partition(
-            NAMES[key],
+            NAME_OF_KEY[key],
             np.array(columns[key]),
             f"dicom:{key}" if key in DICOM_KEYS else None,
             may_be_class=key in MAY_BE_CLASSES,
         )
-        for key in NAMES
+        for key in NAME_OF_KEY
         if key in columns
     ]
     nowhere = np.full(len(data.ids), "")

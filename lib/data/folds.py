@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lib.data.competition import TrainingData
     from lib.data.inspection import ImageFacts
 
-BINS = 5  # the most coverage bins of a class
+MOST_BINS = 5  # the most coverage bins of a class
 SIZE_WEIGHT = 4  # weight of a fold's number of images relative to any other property
 LABELS = 20  # image sizes and class combinations that are balanced, the most common ones
 
@@ -102,7 +102,7 @@ def coverage_bins(coverage: np.ndarray, count: int) -> np.ndarray:
     bins = np.zeros(coverage.shape, int)
     for column, stratum in zip(coverage.T, bins.T, strict=True):
         present = column > 0
-        number = np.clip(present.sum() // (2 * count), 1, BINS)
+        number = np.clip(present.sum() // (2 * count), 1, MOST_BINS)
         if present.any():
             edges = np.unique(np.quantile(column[present], np.arange(1, number) / number))
             stratum[present] = 1 + np.searchsorted(edges, column[present])
@@ -211,7 +211,7 @@ def describe_groups(table: pd.DataFrame) -> str:
 
 def _stratum_names(bins: np.ndarray) -> list[str]:
     """One word for each image: its classes' strata, joined by `-`; `q1` holds the least coverage."""
-    words = np.array(["empty", *(f"q{number}" for number in range(1, BINS + 1))])
+    words = np.array(["empty", *(f"q{number}" for number in range(1, MOST_BINS + 1))])
     return ["-".join(row) for row in words[bins]]
 
 

@@ -17,7 +17,7 @@ from lib.data.discovery import WILDCARD, without_suffix
 from lib.data.tables import Table
 
 TRIED = 100  # ids; enough to see what they have in common
-MOST = 0.5  # share of the ids tried that a cause must explain
+MAJORITY = 0.5  # share of the ids tried that a cause must explain
 MASK_WORDS = ("mask", "label", "seg", "gt", "annot", "truth", "fov", "superpixel", "contour", "overlay", "trimap")
 REWRITTEN = re.compile(r"\d+(\.\d+)?[eE]\+\d+|\d+\.0+")  # 1.23457E+11, 7.0
 AS_NUMBERS = "a spreadsheet or pandas took the ids for numbers; write the table anew with its ids as text"
@@ -82,7 +82,7 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
 def _other_column(tried: list[str], images: set[str], source: IdSource) -> str | None:
     for name, values in (source.table or {}).items():
         cells = {without_suffix(value) for value in values[: 10 * TRIED]}
-        if cells and len(cells & images) > MOST * len(cells) and not cells & set(tried):
+        if cells and len(cells & images) > MAJORITY * len(cells) and not cells & set(tried):
             return f"column '{name}' holds the ids of images; set {source.prefix}id_column={name}"
     return None
 
@@ -91,7 +91,7 @@ def _loose(tried: list[str], images: set[str], source: IdSource) -> str | None:
     for loose, words in ((["case"], "upper and lower case"), (["zeros"], "leading zeros")):
         of_images = {loosened(image_id, loose): image_id for image_id in images}
         pairs = [(name, of_images[key]) for name in tried if (key := loosened(name, loose)) in of_images]
-        if len(pairs) > MOST * len(tried):
+        if len(pairs) > MAJORITY * len(tried):
             name, image_id = pairs[0]
             return (
                 f"'{name}' and image '{image_id}' differ in {words} only, and others like them; "
@@ -123,7 +123,7 @@ def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | 
     if of_images[0] == of_masks[0]:
         of_images, of_masks = ("", of_images[1]), ("", of_masks[1])
     ids = {_inside(name, of_images) for name in names} & {_inside(name, of_masks) for name in tried}
-    if source.masks is None or len(ids) <= max(MOST * len(tried), 1):
+    if source.masks is None or len(ids) <= max(MAJORITY * len(tried), 1):
         return None
     image, mask = "{id}".join(of_images), "{id}".join(of_masks)
     return (
@@ -150,7 +150,7 @@ def _inside(name: str, around: tuple[str, str]) -> str:
 def _rewritten(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Ids that a program took for numbers."""
     numbers = [name for name in tried if REWRITTEN.fullmatch(name)]
-    return f"{listed(numbers)}: {AS_NUMBERS}" if len(numbers) > MOST * len(tried) else None
+    return f"{listed(numbers)}: {AS_NUMBERS}" if len(numbers) > MAJORITY * len(tried) else None
 
 
 def why_without_mask(
@@ -167,7 +167,7 @@ def why_without_mask(
     further = [(name, end) for name in bare if (end := _after_another(name, others))]
     if images_without_mask == "empty":
         further = [(name, end) for name, end in further if any(word in end.lower() for word in MASK_WORDS)]
-    if len(further) <= MOST * len(bare):
+    if len(further) <= MAJORITY * len(bare):
         return None
     ends = ", ".join(f"{{id}}{end}" for end in sorted({end for _, end in further})[:SHOWN])
     return (
@@ -199,6 +199,6 @@ def _common_template(longer: list[str], shorter: set[str]) -> str | None:
         if place := next(((start, end) for start, end in places if name[start:end] in shorter), None):
             counts[name[: place[0]], name[place[1] :]] += 1
     (before, after), count = counts.most_common(1)[0] if counts else (("", ""), 0)
-    if count <= max(MOST * len(longer), 1) or (before + after).isdigit():
+    if count <= max(MAJORITY * len(longer), 1) or (before + after).isdigit():
         return None
     return f"{before}{{id}}{after}"

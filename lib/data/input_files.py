@@ -24,7 +24,7 @@ from lib.run.folder import RunFolder
 from lib.run.members import open_members
 
 MANY = 4  # files from which on a digest of their states is stored
-DIGEST_LENGTH = 32  # hexadecimal digits, 128 bits
+SHORT_DIGEST = 32  # hexadecimal digits, 128 bits
 
 State = str  # sizes and modification times of files
 Known = dict[str, list[str]]  # by name, such as "image a": [digest, state]
@@ -48,13 +48,13 @@ class ContentSource:
         digest = hashlib.sha256(repr(self.sizes).encode())
         if self.texts is not None:
             digest.update("\0".join(self.texts).encode())
-            return digest.hexdigest()[:DIGEST_LENGTH]
+            return digest.hexdigest()[:SHORT_DIGEST]
         for path in self.files:
             with open(path, "rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
                     digest.update(chunk)
             digest.update(b"\0")
-        return digest.hexdigest()[:DIGEST_LENGTH]
+        return digest.hexdigest()[:SHORT_DIGEST]
 
     def note(self) -> list[str]:
         """Digest and state; the state is that before the content is read, so that no change goes unnoticed."""

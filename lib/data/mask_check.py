@@ -21,7 +21,7 @@ LOSSY = (".jpg", ".jpeg", ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MUCH = 2 / 3  # of the pixels, of which objects rarely are more
-MOST_CLASSES = 64  # of more values without a class it is likelier that they are soft or lossy
+MOST_STRAY_VALUES = 64  # of more values without a class it is likelier that they are soft or lossy
 PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
 
 Value = int | float | str
@@ -186,7 +186,7 @@ def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
     for name, values in masks.values.items():
         if not any(is_near(seen, value, masks.tolerance) for value in values for seen in counts.pixels):
             return f"none of them is of the class {name}, which is {_written(values)} by data.classes"
-    if len(_without_class(counts, masks)) <= MOST_CLASSES and not counts.others:
+    if len(_without_class(counts, masks)) <= MOST_STRAY_VALUES and not counts.others:
         return None
     remedy = (
         f"data.masks.tolerance (now {masks.tolerance}) if the files are lossy"

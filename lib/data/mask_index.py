@@ -10,8 +10,7 @@ from pathlib import Path
 
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.annotations import SUFFIXES as ANNOTATION_SUFFIXES
-from lib.data.annotations import read_annotations
+from lib.data.annotations import ANNOTATION_SUFFIXES, read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
 from lib.data.id_match import AS_NUMBERS, REWRITTEN, IdSource, Names, likely_mistake, match_ids, why_without_mask
 from lib.data.rle_table import (

@@ -26,10 +26,10 @@ from lib.masks.rle import decode_union, divided, is_empty, parse_runs
 SAMPLE = 24  # masks, each decoded in every convention
 CLEARLY_MORE = 1.5  # times as many components; one pixel of shift adds a few, the wrong order multiplies them
 FACTORS = (2, 3, 4, 8)  # how many times smaller the images may be that the run lengths were written for
-SAME = 0.005  # difference of IoU that is no difference
+SAME_IOU = 0.005  # difference of IoU that is no difference
 AGREEING = 0.9  # mean IoU from which two sources hold the same masks; a few files may differ
 CLEARLY = 3  # standard errors, for a difference of edge strengths
-MAX_PIXELS = 50_000_000  # largest image that is decoded for its edges
+MAX_EDGE_PIXELS = 50_000_000  # largest image that is decoded for its edges
 
 
 class Reading(NamedTuple):
@@ -175,7 +175,7 @@ def _judge_by_images(
     if scores[best] < AGREEING:
         reason = f"{evidence}, at most {scores[best]:.3f} in other conventions; {compared} holds other masks"
         return Verdict(True, f"cannot be checked: {reason}")
-    if scores[best] > scores[declared] + SAME:
+    if scores[best] > scores[declared] + SAME_IOU:
         text = f"looks wrong: {evidence}; as {describe_convention(best)} it is {scores[best]:.3f}"
         return Verdict(True, text, remedy=settings_of(best, declared))
     return Verdict(False, evidence)
@@ -236,7 +236,7 @@ def _refuse_smaller_size(readings: list[Reading], declared: RleSettings, fewest:
 
 
 def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: RleSettings) -> Verdict:
-    small = [reading for reading in readings if reading.shape[0] * reading.shape[1] <= MAX_PIXELS]
+    small = [reading for reading in readings if reading.shape[0] * reading.shape[1] <= MAX_EDGE_PIXELS]
     measured = [_or_none(_edge_strengths, reading, training, turned) for reading in small]
     strengths = np.array([pair for pair in measured if pair and min(pair) > 0])
     if len(strengths) < 2:

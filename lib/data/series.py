@@ -11,11 +11,11 @@ import numpy as np
 from lib.data.id_patterns import Partition, Series
 from lib.data.likeness import Likeness, likeness_of_places
 
-REACH = {1: 2, 2: 1}  # places to either side that count as close, in an order and in a grid
+CLOSE = {1: 2, 2: 1}  # places to either side that count as close, in an order and in a grid
 NATURAL_GAP = 5  # times: gaps between runs of numbers are so much longer than those within
 SAME_SCENE = 3  # deviations above the median of any two images, from which two successive ones are of one scene
 ACROSS = 2  # images to either side of a cut that are compared
-PAIRS = 20_000  # drawn for the median
+SAMPLED_PAIRS = 20_000  # drawn for the median
 
 
 def places(series: Series) -> np.ndarray:
@@ -33,7 +33,7 @@ def likeness_of_series(series: Series, neighbour: np.ndarray, images: np.ndarray
     `neighbour` is the most similar other one of each of the `images`; both it and `judges` are positions in these.
     """
     ranks = places(series)
-    return likeness_of_places(series.keys[images], ranks[images], neighbour, REACH[ranks.shape[1]], judges)
+    return likeness_of_places(series.keys[images], ranks[images], neighbour, CLOSE[ranks.shape[1]], judges)
 
 
 def cut(series: Series, vectors: np.ndarray, most: int) -> list[Partition]:
@@ -104,7 +104,7 @@ def _level(vectors: np.ndarray) -> float:
 
     The deviation is that below the median: above it are the pairs that are of one scene indeed, which may be many.
     """
-    first, second = np.random.default_rng(0).integers(len(vectors), size=(2, PAIRS))
+    first, second = np.random.default_rng(0).integers(len(vectors), size=(2, SAMPLED_PAIRS))
     apart = first != second
     low, median = np.quantile((vectors[first[apart]] * vectors[second[apart]]).sum(axis=1), [0.16, 0.5])
     return float(median + SAME_SCENE * (median - low))

@@ -10,7 +10,7 @@ from lib.data.headers import suffix_of
 from lib.data.images import read_content
 from lib.data.scaling import is_nodata
 
-FILES = 32  # looked at, spread over all: each is decoded once more
+SAMPLED_FILES = 32  # looked at, spread over all: each is decoded once more
 EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 LEAST_SHARE = 0.1  # of the scale, which data should use
 
@@ -25,7 +25,7 @@ def value_range_line(images: Images) -> str:
     with_eight_bit = isinstance(settings.value_range, tuple)
     paths = [path for path in every if with_eight_bit or suffix_of(path) not in EIGHT_BIT]
     ranges, depths, outside, count, missing, everything, scale = [], set(), 0, 0, 0, 0, None
-    for path in paths[:: -(-len(paths) // FILES) or 1]:
+    for path in paths[:: -(-len(paths) // SAMPLED_FILES) or 1]:
         try:
             content = read_content(path, settings.max_pixels)
         except UserError:

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 if TYPE_CHECKING:
     from lib.model.network import SegmentationNet
 
-SIDE = 64  # pixels of the test image, unless the network wants more
+TEST_SIDE = 64  # pixels of the test image, unless the network wants more
 SAME = 1e-3  # largest difference of two logits that count as the same; float32 rounding gives about 1e-5
 
 
@@ -57,7 +57,7 @@ def fold_norms(network: nn.Module, image: torch.Tensor) -> None:
 
 def _test_image(network: "SegmentationNet") -> torch.Tensor:
     """uint8 noise (1, channels, height, width), always the same."""
-    side = max(SIDE, network.stride)
+    side = max(TEST_SIDE, network.stride)
     shape = 1, network.mean.shape[1], side, side
     noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return noise.to(network.mean.device)

@@ -21,7 +21,7 @@ matplotlib.rcParams["text.parse_math"] = False  # `$` in an id or a class is no 
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 BLUE, ORANGE, RED = "#0072B2", "#E69F00", "#D55E00"
-SHOWN = 4  # images that gain most, and as many that lose most
+IMAGES_SHOWN = 4  # images that gain most, and as many that lose most
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
@@ -68,7 +68,7 @@ def plot_before_after(
     """
     order = np.argsort(result.shown_gain, kind="stable")
     after = {name: outcome.shown for name, outcome in result.classes.items()}
-    ids = dict.fromkeys(result.ids[np.concatenate((order[::-1][:SHOWN], order[:SHOWN]))].tolist())
+    ids = dict.fromkeys(result.ids[np.concatenate((order[::-1][:IMAGES_SHOWN], order[:IMAGES_SHOWN]))].tolist())
     rows = []
     for image_id, probability_maps, truths in read_pairs(maps, data, ids, size):
         shown, truth = shown_image(data.open_image(image_id)), _union(truths)

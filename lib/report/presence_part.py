@@ -7,7 +7,7 @@ from lib.masks.metrics import Counts
 from lib.report.charts import Axis, Chart
 from lib.run.folder import RunFolder
 
-BINS = 20
+PRESENCE_BINS = 20
 
 
 def presence_part(run: RunFolder) -> dict | None:
@@ -34,7 +34,7 @@ def presence_part(run: RunFolder) -> dict | None:
 
 def _chart(name: str, presence: np.ndarray, is_there: np.ndarray, asked: int | None) -> Chart:
     """Histograms of presence, 0 to 1, of the images without the class and of those with it."""
-    edges = np.linspace(0, 1, BINS + 1)
+    edges = np.linspace(0, 1, PRESENCE_BINS + 1)
     shares = [100 * np.histogram(presence[kind], edges)[0] / max(kind.sum(), 1) for kind in (~is_there, is_there)]
     chart = Chart(
         "Presence, out of fold" + (f": {name}" if name else ""),

@@ -20,8 +20,8 @@ from lib.training.augment import build_augmentation, random_crop
 
 IMAGES = 4  # rows
 DRAWS = 2  # of each preset
-SIDE = 192  # pixels of a crop as shown
-OUTLINE = (255, 214, 0)
+TILE_SIDE = 192  # pixels of a crop as shown
+MASK_OUTLINE = (255, 214, 0)
 
 
 def draw(arguments: argparse.Namespace) -> None:
@@ -55,16 +55,16 @@ def presets_picture(data: TrainingData, settings: Settings) -> np.ndarray:
 
 
 def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image as RGB at SIDE pixels, the outline of all classes' masks over it."""
+    """The image as RGB at TILE_SIDE pixels, the outline of all classes' masks over it."""
     planes = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    shown = cv2.resize(np.ascontiguousarray(planes), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    union = cv2.resize((mask == 1).max(axis=2).view(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    shown = cv2.resize(np.ascontiguousarray(planes), (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_AREA)
+    union = cv2.resize((mask == 1).max(axis=2).view(np.uint8), (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(union, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.copyMakeBorder(cv2.drawContours(shown, contours, -1, OUTLINE, 1), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
+    return cv2.copyMakeBorder(cv2.drawContours(shown, contours, -1, MASK_OUTLINE, 1), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
 
 
 def _titled(title: str) -> np.ndarray:
-    cell = np.zeros((24, SIDE + 4, 3), np.uint8)
+    cell = np.zeros((24, TILE_SIDE + 4, 3), np.uint8)
     return cv2.putText(cell, title, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
 
 

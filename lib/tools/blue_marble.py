@@ -33,7 +33,7 @@ LAND = 1  # 0 is sea, 2 is lake
 SOUTH, NORTH = -60, 75  # degrees; beyond is ice
 CELL = 30  # degrees
 TILE = 128  # pixels
-STRIDE = 107  # pixels between tiles: four by four in a cell, a sixth of a tile overlapping the next
+TILE_STRIDE = 107  # pixels between tiles: four by four in a cell, a sixth of a tile overlapping the next
 LEAST_WATER, MOST_WATER = 0.03, 0.97
 TEST_SHARE = 5  # one cell in so many is held out
 
@@ -59,7 +59,7 @@ def package_folder() -> Path:
     return Path(package.submodule_search_locations[0])
 
 
-def cut_tiles(water: np.ndarray, tile: int = TILE, stride: int = STRIDE) -> pd.DataFrame:
+def cut_tiles(water: np.ndarray, tile: int = TILE, stride: int = TILE_STRIDE) -> pd.DataFrame:
     """The tiles with some land and some water, each inside one cell.
 
     `water` is the mask of the world. Columns id (such as n30w090_03: cell and number in the cell), group (the cell,

@@ -18,7 +18,7 @@ from lib.model.device import compute_slow_gradients_in_float32
 from lib.model.network import SegmentationNet
 from lib.training.fold_job import FoldJob
 
-ENCODER = "network.encoder."  # how the names of the encoder's tensors begin
+ENCODER_PREFIX = "network.encoder."  # how the names of the encoder's tensors begin
 RESTART = "add --restart to train the fold from the beginning"
 
 
@@ -141,7 +141,7 @@ def build_optimizer(network: SegmentationNet, settings: TrainSettings) -> torch.
             parameters = [
                 parameter
                 for name, parameter in network.named_parameters()
-                if name.startswith(ENCODER) == is_encoder and (parameter.ndim > 1) == decays
+                if name.startswith(ENCODER_PREFIX) == is_encoder and (parameter.ndim > 1) == decays
             ]
             groups.append(
                 {
