@@ -81,11 +81,11 @@ class MaskSettings(Section):
         if self.tolerance and not self.are_colours:
             raise ValueError("tolerance is for colours; for gray values set masks.above")
         for name, values in self.values.items():
-            if both := set(self.ignore).intersection(values):
-                raise ValueError(f"{both.pop()} cannot be of class {name} and ignored")
-        for one, other in combinations(sorted(set(self.listed), key=str), 2):
-            if self.tolerance and is_near(one, other, 2 * self.tolerance):
-                raise ValueError(f"tolerance {self.tolerance} does not keep {one} and {other} apart")
+            if conflict := set(self.ignore).intersection(values):
+                raise ValueError(f"{conflict.pop()} cannot be of class {name} and ignored")
+        for first, second in combinations(sorted(set(self.listed), key=str), 2):
+            if self.tolerance and is_near(first, second, 2 * self.tolerance):
+                raise ValueError(f"tolerance {self.tolerance} does not keep {first} and {second} apart")
         return self
 
 
@@ -94,8 +94,8 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return tuple(bytes.fromhex(colour[1:]))
 
 
-def is_near(one: int | float | str, other: int | str, tolerance: int) -> bool:
+def is_near(value: int | float | str, wanted: int | str, tolerance: int) -> bool:
     """Whether two numbers are equal, or two colours differ by at most `tolerance` in each of R, G and B."""
-    if not tolerance or not isinstance(one, str):
-        return one == other
-    return max(abs(a - b) for a, b in zip(rgb(one), rgb(other), strict=True)) <= tolerance
+    if not tolerance or not isinstance(value, str):
+        return value == wanted
+    return max(abs(a - b) for a, b in zip(rgb(value), rgb(wanted), strict=True)) <= tolerance

@@ -242,7 +242,7 @@ def _without_backtracking(tokens: list[tuple[str, str]], segment: str) -> str:
     """
     wild = [number for number, (kind, _) in enumerate(tokens) if kind in ("part", "star")]
     may_go_back = {number for number in wild if any(kind == "again" for kind, _ in tokens)} | set(wild[-1:])
-    may_go_back |= {one for one, after in pairwise(wild) if tokens[one][0] == "star" and tokens[after][0] == "part"}
+    may_go_back |= {star for star, part in pairwise(wild) if (tokens[star][0], tokens[part][0]) == ("star", "part")}
     if len(may_go_back) > MOST_GOING_BACK:
         raise UserError(
             f"'{segment}' may take years to match; use fewer * before {{parts}}, or a part only once in a name"

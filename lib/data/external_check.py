@@ -73,13 +73,15 @@ def with_twins(external: pd.DataFrame, training: pd.DataFrame, near: bool) -> pd
     A group holds images with the same pixels, with `near` also near duplicates, and those of a group that a source
     names, directly or by a chain.
     """
-    own = external.assign(id=external.source + "/" + external.id)  # an id that names a group is no training image's
-    both = pd.concat([own, training.assign(source=TRAINING)], ignore_index=True)
-    both["group"] = merged_groups(both, near_links(both.perceptual_hash if near else []))
-    both["id"] = [*external.id, *training.id]
-    is_external = both.source != TRAINING
-    both = both[is_external | both.group.isin(both.group[is_external])]
-    return both[["source", "id", "group", "height", "width", *(c for c in both if c.startswith("coverage_")), "sha256"]]
+    renamed = external.assign(id=external.source + "/" + external.id)  # an id that names a group is no training image's
+    combined = pd.concat([renamed, training.assign(source=TRAINING)], ignore_index=True)
+    combined["group"] = merged_groups(combined, near_links(combined.perceptual_hash if near else []))
+    combined["id"] = [*external.id, *training.id]
+    is_external = combined.source != TRAINING
+    combined = combined[is_external | combined.group.isin(combined.group[is_external])]
+    return combined[
+        ["source", "id", "group", "height", "width", *(c for c in combined if c.startswith("coverage_")), "sha256"]
+    ]
 
 
 def test_twins(external: pd.DataFrame, settings: DataSettings, near: bool) -> list[str]:
@@ -91,12 +93,12 @@ def test_twins(external: pd.DataFrame, settings: DataSettings, near: bool) -> li
     except UserError:
         return []  # of which 01 warns anyway
     seen = progress("test images", prefetched(lambda image_id: _hashes(test, image_id), test.ids, 4 * THREADS))
-    rows = [(f"test/{image_id}", *found) for image_id, found in seen if found is not None]
+    rows = [(f"test/{image_id}", *hashes) for image_id, hashes in seen if hashes is not None]
     test_table = pd.DataFrame(rows, columns=["id", "sha256", "perceptual_hash"]).assign(is_test=True)
-    own = external.assign(id=external.source + "/" + external.id, is_test=False)
-    both = pd.concat([test_table, own[test_table.columns]], ignore_index=True).assign(group=None)
-    both["group"] = merged_groups(both, near_links(both.perceptual_hash if near else []))
-    return external.id[both.group[len(rows) :].isin(both.group[: len(rows)]).to_numpy()].tolist()
+    renamed = external.assign(id=external.source + "/" + external.id, is_test=False)
+    combined = pd.concat([test_table, renamed[test_table.columns]], ignore_index=True).assign(group=None)
+    combined["group"] = merged_groups(combined, near_links(combined.perceptual_hash if near else []))
+    return external.id[combined.group[len(rows) :].isin(combined.group[: len(rows)]).to_numpy()].tolist()
 
 
 test_twins.__test__ = False  # not a test, whatever pytest makes of its name

@@ -46,12 +46,12 @@ def id_partitions(ids: Sequence[str]) -> list[Partition]:
     """
     fields = [FIELD.findall(image_id) for image_id in ids]
     shared = min(map(len, fields), default=0)
-    found = [_by_first_fields(ids, fields, count) for count in range(1, shared + 1)]
-    found += [_by_field(fields, place) for place in range(1, shared)]
+    partitions = [_by_first_fields(ids, fields, count) for count in range(1, shared + 1)]
+    partitions += [_by_field(fields, place) for place in range(1, shared)]
     if shared == 1 and all(map(LAST_NUMBER.search, ids)):
         stems = [image_id[: LAST_NUMBER.search(image_id).start()] for image_id in ids]
-        found.append(_partition("what stands before the last number of the id", stems, r"id:(.*?)\d+\D*$"))
-    return distinct(found)
+        partitions.append(_partition("the text before the last number of the id", stems, r"id:(.*?)\d+\D*$"))
+    return distinct(partitions)
 
 
 def distinct(partitions: Sequence[Partition]) -> list[Partition]:
@@ -77,17 +77,17 @@ def id_series(ids: Sequence[str]) -> list[Series]:
         return []
     numbers = np.array([[int(match[1])] for match in matches])
     stems = np.array([image_id[: match.start()] for image_id, match in zip(ids, matches, strict=True)])
-    found = [Series("the running number at the end of the id", np.full(len(ids), ""), numbers)]
+    series = [Series("the running number at the end of the id", np.full(len(ids), ""), numbers)]
     if 1 < len(np.unique(stems)) <= MOST_SHARE * len(ids):
-        found.append(Series("the running number at the end of the id, for each text before it", stems, numbers))
+        series.append(Series("the running number at the end of the id, for each text before it", stems, numbers))
     fields = [FIELD.findall(image_id) for image_id in ids]
     ends = [[COORDINATE.fullmatch(field) for field in parts[-2:]] for parts in fields]
     if all(len(end) == 2 and all(end) for end in ends):
         keys = np.array(["_".join(parts[:-2]) for parts in fields])
         places = np.array([[int(match[1]) for match in end] for end in ends])
         if all(len(np.unique(column)) > FEWEST for column in places.T):
-            found.append(Series("the coordinates at the end of the id", keys, places))
-    return found
+            series.append(Series("the coordinates at the end of the id", keys, places))
+    return series
 
 
 def _by_first_fields(ids: Sequence[str], fields: list[list[str]], count: int) -> Partition:

@@ -76,7 +76,7 @@ class ResizedSlide:
 
     def __getitem__(self, region: tuple[slice, slice]) -> np.ndarray:
         rows, columns = (axis.indices(length)[:2] for axis, length in zip(region, self.shape, strict=False))
-        scale_y, scale_x = (own / length for own, length in zip(self.slide.shape, self.shape[:2], strict=False))
+        scale_y, scale_x = (full / length for full, length in zip(self.slide.shape, self.shape[:2], strict=False))
         box = (rows[0] * scale_y, columns[0] * scale_x, rows[1] * scale_y, columns[1] * scale_x)
         return self.slide.resampled((rows[1] - rows[0], columns[1] - columns[0]), box)
 

@@ -42,18 +42,18 @@ def nearest(vectors: np.ndarray, others: np.ndarray, not_of: tuple[np.ndarray, n
     `not_of` holds two arrays of labels, of the vectors and of the others: those of the same label do not count. Where
     nothing is left, the number is -1 and the similarity -1. All are compared with all, in blocks.
     """
-    own, their = not_of
+    labels, other_labels = not_of
     rows = max(1, BLOCK_BYTES // (4 * max(len(others), 1)))
-    found, similarity = np.full(len(vectors), -1), np.full(len(vectors), -1.0, np.float32)
+    numbers, similarity = np.full(len(vectors), -1), np.full(len(vectors), -1.0, np.float32)
     for start in range(0, len(vectors), rows):
         part = slice(start, start + rows)
         products = vectors[part] @ others.T
-        products[own[part, None] == their] = -np.inf
+        products[labels[part, None] == other_labels] = -np.inf
         best = products.argmax(axis=1)
         value = products[np.arange(len(best)), best]
-        found[part] = np.where(np.isfinite(value), best, -1)
+        numbers[part] = np.where(np.isfinite(value), best, -1)
         similarity[part] = np.where(np.isfinite(value), value, -1)
-    return found, similarity
+    return numbers, similarity
 
 
 def likeness_of_groups(groups: np.ndarray, neighbour: np.ndarray, judges: np.ndarray | None = None) -> Likeness:

@@ -13,13 +13,13 @@ NoData = Sequence[float | str]  # numbers, and "nan"
 
 def is_nodata(values: np.ndarray, nodata: NoData) -> np.ndarray:
     """True where values mean "no data", of their shape. A number is compared in the type of the values."""
-    found = np.zeros(values.shape, bool)
+    missing = np.zeros(values.shape, bool)
     for value in nodata:
         if value != "nan":
-            found |= values == float(value)
+            missing |= values == float(value)
         elif values.dtype.kind == "f":
-            found |= np.isnan(values)
-    return found
+            missing |= np.isnan(values)
+    return missing
 
 
 def to_uint8(values: np.ndarray, value_range: Range, missing: np.ndarray | None, path: Path) -> np.ndarray:

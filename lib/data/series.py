@@ -47,17 +47,17 @@ def cut(series: Series, vectors: np.ndarray, most: int) -> list[Partition]:
     order = np.lexsort((series.positions[:, 0], np.unique(series.keys, return_inverse=True)[1]))
     links = _links(vectors[order])
     new_key = series.keys[order][1:] != series.keys[order][:-1]
-    ways = {"cut where the images change": (links < _level(vectors), True)}
+    cuts_by_name = {"cut where the images change": (links < _level(vectors), True)}
     if (gaps := _natural_gaps(series.positions[order, 0], ~new_key)) is not None:
-        ways = {"cut at its gaps": (gaps, False)} | ways
-    found = []
-    for words, (cuts, by_images) in ways.items():
+        cuts_by_name = {"cut at its gaps": (gaps, False)} | cuts_by_name
+    partitions = []
+    for words, (cuts, by_images) in cuts_by_name.items():
         runs = np.concatenate([[0], np.cumsum(cuts | new_key)])
         blocks = np.empty(len(order), int)
         blocks[order] = _halved(runs, links, most)
         is_cut = bool(blocks.max() > runs[-1])
-        found.append(Partition(f"{series.name}, {words}", named(blocks), by_images=by_images, is_cut=is_cut))
-    return found
+        partitions.append(Partition(f"{series.name}, {words}", named(blocks), by_images=by_images, is_cut=is_cut))
+    return partitions
 
 
 def named(blocks: np.ndarray) -> np.ndarray:

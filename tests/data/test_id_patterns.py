@@ -28,7 +28,7 @@ NO_SEPARATOR = [f"patient{patient}x{number:02d}" for patient in range(4) for num
             "the first 2 fields of the id",
             [f"p{patient}_day{day}" for patient in range(3) for day in range(2) for _ in range(5)],
         ),
-        (NO_SEPARATOR, "what stands before the last number of the id", [image_id[:9] for image_id in NO_SEPARATOR]),
+        (NO_SEPARATOR, "the text before the last number of the id", [image_id[:9] for image_id in NO_SEPARATOR]),
     ],
 )
 def test_partitions_that_ids_suggest(ids, name, groups):
