@@ -29,10 +29,10 @@ def joined(groups: np.ndarray) -> np.ndarray:
 
 
 def test_frames_are_alike_and_shuffled_frames_are_not():
-    vectors = walk(0, 5, 20, 0.05)
-    assert likeness_of_series(in_order(100), neighbours(vectors)).kappa > 0.5
+    vectors, everything = walk(0, 5, 20, 0.05), np.arange(100)
+    assert likeness_of_series(in_order(100), neighbours(vectors), everything, everything).kappa > 0.5
     shuffled = vectors[np.random.default_rng(1).permutation(100)]
-    assert abs(likeness_of_series(in_order(100), neighbours(shuffled)).z) < 4
+    assert abs(likeness_of_series(in_order(100), neighbours(shuffled), everything, everything).z) < 4
 
 
 def test_cut_where_the_images_change():
