@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.base.distributed import is_first
+from lib.base.distributed import is_first, wait_for_all
 from lib.base.errors import UserError, listed
 from lib.base.files import CHUNK_BYTES, read_json, sha256_of_json, write_text
 from lib.base.prefetch import THREADS, prefetched
@@ -119,6 +119,7 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
         require_unchanged([name for name in changed if name not in chosen_since], "training")
     if current != known and is_first():
         write_known(run.training_files, current)
+    wait_for_all()  # before any process reads what maps are made from
     return data
 
 

@@ -68,8 +68,8 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     of_fold = read_json(run.ensemble)["of_fold"]
     store = open_oof_maps(run, settings, table, threshold_inputs(run, settings))
     for fold, weights in of_fold.items():
-        ids = own_missing(store, table.id["fold_" + table.fold.astype(str) == fold])
-        _write_averages(stores, weights, ids, store, all(have_presence))
+        ids = table.id["fold_" + table.fold.astype(str) == fold].tolist()
+        _write_averages(stores, weights, own_missing(store, ids), store, all(have_presence))
     wait_for_all()
     return store
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does witho
 
 
 def open_oof_maps(run: RunFolder, settings: Settings, table: pd.DataFrame, made_from: dict) -> MapStore:
-    """The out-of-fold maps that are of the models and images that `made_from`, the result of threshold_inputs, names.
+    """The out-of-fold maps that were made from what `made_from`, the result of threshold_inputs, names.
 
-    A map of a model that was trained anew to the same weights is of the images as they were; so these count as well.
+    The images count beside the models: where one was replaced, training anew gives its own fold the same weights.
     """
     maker = {fold: sha256_of_json([maps, made_from["training_files"]]) for fold, maps in made_from["maps"].items()}
     fold_of = dict(zip(table.id, table.fold, strict=True))
@@ -35,8 +35,9 @@ def open_oof_maps(run: RunFolder, settings: Settings, table: pd.DataFrame, made_
 
 
 def open_test_maps(run: RunFolder, settings: Settings, data: TestData, made_from: dict) -> MapStore:
-    """The test maps that are of the present images, and of the models that `made_from`, the result of test_inputs,
-    names. The images of an ensemble are those of its members that have a weight.
+    """The test maps that were made from the present images and from what `made_from`, the result of test_inputs, names.
+
+    An ensemble's are made from the images as its members read them; members without a weight do not count.
     """
     sources, weights = [(run, data)], None
     if settings.ensemble.members:
@@ -44,11 +45,12 @@ def open_test_maps(run: RunFolder, settings: Settings, data: TestData, made_from
         members = zip(open_members(settings), weights, strict=True)
         sources = [(member, open_test(own.data)) for (member, own), weight in members if weight > 0]
     digests = [image_digests(known_test_images(*source), source[1]) for source in sources]
-    makers = {id: sha256_of_json([made_from, weights, *(of.get(id) for of in digests)]) for id in data.ids}
+    models = sha256_of_json([made_from, weights])
+    makers = {id: sha256_of_json([models, *(of.get(id) for of in digests)]) for id in data.ids}
     return MapStore(run.test, tuple(settings.data.classes), makers=makers)
 
 
-def own_missing(store: MapStore, ids: Iterable[str]) -> list[str]:
+def own_missing(store: MapStore, ids: list[str]) -> list[str]:
     """Those of this process's share of the images whose maps must be made.
 
     Shares are of all images, not of the missing ones, which the processes may see to differ once one has begun.
