@@ -4,12 +4,15 @@ import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from pydantic import BaseModel
 
 from lib.base.errors import UserError
 from lib.base.files import write_json, write_text
 from lib.config.schema import Settings
+from lib.prediction.run_maps import open_oof_maps
 from lib.run import provenance
 from lib.run.counted import FIRST_STAGE, NO_STAGE, STAGES, first_stage
 from lib.run.folder import RunFolder
@@ -149,6 +152,21 @@ def test_a_run_made_before_files_were_noted_goes_on(tmp_path):
     now = {"folds.csv": "f", "training_files": "x", "fold": 1, "data": {"channels": 3, "id_column": "Image"}}
     write_json(tmp_path / "metrics.json", {"made_from": then})
     require_same(tmp_path / "metrics.json", now | {"train": Settings(name="a").train.model_dump() | {"epochs": 2}}, "")
+
+
+def test_images_and_masks_count_for_maps_and_thresholds_where_the_weights_stay_equal(run):
+    """As where only an image that the trained fold leaves out was replaced."""
+    settings, table = Settings(name="run", folds={"count": 2}), pd.DataFrame({"id": ["a", "b"], "fold": [0, 1]})
+    write_json(run.training_files, {"content": "as they were"})
+    before = provenance.threshold_inputs(run, settings)
+    open_oof_maps(run, settings, table, before).write("a", np.zeros((4, 5, 1), np.uint8))
+    assert open_oof_maps(run, settings, table, before).has("a")
+    write_json(run.training_files, {"content": "replaced"})
+    after = provenance.threshold_inputs(run, settings)
+    assert [line.partition(":")[0] for line in differences(before, after)] == ["training_files"]
+    assert not open_oof_maps(run, settings, table, after).has("a")
+    del before["training_files"]  # by a version that did not name them
+    assert differences(before, after) == []
 
 
 @pytest.mark.parametrize(
