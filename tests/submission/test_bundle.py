@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from lib.base.errors import UserError
-from lib.base.files import read_json, write_json
+from lib.base.files import read_json, sha256_of_file, write_json
 from lib.data.competition import open_test
 from lib.masks.rules import NO_MASK, Rule, read_rules
 from lib.prediction.map_store import MapStore
@@ -271,10 +271,13 @@ def test_a_bundle_and_a_run_in_memory_ask_for_presence(run, tmp_path):
     maps = applied(tmp_path / "bundle", tmp_path / "out")
     presence = {image_id: int(maps.presence(image_id)[0]) for image_id in maps.sizes}
     path = RunFolder(tmp_path / "bundle").postprocess
-    content = read_json(path)
+    content, manifest = read_json(path), tmp_path / "bundle" / "manifest.json"
+    listed = read_json(manifest)
     for asked in (max(presence.values()), max(presence.values()) + 1):
         content["classes"]["blob"]["rule"] = Rule(1, presence=asked).to_dict()
         write_json(path, content)
+        listed["files"]["postprocess.json"] = sha256_of_file(path)  # as if the run had been exported with this rule
+        write_json(manifest, listed)
         applied(tmp_path / "bundle", tmp_path / "out")
         with (tmp_path / "out" / "submission.csv").open() as file:
             rows = dict(list(csv.reader(file))[1:])
