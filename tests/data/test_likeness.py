@@ -43,7 +43,7 @@ def test_chance_is_the_mean_over_all_ways_of_dealing_the_names():
 def test_places_count_only_within_reach_and_key():
     keys, places = np.array(list("aaaabbbb")), np.array([[0], [1], [2], [3], [0], [1], [2], [3]])
     neighbour = np.array([2, 4, 3, 0, 5, 0, 7, 4])
-    found = likeness_of_places(keys, places, neighbour, reach=1)
+    found = likeness_of_places(keys, places, neighbour, 1, judges=np.arange(8))
     assert found.share == 3 / 8  # 2-3, 4-5 and 6-7
     dealt = [
         np.mean([keys[i] == keys[j] and abs(of[i] - of[j]) <= 1 for i, j in enumerate(neighbour)])
