@@ -10,7 +10,9 @@ from tests import REPOSITORY
 
 SECTIONS = [name for name, field in Settings.model_fields.items() if name != "name"]
 NAMED = re.compile(rf"(?<![\w./])({'|'.join(SECTIONS)})\.([a-z]\w*[a-z0-9])(?:\.([a-z]\w*))?(?![\w(/])")
-FILES = {"json", "csv", "png", "py", "html", "yaml", "npz", "pt", "zip", "safetensors"}  # as in threshold.json
+FILES = set(
+    "csv gz html json jsonl npz parquet png pt py safetensors tif tiff tsv txt yaml zip".split()
+)  # as in train.csv
 MADE_BY_THE_PAGE = {"augment.downscale"}  # docs/extending.md adds it
 
 
