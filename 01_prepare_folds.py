@@ -19,16 +19,8 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.data.competition import open_training
     from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.data.external_check import ExternalCheck
-    from lib.data.folds import (
-        assign_folds,
-        describe_groups,
-        fold_table,
-        image_table,
-        with_given_folds,
-        write_folds,
-    )
+    from lib.data.folds import describe_groups, fold_table, image_table, write_folds
     from lib.data.group_search import HiddenGroupSearch
-    from lib.data.image_column import named_table_column
     from lib.data.input_files import note_training_files
     from lib.data.inspection import check_images, inspect_test, skipped_lines
     from lib.data.network_input import describe_neighbours
@@ -49,12 +41,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
     duplicates = duplicates_table(images, links, data.read_mask)
     images["group"] = merged_groups(images, search.allowed(links))
-    table = assign_folds(images, settings.folds.count, settings.folds.seed)
-    if settings.folds.given:
-        path = settings.data.root / settings.folds.given
-        given = named_table_column(path, "folds.given", "fold", "folds.given", data.files, settings.data)
-        table, warning = with_given_folds(table, given, path)
-        print(warning, end="")
+    table = split(images, data, settings)
     external = ExternalCheck(settings, table)
 
     print("\n".join([*skipped_lines(settings.data), inspect_test(settings.data)]))
@@ -74,6 +61,21 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
     print(external.describe(), end="")
     return StageSummary([run.folds, run.duplicates], f"python {run.command('02_train')}", seconds)
+
+
+def split(images, data, settings):
+    """The table of images with their folds: those of folds.given, or else assigned to suit groups and coverage."""
+    from lib.data.folds import assign_folds, with_given_folds
+    from lib.data.image_column import named_table_column
+
+    table = assign_folds(images, settings.folds.count, settings.folds.seed)
+    if not settings.folds.given:
+        return table
+    path = settings.data.root / settings.folds.given
+    given = named_table_column(path, "folds.given", "fold", "folds.given", data.files, settings.data)
+    table, warning = with_given_folds(table, given, path)
+    print(warning, end="")
+    return table
 
 
 def prepare_ensemble(run, settings) -> StageSummary:

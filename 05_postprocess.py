@@ -29,12 +29,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.report.page import refresh_report
     from lib.run.flattery import describe_flattery
     from lib.run.lock import lock_run
-    from lib.run.provenance import (
-        note_of_all_images,
-        require_thresholds,
-        submission_inputs,
-        trained_folds,
-    )
+    from lib.run.provenance import note_of_all_images, require_thresholds, submission_inputs, trained_folds
     from lib.run.record import StageRecord
     from lib.submission.outputs import new_submissions, require_format
 

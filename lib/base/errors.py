@@ -16,7 +16,7 @@ def listed(ids: list[str]) -> str:
     return ", ".join(f"'{image_id}'" for image_id in ids[:SHOWN]) + more
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """A number and its noun, in the plural unless the number is 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from lib.base.distributed import is_first
-from lib.base.errors import counted
+from lib.base.errors import plural
 
 Item = TypeVar("Item")
 
@@ -38,7 +38,7 @@ def progress(
         bar_format=bar_format,
     )
     if bar.disable and is_first() and total != 0:
-        print(title if total is None else f"{title}: {counted(total, unit)}", flush=True)
+        print(title if total is None else f"{title}: {plural(total, unit)}", flush=True)
     return bar
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-from lib.base.errors import UserError, counted
+from lib.base.errors import UserError, plural
 from lib.config.data_settings import DataSettings
 from lib.data.images import SUFFIXES
 from lib.data.unread_kinds import kind_of, packed, remedy_of
@@ -86,7 +86,7 @@ def _kinds(folder: Path, left_out: tuple[str, ...] = ()) -> Counter:
 
 
 def _counted(counts: Counter) -> str:
-    return ", ".join(counted(count, kind) for kind, count in counts.most_common())
+    return ", ".join(plural(count, kind) for kind, count in counts.most_common())
 
 
 def make_id(template: str, parts: dict[str, str], path: str, setting: str = "data.image_id") -> str:

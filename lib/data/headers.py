@@ -25,7 +25,6 @@ SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, PLANES, PLANAR, EXTRA = 25
 GRAY, WHITE_IS_ZERO, PALETTE, SEPARATE, ALPHA, LOOSE_ALPHA = (0, 1), 0, 3, 2, (1, 2), 2
 REDUCED_OR_MASK = 1 | 4  # bits of SUBFILE: an overview, and an internal mask
 OPENCV_DECODES = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)  # values of COMPRESSION: none, fax, LZW, JPEG, deflate, PackBits
-JPEG_2000 = "JPEG2000"
 PNM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)")
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse slides that max_pixels admits

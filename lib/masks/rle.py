@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lib.base.errors import UserError, counted
+from lib.base.errors import UserError, plural
 from lib.config.data_settings import RleSettings
 
 STANDARD = RleSettings()
@@ -123,7 +123,7 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
     numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
     if len(numbers) % 2:
         raise UserError(
-            f"it holds {counted(len(numbers), 'number')}, but each run is a pair of start and length{_empty_hint(text)}"
+            f"it holds {plural(len(numbers), 'number')}, but each run is a pair of start and length{_empty_hint(text)}"
         )
     starts, lengths = numbers[0::2], numbers[1::2]
     if (lengths < 1).any():

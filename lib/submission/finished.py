@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lib.base.errors import UserError, counted
+from lib.base.errors import UserError, plural
 from lib.base.files import read_json, sha256_of_file
 from lib.config.schema import Settings
 from lib.masks.objects import read_object_rules
@@ -49,7 +49,7 @@ class FinishedRun:
         """The models and rules used, for messages."""
         models = sum(len(member.folds) for member in self.members)
         runs = f" of {len(self.members)} runs" if len(self.members) > 1 else ""
-        return f"{counted(models, 'model')}{runs}, rules of {self.rules_file}"
+        return f"{plural(models, 'model')}{runs}, rules of {self.rules_file}"
 
     @cached_property
     def weight_hashes(self) -> list[list[str]]:

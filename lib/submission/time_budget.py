@@ -8,7 +8,7 @@ predicted. Where even one view of one model does not fit, images stay without a 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lib.base.errors import counted
+from lib.base.errors import plural
 
 VIEWS = {"none": 1, "hflip": 2, "flips": 4, "d4": 8}
 CAREFUL = 1.1  # the remaining images are assumed to be this much slower than the last ones
@@ -35,7 +35,7 @@ class Level:
 
     def __str__(self) -> str:
         parts = [f"views {self.views}"] if self.views else []
-        parts += [counted(self.folds, "fold")] if self.folds else []
+        parts += [plural(self.folds, "fold")] if self.folds else []
         return " and ".join(parts) or "all views and folds"
 
 
