@@ -205,7 +205,7 @@ class TestData(Images):
 
     @property
     def warning(self) -> str | None:
-        """What of the test images does not reach the submission, and why."""
+        """The parts of the test set that do not reach the submission, and the reasons."""
         if not self.rows:
             return "neither test images nor rows of the sample: the submission has only a header"
         if not self.unreadable:

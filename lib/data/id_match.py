@@ -133,7 +133,7 @@ def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | 
 
 
 def _common_start_and_end(names: list[str]) -> tuple[str, str]:
-    """What all names begin with, up to a character that is no digit, and end with, from one that is no letter either.
+    """The common start of all names, up to a non-digit, and their common end, from one that is no letter either.
 
     Both empty for a single name.
     """

@@ -147,7 +147,7 @@ def judge(counts: ValueCounts, settings: DataSettings) -> str:
 
 
 def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
-    """What looks wrong though the settings make it certain: masks of most pixels, masks that are ignored throughout."""
+    """Warnings about masks that look wrong although the settings explain them: mostly mask, or ignored throughout."""
     found, share = [], 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
     if not settings.masks.say_what_is_mask and len(counts.pixels) <= 2 and share > MUCH:
         found.append(f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask")

@@ -84,7 +84,7 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
 
 
 def masks_without_row(rows: list[SubmissionRow], classes: list[str]) -> str | None:
-    """How many masks are not submitted since the sample has no row for them."""
+    """A sentence on masks that are not submitted because the sample has no row for them."""
     wanted = len({row.id for row in rows}) * len(classes)
     absent = wanted - len({(row.id, row.class_index) for row in rows})
     if not absent:

@@ -146,7 +146,7 @@ def boards(entries: Sequence[Entry]) -> list[Board]:
 
 
 def measure_of(settings: dict[str, object]) -> str:
-    """What a run is scored by: metric, objects or not, and the size of the masks."""
+    """The measure of a run: metric, objects or not, and the size of the masks."""
     name = metric_name({"name": settings["threshold.metric"], "beta": settings["threshold.beta"]})
     if settings["submission.rows"] == "instance":
         beta = f" {settings['objects.beta']:g}" if settings["objects.metric"] == "f_beta" else ""

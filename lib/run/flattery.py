@@ -1,4 +1,4 @@
-"""What makes the scores of a run look better than they are: its models know something of the images that are scored."""
+"""Reasons why the scores of a run are too high: its models know something of the images that are scored."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def _reasons(run: RunFolder, settings: Settings) -> Iterator[str]:
 
 
 def _gain_of_best_epochs(run: RunFolder, settings: Settings) -> float:
-    """How much the best epochs score more than the last ones, mean over the folds trained; 0 where none is."""
+    """The mean over the trained folds of the best epoch's score minus the last one's; 0 if none is trained."""
     metrics = [run.fold(fold).metrics for fold in range(settings.folds.count)]
     contents = [read_json(path) for path in metrics if path.is_file()]
     gains = [found["best"]["score"] - found["last"]["score"] for found in contents if "best" in found]

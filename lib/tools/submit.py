@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from lib.base.cli import StageSummary, run_command
+from lib.base.cli import StageSummary, plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json
 from lib.config.schema import GROWING_STEPS, Settings
@@ -167,9 +167,7 @@ def out_of_fold_score(run: RunFolder, settings: Settings, training: "TrainingDat
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(
-        prog="python -m lib.tools.submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 05")
     command.add_argument("overrides", nargs="*", metavar="[CLASS.]rule=value", help="what to change, as above")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")

@@ -55,7 +55,7 @@ def train_folds(jobs: list[FoldJob], after_epoch: AfterEpoch) -> None:
 
 
 def describe_wait(job: FoldJob, wait: LoaderWait) -> str:
-    """What to change where a GPU waited for the loader; on a CPU both share the cores, so nothing is said."""
+    """Advice if a GPU waited for the loader; none on a CPU, where both share the cores."""
     if job.device.type == "cpu":
         return ""
     train, cores = job.settings.train, max(1, THREADS // distributed.COUNT)
