@@ -150,6 +150,9 @@ FILES = {
         pairs("images/{id}.ome.tif", "masks/{id}.png"), IN_FOLDERS, "set data.train_images|images/{id}.ome.tif"
     ),
     "`a.jpg` and `a.jpg.png`": Row(pairs("images/{id}.jpg", "masks/{id}.jpg.png"), IN_FOLDERS),
+    "masks `a.png` and `a.jpg`": Row(
+        both(pairs("images/{id}.png", "masks/{id}.jpg"), PLAIN), IN_FOLDERS, "masks/a.jpg and |masks/a.png"
+    ),
     "jpg, png, tif side by side": Row(mixed, IN_FOLDERS),
     "suffixes in capitals, a folder": Row(pairs("images/{id}.JPG", "masks/{id}.TIF"), IN_FOLDERS),
     "suffixes in capitals, a pattern in small letters": Row(

@@ -279,6 +279,11 @@ IMAGES = {
         "a.npy has 5 channels|set data.plane",
         images=are(five_bands),
     ),
+    "three pages in one tif, three channels wanted": Row(
+        arrays(lambda n: pages(n)[:3], ".tif", photometric="minisblack"),
+        MASKS,
+        images=are(lambda n: five_bands(n)[..., :3]),
+    ),
     "a stack of pages in one tif": Row(
         arrays(pages, ".tif", photometric="minisblack"),
         MASKS,
