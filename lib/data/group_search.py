@@ -14,6 +14,7 @@ from lib.data.hidden_groups import Finding, chosen, describe_findings, groups_ta
 from lib.data.id_patterns import distinct, id_partitions, id_series
 from lib.data.kept_features import encoded, write_features
 from lib.data.likeness import unit_vectors
+from lib.data.overlaps import overlap_groups
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
 
@@ -33,7 +34,9 @@ class HiddenGroupSearch:
         self.findings: list[Finding] = []
         self.seconds = 0.0
         self.encoder = None
+        self.overlaps: np.ndarray | None = None  # groups of images that share pixels, where nothing else is found
         self._waiting: list[tuple[str, np.ndarray]] = []
+        self._gray: list[np.ndarray] = []  # thumbnails of the images compared
         if self.is_on:
             self._timed(self._prepare)
 
@@ -50,6 +53,7 @@ class HiddenGroupSearch:
         if not self.is_on or image_id not in self._sampled:
             return
         self._waiting.append((image_id, thumbnail))
+        self._gray.append(thumbnail.mean(axis=2).astype(np.uint8))
         if len(self._waiting) == FIRST:
             self._timed(self._encode)
 
@@ -60,6 +64,8 @@ class HiddenGroupSearch:
         self._timed(self._encode)
         self.findings = self._timed(self._search)
         best = chosen(self.findings)
+        if best is None and len(self._gray) == len(self.data.ids):
+            self.overlaps = self._timed(overlap_groups, np.stack(self._gray), self._vectors())
         return best.partition.groups if best and self.settings.hidden_groups == "auto" else None
 
     def allowed(self, links: np.ndarray) -> np.ndarray:
@@ -75,15 +81,15 @@ class HiddenGroupSearch:
         run.hidden_groups.unlink(missing_ok=True)
         if self.encoder and len(self.sample.images) == len(self.data.ids):
             write_features(run.features, self.data, self.encoder.features())
-        if self.findings:
-            write_table(run.hidden_groups, groups_table(self.data.ids, self.findings))
+        if self.findings or self.overlaps is not None:
+            write_table(run.hidden_groups, groups_table(self.data.ids, self.findings, self.overlaps))
 
     def describe(self, run: RunFolder) -> str:
         """The findings and the seconds spent, as lines to print; empty if nothing was searched."""
         if not self.encoder:
             return ""
         table = os.path.relpath(run.hidden_groups, self.data.settings.root)
-        text = describe_findings(self.findings, self.settings.hidden_groups, table)
+        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.overlaps)
         compared, count = len(self.sample.images), len(self.data.ids)
         which = "images" if compared == count else f"{compared} of {count} images"
         return f"{text}\n          ({which} were compared in {self.seconds:.1f} s)\n"

@@ -25,6 +25,7 @@ WEAK, LIKELY_Z = 0.05, 4  # and from which it is worth a warning
 BEYOND = 0.3  # kappa among images of different finer groups from which the coarser partition is preferred
 LARGEST_SHARE = 0.5  # the largest share of the images that one group may hold
 BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
+OVERLAPS = "overlaps"  # column of the table
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
 UNDO = "If the test images are of these same scenes, or these are not scenes: folds.hidden_groups=warn"
 
@@ -148,20 +149,22 @@ def is_nested(fine: np.ndarray, coarse: np.ndarray) -> bool:
     return len(np.unique(pairs)) == len(np.unique(fine))
 
 
-def groups_table(ids: Sequence[str], findings: Sequence[Finding]) -> "pd.DataFrame":
-    """The groups of every finding for data.group_csv: columns id, candidate_1, candidate_2, ..."""
+def groups_table(ids: Sequence[str], findings: Sequence[Finding], overlaps: np.ndarray | None = None) -> "pd.DataFrame":
+    """The groups of every finding for data.group_csv: columns id, candidate_1, candidate_2, ..., overlaps."""
     import pandas as pd
 
     columns = {f"candidate_{number}": finding.partition.groups for number, finding in enumerate(findings, start=1)}
+    columns |= {} if overlaps is None else {OVERLAPS: overlaps}
     return pd.DataFrame({"id": list(ids)} | columns)
 
 
-def describe_findings(findings: Sequence[Finding], mode: str, table: str) -> str:
+def describe_findings(findings: Sequence[Finding], mode: str, table: str, overlaps: np.ndarray | None = None) -> str:
     """The findings, their use and the reasons, as lines to print.
 
-    `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`.
+    `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`; `overlaps`
+    are those of lib/data/overlaps.py.
     """
-    if not findings:
+    if not findings and overlaps is None:
         return "hidden    no groups: ids, files and images show no scenes that several images share"
     best, lines = chosen(findings), []
     for number, finding in enumerate(findings, start=1):
@@ -176,6 +179,14 @@ def describe_findings(findings: Sequence[Finding], mode: str, table: str) -> str
         else:
             continue
         lines.append(f"          to {'set' if finding is best else 'use'} it: {setting}")
+    if overlaps is not None:
+        sizes = np.bincount(overlaps)
+        joined = sizes[overlaps] > 1
+        lines.append(
+            f"warning   {joined.sum()} of {len(overlaps)} images share pixels with another one, at another "
+            f"place: {(sizes > 1).sum()} scenes, at most {sizes.max()} images each; folds are not grouped by it"
+        )
+        lines.append(f"          to use them: data.group_csv={table} data.group={OVERLAPS}")
     lines.append(f"          {AT_STAKE}")
     if best and mode == "auto":
         lines.append(f"          {UNDO}")

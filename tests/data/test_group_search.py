@@ -19,6 +19,7 @@ from lib.data import group_sample
 from lib.run.stage import opened
 from tests import REPOSITORY
 from tests.data.test_duplicates import textured
+from tests.data.test_overlaps import texture
 
 
 @pytest.fixture
@@ -113,3 +114,27 @@ def test_a_sample_of_the_images_finds_the_same_groups(scenes, monkeypatch, capsy
     assert re.search(r"\(\d\d of 48 images were compared in", printed)
     assert set(sampled.group) == set(table.group)
     assert not Path("runs/sampled/features.npz").exists()
+
+
+def test_half_overlapping_crops_with_hashes_as_ids_are_a_warning_and_can_be_used(tmp_path, monkeypatch, capsys):
+    """Windows of 6 scenes at half their size from each other: not grouped unasked, and grouped by one line."""
+    folder = tmp_path / "data" / "train_images"
+    folder.mkdir(parents=True)
+    scene_of = {}
+    for scene in range(6):
+        whole = texture(scene)
+        for row in range(3):
+            for column in range(3):
+                name = hashlib.sha256(f"{scene} {row} {column}".encode()).hexdigest()[:12]
+                scene_of[name] = scene
+                window = whole[96 * row : 96 * row + 192, 96 * column : 96 * column + 192]
+                cv2.imwrite(str(folder / f"{name}.png"), window)
+    pd.DataFrame({"id": list(scene_of), "rle": "1 50"}).to_csv(tmp_path / "data" / "train.csv", index=False)
+    (tmp_path / "demo.yaml").write_text("data: {root: data}\nfolds: {count: 3}\n")
+    monkeypatch.chdir(tmp_path)
+    warned = prepare("name=warned")
+    printed = capsys.readouterr().out
+    assert "warning   54 of 54 images share pixels with another one, at another place: 6 scenes" in printed
+    assert warned.group.nunique() == 54
+    used = prepare("name=used", "data.group_csv=../runs/warned/hidden_groups.csv", "data.group=overlaps")
+    assert used.groupby(used.id.map(scene_of)).fold.nunique().eq(1).all()
