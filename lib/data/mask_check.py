@@ -17,7 +17,7 @@ from lib.data.headers import suffix_of
 from lib.data.mask_values import MaskPixels, foreground, hex_colours
 from lib.masks.metrics import EXACT_IN_FLOAT32
 
-LOSSY = (".jpg", ".jpeg", ".webp")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MUCH = 2 / 3  # of the pixels, of which objects rarely are more
@@ -52,7 +52,7 @@ class ValueCounts:
             self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
             if any((index > 0) != (self.palette[index] != "#000000") for index in values):
                 self.doubts.setdefault("palette", path)
-        if len(values) > 2 and suffix_of(path) in LOSSY:
+        if len(values) > 2 and suffix_of(path) in LOSSY_SUFFIXES:
             self.doubts.setdefault("lossy", path)
         if not is_alone and len(values) > 2:
             self.doubts.setdefault("several", path)

@@ -15,7 +15,7 @@ from lib.config.mask_settings import MaskSettings, rgb
 from lib.data.images import Content, read_content
 from lib.masks.metrics import IGNORED
 
-LOSSY = ("JPEG", "WEBP", "JPEG2000")
+LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")
 GRAY_WITHIN = 8  # of 255: how far R, G and B of gray pixels may lie apart in lossy files, which keep colour coarsely
 
 
@@ -108,7 +108,7 @@ def _gray(values: np.ndarray, format: str) -> np.ndarray:
     """One plane (height, width, 1) where the three are equal, or nearly so in a lossy file, whose luma that is."""
     if all(np.array_equal(values[:, :, 0], values[:, :, plane]) for plane in (1, 2)):
         return values[:, :, :1]
-    if format in LOSSY and np.ptp(values, axis=2).max() <= GRAY_WITHIN:
+    if format in LOSSY_FORMATS and np.ptp(values, axis=2).max() <= GRAY_WITHIN:
         return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)[:, :, None]
     return values
 

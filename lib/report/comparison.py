@@ -10,7 +10,7 @@ import pandas as pd
 from lib.data.competition import TrainingData
 from lib.prediction.map_store import scored_truth
 from lib.report.charts import Axis, Chart, series
-from lib.report.galleries import SHOWN, Gallery, Item, Place, class_label, encode_pictures, mask_dice
+from lib.report.galleries import IN_GALLERY, Gallery, Item, Place, class_label, encode_pictures, mask_dice
 from lib.report.page import write_page
 from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
 
@@ -67,8 +67,8 @@ def difference_galleries(
     """The images and classes whose Dice rises and falls most; `gains` (images, classes)."""
     order = np.argsort(-gains, axis=None, kind="stable")
     flat = gains.ravel()
-    rises = [index for index in order[:SHOWN] if flat[index] > 0]
-    falls = [index for index in order[::-1][:SHOWN] if flat[index] < 0]
+    rises = [index for index in order[:IN_GALLERY] if flat[index] > 0]
+    falls = [index for index in order[::-1][:IN_GALLERY] if flat[index] < 0]
     galleries = []
     for name, title, indices in (("better", "Rises most", rises), ("worse", "Falls most", falls)):
         places = [Place(ids[index // gains.shape[1]], int(index % gains.shape[1])) for index in indices]

@@ -21,7 +21,7 @@ from lib.report.pictures import (
     shown_image,
 )
 
-SHOWN = 8  # images of a gallery
+IN_GALLERY = 8  # images of a gallery
 
 
 class Place(NamedTuple):
@@ -138,10 +138,10 @@ def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[
     """
     order = np.lexsort((-scores.wrong.ravel(), scores.dice.ravel()))
     solid = order[scores.positives.ravel()[order] > 0]
-    worst = order[:SHOWN]
-    best = solid[::-1][:SHOWN]
+    worst = order[:IN_GALLERY]
+    best = solid[::-1][:IN_GALLERY]
     best = best[~np.isin(best, worst)]
-    middle = solid[max((len(solid) - SHOWN) // 2, 0) :][:SHOWN]
+    middle = solid[max((len(solid) - IN_GALLERY) // 2, 0) :][:IN_GALLERY]
     middle = middle[~np.isin(middle, [*worst, *best])]
     chosen = [
         ("worst", "Worst", "The lowest Dice; ties: most wrong pixels first.", worst),
@@ -161,8 +161,8 @@ def changed_galleries(
     """Galleries of the images that morphology improves and harms most; `gains` is (images, classes)."""
     flat = gains.ravel()
     order = np.argsort(flat, kind="stable")
-    better = [index for index in order[::-1][:SHOWN] if flat[index] > 0]
-    worse = [index for index in order[:SHOWN] if flat[index] < 0]
+    better = [index for index in order[::-1][:IN_GALLERY] if flat[index] > 0]
+    worse = [index for index in order[:IN_GALLERY] if flat[index] < 0]
     chosen = [
         ("better", "Improved by morphology", f"Where {metric} rises most.", better),
         ("worse", "Harmed by morphology", f"Where {metric} falls most.", worse),
@@ -183,7 +183,7 @@ def certainty_galleries(stats: dict[str, TestStats], paint: Callable[[Place, Tes
         if np.isfinite(image.certainty[class_index])
     ]
     places.sort()
-    least, most = places[:SHOWN], places[SHOWN:][::-1][:SHOWN]
+    least, most = places[:IN_GALLERY], places[IN_GALLERY:][::-1][:IN_GALLERY]
     return [
         Gallery(key, title, description, [paint(place, stats[place.id]) for _, place in chosen], folded=key == "most")
         for key, title, description, chosen in (

@@ -19,7 +19,7 @@ from lib.run.folder import RunFolder
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
 # not in the records of earlier versions, where they count as unchanged
-LACKING = ("training_files", "fold", "left_out_images", "best_epoch_by", "weights_file")
+ADDED_KEYS = ("training_files", "fold", "left_out_images", "best_epoch_by", "weights_file")
 DIGEST_LENGTH = 64
 
 
@@ -109,7 +109,7 @@ def differences(before: dict, after: dict) -> list[str]:
             known = _filled(before.get(key, {}), defaults[key])
             value = {name: known.get(name) for name in value}, value
         else:
-            value = before.get(key, value if key in LACKING else None), value
+            value = before.get(key, value if key in ADDED_KEYS else None), value
         lines += _changes(key, *value)
     return lines
 

@@ -56,7 +56,7 @@ ROOMS = (
     "submission",
 )  # of lib/, that prediction needs
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
-LACKING = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
+KAGGLE_LACKS = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
 CHECKED = 8  # images of each fold that float16 is measured on
 SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
 SCRIPT = '''"""Predict with this bundle: python apply.py --out FOLDER data.root=FOLDER; --help says more."""
@@ -244,8 +244,10 @@ def _download(folder: Path) -> None:
     """The wheel that the Kaggle image lacks, of the version installed here."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     ended = subprocess.run(
-        [*command, "--dest", str(folder), f"{LACKING}=={version(LACKING)}"], capture_output=True, text=True
+        [*command, "--dest", str(folder), f"{KAGGLE_LACKS}=={version(KAGGLE_LACKS)}"],
+        capture_output=True,
+        text=True,
     )
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or ["pip printed no error"])[-1]
-        raise UserError(f"the wheel of {LACKING} cannot be fetched ({reason}); export without --wheels")
+        raise UserError(f"the wheel of {KAGGLE_LACKS} cannot be fetched ({reason}); export without --wheels")

@@ -40,7 +40,7 @@ from lib.report.charts import Axis, Chart
 from lib.report.comparison import write_comparison
 from lib.report.figures import plot_before_after, plot_thresholds
 from lib.report.findings import shift_in_words
-from lib.report.galleries import SHOWN, ranked_galleries
+from lib.report.galleries import IN_GALLERY, ranked_galleries
 from lib.report.page import refresh_report, stages_done, write_report
 from lib.report.pictures import FALSE_ALARM, MISSED, SIDE, TRUTH, data_uri, errors_picture, shown_image
 from lib.report.stages import ensemble_part
@@ -404,7 +404,7 @@ def test_the_page_stays_small(tmp_path, fake):
     noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
     shown = shown_image(noise)
     assert max(shown.shape) == SIDE
-    pictures = 5 * SHOWN * 5 + 2 * SHOWN * 3  # of a finished run: out-of-fold, changed, test
+    pictures = 5 * IN_GALLERY * 5 + 2 * IN_GALLERY * 3  # of a finished run: out-of-fold, changed, test
     assert pictures * len(data_uri(shown)) < 19.5e6  # were they all of mere noise
 
 
@@ -604,9 +604,9 @@ def test_a_comparison_shows_where_runs_differ(fake, tmp_path):
     assert not page.all("b") and f"{HOSTILE_CLASS} is worse" in page.text
     shown = [button["data-id"] for button in page.pictures if button["data-title"] == "image"]
     differences = (scores[1] - scores[0])[:, 0, 0]
-    worst = table.id.iloc[np.argsort(differences, kind="stable")[:SHOWN]].tolist()
+    worst = table.id.iloc[np.argsort(differences, kind="stable")[:IN_GALLERY]].tolist()
     rises = int((differences > 0).sum())
-    assert shown[min(rises, SHOWN) :] == worst
+    assert shown[min(rises, IN_GALLERY) :] == worst
     for measure in content["against"][HOSTILE_CLASS].values():
         assert f"{measure['difference']:+.4f}" in page.text
 
