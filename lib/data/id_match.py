@@ -57,7 +57,8 @@ def match_ids(ids: Iterable[str], image_ids: Collection[str], loose: Collection[
             raise UserError(f"'{name}' of {source} may be images {listed(sorted(images))} (data.loose_ids)")
         matched[name] = images[0]
         if ids_of.setdefault(images[0], name) != name:
-            raise UserError(f"'{ids_of[images[0]]}' and '{name}' of {source} are both '{images[0]}' (data.loose_ids)")
+            first, second = sorted([ids_of[images[0]], name])  # `ids` may be a set
+            raise UserError(f"'{first}' and '{second}' of {source} are both '{images[0]}' (data.loose_ids)")
     return matched
 
 
