@@ -29,6 +29,7 @@ from lib.tuning.score_table import ScoreTable
 from lib.tuning.triplet import best_gate
 
 HALF = 128  # the threshold that is p >= .5
+REMEDIES = "Train longer, and try threshold.rule=triplet (docs/losses.md: mostly empty data)"
 FOREIGN = 0.1  # a fold that loses more at the threshold of the other folds has a model unlike theirs
 
 
@@ -68,13 +69,13 @@ class ClassChoice:
         if self.rule.is_empty:
             return (
                 f"no mask at all scores {self.all_empty:.4f}, more than any threshold (the best, t={THRESHOLDS[best]}: "
-                f"{self.curve[best]:.4f}), so every mask of the submission is empty. The model finds too little: train "
-                "it longer or otherwise, or try threshold.rule=triplet"
+                f"{self.curve[best]:.4f}), so every mask of the submission is empty. {REMEDIES}"
             )
         if self.over_no_mask.mean <= self.over_no_mask.standard_error:
             return (
                 f"no mask at all scores {self.all_empty:.4f}, about as much as {self.rule} (nested {self.over_no_mask} "
-                "over it): as far as these images can tell, the model adds nothing to an empty submission"
+                "over it): as far as these images can tell, the model adds nothing to an empty submission. "
+                f"{REMEDIES}"
             )
         return ""
 
