@@ -47,7 +47,7 @@ def compare(arguments: argparse.Namespace) -> None:
         if not path.is_file():
             write_json(path, measure(seed, data, work, arguments))
         rows.append(read_json(path))
-    print(markdown(by_seed(pd.DataFrame(rows, index=arguments.seeds)), "seed"))
+    print(markdown(by_seed(pd.DataFrame(rows, index=[str(seed) for seed in arguments.seeds])), "seed"))
 
 
 def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
