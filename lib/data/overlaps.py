@@ -22,7 +22,7 @@ SAME = 0.7  # median correlation of the parts: one spot in common is no overlap
 PARTS = 3  # each way
 FINE, COARSE = 1.0, 3.0  # pixels of a thumbnail: standard deviations of the blurs between which details lie
 PLAIN = 1.0  # gray levels; with less detail nothing can be told
-WORTH_SAYING = 0.05  # of the images overlap another one
+FEWEST, WORTH_SAYING = 10, 0.05  # images that overlap another one: number, and share of all
 MORE = 5  # times as many similar pairs as strangers agree; stripes and single spots agree with strangers as well
 
 
@@ -40,7 +40,7 @@ def overlap_groups(thumbnails: np.ndarray, vectors: np.ndarray) -> np.ndarray | 
         return None
     details = [details_of(thumbnail) for thumbnail in thumbnails]
     agreeing = similar[_agree(details, similar)]
-    if len(np.unique(agreeing)) < WORTH_SAYING * count:
+    if len(np.unique(agreeing)) < max(FEWEST, WORTH_SAYING * count):
         return None
     by_chance = _agree(details, _strangers(vectors)).mean()
     if len(agreeing) / len(similar) < MORE * by_chance:
@@ -75,7 +75,7 @@ def agreement(first: np.ndarray | None, second: np.ndarray | None) -> float:
     common = np.stack([first[rows[0], columns[0]], second[rows[1], columns[1]]])
     whole = _correlation(common)
     if whole < LIKELY:
-        return min(whole, SAME)
+        return whole
     parts = [part for band in np.array_split(common, PARTS, axis=1) for part in np.array_split(band, PARTS, axis=2)]
     return float(np.median([_correlation(part) for part in parts]))
 
