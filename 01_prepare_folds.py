@@ -56,7 +56,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
     refresh_report(run, settings)
     print(f"\n{fold_table(table)}\n")
-    print(describe_neighbours(data, table) + search.describe(run), end="")
+    print(describe_neighbours(data, table) + search.describe(run, images), end="")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
     print(external.describe(), end="")

@@ -194,6 +194,16 @@ def fold_table(table: pd.DataFrame) -> str:
     return "\n".join("   ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
 
 
+def describe_folds(table: pd.DataFrame) -> str:
+    """The smallest and the largest fold by images, groups and mean coverage, in a few words."""
+    coverages = [name for name in table if name.startswith("coverage_")]
+    by_fold = table.assign(percent=100 * table[coverages].mean(axis=1)).groupby("fold")
+    parts = {"images": by_fold.size(), "groups": by_fold.group.nunique()}
+    words = [f"{counts.min()} to {counts.max()} {name}" for name, counts in parts.items()]
+    percent = by_fold.percent.mean()
+    return ", ".join([*words, f"{percent.min():.2f} to {percent.max():.2f} % mask"])
+
+
 def describe_groups(table: pd.DataFrame) -> str:
     """A line with the number of groups and the largest, and a second one if it is larger than a fold should be."""
     sizes = table.group.value_counts().sort_index().sort_values(ascending=False, kind="stable")

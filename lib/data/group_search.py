@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from lib.data.likeness import unit_vectors
 from lib.data.overlaps import overlap_groups
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST = 64  # images passed to the encoder at a time
 
@@ -84,15 +88,31 @@ class HiddenGroupSearch:
         if self.findings or self.overlaps is not None:
             write_table(run.hidden_groups, groups_table(self.data.ids, self.findings, self.overlaps))
 
-    def describe(self, run: RunFolder) -> str:
-        """The findings and the seconds spent, as lines to print; empty if nothing was searched."""
+    def describe(self, run: RunFolder, images: "pd.DataFrame") -> str:
+        """The findings and the seconds spent, as lines to print; empty if nothing was searched.
+
+        `images` is the `image_table`, from which the folds by each finding that is not used are made.
+        """
         if not self.encoder:
             return ""
         table = os.path.relpath(run.hidden_groups, self.data.settings.root)
-        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.overlaps)
+        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.overlaps, self._folds(images))
         compared, count = len(self.sample.images), len(self.data.ids)
         which = "images" if compared == count else f"{compared} of {count} images"
         return f"{text}\n          ({which} were compared in {self.seconds:.1f} s)\n"
+
+    def _folds(self, images: "pd.DataFrame") -> list[str]:
+        """For each finding what its folds would hold; empty for the one in use, and where groups are too few."""
+        from lib.data.folds import assign_folds, describe_folds
+
+        used = chosen(self.findings) if self.settings.hidden_groups == "auto" else None
+        lines = []
+        for finding in self.findings:
+            shows = finding is not used and finding.count >= self.settings.count
+            by_finding = images.assign(group=finding.partition.groups)
+            made = assign_folds(by_finding, self.settings.count, self.settings.seed) if shows else None
+            lines.append("" if made is None else describe_folds(made))
+        return lines
 
     def _search(self) -> list[Finding]:
         strong = strong_series(self.series, self._vectors(), self.sample)

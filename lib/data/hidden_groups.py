@@ -158,11 +158,13 @@ def groups_table(ids: Sequence[str], findings: Sequence[Finding], overlaps: np.n
     return pd.DataFrame({"id": list(ids)} | columns)
 
 
-def describe_findings(findings: Sequence[Finding], mode: str, table: str, overlaps: np.ndarray | None = None) -> str:
+def describe_findings(
+    findings: Sequence[Finding], mode: str, table: str, overlaps: np.ndarray | None = None, folds: Sequence[str] = ()
+) -> str:
     """The findings, their use and the reasons, as lines to print.
 
     `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`; `overlaps`
-    are those of lib/data/overlaps.py.
+    are those of lib/data/overlaps.py, `folds` what the folds by each finding would hold ("": not said).
     """
     if not findings and overlaps is None:
         return "hidden    no groups: ids, files and images show no scenes that several images share"
@@ -179,6 +181,8 @@ def describe_findings(findings: Sequence[Finding], mode: str, table: str, overla
         else:
             continue
         lines.append(f"          to {'set' if finding is best else 'use'} it: {setting}")
+        if folds and folds[number - 1]:
+            lines.append(f"          its folds would hold {folds[number - 1]}")
     if overlaps is not None:
         sizes = np.bincount(overlaps)
         joined = sizes[overlaps] > 1

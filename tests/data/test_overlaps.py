@@ -48,7 +48,7 @@ def test_shuffled_crops_of_few_scenes_are_grouped_by_scene():
     assert (same_group & same_scene).sum() > 0.7 * same_scene.sum()
 
 
-def pictures(kind: str, count: int = 120) -> np.ndarray:
+def pictures(kind: str, count: int = 60) -> np.ndarray:
     """Independent images of one kind."""
     found = []
     for seed in range(count):
@@ -75,7 +75,7 @@ def pictures(kind: str, count: int = 120) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["one spot", "spots", "rim", "stripes", "textures", "plain"])
 def test_independent_images_are_not_joined(kind):
-    assert overlap_groups(pictures(kind), vectors_of(np.arange(120) // 4)) is None
+    assert overlap_groups(pictures(kind), vectors_of(np.arange(60) // 4)) is None
 
 
 def test_one_image_has_nobody_to_overlap():
