@@ -145,7 +145,7 @@ class TrainSettings(Section):
     @classmethod
     def _updates_may_learn(cls, rank: int, others: ValidationInfo) -> int:
         if rank and others.data.get("freeze_epochs") == "all":
-            raise ValueError("updates of an encoder that train.freeze_epochs=all freezes cannot learn; set only one of them")
+            raise ValueError("updates of an encoder that train.freeze_epochs=all freezes cannot learn; set one of them")
         return rank
 
     def freezes_encoder(self, epoch: int) -> bool:
