@@ -10,10 +10,8 @@ from scipy.fft import irfft2, rfft2
 
 from lib.data.duplicates import THUMBNAIL
 
-CANDIDATES, PAIRS = (
-    4,
-    4000,
-)  # most similar other images that each image is laid upon: at least; more up to so many pairs
+CANDIDATES = 4  # most similar other images that each image is laid upon, at least
+PAIRS = 4000  # of few images more candidates are taken, up to so many pairs
 STRANGERS = 1000  # pairs drawn at random, of which the less similar half is compared
 LEAST_SHARE = 0.33  # of the area
 LEAST_SHIFT = 5  # pixels of a thumbnail; at the same place all images of a microscope may have their rim
