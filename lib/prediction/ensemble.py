@@ -56,10 +56,10 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     Members' maps that are missing are predicted. Raises UserError when a member is not trained as its settings say.
     """
     stores, have_presence = [], []
-    for member, own in open_members(settings):
+    for member, member_settings in open_members(settings):
         lock_run(member)
-        have_presence.append(own.model.presence > 0)
-        stores.append(predict_out_of_fold(member, own, open_training(own.data), table))
+        have_presence.append(member_settings.model.presence > 0)
+        stores.append(predict_out_of_fold(member, member_settings, open_training(member_settings.data), table))
     if is_first():
         if any(have_presence) and not all(have_presence):
             print("note      some members have no presence head (model.presence), so the average has no presence")
@@ -77,11 +77,11 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
 def average_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
     """Average the members' test maps with the weights of ensemble.json; maps that are missing are predicted."""
     weights = read_json(run.ensemble)["weights"]
-    stores, have_presence = [], all(own.model.presence > 0 for _, own in open_members(settings))
-    for (member, own), weight in zip(open_members(settings), weights.values(), strict=True):
+    stores, have_presence = [], all(member_settings.model.presence > 0 for _, member_settings in open_members(settings))
+    for (member, member_settings), weight in zip(open_members(settings), weights.values(), strict=True):
         if weight > 0:
             lock_run(member)
-            stores.append(predict_test(member, own, open_test(own.data)))
+            stores.append(predict_test(member, member_settings, open_test(member_settings.data)))
     store = open_test_maps(run, settings, data, test_inputs(run, settings))
     used = [weight for weight in weights.values() if weight > 0]
     _write_averages(stores, used, own_missing(store, data.ids), store, have_presence)

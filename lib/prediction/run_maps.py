@@ -43,7 +43,9 @@ def open_test_maps(run: RunFolder, settings: Settings, data: TestData, made_from
     if settings.ensemble.members:
         weights = list(read_json(run.ensemble)["weights"].values())
         members = zip(open_members(settings), weights, strict=True)
-        sources = [(member, open_test(own.data)) for (member, own), weight in members if weight > 0]
+        sources = [
+            (member, open_test(member_settings.data)) for (member, member_settings), weight in members if weight > 0
+        ]
     digests = [image_digests(known_test_images(*source), source[1]) for source in sources]
     models = sha256_of_json([made_from, weights])
     makers = {id: sha256_of_json([models, *(of.get(id) for of in digests)]) for id in data.ids}

@@ -129,13 +129,13 @@ def all_images_model(run: RunFolder, settings: Settings) -> dict[str, str]:
     """
     members = enumerate(open_members(settings)) if settings.ensemble.members else [(0, (run, settings))]
     found = {}
-    for number, (member, own) in members:
-        if own.train.all_images:
+    for number, (member, member_settings) in members:
+        if member_settings.train.all_images:
             if not member.fold(ALL).metrics.is_file():
                 remedy = f"run {member.command('02_train', '--folds', ALL)}"
                 raise UserError(f"the model of all images of {member.root} (train.all_images) is not trained; {remedy}")
-            weights = require_fold(member, ALL, fold_inputs(member, own)[ALL])
-            found[f"all_images_{number}"] = sha256_of_json([weights, counted(own, MAPS)])
+            weights = require_fold(member, ALL, fold_inputs(member, member_settings)[ALL])
+            found[f"all_images_{number}"] = sha256_of_json([weights, counted(member_settings, MAPS)])
     return found
 
 
@@ -150,7 +150,7 @@ test_models.__test__ = False  # not a test, whatever pytest makes of its name
 def note_of_all_images(run: RunFolder, settings: Settings) -> str:
     """A line for the stages that print a score, where the test maps also are of models that no score is of."""
     members = open_members(settings) if settings.ensemble.members else [(run, settings)]
-    roots = [str(member.root) for member, own in members if own.train.all_images]
+    roots = [str(member.root) for member, member_settings in members if member_settings.train.all_images]
     if not roots:
         return ""
     return (

@@ -65,12 +65,12 @@ def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None
     bundle's weights or rules are not those that were exported.
     """
     run, settings = open_run(root, overrides)
-    own, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
+    run_settings, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
     if is_bundle:
-        settings = _with_path_of_function(settings, own, root)
+        settings = _with_path_of_function(settings, run_settings, root)
     else:
-        made_from = require_thresholds(run, own)
-        all_images_model(run, own)
+        made_from = require_thresholds(run, run_settings)
+        all_images_model(run, run_settings)
     members = _open_members(run, settings, overrides, folds, root if is_bundle else Path())
     rules_file = _rules_file(run, settings)
     read = read_object_rules if settings.submission.rows == "instance" else read_rules
@@ -83,10 +83,10 @@ def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None
     return finished
 
 
-def _with_path_of_function(settings: Settings, own: Settings, root: Path) -> Settings:
+def _with_path_of_function(settings: Settings, run_settings: Settings, root: Path) -> Settings:
     """The settings with submission.format = FILE.py:FUNCTION, where the bundle's own, as a path into the bundle."""
     format = settings.submission.format
-    if ":" not in format or format != own.submission.format:
+    if ":" not in format or format != run_settings.submission.format:
         return settings
     return settings.model_copy(
         update={"submission": settings.submission.model_copy(update={"format": f"{root / format}"})}
@@ -104,8 +104,8 @@ def _open_members(
     require_no_ensemble(opened)
     weights = read_json(run.ensemble)["weights"].values()
     return [
-        Member(member, own, _trained(member, own, folds), weight)
-        for (member, own), weight in zip(opened, weights, strict=True)
+        Member(member, member_settings, _trained(member, member_settings, folds), weight)
+        for (member, member_settings), weight in zip(opened, weights, strict=True)
         if weight > 0
     ]
 

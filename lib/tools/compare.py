@@ -88,7 +88,12 @@ def compare(arguments: argparse.Namespace) -> None:
         print(f"\n{challenger.name} against {runs[0].name}\n{as_text(differences)}")
         dice = np.stack([scores[0], scored])[..., 0]
         draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
-    print("", *(describe_flattery(run, own) + note_of_all_images(run, own) for run, own in opened), sep="\n", end="")
+    print(
+        "",
+        *(describe_flattery(run, settings) + note_of_all_images(run, settings) for run, settings in opened),
+        sep="\n",
+        end="",
+    )
     write_json(out / "compare.json", content)
     write_table(out / "compare.csv", score_table(runs, scores, data, table, measures_of(metric)), "%.6f")
     write_comparison(out / "compare.html", content, runs, scores, data, table)
