@@ -69,7 +69,10 @@ def file_facts(path: Path) -> dict[str, object]:
             facts["size"] = f"{image.height} x {image.width}"
             if image.format == "JPEG":
                 facts["jpeg"] = hashlib.sha256(repr(sorted(image.quantization.items())).encode()).hexdigest()[:8]
-            facts |= _geography(dict(image.tag_v2)) if image.format == "TIFF" else _exif(image)
+            if image.format == "TIFF":
+                facts |= _geography(dict(image.tag_v2))
+            elif "exif" in image.info:  # without it, Pillow would decode a PNG to look behind the pixels
+                facts |= _exif(image)
     except Exception:  # whatever a parser stumbles over; 01 has decoded the pixels by now, and this is only a hint
         return facts
     return facts
@@ -77,8 +80,6 @@ def file_facts(path: Path) -> dict[str, object]:
 
 def _exif(image: Image.Image) -> dict[str, object]:
     tags = image.getexif()
-    if not tags:
-        return {}
     part = tags.get_ifd(EXIF_PART)
     facts: dict[str, object] = {}
     if camera := " ".join(str(tag).strip("\0 ") for tag in (tags.get(MAKE), tags.get(MODEL), part.get(SERIAL)) if tag):
