@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,7 +18,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from lib.base.errors import UserError
-from lib.model.encoders import SMP_ENCODERS, Tensors
+from lib.model.encoders import SMP_ENCODERS, Tensors, without_memory
 
 LITE_DEPTHS = {
     "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
@@ -106,8 +105,7 @@ def require_fit(tensors: Tensors, encoder: str, source: str) -> None:
     if encoder in SMP_ENCODERS:
         classifier, head = smp.encoders.get_encoder(encoder), "head"
     else:
-        with torch.device("meta"):
-            classifier = timm.create_model(encoder, pretrained=False)
+        classifier = without_memory(encoder)
         head = classifier.default_cfg.get("classifier") or ()
     heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
     wanted = {k: v.shape for k, v in classifier.state_dict().items() if not k.startswith(heads)}

@@ -43,11 +43,19 @@ class EncoderTraits:
         return len(self.strides) == 1
 
 
+def without_memory(encoder: str) -> nn.Module:
+    """A timm model whose weights take no memory, or random ones where torch cannot do that (RegNet in torch 2.10)."""
+    try:
+        with torch.device("meta"):
+            return timm.create_model(encoder)
+    except NotImplementedError:  # an operation without a kernel for tensors that have no memory
+        return timm.create_model(encoder)
+
+
 @lru_cache(maxsize=8)
 def traits_of(encoder: str) -> EncoderTraits:
     """Traits of a timm model, read off one that is built without memory for its weights."""
-    with torch.device("meta"):
-        model = timm.create_model(encoder)
+    model = without_memory(encoder)
     parameters = inspect.signature(type(model).__init__).parameters
     options = {name: value for name, value in ANY_SIZE.items() if name in parameters}
     return EncoderTraits(options, frozenset(stage["reduction"] for stage in model.feature_info))
