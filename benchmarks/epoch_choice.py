@@ -90,7 +90,7 @@ def train(run: RunFolder) -> None:
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
     made_from = fold_inputs(run, settings)
-    folds = [fold for fold in range(settings.folds.count) if not run.fold(fold).metrics.is_file()]
+    folds = [fold for fold in range(settings.folds.count) if not run.fold(fold).is_done]
     if folds:
         train_folds([plan_fold(fold, run, table, data, settings, made_from[fold]) for fold in folds], copy_if_best)
 
