@@ -30,6 +30,8 @@ SHAPE = (24, 30)
 IDS = ("a", "b", "c")
 ROWS, COLUMNS = np.mgrid[: SHAPE[0], : SHAPE[1]]
 DISC = {id: np.hypot(ROWS - 11, COLUMNS - 12 - 2 * n) < 6 + n for n, id in enumerate(IDS)}
+CORNER = (ROWS < 4) & (COLUMNS > 20)
+TWO = {id: np.dstack([DISC[id], CORNER]) for id in IDS}  # masks of two classes
 RLE = {id: encode(DISC[id]) for id in IDS}
 
 Masks = dict[str, np.ndarray]  # by id: (height, width) or (height, width, classes)

@@ -12,6 +12,7 @@ from lib.base.errors import UserError
 from lib.masks.metrics import IGNORED
 from tests.data.input_rows import (
     COLUMNS,
+    CORNER,
     DISC,
     IDS,
     ROWS,
@@ -28,7 +29,6 @@ from tests.data.input_rows import (
 from tests.data.test_mask_inputs import painted
 
 PAGE = page_rows("## Data sets as they are published")
-CORNER = (ROWS < 4) & (COLUMNS > 20)
 LABELS = {id: np.where(DISC[id], 1, np.where(CORNER, 2, 0)).astype(np.uint8) for id in IDS}
 TWO = {id: np.dstack([DISC[id] & ~CORNER | DISC[id], CORNER & ~DISC[id]]) for id in IDS}
 

@@ -14,11 +14,13 @@ from lib.data.competition import open_test
 from lib.data.inspection import inspect_test
 from tests.data.input_rows import (
     COLUMNS,
+    CORNER,
     DISC,
     IDS,
     RLE,
     ROWS,
     SHAPE,
+    TWO,
     Masks,
     Row,
     both,
@@ -32,8 +34,6 @@ from tests.data.input_rows import (
     try_row,
 )
 
-CORNER = (ROWS < 4) & (COLUMNS > 20)
-TWO = {id: np.dstack([DISC[id], CORNER]) for id in IDS}
 IN_FOLDERS = {"train_images": "images", "train_masks": "masks"}
 BESIDE = {"train_images": "train", "train_masks": "train/{id}_mask.png"}
 PLAIN = pairs("images/{id}.png", "masks/{id}.png")

@@ -11,12 +11,13 @@ import pytest
 from lib.config.data_settings import RleSettings
 from lib.masks.rle import encode
 from tests.data.input_rows import (
-    COLUMNS,
+    CORNER,
     DISC,
     IDS,
     RLE,
     ROWS,
     SHAPE,
+    TWO,
     Masks,
     Row,
     images_only,
@@ -27,8 +28,6 @@ from tests.data.input_rows import (
     try_row,
 )
 
-CORNER = (ROWS < 4) & (COLUMNS > 20)
-TWO = {id: np.dstack([DISC[id], CORNER]) for id in IDS}
 LINES = [f"{id},{RLE[id]}" for id in IDS]
 PLAIN = "\n".join(["id,rle", *LINES]) + "\n"
 
