@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -92,18 +93,39 @@ def main(arguments: argparse.Namespace) -> None:
     lines = [f"{device_name(device)}, torch {torch.__version__}{dry}"]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(write_competition(Path(folder), sizes))
-        checks = [check(sizes, device) for check in (maps, resume, memory, nccl, compiled, memory_full)]
+        checks = [outcome(check, sizes, device) for check in (maps, resume, memory, nccl, compiled, memory_full)]
         results = [[name, "passed" if passed else "FAILED", text] for name, passed, text in checks]
         lines += table(["check", "result", "seen"], results)
         print("\n".join(lines), flush=True)
         for measure in (training_rates, prediction_rates, gpu_settings, operations):
-            rows = measure(sizes, device)
+            rows = measured(measure, sizes, device)
             print("", *rows, sep="\n", flush=True)
             lines += ["", *rows]
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if failed := [check.name for check in checks if not check.passed]:
         leave(f"failed: {', '.join(failed)}", 1)
+
+
+def outcome(check: Callable[[Sizes, torch.device], Check], sizes: Sizes, device: torch.device) -> Check:
+    """What a check finds; an error of any kind is a check that failed, so that the time on a GPU is not lost."""
+    begun = time.monotonic()
+    try:
+        found = check(sizes, device)
+    except Exception as error:
+        traceback.print_exc()
+        found = Check(check.__name__, False, f"{type(error).__name__}: {str(error)[:300]}")
+    print(f"{found.name}: {found.text} ({time.monotonic() - begun:.0f} s)", flush=True)
+    return found
+
+
+def measured(measure: Callable[[Sizes, torch.device], list[str]], sizes: Sizes, device: torch.device) -> list[str]:
+    """The rows of a table, or the error that it ended with."""
+    try:
+        return measure(sizes, device)
+    except Exception as error:
+        traceback.print_exc()
+        return [f"{measure.__name__} ended with {type(error).__name__}: {error}"]
 
 
 def device_name(device: torch.device) -> str:

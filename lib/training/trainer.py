@@ -6,6 +6,7 @@ train_epoch      its batches
 train_step       forward, loss, backward, update
 """
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -48,6 +49,7 @@ def train_folds(jobs: list[FoldJob], after_epoch: AfterEpoch) -> None:
             with tracked(accelerator, job.settings, job.fold):
                 metrics = train_fold(job, accelerator, after_epoch, bar, wait)
             accelerator.free_memory()  # or the fold's network and optimizer would stay beside the next one's
+            gc.collect()  # free_memory collects before it lets go, and a network in half precision refers to itself
             if accelerator.is_main_process:
                 bar.write(describe_fold(metrics, job))
     if accelerator.is_main_process and (line := describe_wait(jobs[0], wait)):

@@ -41,6 +41,7 @@ def test_gradients_add_up_to_the_mean_of_the_batches_before_a_step(competition, 
     before, twin = parameters(begun), copy.deepcopy(begun.state.network)
     first, second, third = batches(begun.loader)
     for batch in (first, second):
+        batch = {name: tensor.to(begun.job.device) for name, tensor in batch.items()}
         total, _ = begun.loss_of(twin(batch["images"]), batch["masks"], batch.get("distances"), 0.0)
         (total / 2).backward()
     norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), float("inf"))
@@ -106,7 +107,9 @@ def test_of_an_encoder_only_updates_of_low_rank_learn_and_the_file_holds_their_s
     model = TINY | {"encoder": encoder}
     settings = settings_of(competition, {"model": model}, lora_rank=2, epochs=1, ema_decay=0.0, lr=0.1)
     begun = Begun(settings, tmp_path)
+    begun.state.averaged.cpu()  # to compare with what is read from the file
     before = merged_state(begun.state.averaged.network.encoder)
+    begun.state.averaged.to(begun.job.device)
     row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
     begun.state.history.append(row | {"val_dice": 0.0, "threshold": 0.5})
     write_epoch(begun.job, begun.state)

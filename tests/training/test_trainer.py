@@ -189,7 +189,8 @@ def test_the_bar_counts_every_step(settings, tmp_path, monkeypatch):
     assert bars[0].n == bars[0].total == 2 * 3 * 3
 
 
-def test_each_fold_is_freed_before_the_next_one(competition, tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])  # accelerate wraps the network in half precision
+def test_each_fold_is_freed_before_the_next_one(competition, tmp_path, monkeypatch, precision):
     """Networks, averages and optimizers of earlier folds are gone, and so are their loader processes."""
     references, alive = [], []
     begin = trainer.load_or_begin
@@ -203,7 +204,7 @@ def test_each_fold_is_freed_before_the_next_one(competition, tmp_path, monkeypat
 
     monkeypatch.setattr(trainer, "load_or_begin", watched)
     children = []
-    settings = settings_of(competition, workers=2)
+    settings = settings_of(competition, workers=2, precision=precision)
     train_folds(jobs_of(settings, tmp_path, [0, 1, 0]), lambda job, row: children.append(len(active_children())))
     assert children == [2] * 3 * 2
     assert alive == [(0, 0)] * 3
