@@ -83,7 +83,6 @@ def choose_on(store, run, settings, data, table):
     from lib.report.figures import plot_thresholds
     from lib.tuning.thresholds import choose_thresholds
 
-    store = replace(store, are_exclusive=settings.data.are_exclusive)
     counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
     counts = replace(counts, presence=read_presence(store, table.id))
     counts.save(run.oof_counts)

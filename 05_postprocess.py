@@ -13,7 +13,6 @@ and scored; the score must be the one reported. Only then do the new files repla
 import argparse
 import shlex
 from contextlib import nullcontext
-from dataclasses import replace
 
 from lib.base.cli import StageSummary
 from lib.run.stage import run_stage, stage_parser
@@ -21,15 +20,15 @@ from lib.run.stage import run_stage, stage_parser
 
 def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.base.files import read_json, write_json
-    from lib.data.folds import read_folds
+    from lib.data.folds import read_trained
     from lib.data.input_files import open_unchanged_training
     from lib.masks.rules import read_rules
-    from lib.prediction.run_maps import open_oof_maps
+    from lib.prediction.run_maps import open_oof_maps, open_predicted
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
     from lib.run.flattery import describe_flattery
     from lib.run.lock import lock_run
-    from lib.run.provenance import note_of_all_images, require_thresholds, submission_inputs, trained_folds
+    from lib.run.provenance import note_of_all_images, require_thresholds, submission_inputs
     from lib.run.record import StageRecord
     from lib.submission.outputs import new_submissions, require_format
 
@@ -38,9 +37,8 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     record = StageRecord(run, "05_postprocess")
     training, has_test = open_unchanged_training(run, settings), settings.data.test_images is not None
     made_from, thresholds = require_thresholds(run, settings), read_rules(run.threshold, training.classes)
-    table = read_folds(run.folds, training, settings.folds.count)
-    table = table[table.fold.isin(trained_folds(run, settings))]
-    oof = replace(open_oof_maps(run, settings, table, made_from), are_exclusive=settings.data.are_exclusive)
+    table = read_trained(run, settings, training)
+    oof = open_oof_maps(run, settings, table, made_from)
     test, test_maps = open_predicted(run, settings) if has_test else (None, None)
 
     result, objects, rules = choose(run, settings, training, table, oof)
@@ -67,29 +65,15 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     return StageSummary(written, f"upload {shlex.quote(str(upload))}", seconds, read_json(run.postprocess))
 
 
-def open_predicted(run, settings) -> tuple:
-    """The test images and their maps. Raises UserError unless 04 has predicted all of them as they are now."""
-    from lib.data.competition import open_test
-    from lib.prediction.run_maps import open_test_maps
-    from lib.run.provenance import require_maps
-
-    made_from, test = require_maps(run, settings), open_test(settings.data)
-    store = replace(open_test_maps(run, settings, test, made_from), are_exclusive=settings.data.are_exclusive)
-    store.require(test.ids)
-    if test.warning:
-        print(f"warning   {test.warning}")
-    return test, store
-
-
 def choose(run, settings, training, table, oof) -> tuple:
     """Choose rules on the out-of-fold maps and print their scores: the search's result, that of objects, the rules."""
     from functools import partial
 
     from lib.masks.metrics import Counts
-    from lib.prediction.map_store import read_pairs
+    from lib.prediction.map_store import read_pairs, read_scored
     from lib.submission.round_trip import require_reported, round_trip_score
     from lib.tuning.morphology_search import search_morphology
-    from lib.tuning.object_search import read_objects, search_objects
+    from lib.tuning.object_search import search_objects
 
     read = partial(read_pairs, oof, training, size=settings.submission.size)
     folds, groups = table.fold.to_numpy(), table.group.to_numpy()
@@ -97,13 +81,11 @@ def choose(run, settings, training, table, oof) -> tuple:
         read, Counts.load(run.oof_counts), folds, groups, settings.threshold, settings.steps_to_try
     )
     rules = {name: outcome.rule for name, outcome in result.classes.items()}
-    objects, reported = None, result.mean("after", "in_sample")
+    objects, ids, reported = None, result.ids.tolist(), result.mean("after", "in_sample")
     if settings.submission.rows == "instance":
         objects = search_objects(oof, training, table, rules, settings.objects)
-        rules, reported = objects.rules, objects.mean("in_sample")
-        score = round_trip_score(read_objects(oof, training, objects.ids), rules, settings, oof)
-    else:
-        score = round_trip_score(read(result.ids.tolist()), rules, settings, oof)
+        rules, ids, reported = objects.rules, objects.ids, objects.mean("in_sample")
+    score = round_trip_score(read_scored(oof, training, ids, settings), rules, settings, oof)
     require_reported(score, reported)
     print(f"\n{result}" + (f"\n{objects}" if objects else ""))
     print(f"\nround trip: the out-of-fold masks, written as a submission and read back, score {score:.6f} as reported")

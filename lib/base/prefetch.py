@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = min(os.cpu_count() or 1, 16)
+BATCH = 64  # items of a function so quick that handing one to a thread takes as long
 
 
 def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Result]]:
@@ -29,3 +30,10 @@ def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead:
             yield done, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def prefetched_in_batches(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+    """Do as `prefetched` does, handing 64 items at a time to a thread: for functions that take microseconds."""
+    batches = [items[first : first + BATCH] for first in range(0, len(items), BATCH)]
+    for batch, results in prefetched(lambda batch: [function(item) for item in batch], batches, ahead=4 * THREADS):
+        yield from zip(batch, results, strict=True)

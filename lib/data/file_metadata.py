@@ -2,20 +2,18 @@
 
 import hashlib
 from collections import defaultdict
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.data.dicom import dicom_fields
 from lib.data.id_patterns import Partition, Series
 
 MAKE, MODEL, EXIF_PART, TAKEN, SERIAL = 0x010F, 0x0110, 0x8769, 0x9003, 0xA431  # EXIF tags
 PIXEL_SCALE, TIE_POINT = 33550, 33922  # of a GeoTIFF
-BATCH = 64  # headers that a thread reads in one go
 DICOM_KEYS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 NAME_OF_KEY = {
     "folder": "the folder of the file",
@@ -32,9 +30,7 @@ def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Serie
     """Partitions and series by the keys that every file has; a key that some files lack is left out."""
     columns = defaultdict(list)
     paths = [data.image_path(image_id) for image_id in data.ids]
-    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
-    read = prefetched(lambda batch: [file_facts(path) for path in batch], batches, ahead=4 * THREADS)
-    for facts in chain.from_iterable(found for _, found in read):
+    for _, facts in prefetched_in_batches(file_facts, paths):
         for key, value in facts.items():
             columns[key].append(value)
     columns = {key: values for key, values in columns.items() if len(values) == len(data.ids)}

@@ -15,8 +15,11 @@ from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.data.balance import EXACT, partition
 from lib.data.tables import read_table
+from lib.run.folder import RunFolder
+from lib.run.provenance import trained_folds
 
 if TYPE_CHECKING:
+    from lib.config.schema import Settings
     from lib.data.competition import TrainingData
     from lib.data.inspection import ImageFacts
 
@@ -154,6 +157,12 @@ def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
             "if they have nothing to do with each other"
         )
     return table
+
+
+def read_trained(run: RunFolder, settings: "Settings", data: "TrainingData") -> pd.DataFrame:
+    """The rows of `read_folds` whose fold has a model, so whose images have out-of-fold maps."""
+    table = read_folds(run.folds, data, settings.folds.count)
+    return table[table.fold.isin(trained_folds(run, settings))].reset_index(drop=True)
 
 
 def _numbers(table: pd.DataFrame, name: str, whole: bool, path: Path) -> pd.Series:

@@ -39,7 +39,7 @@ def read_mask_files(
     for path, class_indexes in classes_of.items():
         pixels = read_mask_pixels(Path(path), settings.masks, settings.max_pixels)
         if pixels.orientation != 1:
-            pixels = _turned(pixels, settings, path, image_path)
+            pixels = _oriented(pixels, settings, path, image_path)
         files.append(MaskFile(path, class_indexes, _fitted(pixels, shape, settings.masks.rescale, path, image_path)))
     return files
 
@@ -76,7 +76,7 @@ def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple
     return labels
 
 
-def _turned(pixels: MaskPixels, settings: DataSettings, path: str, image_path: Path) -> MaskPixels:
+def _oriented(pixels: MaskPixels, settings: DataSettings, path: str, image_path: Path) -> MaskPixels:
     """Pixels as data.orientation says; as stored without it where the image has the orientation of its mask file."""
     if settings.orientation == "shown":
         alpha = None if pixels.alpha is None else upright(pixels.alpha, pixels.orientation)

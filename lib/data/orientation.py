@@ -6,18 +6,16 @@ Annotators who work in a browser see the shown pixels, OpenCV and Pillow read th
 import contextlib
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from lib.base.errors import UserError
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import Images, TrainingData
 from lib.data.headers import read_header, suffix_of
 from lib.data.images import image_size
 from lib.data.mask_index import is_annotations
 
 START = 4096  # bytes in which most files begin their pixels
-BATCH = 64  # files a thread looks at in one go: handing over one takes as long as looking at it
 PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 JPEG_SCAN, JPEG_EXIF, JPEG_PADDING = 0xDA, 0xE1, 0xFF  # markers of the pixels, and of EXIF or XMP
 WITHOUT_ORIENTATION = (".npy", ".dcm", ".bmp", ".gif")  # suffixes of formats that hold none
@@ -52,15 +50,8 @@ def orientation_line(training: TrainingData) -> str:
 def turned_images(images: Images) -> dict[str, int]:
     """The EXIF orientation of each image that has another than 1. Unreadable headers are left to the reader."""
     ids = [id for id in images.ids if suffix_of(images.image_path(id)) not in WITHOUT_ORIENTATION]
-    batches = [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
-    found = prefetched(partial(_turned, images), batches, ahead=4 * THREADS)
-    return {image_id: orientation for _, turned in found for image_id, orientation in turned.items()}
-
-
-def _turned(images: Images, ids: list[str]) -> dict[str, int]:
-    """The orientations other than 1 among these images."""
-    found = {image_id: _orientation(images.files[image_id][0]) for image_id in ids}
-    return {image_id: orientation for image_id, orientation in found.items() if orientation != 1}
+    read = prefetched_in_batches(lambda image_id: _orientation(images.files[image_id][0]), ids)
+    return {image_id: orientation for image_id, orientation in read if orientation != 1}
 
 
 def _orientation(path: str) -> int:

@@ -6,7 +6,7 @@ found on all. How the averages score is not decided here but as for any other ru
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -141,6 +141,7 @@ def count_weightings(
             terms.append([_terms(probability_map, plane, metric) for probability_map, plane in averaged])
         return np.array(terms)
 
+    stores = [replace(store, are_exclusive=False) for store in stores]  # the highest class is that of the average
     streams = zip(*(read_pairs(store, data, table.id, settings.submission.size) for store in stores), strict=True)
     for pairs, terms in progress("weights", prefetched(measure, streams, ahead=2 * THREADS), len(table)):
         sums[:, np.searchsorted(folds, fold_of[pairs[0][0]])] += terms

@@ -9,6 +9,7 @@ import numpy as np
 
 from lib.base.errors import UserError, listed
 from lib.base.prefetch import THREADS, prefetched
+from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.masks.metrics import IGNORED, Pair
 from lib.masks.objects import ObjectRule
@@ -163,6 +164,24 @@ def read_pairs(
         return scored_pair(maps, truth, size, store.are_exclusive)
 
     return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
+
+
+def read_objects(store: MapReader, data: TrainingData, ids: Iterable[str]) -> Iterator[Pair]:
+    """Stream (id, map, true objects int32) at the images' own size, as `read_pairs` does."""
+
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        maps, objects = scored_map(store, image_id, None), data.read_objects(image_id)
+        maps[objects < 0] = 0
+        return maps, objects
+
+    return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
+
+
+def read_scored(store: MapStore, data: TrainingData, ids: Iterable[str], settings: Settings) -> Iterator[Pair]:
+    """Stream (id, map, truth) as the submission is scored: by masks or, with submission.rows=instance, by objects."""
+    if settings.submission.rows == "instance":
+        return read_objects(store, data, ids)
+    return read_pairs(store, data, ids, settings.submission.size)
 
 
 def scored_pair(

@@ -183,12 +183,12 @@ class Predictor:
 
         for turned in (False, True) if self.settings.tta == "d4" else (False,):
             for axes in FLIPS[self.settings.tta]:
-                view = _turned(pixels, turned).flip(axes)
+                view = _transposed(pixels, turned).flip(axes)
                 for number, network in enumerate(self.networks):
                     with autocast(self.device, precision):
                         logits, presence = logits_of(network(view))
                     finite[number] &= logits.isfinite().flatten(1).all(dim=1)
-                    total = total + _turned(averaged(logits).flip(axes), turned)
+                    total = total + _transposed(averaged(logits).flip(axes), turned)
                     if presence is not None:
                         finite[number] &= presence.isfinite().all(dim=1)
                         total_presence = averaged(presence) + (0 if total_presence is None else total_presence)
@@ -207,7 +207,7 @@ def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:
     return torch.minimum(places, 2 * length - 1 - places)
 
 
-def _turned(tensor: torch.Tensor, turned: bool) -> torch.Tensor:
+def _transposed(tensor: torch.Tensor, turned: bool) -> torch.Tensor:
     """The images mirrored along their diagonal, if asked; twice gives them back."""
     return tensor.transpose(2, 3) if turned else tensor
 

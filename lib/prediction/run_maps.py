@@ -15,7 +15,7 @@ from lib.data.input_files import image_digests, known_test_images, write_known
 from lib.prediction.map_store import MapStore
 from lib.run.folder import Fold, RunFolder
 from lib.run.members import open_members
-from lib.run.provenance import test_inputs, test_models, threshold_inputs, trained_folds
+from lib.run.provenance import require_maps, test_inputs, test_models, threshold_inputs, trained_folds
 
 if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does without
     import torch
@@ -31,7 +31,7 @@ def open_oof_maps(run: RunFolder, settings: Settings, table: pd.DataFrame, made_
     maker = {fold: sha256_of_json([maps, made_from["training_files"]]) for fold, maps in made_from["maps"].items()}
     fold_of = dict(zip(table.id, table.fold, strict=True))
     makers = {image_id: maker.get(f"fold_{fold}") for image_id, fold in fold_of.items()}
-    return MapStore(run.oof, tuple(settings.data.classes), makers=makers)
+    return MapStore(run.oof, tuple(settings.data.classes), settings.data.are_exclusive, makers)
 
 
 def open_test_maps(run: RunFolder, settings: Settings, data: TestData, made_from: dict) -> MapStore:
@@ -49,7 +49,17 @@ def open_test_maps(run: RunFolder, settings: Settings, data: TestData, made_from
     digests = [image_digests(known_test_images(*source), source[1]) for source in sources]
     models = sha256_of_json([made_from, weights])
     makers = {id: sha256_of_json([models, *(of.get(id) for of in digests)]) for id in data.ids}
-    return MapStore(run.test, tuple(settings.data.classes), makers=makers)
+    return MapStore(run.test, tuple(settings.data.classes), settings.data.are_exclusive, makers)
+
+
+def open_predicted(run: RunFolder, settings: Settings) -> tuple[TestData, MapStore]:
+    """The test images and their maps. Raises UserError unless 04 has predicted all of them as they are now."""
+    made_from, test = require_maps(run, settings), open_test(settings.data)
+    store = open_test_maps(run, settings, test, made_from)
+    store.require(test.ids)
+    if test.warning:
+        print(f"warning   {test.warning}")
+    return test, store
 
 
 def own_missing(store: MapStore, ids: list[str]) -> list[str]:

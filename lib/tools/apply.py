@@ -22,16 +22,15 @@ STARTED = time.monotonic()
 
 
 def apply(arguments: argparse.Namespace) -> StageSummary | None:
-    if arguments.out.resolve() == arguments.source.resolve():
-        raise UserError(f"--out {arguments.out} is what predicts; choose a folder of its own")
     from lib.base.distributed import is_first
     from lib.base.files import write_json
     from lib.data.competition import open_test
     from lib.data.value_range import value_range_line
     from lib.submission.apply import predict_images
     from lib.submission.finished import open_finished
-    from lib.submission.outputs import require_format, set_aside, write_outputs, write_overlays
+    from lib.submission.outputs import require_apart, require_format, set_aside, write_outputs, write_overlays
 
+    require_apart(arguments.out, arguments.source)
     overrides = [*overrides_of(arguments.images), *arguments.overrides]
     finished = open_finished(arguments.source, overrides, arguments.folds)
     settings, out = finished.settings, arguments.out

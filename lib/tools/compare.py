@@ -14,7 +14,6 @@ writes   compare.json (differences with 95 % intervals), compare.csv (the scores
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from lib.base.files import sha256_of_file, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
-from lib.data.folds import read_folds
+from lib.data.folds import read_trained
 from lib.data.input_files import open_unchanged_training
 from lib.data.tables import write_table
 from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, known_only, planes
@@ -40,7 +39,7 @@ from lib.report.comparison import write_comparison
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
 from lib.run.flattery import describe_flattery
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import note_of_all_images, require_thresholds, trained_folds
+from lib.run.provenance import note_of_all_images, require_thresholds
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
@@ -61,8 +60,7 @@ class ScoredRun(NamedTuple):
         """The run of these maps with the rules that 03 tunes on the counts; `table` has the columns fold and group."""
         result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
         rules = dict(zip(counts.ids.tolist(), result.nested_rules(), strict=True))
-        name = maps.folder.parent.resolve().name
-        return cls(name, replace(maps, are_exclusive=settings.data.are_exclusive), rules, settings.submission.size)
+        return cls(maps.folder.parent.resolve().name, maps, rules, settings.submission.size)
 
     def predict(self, image_id: str) -> np.ndarray:
         """Out-of-fold masks of an image, uint8 0/1 (height, width, classes)."""
@@ -74,8 +72,7 @@ def compare(arguments: argparse.Namespace) -> None:
     digest = require_comparable(opened)
     baseline, settings = opened[0]
     data, metric = open_unchanged_training(baseline, settings), Metric.of(settings.threshold)
-    table = read_folds(baseline.folds, data, settings.folds.count)
-    table = table[table.fold.isin(trained_folds(baseline, settings))].reset_index(drop=True)
+    table = read_trained(baseline, settings, data)
     runs = [finished_run(run, settings, table) for run, settings in opened]
     scores = score_images(runs, data, table, metric)
     out = arguments.out or baseline.root

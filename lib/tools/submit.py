@@ -41,26 +41,17 @@ SIZED = {name for name, (_, text) in STEPS.items() if "{}" in text}
 
 
 def submit(arguments: argparse.Namespace) -> StageSummary:
-    from lib.data.competition import open_test
     from lib.data.input_files import open_unchanged_training
-    from lib.prediction.run_maps import open_test_maps
-    from lib.run.provenance import require_maps, require_stage, submission_inputs
-    from lib.submission.outputs import RECORD, set_aside, write_outputs
+    from lib.prediction.run_maps import open_predicted
+    from lib.run.provenance import require_stage, submission_inputs
+    from lib.submission.outputs import RECORD, require_apart, set_aside, write_outputs
 
     started = time.monotonic()
     run, settings = open_run(arguments.run)
-    if arguments.out.resolve() == run.root.resolve():
-        raise UserError(f"--out {arguments.out} is the run itself; name another folder")
-    training, test, made_from = (
-        open_unchanged_training(run, settings),
-        open_test(settings.data),
-        require_maps(run, settings),
-    )
+    require_apart(arguments.out, run.root)
+    training = open_unchanged_training(run, settings)
     require_stage(run, "05_postprocess", submission_inputs(run, settings))
-    store = replace(open_test_maps(run, settings, test, made_from), are_exclusive=settings.data.are_exclusive)
-    store.require(test.ids)
-    if test.warning:
-        print(f"warning   {test.warning}")
+    test, store = open_predicted(run, settings)
     rules, reported = rules_of(run, settings)
     rules = changed_rules(rules, arguments.overrides, settings)
     score = out_of_fold_score(run, settings, training, rules)
@@ -148,22 +139,15 @@ def step_of(key: str, value: object, word: str) -> Step:
 
 def out_of_fold_score(run: RunFolder, settings: Settings, training: "TrainingData", rules: dict) -> float:
     """The score of the rules on the out-of-fold maps, each mask written as a submission's rows and read back."""
-    from lib.data.folds import read_folds
-    from lib.prediction.map_store import read_pairs
+    from lib.data.folds import read_trained
+    from lib.prediction.map_store import read_scored
     from lib.prediction.run_maps import open_oof_maps
-    from lib.run.provenance import require_thresholds, trained_folds
+    from lib.run.provenance import require_thresholds
     from lib.submission.round_trip import round_trip_score
-    from lib.tuning.object_search import read_objects
 
-    table = read_folds(run.folds, training, settings.folds.count)
-    table = table[table.fold.isin(trained_folds(run, settings))]
-    maps = open_oof_maps(run, settings, table, require_thresholds(run, settings))
-    store, ids = replace(maps, are_exclusive=settings.data.are_exclusive), table.id.tolist()
-    if settings.submission.rows == "instance":
-        pairs = read_objects(store, training, ids)
-    else:
-        pairs = read_pairs(store, training, ids, settings.submission.size)
-    return round_trip_score(pairs, rules, settings, store)
+    table = read_trained(run, settings, training)
+    store = open_oof_maps(run, settings, table, require_thresholds(run, settings))
+    return round_trip_score(read_scored(store, training, table.id, settings), rules, settings, store)
 
 
 if __name__ == "__main__":

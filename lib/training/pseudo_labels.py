@@ -85,7 +85,7 @@ def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) ->
         )
     rules = {name: rules[name] for name in classes}
     store, size = open_test_maps(run, settings, data, require_maps(run, settings)), settings.submission.size
-    store = replace(store, classes=classes, are_exclusive=settings.data.are_exclusive)
+    store = replace(store, classes=classes)
 
     def judged(image_id: str) -> tuple[float, bool]:
         return judge(scored_map(store, image_id, size), rules, presence_for(rules, store, image_id))

@@ -6,7 +6,6 @@ are those chosen by the pixel score. All 255 thresholds would take hours; the gr
 image. Cutting is adopted only if it gains more than two standard errors on the folds left out of the choice.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,16 +15,14 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import ObjectSettings
 from lib.data.competition import TrainingData
-from lib.masks.metrics import planes
+from lib.masks.metrics import Pair, planes
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
-from lib.prediction.map_store import MapStore, presence_for, scored_map
+from lib.prediction.map_store import MapStore, presence_for, read_objects
 
 OBJECT_THRESHOLDS = range(32, 256, 32)
 REPEATS = 1000  # bootstrap resamples
-
-Objects = tuple[str, np.ndarray, np.ndarray]  # id, map uint8 and true objects int32, both (height, width, classes)
 
 
 @dataclass(frozen=True)
@@ -150,8 +147,8 @@ def search_objects(
     """
     trials = [Trials(rule, settings) for rule in rules.values()]
 
-    def measure(objects: Objects) -> np.ndarray:
-        image_id, maps, truth = objects
+    def measure(pair: Pair) -> np.ndarray:
+        image_id, maps, truth = pair
         presence = presence_for(rules, store, image_id)
         of_classes = planes(maps), planes(truth), [None] * len(rules) if presence is None else presence.tolist()
         return np.stack([trial.scores(*of_class) for trial, *of_class in zip(trials, *of_classes, strict=True)])
@@ -165,18 +162,6 @@ def search_objects(
     nested = np.stack([choice.nested_scores for choice in choices], axis=1)
     interval = bootstrap_interval(nested, np.ones_like(nested), groups, REPEATS)
     return ObjectResult(describe_score(settings), dict(zip(rules, choices, strict=True)), interval, table.id.tolist())
-
-
-def read_objects(store: MapStore, data: TrainingData, ids: Iterable[str]) -> Iterator[Objects]:
-    """Stream (id, map, true objects), reading a few images ahead."""
-
-    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        maps, objects = scored_map(store, image_id, None), data.read_objects(image_id)
-        maps[objects < 0] = 0
-        return maps, objects
-
-    pairs = prefetched(read, ids, ahead=4 * THREADS)
-    return ((image_id, *pair) for image_id, pair in pairs)
 
 
 def _choose(trials: Trials, scores: np.ndarray, parts: np.ndarray, groups: np.ndarray) -> ClassObjects:

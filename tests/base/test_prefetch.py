@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import BATCH, THREADS, prefetched, prefetched_in_batches
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -14,6 +14,12 @@ def test_results_come_in_the_order_of_the_items():
         return number * number
 
     assert list(prefetched(slowest_first, range(9), ahead=4)) == [(number, number**2) for number in range(9)]
+
+
+@pytest.mark.parametrize("count", [0, 1, BATCH, 3 * BATCH + 1])
+def test_batches_give_each_item_its_result_in_order(count):
+    squares = prefetched_in_batches(lambda number: number**2, range(count))
+    assert list(squares) == [(number, number**2) for number in range(count)]
 
 
 def test_after_an_error_nothing_more_is_begun():
