@@ -27,6 +27,7 @@ from lib.training.pseudo_labels import judge, read_pseudo_labels
 from lib.training.schedule import batches_per_update, plan_epochs
 from lib.training.start import load_or_begin
 from lib.training.trainer import train_epoch, train_fold, train_step
+from tests.newer_timm import needs_newer_timm
 from tests.training.jobs import TINY, Begun, images_of, jobs_of, settings_of
 
 
@@ -102,7 +103,10 @@ def test_an_encoder_frozen_in_all_epochs_gets_no_gradients_and_the_rest_learns_t
     assert all(torch.allclose(tensor, ends[1][name], atol=1e-6) for name, tensor in ends[0].items())
 
 
-@pytest.mark.parametrize("encoder", ["test_vit", "vit_tiny_patch16_dinov3_qkvb"])  # whose attention reads qkv.weight
+QKVB = pytest.param("vit_tiny_patch16_dinov3_qkvb", marks=needs_newer_timm)
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", QKVB])  # whose attention reads qkv.weight
 def test_of_an_encoder_only_updates_of_low_rank_learn_and_the_file_holds_their_sums(competition, tmp_path, encoder):
     model = TINY | {"encoder": encoder}
     settings = settings_of(competition, {"model": model}, lora_rank=2, epochs=1, ema_decay=0.0, lr=0.1)
@@ -127,6 +131,7 @@ def test_of_an_encoder_only_updates_of_low_rank_learn_and_the_file_holds_their_s
     assert all(torch.equal(tensor, now[name]) for name, tensor in resumed.module.state_dict().items())
 
 
+@needs_newer_timm
 def test_weights_that_blocks_share_are_averaged_once(competition, tmp_path):
     """CoaT's position encodings have a name in each block."""
     begun = Begun(settings_of(competition, {"model": TINY | {"encoder": "coat_lite_tiny"}}), tmp_path)
