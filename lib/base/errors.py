@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class DamagedImage(UserError):
+    """An image file that is there but cannot be decoded."""
+
+
 def listed(ids: list[str]) -> str:
     """The first few ids, and the number of the others."""
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""

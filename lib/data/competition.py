@@ -10,9 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.base.errors import SHOWN, UserError
-from lib.base.prefetch import THREADS, prefetched
-from lib.base.progress import progress
+from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.data.annotation_masks import annotated_union
 from lib.data.discovery import NothingFound
@@ -36,11 +34,10 @@ from lib.data.mask_index import (
 from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
 from lib.data.sample_submission import SubmissionRow, masks_without_row, match_sample, read_sample
+from lib.data.unreadable import Unreadable, find_unreadable, first_problems
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
-
-STRIP = 512  # rows of a slide decoded at a time
 
 
 class Images:
@@ -51,11 +48,11 @@ class Images:
         settings: DataSettings,
         files: dict[str, list[str]],
         resize_values: dict[str, float] | None = None,
-        unreadable: dict[str, str] | None = None,
+        unreadable: dict[str, Unreadable] | None = None,
     ):
         self.settings = settings
         self.resize_values = resize_values or {}  # by id, those of data.resize.column
-        self.unreadable = unreadable or {}  # the problem, by id; these ids are not in `ids`
+        self.unreadable = unreadable or {}  # by id; these ids are not in `ids`
         self.classes = settings.classes
         self.ids = sorted(files)
         self.files = files  # by id; several files are the planes of one image
@@ -195,7 +192,7 @@ class TestData(Images):
         columns: list[str],
         rle_column: int,
         rows: list[SubmissionRow],
-        unreadable: dict[str, str],
+        unreadable: dict[str, Unreadable],
         resize_values: dict[str, float] | None = None,
     ):
         super().__init__(settings, files, resize_values, unreadable)
@@ -210,9 +207,8 @@ class TestData(Images):
             return "neither test images nor rows of the sample: the submission has only a header"
         if not self.unreadable:
             return masks_without_row(self.rows, self.settings.classes)
-        first = "; ".join(list(self.unreadable.values())[:SHOWN])
-        count = len(self.ids) + len(self.unreadable)
-        return f"{len(self.unreadable)} of {count} test images cannot be read, their rows are written empty: {first}"
+        bad, count = len(self.unreadable), len(self.ids) + len(self.unreadable)
+        return f"{bad} of {count} test images cannot be read, their masks are empty: {first_problems(self.unreadable)}"
 
 
 def open_training(settings: DataSettings) -> TrainingData:
@@ -262,9 +258,9 @@ def open_test(settings: DataSettings) -> TestData:
         unreadable = find_unreadable(Images(settings, files))
         files = {image_id: paths for image_id, paths in files.items() if image_id not in unreadable}
         absent = sorted({row.id for row in rows} - files.keys() - unreadable.keys())
-        unreadable |= {image_id: f"'{image_id}' has no file" for image_id in absent}
+        unreadable |= {image_id: Unreadable(f"'{image_id}' has no file") for image_id in absent}
         if unreadable and not files:
-            raise UserError(f"none of the {len(unreadable)} test images can be read: {next(iter(unreadable.values()))}")
+            raise UserError(f"none of the {len(unreadable)} test images can be read: {first_problems(unreadable)}")
     resize_values = values_of_test(settings, files)
     return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable, resize_values)
 
@@ -278,22 +274,6 @@ def _test_files(settings: DataSettings) -> dict[str, list[str]]:
         if not may_be_hidden or read_sample(settings).rows:
             raise
         return {}
-
-
-def find_unreadable(images: Images, what: str = "test images") -> dict[str, str]:
-    """The problem of each image that cannot be decoded, by id; slides are decoded strip by strip."""
-
-    def problem(image_id: str) -> str | None:
-        try:
-            image = images.open_image(image_id)
-            if isinstance(image, Slide):
-                for top in range(0, image.shape[0], STRIP):
-                    image[top : top + STRIP, :]
-        except UserError as error:
-            return str(error)
-
-    problems = progress(what, prefetched(problem, images.ids, ahead=4 * THREADS), len(images.ids))
-    return {image_id: text for image_id, text in problems if text is not None}
 
 
 def _size(image: np.ndarray) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.errors import UserError, one_line
+from lib.base.errors import DamagedImage, UserError, one_line
 
 
 def open_dicom(path: Path, stop_before_pixels: bool = False):
@@ -18,7 +18,7 @@ def open_dicom(path: Path, stop_before_pixels: bool = False):
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except Exception as error:  # pydicom raises whatever its parser stumbles over
-        raise UserError(f"{path} cannot be read as DICOM: {one_line(error)}") from None
+        raise DamagedImage(f"{path} cannot be read as DICOM: {one_line(error)}") from None
 
 
 def dicom_fields(path: Path, keywords: tuple[str, ...]) -> dict[str, str]:
@@ -54,5 +54,5 @@ def dicom_pixels(dicom, path: Path) -> tuple[np.ndarray, int]:
         largest = 2 ** int(dicom.BitsStored) - 1
         is_inverted = dicom.PhotometricInterpretation == "MONOCHROME1"
     except Exception as error:  # a missing field, an unknown compression, too few bytes
-        raise UserError(f"{path} cannot be decoded as DICOM: {one_line(error)}") from None
+        raise DamagedImage(f"{path} cannot be decoded as DICOM: {one_line(error)}") from None
     return largest - pixels if is_inverted else pixels, largest

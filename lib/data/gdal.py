@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.base.errors import UserError, one_line
+from lib.base.errors import DamagedImage, UserError, one_line
 
 if TYPE_CHECKING:
     from rasterio import DatasetReader
@@ -31,7 +31,7 @@ def gdal(path: Path) -> Iterator[None]:
         with Env(GDAL_CACHEMAX=CACHE_MB), silent:
             yield
     except RasterioError as error:
-        raise UserError(f"{path} is cut short or damaged: {one_line(error)}") from None
+        raise DamagedImage(f"{path} is cut short or damaged: {one_line(error)}") from None
 
 
 def open_raster(path: Path) -> "DatasetReader":

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lib.base.errors import UserError, one_line
+from lib.base.errors import DamagedImage, UserError, one_line
 from lib.data.gdal import NoRasterio, open_raster
 from lib.data.unread_kinds import what_it_is
 
@@ -62,11 +62,11 @@ def read_header(path: Path) -> Header:
     except UnidentifiedImageError:
         if suffix_of(path) in TIF:
             return _header_by_gdal(path)
-        raise UserError(f"{path} {what_it_is(path)}") from None
+        raise DamagedImage(f"{path} {what_it_is(path)}") from None
     except UserError:
         raise
     except Exception as error:  # Pillow raises whatever its parser stumbles over
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+        raise DamagedImage(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def _header_of(image: Image.Image, path: Path) -> Header:
@@ -165,7 +165,7 @@ def _header_by_gdal(path: Path) -> Header:
     except NoRasterio:
         raise UserError(f"{unknown}; some kinds of tif need one more package: pip install rasterio") from None
     except UserError:
-        raise UserError(unknown) from None
+        raise DamagedImage(unknown) from None
     if pages > 1:
         raise UserError(f"{path} is a tif of several pages of a kind that only single pages are read of")
     return Header(

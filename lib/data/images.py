@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from lib.base.errors import UserError, one_line
+from lib.base.errors import DamagedImage, UserError, one_line
 from lib.data.dicom import dicom_pixels, dicom_size, open_dicom
 from lib.data.gdal import read_colours, read_raster
 from lib.data.headers import TIF, Header, checked_size, read_header, suffix_of
@@ -135,7 +135,7 @@ def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Con
     values, palette = _decoded(path, header, keep_palette)
     if values.shape[:2] != (header.height, header.width):
         declared = f"{header.height} x {header.width} by its header"
-        raise UserError(f"{path} is {declared} and {values.shape[:2]} when decoded")
+        raise DamagedImage(f"{path} is {declared} and {values.shape[:2]} when decoded")
     bits = header.bits if header.format == "TIFF" and not header.is_palette else 8 * values.dtype.itemsize
     whole = (0, header.largest) if header.largest else full_range(values.dtype, bits)
     return Content(values, whole, header.format, palette, header.white_is_zero, header.orientation)
@@ -188,7 +188,7 @@ def _decode(path: Path, format: str) -> np.ndarray:
     except (OSError, cv2.error):
         decoded = None
     if decoded is None:
-        raise UserError(f"{path} is cut short, damaged, or of a kind that OpenCV does not read")
+        raise DamagedImage(f"{path} is cut short, damaged, or of a kind that OpenCV does not read")
     if decoded.ndim == 2:
         return decoded[:, :, None]
     if decoded.shape[2] in (3, 4):  # in place: a slide is not held twice
@@ -209,7 +209,7 @@ def _decode_with_pillow(path: Path, pages: tuple[int, ...]) -> np.ndarray:
                 layers.append(layer.reshape(*layer.shape[:2], -1))
         return np.concatenate(layers, axis=2)
     except Exception as error:  # Pillow raises whatever its parser stumbles over
-        raise UserError(f"{path} is cut short or damaged: {one_line(error)}") from None
+        raise DamagedImage(f"{path} is cut short or damaged: {one_line(error)}") from None
 
 
 def _decode_palette(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +219,7 @@ def _decode_palette(path: Path) -> tuple[np.ndarray, np.ndarray]:
             values = np.array(image)
             palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     except Exception as error:  # Pillow raises whatever its parser stumbles over
-        raise UserError(f"{path} is cut short or damaged: {one_line(error)}") from None
+        raise DamagedImage(f"{path} is cut short or damaged: {one_line(error)}") from None
     return values[:, :, None], palette
 
 
@@ -254,7 +254,7 @@ def _map_npy(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except Exception as error:  # numpy raises whatever its parser of the header stumbles over
-        raise UserError(f"{path} is not a whole npy file of numbers: {one_line(error)}") from None
+        raise DamagedImage(f"{path} is not a whole npy file of numbers: {one_line(error)}") from None
 
 
 def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from lib.base.errors import SHOWN, UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
-from lib.data.competition import TrainingData, find_unreadable, open_test
+from lib.data.competition import TrainingData, open_test
 from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, pixel_hash, thumbnail
 from lib.data.input_files import ContentSource, Known, training_sources
@@ -22,6 +22,7 @@ from lib.data.orientation import orientation_line, turned_images
 from lib.data.resizing import Seen, describe_seen, seen_of
 from lib.data.rle_check import describe_convention, require_convention
 from lib.data.sample_submission import masks_without_row
+from lib.data.unreadable import find_unreadable, first_problems
 from lib.data.value_range import value_range_line
 
 LABEL = len("checked   ")  # of a line of 01
@@ -155,12 +156,12 @@ def inspect_test(settings: DataSettings) -> str:
         return f"warning   test images: {error}"
     count = len(data.ids) + len(data.unreadable)
     if unreadable:
-        first = "; ".join(list(unreadable.values())[:SHOWN])
         then = (
-            "their rows are written empty"
+            "their masks are empty"
             if settings.unreadable_test_images == "empty"
-            else "04 stops at them unless data.unreadable_test_images=empty is set, which writes their rows empty"
+            else "04 stops at them unless data.unreadable_test_images=empty is set, which gives them empty masks"
         )
+        first = first_problems(unreadable)
         return f"warning   {len(unreadable)} of {count} test images cannot be read: {first}; {then}"
     if turned and settings.orientation is None:
         return (

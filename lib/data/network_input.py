@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from lib.base.errors import UserError
-from lib.data.competition import Images, find_unreadable
+from lib.data.competition import Images
 from lib.data.resizing import ResizedImages
+from lib.data.unreadable import find_unreadable, size_if_readable
 
 
 class WithNeighbours:
@@ -49,22 +50,16 @@ def require_usable_neighbours(images: Images) -> None:
     everything = Images(images.settings, images.neighbours.files)
     others = {image_id: everything.files[image_id] for image_id in everything.files.keys() - set(images.ids)}
     if others and (problems := find_unreadable(Images(images.settings, others), "neighbours")):
-        raise UserError(f"{len(problems)} neighbours cannot be read: {next(iter(problems.values()))} (data.neighbours)")
+        problem = next(iter(problems.values())).problem
+        raise UserError(f"{len(problems)} neighbours cannot be read: {problem} (data.neighbours)")
     for ids in images.neighbours.series:
-        sizes = {size: image_id for image_id in reversed(ids) if (size := _size_if_readable(everything, image_id))}
+        sizes = {size: image_id for image_id in reversed(ids) if (size := size_if_readable(everything, image_id))}
         if len(sizes) > 1:
             (first, one), (second, other), *_ = sizes.items()
             raise UserError(
                 f"images '{one}' and '{other}' of one series are {first[0]} x {first[1]} and {second[0]} x {second[1]} "
                 "pixels (height x width), so that neither can be the other's neighbour (data.neighbours)"
             )
-
-
-def _size_if_readable(images: Images, image_id: str) -> tuple[int, int] | None:
-    try:
-        return images.image_size(image_id)
-    except UserError:
-        return None  # the check of every image reports it
 
 
 def describe_neighbours(images: Images, folds: pd.DataFrame) -> str:

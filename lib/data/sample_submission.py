@@ -74,7 +74,7 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     if absent and settings.unreadable_test_images == "error":
         raise UserError(
             f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out; "
-            "data.unreadable_test_images=empty writes the rows of such images empty"
+            "data.unreadable_test_images=empty gives such images an empty mask"
         )
     if surplus and settings.test_images_without_row == "error":
         mistake = why_without_mask(surplus, files.keys() - {*surplus}, source, "error")

@@ -12,6 +12,7 @@ from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test
 from lib.data.input_files import image_digests, known_test_images, write_known
+from lib.data.unreadable import naming_the_setting
 from lib.prediction.map_store import MapStore
 from lib.run.folder import Fold, RunFolder
 from lib.run.members import open_members
@@ -86,6 +87,7 @@ def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     return store
 
 
+@naming_the_setting()
 def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
     """Predict every test image with the average of the trained models; maps already there are kept.
 

@@ -21,6 +21,7 @@ from lib.data.competition import Images, TestData
 from lib.data.image_index import listed_as
 from lib.data.network_input import as_network_sees
 from lib.data.resize_column import values_of_test
+from lib.data.unreadable import naming_the_setting
 from lib.masks.metrics import planes
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
@@ -96,6 +97,7 @@ class MemberPredictor:
         return found
 
 
+@naming_the_setting()
 def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: float | None, started: float) -> Maps:
     """Predict the test images into `folder`, and return their maps; existing maps are kept.
 

@@ -9,6 +9,7 @@ are the numbers of the objects, 16 bits wide.
 
 import zipfile
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -33,8 +34,8 @@ def write_masks(
 ) -> list[Path]:
     """Write `folder`/[CLASS/]ID.png or .tif for each (id, masks), masks being (height, width, classes); the paths.
 
-    submission.file_name may add to the name. A tif keeps the georeference of its image. Raises UserError where a file
-    does not hold what was meant.
+    Unreadable images of known size get an empty mask. submission.file_name may add to the name. A tif keeps the
+    georeference of its image. Raises UserError where a file does not hold what was meant.
     """
     suffix = settings.submission.format
 
@@ -46,11 +47,20 @@ def write_masks(
             if suffix == "png":
                 _write_png(path, picture)
             else:
-                _write_tif(path, picture, data.image_path(image_id), settings)
+                source = None if image_id in data.unreadable else data.image_path(image_id)
+                _write_tif(path, picture, source, settings)
         return list(pictures)
 
-    written = prefetched(write, progress("masks", masks, len(data.ids)), ahead=2 * THREADS)
+    sizes = {image_id: size for image_id, size in unreadable_sizes(data, settings).items() if size}
+    nothing = ((image_id, np.zeros((*size, len(data.classes)), np.uint8)) for image_id, size in sizes.items())
+    everything = progress("masks", chain(masks, nothing), len(data.ids) + len(sizes))
+    written = prefetched(write, everything, ahead=2 * THREADS)
     return [path for _, paths in written for path in paths]
+
+
+def unreadable_sizes(data: TestData, settings: Settings) -> dict[str, tuple[int, int] | None]:
+    """The size of each unreadable image's mask; None for one whose size is not known."""
+    return {image_id: settings.submission.size or one.size for image_id, one in data.unreadable.items()}
 
 
 def zip_files(paths: list[Path], folder: Path, target: Path) -> None:
@@ -111,7 +121,7 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
     write_bytes(path, encoded.tobytes(), durable=False)
 
 
-def _write_tif(path: Path, picture: np.ndarray, source: Path, settings: Settings) -> None:
+def _write_tif(path: Path, picture: np.ndarray, source: Path | None, settings: Settings) -> None:
     tags = _georeference(source)
     if tags and settings.submission.size:
         raise UserError(f"{source} has a georeference, which a resized mask would lose; set submission.size=null")
@@ -122,10 +132,10 @@ def _write_tif(path: Path, picture: np.ndarray, source: Path, settings: Settings
                 raise UserError(f"{path} does not hold its mask; this is a bug")
 
 
-def _georeference(source: Path) -> ImageFileDirectory_v2:
-    """The georeference tags of a tif; none for other files."""
+def _georeference(source: Path | None) -> ImageFileDirectory_v2:
+    """The georeference tags of a tif; none for other files, and without a source."""
     tags = ImageFileDirectory_v2()
-    if source.suffix.lower() in TIF:
+    if source and source.suffix.lower() in TIF:
         with source.open("rb") as file:  # not by Image.open, which refuses files of many bands
             header = file.read(8)
             stored = ImageFileDirectory_v2(header + file.read(8) if 43 in header[2:4] else header)  # 43: BigTIFF

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, listed
 from lib.base.files import write_bytes, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
@@ -23,7 +23,7 @@ from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
 from lib.run.folder import RunFolder
 from lib.submission.coco import require_pycocotools, write_coco
-from lib.submission.mask_files import write_masks, zip_files
+from lib.submission.mask_files import unreadable_sizes, write_masks, zip_files
 from lib.submission.write import Rules, write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
@@ -73,7 +73,9 @@ def write_outputs(
     paths = write_masks(masks, data, ((id, found) for id, _, found in predictions), settings)
     if zipped:
         zip_files(paths, masks, path)
-    return Written([path, masks] if zipped else [masks], f"{len(paths)} files, each read back and the same")
+    without = [image_id for image_id, size in unreadable_sizes(data, settings).items() if size is None]
+    lacking = f"; no file for {listed(without)}, whose size is not known" if without else ""
+    return Written([path, masks] if zipped else [masks], f"{len(paths)} files, each read back and the same{lacking}")
 
 
 @contextmanager

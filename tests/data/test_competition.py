@@ -780,7 +780,7 @@ def test_test_images_that_cannot_be_read_stop_unless_a_setting_says_otherwise(tm
     with pytest.raises(UserError, match="'test_a' of .* have no image in .*test_images"):
         open_test(DataSettings(root=tmp_path))
     empty = DataSettings(root=tmp_path, unreadable_test_images="empty")
-    assert open_test(empty).unreadable == {"test_a": "'test_a' has no file"}
+    assert open_test(empty).unreadable == {"test_a": ("'test_a' has no file", None)}
     for name in "bc":
         (tmp_path / f"test_images/test_{name}.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="none of the 3 test images can be read"):

@@ -24,13 +24,14 @@ def test_a_broken_test_image_stops_04_or_gives_an_empty_row_by_the_setting(user,
 
     ended = script(user, "04_infer.py", "--run", "runs/blobs")
     assert ended.code == 2 and "Traceback" not in ended.err
-    assert ("test_001.png" if state == "cut short" else "'test_001'") in ended.err.splitlines()[-1]
+    said = "data.unreadable_test_images=empty"
+    sentence = ended.err.splitlines()[-1]
+    assert ("test_001.png" if state == "cut short" else "'test_001'") in sentence and said in sentence
     assert rows(user) == before
 
-    said = "data.unreadable_test_images=empty"
     for stage in ("04_infer", "05_postprocess"):
         ended = script(user, f"{stage}.py", "--run", "runs/blobs", *([said] if stage == "04_infer" else []))
         assert ended.code == 0, ended.err
-        assert "1 of 6 test images cannot be read, their rows are written empty: " in ended.out + ended.err
+        assert "1 of 6 test images cannot be read, their masks are empty: " in ended.out + ended.err
     after = rows(user)
     assert after == before | {"test_001": ""} and list(after) == list(before)

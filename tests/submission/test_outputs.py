@@ -74,6 +74,25 @@ def test_a_picture_holds_the_value_of_each_class(tmp_path, classes, pixels, valu
         np.testing.assert_array_equal(picture, expected)
 
 
+@pytest.mark.parametrize(("format", "size"), [("png", None), ("tif", None), ("png", (7, 9))])
+def test_a_damaged_image_gets_an_empty_mask_of_the_size_in_its_header(tmp_path, format, size):
+    _, store, settings = prepared(tmp_path, ["one", "two"], format=format, size=size)
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "4.tif")
+    for name, kept in (("22.png", 200), ("333.png", 10), ("4.tif", 2000)):
+        path = tmp_path / "photos" / name
+        path.write_bytes(path.read_bytes()[:kept])
+    shape_of = {"22": SHAPE, "333": None, "4": (30, 40)}
+    data = open_test(settings.data.model_copy(update={"unreadable_test_images": "empty"}))
+    assert {name: one.size for name, one in data.unreadable.items()} == shape_of
+    (_, folder), description = write_outputs(tmp_path / "out", data, store, RULES, settings)
+    written = [name for name, shape in shape_of.items() if shape or size]
+    assert {path.stem for path in folder.iterdir()} == {"1", *written}
+    for name in written:
+        picture = np.asarray(Image.open(folder / f"{name}.{format}"))
+        assert picture.shape == (size or shape_of[name]) and not picture.any()
+    assert ("no file for '333', whose size is not known" in description) == (size is None)
+
+
 def test_classes_with_files_of_their_own_get_files_of_their_own(tmp_path):
     data, store, settings = prepared(tmp_path, ["one", "two"], format="png")
     masks = settings.data.model_copy(update={"train_masks": "masks/{class}/{id}.png"})

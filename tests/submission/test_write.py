@@ -69,7 +69,7 @@ def test_images_that_cannot_be_read_get_empty_rows_where_a_setting_says_so(tmp_p
     settings = settings_of(tmp_path, data=data, submission={"rows": rows})
     test, store, path = open_test(settings.data), write_maps(tmp_path), tmp_path / "submission.csv"
     assert test.ids == ["a", "b"] and list(test.unreadable) == ["c", "gone"]
-    assert test.warning.startswith("2 of 4 test images cannot be read, their rows are written empty: ")
+    assert test.warning.startswith("2 of 4 test images cannot be read, their masks are empty: ")
     assert "c.png" in test.warning and "'gone' has no file" in test.warning
     rule = Rule(100) if rows == "mask" else ObjectRule(Rule(100))
     write_submission(path, test, store, {"mask": rule}, settings)

@@ -1,0 +1,60 @@
+"""Test images that cannot be decoded: which they are, and what lets prediction go on (data.unreadable_test_images)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from lib.base.errors import SHOWN, DamagedImage, UserError
+from lib.base.prefetch import THREADS, prefetched
+from lib.base.progress import progress
+from lib.data.lazy_tif import Slide
+
+if TYPE_CHECKING:
+    from lib.data.competition import Images
+
+STRIP = 512  # rows of a slide decoded at a time
+
+
+class Unreadable(NamedTuple):
+    """An image that cannot be decoded. `size` is (height, width) by its header, if that is whole."""
+
+    problem: str
+    size: tuple[int, int] | None = None
+
+
+def find_unreadable(images: "Images", what: str = "test images") -> dict[str, Unreadable]:
+    """The images that cannot be decoded, by id; slides are decoded strip by strip."""
+
+    def unreadable(image_id: str) -> Unreadable | None:
+        try:
+            image = images.open_image(image_id)
+            if isinstance(image, Slide):
+                for top in range(0, image.shape[0], STRIP):
+                    image[top : top + STRIP, :]
+        except UserError as error:
+            return Unreadable(str(error), size_if_readable(images, image_id))
+
+    found = progress(what, prefetched(unreadable, images.ids, ahead=4 * THREADS), len(images.ids))
+    return {image_id: one for image_id, one in found if one is not None}
+
+
+def size_if_readable(images: "Images", image_id: str) -> tuple[int, int] | None:
+    """(height, width) by the image's header; None if that cannot be read."""
+    try:
+        return images.image_size(image_id)
+    except UserError:
+        return None
+
+
+def first_problems(unreadable: dict[str, Unreadable]) -> str:
+    """The problems of the first few images."""
+    return "; ".join([one.problem for one in unreadable.values()][:SHOWN])
+
+
+@contextmanager
+def naming_the_setting() -> Iterator[None]:
+    """Add to the error of a damaged test image the setting that lets prediction go on."""
+    try:
+        yield
+    except DamagedImage as error:
+        raise UserError(f"{error}; data.unreadable_test_images=empty gives such images an empty mask") from None
