@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from experiments import Run, data_folder, finish, finished_variants, markdown, parser, result_folder
+from experiments import Run, data_folder, finish, finished_variants, markdown, parser, result_folder, write_held_out
 
 from lib.base.cli import run_command
 from lib.base.files import read_json
@@ -29,7 +29,7 @@ ESTIMATES = {  # what a run claims: where its result has it, and the test score 
 def calibration(arguments) -> None:
     source, work = data_folder(arguments), arguments.work.resolve()
     parts = arguments.parts
-    folders = {part: hold_out(source, part, work / "data" / f"part_{part}") for part in parts}
+    folders = {part: hold_out_part(source, part, work / "data" / f"part_{part}") for part in parts}
     runs = [
         Run(f"part{part}", seed, arguments.config.resolve(), folders[part], overrides, test=True)
         for seed in arguments.seeds
@@ -44,7 +44,7 @@ def calibration(arguments) -> None:
     print(markdown(by_part(claims), "held-out part"))
 
 
-def hold_out(source: Path, part: int, folder: Path) -> Path:
+def hold_out_part(source: Path, part: int, folder: Path) -> Path:
     """Write the demo's data with another fifth of the cells as test images (links); part 0 is the demo's own."""
     if folder.is_dir():
         return folder
@@ -52,15 +52,7 @@ def hold_out(source: Path, part: int, folder: Path) -> Path:
     tiles = pd.concat([train[["id", "rle"]], solution[["id", "rle"]]]).sort_values("id", ignore_index=True)
     tiles["group"] = tiles.id.str.rpartition("_")[0]
     held_out = tiles.group.map(part_of_cell) == part
-    for name, chosen in (("train", ~held_out), ("test", held_out)):
-        (folder / f"{name}_images").mkdir(parents=True)
-        for image_id in tiles.id[chosen]:
-            (image,) = source.glob(f"*_images/{image_id}.png")
-            (folder / f"{name}_images" / image.name).symlink_to(image)
-    test = tiles[held_out]
-    test.assign(rle="")[["id", "rle"]].to_csv(folder / "sample_submission.csv", index=False)
-    test[["id", "rle"]].to_csv(folder / "solution.csv", index=False)
-    tiles[~held_out][["id", "rle", "group"]].to_csv(folder / "train.csv", index=False)
+    write_held_out(source, folder, tiles, held_out)
     return folder
 
 

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from experiments import REPOSITORY, data_folder, markdown, parser, spread
+from experiments import REPOSITORY, data_folder, markdown, parser, spread, write_held_out
 
 from lib.base.cli import run_command
 from lib.base.files import read_json, sha256_of_file, write_json
@@ -122,15 +122,7 @@ def hold_out_fold(source: Path, work: Path, arguments: argparse.Namespace) -> Pa
     type_in(work, "01_prepare_folds.py", "--config", str(arguments.config.resolve()), *words)
     table = pd.read_csv(work / "runs" / "split" / "folds.csv", dtype={"id": str}).set_index("id")
     masks = pd.read_csv(source / "train.csv", dtype=str, keep_default_na=False)
-    is_test = masks.id.map(table.fold) == 0
-    for name, chosen in (("train", ~is_test), ("test", is_test)):
-        (folder / f"{name}_images").mkdir(parents=True)
-        for image_id in masks.id[chosen].unique():
-            (image,) = source.glob(f"train_images/{image_id}.*")
-            (folder / f"{name}_images" / image.name).symlink_to(image)
-    masks[~is_test].to_csv(folder / "train.csv", index=False)
-    masks[is_test].to_csv(folder / "solution.csv", index=False)
-    masks[is_test].assign(rle="").to_csv(folder / "sample_submission.csv", index=False)
+    write_held_out(source, folder, masks, masks.id.map(table.fold) == 0)
     return folder
 
 

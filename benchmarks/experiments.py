@@ -138,6 +138,22 @@ def python_path() -> list[str]:
     return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
+def write_held_out(source: Path, folder: Path, table: pd.DataFrame, held_out: pd.Series) -> None:
+    """Write a data set of links to the images of another one; the rows `held_out` (bool) of its table are test images.
+
+    train.csv has all columns of the table, sample_submission.csv and solution.csv have id and rle.
+    """
+    for part, chosen in (("train", ~held_out), ("test", held_out)):
+        (folder / f"{part}_images").mkdir(parents=True)
+        for image_id in table.id[chosen].unique():
+            (image,) = source.glob(f"*_images/{image_id}.*")
+            (folder / f"{part}_images" / image.name).symlink_to(image.resolve())
+    table[~held_out].to_csv(folder / "train.csv", index=False)
+    test = table.loc[held_out, ["id", "rle"]]
+    test.assign(rle="").to_csv(folder / "sample_submission.csv", index=False)
+    test.to_csv(folder / "solution.csv", index=False)
+
+
 def copy_models(source: Path, target: Path) -> None:
     """Take over the trained folds of another run; the stages refuse them if settings or folds differ."""
     for fold in source.glob("fold_*"):

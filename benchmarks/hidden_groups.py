@@ -12,7 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from experiments import Run, data_folder, finish, finished_variants, markdown, parser, result_folder, spread
+from experiments import (
+    Run,
+    data_folder,
+    finish,
+    finished_variants,
+    markdown,
+    parser,
+    result_folder,
+    spread,
+    write_held_out,
+)
 
 from lib.base.cli import run_command
 from lib.base.files import read_json, write_json
@@ -33,7 +43,7 @@ def hidden_groups(arguments) -> None:
     source, work = data_folder(arguments), arguments.work.resolve()
     config, runs = arguments.config.resolve(), []
     for seed in arguments.seeds:
-        folder = hold_out(source, seed, work / "data" / f"{source.name}_{seed}")
+        folder = hold_out_groups(source, seed, work / "data" / f"{source.name}_{seed}")
         settings = (*arguments.overrides, f"folds.seed={seed}", f"train.seed={seed}")
         runs += [Run(mode, seed, config, folder, (*settings, *MODES[mode])) for mode in arguments.only or MODES]
     finish(runs, work, arguments.parallel)
@@ -42,22 +52,15 @@ def hidden_groups(arguments) -> None:
     print(markdown(table_of(finished_variants(runs, work), work), "groups"))
 
 
-def hold_out(source: Path, seed: int, folder: Path) -> Path:
+def hold_out_groups(source: Path, seed: int, folder: Path) -> Path:
     """Write the data (links) with a fifth of the groups as test images; groups.csv has those of the others."""
     if folder.is_dir():
         return folder
     table = pd.read_csv(source / "train.csv", dtype=str, keep_default_na=False)
     names = np.sort(table.group.unique())
     held_out = table.group.isin(np.random.default_rng(seed).choice(names, round(HELD_OUT * len(names)), replace=False))
-    for part, chosen in (("train", ~held_out), ("test", held_out)):
-        (folder / f"{part}_images").mkdir(parents=True)
-        for image_id in table.id[chosen]:
-            (image,) = (source / "train_images").glob(f"{image_id}.*")
-            (folder / f"{part}_images" / image.name).symlink_to(image.resolve())
-    table[held_out].assign(rle="")[["id", "rle"]].to_csv(folder / "sample_submission.csv", index=False)
-    table.loc[held_out, ["id", "rle"]].to_csv(folder / "solution.csv", index=False)
+    write_held_out(source, folder, table[["id", "rle"]], held_out)
     table.loc[~held_out, ["id", "group"]].to_csv(folder / "groups.csv", index=False)
-    table.loc[~held_out, ["id", "rle"]].to_csv(folder / "train.csv", index=False)
     return folder
 
 

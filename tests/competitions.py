@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 RANDOM = np.random.default_rng(0)
@@ -106,8 +107,13 @@ def save(path: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def write_lines(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
 def write_csv(path: Path, rows: list[list[str]]) -> None:
-    path.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    write_lines(path, *(",".join(row) for row in rows))
 
 
 def masks_of(ids: list[str], shape: tuple[int, int], classes: int = 1) -> dict[str, list[np.ndarray]]:
@@ -203,7 +209,7 @@ def siim(root: Path) -> Competition:
     for n, id in enumerate(ids):  # the last has no row in train-rle.csv
         part = "test" if id in made.test else "train"
         path = root / f"dicom-images-{part}" / f"study.{n}" / f"series.{n}" / f"{id}.dcm"
-        write_dicom(path, draw_image((21, 17)), id, f"patient {n // 2}")
+        write_dicom(path, draw_image((21, 17)), SOPInstanceUID=id, PatientID=f"patient {n // 2}", Modality="CR")
     rows = []
     for id, (mask,) in made.train.items():
         annotations = [mask]
@@ -217,21 +223,22 @@ def siim(root: Path) -> Competition:
     return made
 
 
-def write_dicom(path: Path, pixels: np.ndarray, id: str, patient: str) -> None:
-    import pydicom
-
+def write_dicom(path: Path, pixels: np.ndarray, bits: int = 8, photometric: str = "MONOCHROME2", **header: str) -> Path:
+    """Write pixels uint8 or uint16 (height, width) of which `bits` are used, with further fields of the header."""
+    pydicom = pytest.importorskip("pydicom")
     file = pydicom.Dataset()
     file.file_meta = pydicom.dataset.FileMetaDataset()
     file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    file.SOPClassUID, file.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, id
-    file.PatientID, file.Modality = patient, "CR"
+    file.SOPClassUID, file.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
     file.Rows, file.Columns = pixels.shape
-    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
-    file.BitsAllocated = file.BitsStored = 8
-    file.HighBit, file.PixelRepresentation = 7, 0
-    file.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
+    file.SamplesPerPixel, file.PhotometricInterpretation, file.PixelRepresentation = 1, photometric, 0
+    file.BitsAllocated, file.BitsStored, file.HighBit = 8 * pixels.itemsize, bits, bits - 1
+    file.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    for name, value in header.items():
+        setattr(file, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     file.save_as(path, enforce_file_format=True)
+    return path
 
 
 def severstal(root: Path, first_generation: bool = False) -> Competition:

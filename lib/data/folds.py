@@ -45,6 +45,11 @@ def coverage_columns(classes: Iterable[str]) -> list[str]:
     return [f"coverage_{name}" for name in classes]
 
 
+def coverage_columns_of(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that hold coverages."""
+    return [name for name in table if name.startswith("coverage_")]
+
+
 def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Split images into `count` folds, numbered from 0: a copy of the table, sorted by id, with columns fold, stratum.
 
@@ -66,7 +71,7 @@ def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
             f"{len(images)} images in {len(names)} groups cannot fill {count} folds; set folds.count to "
             + (f"at most {len(names)}" if len(names) > 1 else "fewer, and give more than one group")
         )
-    coverage = images[[name for name in images if name.startswith("coverage_")]].to_numpy(float)
+    coverage = images[coverage_columns_of(images)].to_numpy(float)
     bins = coverage_bins(coverage, count)
     columns = _balanced_columns(images, coverage, bins)
     vectors = np.zeros((len(names), columns.shape[1]))
@@ -192,7 +197,7 @@ def _check_ids(ids: pd.Series, expected: list[str], path: Path) -> None:
 
 def fold_table(table: pd.DataFrame) -> str:
     """Images, empty ones, groups and mean coverage per fold and class, as aligned plain text for printing."""
-    coverages = [name for name in table if name.startswith("coverage_")]
+    coverages = coverage_columns_of(table)
     table = table.assign(is_empty=(table[coverages] == 0).all(axis=1))
     lines = [["fold", "images", "empty", "groups", *(f"% {name.removeprefix('coverage_')}" for name in coverages)]]
     parts = [(str(fold), part) for fold, part in table.groupby("fold")]
@@ -205,7 +210,7 @@ def fold_table(table: pd.DataFrame) -> str:
 
 def describe_folds(table: pd.DataFrame) -> str:
     """The smallest and the largest fold by images, groups and mean coverage, in a few words."""
-    coverages = [name for name in table if name.startswith("coverage_")]
+    coverages = coverage_columns_of(table)
     by_fold = table.assign(percent=100 * table[coverages].mean(axis=1)).groupby("fold")
     parts = {"images": by_fold.size(), "groups": by_fold.group.nunique()}
     words = [f"{counts.min()} to {counts.max()} {name}" for name, counts in parts.items()]

@@ -11,6 +11,11 @@ def tinted(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], 
     return mixed
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """The first three channels of an image uint8 (height, width, channels), or the first one as gray."""
+    return np.ascontiguousarray(image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2))
+
+
 def outlined(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """A copy with the mask's outline, one pixel wide and inside it."""
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

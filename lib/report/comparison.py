@@ -1,6 +1,6 @@
 """The page of a comparison, `compare.html`: each run against the baseline, image by image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import pandas as pd
 from lib.data.competition import TrainingData
 from lib.prediction.map_store import scored_truth
 from lib.report.charts import Axis, Chart, series
-from lib.report.galleries import IN_GALLERY, Gallery, Item, Place, class_label, encode_pictures, mask_dice
+from lib.report.galleries import Item, Place, changed_galleries, class_label, encode_pictures, mask_dice
 from lib.report.page import write_page
 from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
 
@@ -41,11 +41,14 @@ def write_comparison(
                 "name": challenger.name,
                 "measures": [{"name": NAMES.get(name, name), **values} for name, values in measures.items()],
                 "charts": [_scatter(pair, dice), _gains(dice[1] - dice[0]), _folds(measures["dice"])],
-                "galleries": difference_galleries(
-                    f"run_{number}",
+                "galleries": changed_galleries(
                     dice[1] - dice[0],
                     table.id,
                     lambda place, pair=pair: paint(place, pair, data),
+                    [
+                        (f"run_{number}_better", "Rises most", "Dice rises most here."),
+                        (f"run_{number}_worse", "Falls most", "Dice falls most here."),
+                    ],
                 ),
             }
         )
@@ -59,22 +62,6 @@ def write_comparison(
         folds=sorted(set(table.fold)),
         refresh=False,
     )
-
-
-def difference_galleries(
-    key: str, gains: np.ndarray, ids: Sequence[str], painted: Callable[[Place], Item]
-) -> list[Gallery]:
-    """The images and classes whose Dice rises and falls most; `gains` (images, classes)."""
-    order = np.argsort(-gains, axis=None, kind="stable")
-    flat = gains.ravel()
-    rises = [index for index in order[:IN_GALLERY] if flat[index] > 0]
-    falls = [index for index in order[::-1][:IN_GALLERY] if flat[index] < 0]
-    galleries = []
-    for name, title, indices in (("better", "Rises most", rises), ("worse", "Falls most", falls)):
-        places = [Place(ids[index // gains.shape[1]], int(index % gains.shape[1])) for index in indices]
-        if places:
-            galleries.append(Gallery(f"{key}_{name}", title, f"Dice {title.lower()} here.", list(map(painted, places))))
-    return galleries
 
 
 def paint(place: Place, runs: Sequence[Predicts], data: TrainingData) -> Item:

@@ -1,6 +1,6 @@
 """Galleries: which images are worth looking at, each drawn as a row of small pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -156,22 +156,24 @@ def ranked_galleries(scores: OofScores, paint: Callable[[Place], Item]) -> list[
 
 
 def changed_galleries(
-    gains: np.ndarray, scores: OofScores, paint: Callable[[Place], Item], metric: str
+    gains: np.ndarray, ids: Sequence[str], paint: Callable[[Place], Item], headings: Sequence[tuple[str, str, str]]
 ) -> list[Gallery]:
-    """Galleries of the images that morphology improves and harms most; `gains` is (images, classes)."""
-    flat = gains.ravel()
-    order = np.argsort(flat, kind="stable")
-    better = [index for index in order[::-1][:IN_GALLERY] if flat[index] > 0]
-    worse = [index for index in order[:IN_GALLERY] if flat[index] < 0]
-    chosen = [
-        ("better", "Improved by morphology", f"Where {metric} rises most.", better),
-        ("worse", "Harmed by morphology", f"Where {metric} falls most.", worse),
-    ]
+    """A gallery of the images that gain most and one of those that lose most; `gains` is (images, classes).
+
+    `headings` are the key, title and description of each.
+    """
+    changed = [[Place(ids[row], class_index) for row, class_index in rows] for rows in most_changed(gains, IN_GALLERY)]
     return [
-        Gallery(key, title, description, [paint(_place(scores, index)) for index in indices])
-        for key, title, description, indices in chosen
-        if len(indices)
+        Gallery(*heading, list(map(paint, places))) for heading, places in zip(headings, changed, strict=True) if places
     ]
+
+
+def most_changed(gains: np.ndarray, count: int) -> list[list[tuple[int, int]]]:
+    """(image, class) of the `count` largest gains, and of as many losses, largest first; 0 is neither."""
+    flat = gains.ravel()
+    order = np.argsort(-flat, kind="stable")
+    indices = order[:count][flat[order[:count]] > 0], order[::-1][:count][flat[order[::-1][:count]] < 0]
+    return [[divmod(index, gains.shape[1]) for index in chosen.tolist()] for chosen in indices]
 
 
 def certainty_galleries(stats: dict[str, TestStats], paint: Callable[[Place, TestStats], Item]) -> list[Gallery]:

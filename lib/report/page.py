@@ -109,7 +109,12 @@ def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
     parts = {"galleries": ranked_galleries(scores, painter.paint), "errors": errors_part(scores, oof_stats)}
     if after:
         gains = read_gains(run, scores)
-        parts["changed"] = changed_galleries(gains, scores, painter.paint, settings.threshold.metric)
+        metric = settings.threshold.metric
+        headings = [
+            ("better", "Improved by morphology", f"Where {metric} rises most."),
+            ("worse", "Harmed by morphology", f"Where {metric} falls most."),
+        ]
+        parts["changed"] = changed_galleries(gains, scores.ids, painter.paint, headings)
     if "04" in done:
         test = open_test(settings.data)
         test_maps = MapStore(run.test, tuple(test.classes), settings.data.are_exclusive)

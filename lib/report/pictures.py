@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from lib.data.lazy_tif import Slide
-from lib.masks.drawing import outlined, tinted
+from lib.masks.drawing import as_rgb, outlined, tinted
 from lib.masks.metrics import known_only
 
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
@@ -53,8 +53,7 @@ def shown_image(image: np.ndarray | Slide) -> np.ndarray:
     height, width = (max(1, round(factor * length)) for length in image.shape[:2])
     if isinstance(image, Slide):
         image = image.resampled((min(height, image.shape[0]), min(width, image.shape[1])))
-    planes = image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
-    small = fitted(np.ascontiguousarray(planes), (height, width)).astype(np.float32)
+    small = fitted(as_rgb(image), (height, width)).astype(np.float32)
     low, high = np.percentile(small, [0.5, 99.5])
     return np.clip((small - low) * (255 / max(high - low, 32)), 0, 255).astype(np.uint8)
 

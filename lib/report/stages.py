@@ -8,7 +8,7 @@ import pandas as pd
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.external import describe_table
-from lib.data.folds import coverage_columns, describe_groups, stored_folds
+from lib.data.folds import coverage_columns, coverage_columns_of, describe_groups, stored_folds
 from lib.data.tables import read_table
 from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
@@ -76,15 +76,11 @@ def _coverage_chart(table: pd.DataFrame, fold: int, name: str, column: str) -> C
         for other in table.fold.unique()
     )
     y = Axis("% of images", 0, 1.08 * max(top, shares[0].max()))
-    title = f"Fold {fold}" if len(coverage_of(table)) == 1 else f"Fold {fold}, {name}"
+    title = f"Fold {fold}" if len(coverage_columns_of(table)) == 1 else f"Fold {fold}, {name}"
     chart = Chart(title, Axis(f"% {name}", 0, edges[-1]), y, width=SMALL_WIDTH, height=SMALL_HEIGHT)
     chart.bars(edges, shares[1], "s0")
     chart.steps(edges, shares[0], "s3", width=1.5)
     return chart
-
-
-def coverage_of(table: pd.DataFrame) -> list[str]:
-    return [name for name in table if name.startswith("coverage_")]
 
 
 def training_part(run: RunFolder, settings: Settings) -> dict | None:

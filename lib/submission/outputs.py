@@ -17,7 +17,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData
-from lib.masks.drawing import outlined, tinted
+from lib.masks.drawing import as_rgb, outlined, tinted
 from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
@@ -120,7 +120,7 @@ def write_overlays(folder: Path, data: TestData, store: MapReader, rules: Rules,
     """Write each image with its masks tinted and outlined, a colour a class, as ID.jpg."""
 
     def write(image_id: str) -> None:
-        picture = _as_rgb(data.read_image(image_id))
+        picture = as_rgb(data.read_image(image_id))
         masks = scored_masks(store, image_id, rules, settings.submission.size) > 0
         for index in range(masks.shape[2]):
             mask, colour = np.ascontiguousarray(masks[..., index]).view(np.uint8), COLOURS[index % len(COLOURS)]
@@ -152,11 +152,6 @@ def set_aside(folder: Path) -> None:
             shutil.rmtree(folder / f"previous_{name}", ignore_errors=True)
             (folder / name).replace(folder / f"previous_{name}")
     write_json(folder / RECORD, {"written": []})
-
-
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """The first three channels, or the first as gray; uint8 (height, width, 3)."""
-    return np.ascontiguousarray(image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2))
 
 
 def _function(name: str) -> Callable[[Path, Predictions, TestData], Path]:

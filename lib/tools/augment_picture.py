@@ -16,6 +16,7 @@ from lib.config.schema import Settings
 from lib.config.training_settings import AUGMENT_PRESETS, AugmentSettings
 from lib.data.competition import TrainingData, open_training
 from lib.data.network_input import as_network_sees
+from lib.masks.drawing import as_rgb, outlined
 from lib.training.augment import build_augmentation, random_crop
 
 IMAGES = 4  # rows
@@ -56,11 +57,9 @@ def presets_picture(data: TrainingData, settings: Settings) -> np.ndarray:
 
 def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The image as RGB at TILE_SIDE pixels, the outline of all classes' masks over it."""
-    planes = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    shown = cv2.resize(np.ascontiguousarray(planes), (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_AREA)
+    shown = cv2.resize(as_rgb(image), (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_AREA)
     union = cv2.resize((mask == 1).max(axis=2).view(np.uint8), (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(union, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.copyMakeBorder(cv2.drawContours(shown, contours, -1, MASK_OUTLINE, 1), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
+    return cv2.copyMakeBorder(outlined(shown, union, MASK_OUTLINE), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
 
 
 def _titled(title: str) -> np.ndarray:

@@ -14,6 +14,7 @@ writes   compare.json (differences with 95 % intervals), compare.csv (the scores
 
 import argparse
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from lib.masks.statistics import bootstrap_interval, influence
 from lib.prediction.map_store import MapStore, scored_masks, scored_truth
 from lib.prediction.run_maps import open_oof_maps
 from lib.report.comparison import write_comparison
+from lib.report.galleries import most_changed
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
 from lib.run.flattery import describe_flattery
 from lib.run.folder import RunFolder, open_run
@@ -249,7 +251,7 @@ def draw_differences(
     from lib.report.figures import save_panels  # matplotlib, which takes a while to load
 
     rows = []
-    for image, class_index in most_different(dice_scores[1] - dice_scores[0]):
+    for image, class_index in chain(*most_changed(dice_scores[1] - dice_scores[0], EACH_WAY)):
         image_id, scores = table.id[image], dice_scores[:, image, class_index]
         shown = shown_image(data.open_image(image_id))
         truth = planes(scored_truth(data, image_id, runs[0].size))[class_index]
@@ -259,14 +261,6 @@ def draw_differences(
             panels.append((f"{run.name}  {score:.3f}", errors_picture(shown, mask, truth)))
         rows.append(panels)
     save_panels(rows, f"Dice rises most, then falls most.  {ERRORS_LEGEND}", path)
-
-
-def most_different(difference: np.ndarray) -> list[tuple[int, int]]:
-    """(image, class) of the largest rises, then of the largest falls; differences of 0 are left out."""
-    order = np.argsort(-difference, axis=None, kind="stable")
-    ranked = [tuple(map(int, np.unravel_index(index, difference.shape))) for index in order]
-    rises = [place for place in ranked[:EACH_WAY] if difference[place] > 0]
-    return rises + [place for place in ranked[::-1][:EACH_WAY] if difference[place] < 0]
 
 
 if __name__ == "__main__":

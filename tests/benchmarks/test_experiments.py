@@ -150,7 +150,7 @@ def test_each_part_holds_out_other_cells(tmp_path):
 
     held_out = []
     for part in range(calibration.PARTS):
-        folder = calibration.hold_out(source, part, tmp_path / f"part_{part}")
+        folder = calibration.hold_out_part(source, part, tmp_path / f"part_{part}")
         train, test = (pd.read_csv(folder / f"{name}.csv") for name in ("train", "solution"))
         assert sorted([*train.id, *test.id]) == sorted(row["id"] for row in rows)
         assert not set(train.group) & set(test.id.str[:7])

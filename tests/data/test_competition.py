@@ -21,7 +21,7 @@ from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
 from lib.data.inspection import inspect_all, inspect_test, skipped_lines
 from lib.masks.rle import encode
-from tests.competitions import save
+from tests.competitions import save, write_dicom, write_lines
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (9, 13)
@@ -36,19 +36,14 @@ def save_image(path: Path, shape=SHAPE) -> np.ndarray:
     return save(path, RANDOM.integers(0, 256, (*shape, 3), dtype=np.uint8))
 
 
-def write_csv(path: Path, *rows: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(rows) + "\n")
-
-
 def simple(root: Path, ids=("a", "b", "c")) -> dict[str, np.ndarray]:
     """The layout that needs no settings; the masks by id."""
     masks = {id: draw() for id in ids}
     for id in ids:
         save_image(root / "train_images" / f"{id}.png")
         save_image(root / "test_images" / f"test_{id}.png")
-    write_csv(root / "train.csv", "id,rle", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
-    write_csv(root / "sample_submission.csv", "id,rle", *(f"test_{id}," for id in reversed(ids)))
+    write_lines(root / "train.csv", "id,rle", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    write_lines(root / "sample_submission.csv", "id,rle", *(f"test_{id}," for id in reversed(ids)))
     return masks
 
 
@@ -85,7 +80,7 @@ def test_what_is_opened_can_be_pickled(tmp_path):
 def test_a_group_column_is_used_unless_another_is_named(tmp_path):
     masks = simple(tmp_path)
     rows = (f"{id},{encode(mask)},g{n // 2},h{n}" for n, (id, mask) in enumerate(masks.items()))
-    write_csv(tmp_path / "train.csv", "id,rle,group,site", *rows)
+    write_lines(tmp_path / "train.csv", "id,rle,group,site", *rows)
     assert open_training(DataSettings(root=tmp_path)).groups == {"a": "g0", "b": "g0", "c": "g1"}
     assert open_training(DataSettings(root=tmp_path, group="site")).groups == {"a": "h0", "b": "h1", "c": "h2"}
     with pytest.raises(UserError, match="no column 'ward' .data.group"):
@@ -100,7 +95,7 @@ def test_salt_mask_images_and_csv_agree(tmp_path):
     for id, mask in masks.items():
         save_image(tmp_path / "train/images" / f"{id}.png", (5, 5))
         save(tmp_path / "train/masks" / f"{id}.png", mask.astype(np.uint16) * 65535)
-    write_csv(tmp_path / "train.csv", "id,rle_mask", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    write_lines(tmp_path / "train.csv", "id,rle_mask", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
     from_csv = DataSettings(root=tmp_path, train_images="train/images")
     for settings_of in (from_csv, from_csv.model_copy(update={"train_masks": "train/masks"})):
         assert_masks(open_training(settings_of), masks)
@@ -112,7 +107,7 @@ def test_carvana_gif_masks_and_groups_from_names(tmp_path):
         save_image(tmp_path / "train" / f"{id}.jpg")
         save(tmp_path / "train_masks" / f"{id}_mask.gif", mask)
     save_image(tmp_path / "test/abc_01.jpg")
-    write_csv(tmp_path / "sample_submission.csv", "img,rle_mask", "abc_01.jpg,1 1")
+    write_lines(tmp_path / "sample_submission.csv", "img,rle_mask", "abc_01.jpg,1 1")
     layout = DataSettings(
         root=tmp_path,
         train_images="train/{car}_{view}.jpg",
@@ -141,7 +136,7 @@ def test_dsb_one_mask_file_per_nucleus(tmp_path):
     with pytest.raises(UserError, match="'x' have several mask files in .*; set data.instances"):
         open_training(from_files.model_copy(update={"instances": False}))
     rows = (f"{id},{encode(mask)}" for id, masks in objects.items() for mask in masks)
-    write_csv(tmp_path / "stage1_train_labels.csv", "ImageId,EncodedPixels", *rows)
+    write_lines(tmp_path / "stage1_train_labels.csv", "ImageId,EncodedPixels", *rows)
     from_csv = DataSettings(**layout, train_masks="stage1_train_labels.csv", instances=True)
     assert_masks(open_training(from_csv), {id: np.any(masks, axis=0) for id, masks in objects.items()})
 
@@ -152,7 +147,7 @@ def test_airbus_ships_blank_rows_and_broken_files(tmp_path):
     for id in ("sea", "ships", "6384c3e78"):
         save_image(tmp_path / "train_v2" / f"{id}.jpg")
     rows = ["sea.jpg,", *(f"ships.jpg,{encode(ship)}" for ship in ships), "6384c3e78.jpg,"]
-    write_csv(tmp_path / "train_ship_segmentations_v2.csv", "ImageId,EncodedPixels", *rows)
+    write_lines(tmp_path / "train_ship_segmentations_v2.csv", "ImageId,EncodedPixels", *rows)
     layout = DataSettings(
         root=tmp_path,
         train_images="train_v2",
@@ -171,7 +166,7 @@ def test_siim_relative_runs_blanks_and_nested_folders(tmp_path):
     for number, id in enumerate(ids):
         save_image(tmp_path / "dicom-images-train" / f"study{number // 2}" / f"series{number}" / f"{id}.png")
     rows = [f"{ids[0]}, -1", *(f"{ids[1]}, {encode(mask, relative)}" for mask in masks)]
-    write_csv(tmp_path / "train-rle.csv", "ImageId, EncodedPixels", *rows)
+    write_lines(tmp_path / "train-rle.csv", "ImageId, EncodedPixels", *rows)
     layout = DataSettings(
         root=tmp_path,
         train_images="dicom-images-train/{study}/*/{id}.png",
@@ -195,12 +190,12 @@ def test_severstal_both_generations(tmp_path, generation):
         save_image(tmp_path / "train_images" / f"{id}.jpg")
     texts = [(id, c, encode(mask[:, :, c - 1])) for id, mask in masks.items() for c in (1, 2, 3, 4)]
     if generation == 1:
-        write_csv(
+        write_lines(
             tmp_path / "train.csv", "ImageId_ClassId,EncodedPixels", *(f"{id}.jpg_{c},{text}" for id, c, text in texts)
         )
         layout = DataSettings(root=tmp_path, classes=[1, 2, 3, 4])
     else:
-        write_csv(
+        write_lines(
             tmp_path / "train.csv",
             "ImageId,ClassId,EncodedPixels",
             *(f"{id}.jpg,{c},{text}" for id, c, text in texts if text),
@@ -210,7 +205,7 @@ def test_severstal_both_generations(tmp_path, generation):
             open_training(layout.model_copy(update={"images_without_mask": "error"}))
     assert_masks(open_training(layout), masks)
     save_image(tmp_path / "test_images" / "z.jpg")
-    write_csv(
+    write_lines(
         tmp_path / "sample_submission.csv", "ImageId_ClassId,EncodedPixels", *(f"z.jpg_{c},1 1" for c in (1, 2, 3, 4))
     )
     test = open_test(layout)
@@ -224,7 +219,7 @@ def test_clouds_class_in_the_id_column(tmp_path):
     masks = {"0011165": np.stack([draw() for _ in classes], axis=2)}
     save_image(tmp_path / "train_images" / "0011165.jpg")
     rows = (f"0011165.jpg_{name},{encode(masks['0011165'][:, :, index])}" for index, name in enumerate(classes))
-    write_csv(tmp_path / "train.csv", "Image_Label,EncodedPixels", *rows)
+    write_lines(tmp_path / "train.csv", "Image_Label,EncodedPixels", *rows)
     assert_masks(open_training(DataSettings(root=tmp_path, classes=classes)), masks)
     with pytest.raises(UserError, match="'0011165.jpg_Sugar' ends in none of the classes"):
         open_training(DataSettings(root=tmp_path, classes=["Fish", "Flower", "Gravel"]))
@@ -234,21 +229,21 @@ def test_clouds_class_in_the_id_column(tmp_path):
 def test_any_sign_may_part_id_and_class(tmp_path, sign):
     masks, classes = simple(tmp_path, ("a", "b_dent", "c")), ["dent", "deep dent"]
     rows = (f"{id}{sign}{name},{encode(mask)}" for id, mask in masks.items() for name in classes)
-    write_csv(tmp_path / "train.csv", "id,rle", *rows)
+    write_lines(tmp_path / "train.csv", "id,rle", *rows)
     expected = {id: np.stack([mask, mask], axis=2) for id, mask in masks.items()}
     assert_masks(open_training(DataSettings(root=tmp_path, classes=classes)), expected)
 
 
 def test_the_column_of_the_classes_is_named(tmp_path):
     masks = simple(tmp_path)
-    write_csv(tmp_path / "train.csv", "id,Defect,rle", *(f"{id},dent,{encode(mask)}" for id, mask in masks.items()))
+    write_lines(tmp_path / "train.csv", "id,Defect,rle", *(f"{id},dent,{encode(mask)}" for id, mask in masks.items()))
     layout = DataSettings(root=tmp_path, classes=["dent", "scratch"], images_without_mask="empty")
     with pytest.raises(UserError, match="set data.class_column=Defect, the column that holds them"):
         open_training(layout)
     read = open_training(layout.model_copy(update={"class_column": "Defect"}))
     assert_masks(read, {id: np.stack([mask, np.zeros_like(mask)], axis=2) for id, mask in masks.items()})
 
-    write_csv(tmp_path / "sample_submission.csv", "id,number,rle", *(f"test_{id},1," for id in "abc"))
+    write_lines(tmp_path / "sample_submission.csv", "id,number,rle", *(f"test_{id},1," for id in "abc"))
     with pytest.raises(UserError, match="set data.classes, or data.sample_class_column to .* one of: id, number, rle"):
         open_test(layout)
     with pytest.raises(UserError, match="has the class '1', .*; name the classes as it does"):
@@ -260,9 +255,9 @@ def test_hubmap_groups_from_another_table(tmp_path):
     for id in masks:
         save_image(tmp_path / "train" / f"{id}.tiff")
         (tmp_path / "train" / f"{id}.json").touch()
-    write_csv(tmp_path / "train.csv", "id,encoding", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    write_lines(tmp_path / "train.csv", "id,encoding", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
     information = "HuBMAP-20-dataset_information.csv"
-    write_csv(
+    write_lines(
         tmp_path / information,
         "image_file,width_pixels,patient_number",
         *(f"{id}.tiff,9,{number}" for id, number in (("2f6ecfcdf", 63921), ("aaa6a05cc", 68250), ("test", 1))),
@@ -270,7 +265,7 @@ def test_hubmap_groups_from_another_table(tmp_path):
     layout = DataSettings(root=tmp_path, train_images="train", group="patient_number", group_csv=information)
     assert_masks(open_training(layout), masks)
     assert open_training(layout).groups == {"2f6ecfcdf": "63921", "aaa6a05cc": "68250"}
-    write_csv(tmp_path / information, "image_file,patient_number", "2f6ecfcdf.tiff,1")
+    write_lines(tmp_path / information, "image_file,patient_number", "2f6ecfcdf.tiff,1")
     with pytest.raises(UserError, match="has no patient_number for 'aaa6a05cc'"):
         open_training(layout)
 
@@ -287,8 +282,8 @@ def test_uw_madison_id_of_several_parts_and_an_empty_sample(tmp_path):
         save(tmp_path / "test/case9" / day / "scans" / name, draw())
     row = RleSettings(order="row")
     rows = (f"{id},{name},{encode(mask[:, :, c], row)}" for id, mask in masks.items() for c, name in enumerate(classes))
-    write_csv(tmp_path / "train.csv", "id,class,segmentation", *rows)
-    write_csv(tmp_path / "sample_submission.csv", "id,class,predicted")
+    write_lines(tmp_path / "train.csv", "id,class,segmentation", *rows)
+    write_lines(tmp_path / "sample_submission.csv", "id,class,predicted")
     layout = DataSettings(
         root=tmp_path,
         train_images="train/{case}/{day}/scans/slice_{slice}_*.png",
@@ -322,7 +317,7 @@ def test_contrails_bands_and_npy_masks(tmp_path):
             )
         masks[id] = save(tmp_path / "train" / id / "human_pixel_masks.npy", draw((12, 10))[:, :, None].astype(np.int32))
         save(tmp_path / "test" / id / "band_11.npy", bands[id, 8])
-    write_csv(tmp_path / "sample_submission.csv", "record_id,encoded_pixels", f"{ids[0]},1 1", f"{ids[1]},1 1")
+    write_lines(tmp_path / "sample_submission.csv", "record_id,encoded_pixels", f"{ids[0]},1 1", f"{ids[1]},1 1")
     layout = DataSettings(
         root=tmp_path,
         train_images="train/{id}/band_1[145].npy",
@@ -372,7 +367,7 @@ def test_sennet_tokens_and_labels_without_images(tmp_path):
         save_image(tmp_path / "train" / kidney / "images" / f"{number}.tif")
     rows = [f"{id},{encode(mask, row)}" for id, mask in masks.items()]
     assert rows[1].endswith(",1 0")
-    write_csv(tmp_path / "train_rles.csv", "id,rle", *rows, "kidney_3_dense_0001,1 0")
+    write_lines(tmp_path / "train_rles.csv", "id,rle", *rows, "kidney_3_dense_0001,1 0")
     layout = DataSettings(
         root=tmp_path,
         train_images="train/{kidney}/images/{slice}.tif",
@@ -409,13 +404,13 @@ def test_a_folder_of_masks_for_each_class(tmp_path):
 
 def test_objects_are_numbered_by_rows_or_are_components(tmp_path):
     simple(tmp_path, ["a", "b"])
-    write_csv(tmp_path / "train.csv", "id,rle", "a,1 3", "a,3 2 12 1", "b,")
+    write_lines(tmp_path / "train.csv", "id,rle", "a,1 3", "a,3 2 12 1", "b,")
     training = open_training(DataSettings(root=tmp_path, instances=True))
     expected = np.zeros(SHAPE[::-1], np.int32)
     expected.ravel()[:2], expected.ravel()[[2, 3, 11]] = 1, 2  # the later row has the pixel that both claim
     np.testing.assert_array_equal(training.read_objects("a")[:, :, 0], expected.T)
     assert training.read_objects("b").shape == (*SHAPE, 1) and not training.read_objects("b").any()
-    write_csv(tmp_path / "train.csv", "id,rle", "a,1 3 20 2", "b,")
+    write_lines(tmp_path / "train.csv", "id,rle", "a,1 3 20 2", "b,")
     objects = open_training(DataSettings(root=tmp_path)).read_objects("a")
     assert objects.dtype == np.int32 and objects.max() == 2 and np.count_nonzero(objects) == 5
 
@@ -424,11 +419,11 @@ def test_masks_in_the_other_form(tmp_path):
     masks = simple(tmp_path)
     for id in ("a", "b"):
         save(tmp_path / "masks" / f"{id}.png", masks[id] * 255)
-        write_csv(tmp_path / "runs" / id / "rle.csv", "Id,Predicted", f"{id},{encode(masks[id])}")
+        write_lines(tmp_path / "runs" / id / "rle.csv", "Id,Predicted", f"{id},{encode(masks[id])}")
     for compared in ("masks", "runs/{id}/rle.csv"):
         training = open_training(DataSettings(root=tmp_path, compare_masks=compared))
         assert_masks(open_compared(training), {id: masks[id] for id in ("a", "b")})
-    write_csv(tmp_path / "runs/b/rle.csv", "Id,EncodedPixels", "b,")
+    write_lines(tmp_path / "runs/b/rle.csv", "Id,EncodedPixels", "b,")
     with pytest.raises(
         UserError, match="b/rle.csv has the columns Id, EncodedPixels, but the table before it Id, Pred"
     ):
@@ -436,12 +431,9 @@ def test_masks_in_the_other_form(tmp_path):
 
 
 def test_groups_from_dicom_headers(tmp_path):
-    pytest.importorskip("pydicom")
-    from tests.competitions import write_dicom
-
     for number, patient in enumerate(("p1", "p2", "p1")):
-        write_dicom(tmp_path / "train_images" / f"{number}.dcm", draw() * 255, f"1.2.{number}", patient)
-    write_csv(tmp_path / "train.csv", "id,rle", "0,", "1,", "2,")
+        write_dicom(tmp_path / "train_images" / f"{number}.dcm", draw() * 255, PatientID=patient)
+    write_lines(tmp_path / "train.csv", "id,rle", "0,", "1,", "2,")
     layout = DataSettings(root=tmp_path, channels=1, group="dicom:PatientID")
     assert open_training(layout).groups == {"0": "p1", "1": "p2", "2": "p1"}
     with pytest.raises(UserError, match="0.dcm has no element 'PatientAge' in its header .data.group"):
@@ -465,7 +457,7 @@ def test_a_table_of_file_names_says_which_pattern_to_set(tmp_path):
         save_image(tmp_path / "images" / f"{id}.png")
         save(tmp_path / "masks" / f"{id}_seg.png", mask * 255)
     rows = [f"images/{id}.png,masks/{id}_seg.png,p{number // 2}" for number, id in enumerate("abcd")]
-    write_csv(tmp_path / "train.csv", "image,mask,patient", *rows)
+    write_lines(tmp_path / "train.csv", "image,mask,patient", *rows)
     layout = DataSettings(root=tmp_path, train_images="images")
     for rle_column in (None, "mask"):
         with pytest.raises(UserError, match=r"'mask' names files, such as masks/a_seg.png.*, such as masks/{id}_seg"):
@@ -480,17 +472,17 @@ def test_a_table_of_file_names_says_which_pattern_to_set(tmp_path):
 
 def test_images_and_rows_that_do_not_match_are_counted(tmp_path):
     simple(tmp_path, [f"{n:02d}" for n in range(6)])
-    write_csv(tmp_path / "train.csv", "id,rle", "00,", *(f"x{n}," for n in range(5)))
+    write_lines(tmp_path / "train.csv", "id,rle", "00,", *(f"x{n}," for n in range(5)))
     with pytest.raises(
         UserError, match="masks 'x0', 'x1', 'x2' and 2 more of .*train.csv have no image in .*train_images"
     ):
         open_training(DataSettings(root=tmp_path))
-    write_csv(tmp_path / "train.csv", "id,rle", "00,")
+    write_lines(tmp_path / "train.csv", "id,rle", "00,")
     with pytest.raises(UserError, match="images '01', '02', '03' and 2 more have no mask in .*train.csv"):
         open_training(DataSettings(root=tmp_path))
     assert open_training(DataSettings(root=tmp_path, images_without_mask="skip")).ids == ["00"]
     assert len(open_training(DataSettings(root=tmp_path, images_without_mask="empty")).ids) == 6
-    write_csv(tmp_path / "train.csv", "id,rle", "y,")
+    write_lines(tmp_path / "train.csv", "id,rle", "y,")
     with pytest.raises(UserError, match="no image in .* has a mask"):
         open_training(DataSettings(root=tmp_path, images_without_mask="skip", masks_without_image="skip"))
 
@@ -567,7 +559,7 @@ def test_a_mask_of_another_size_names_both_files(tmp_path):
 
 def test_a_bad_mask_names_table_id_and_image(tmp_path):
     simple(tmp_path)
-    write_csv(tmp_path / "train.csv", "id,rle", "a,1 1", f"b,{9 * 13} 2", "c,")
+    write_lines(tmp_path / "train.csv", "id,rle", "a,1 1", f"b,{9 * 13} 2", "c,")
     training = open_training(DataSettings(root=tmp_path))
     with pytest.raises(UserError, match="train.csv, mask of 'b' .*b.png.: run 1 goes past the end of the image .117"):
         training.read_mask("b")
@@ -589,7 +581,7 @@ def test_a_bad_mask_names_table_id_and_image(tmp_path):
 def test_columns_are_found_or_asked_for(tmp_path, header, options, problem):
     simple(tmp_path)
     values = ["1 1"] * header.count(",")
-    write_csv(tmp_path / "train.csv", header, *(",".join([id, *values]) for id in "abc"))
+    write_lines(tmp_path / "train.csv", header, *(",".join([id, *values]) for id in "abc"))
     layout = DataSettings(root=tmp_path, **options)
     if problem is None:
         assert open_training(layout).read_mask("a").sum() == 1
@@ -602,10 +594,10 @@ def test_each_class_may_have_a_column(tmp_path):
     simple(tmp_path)
     masks = {id: np.stack([draw(), draw()], axis=2) for id in "abc"}
     rows = (f"{id},x,{encode(mask[:, :, 1])},{encode(mask[:, :, 0])}" for id, mask in masks.items())
-    write_csv(tmp_path / "train.csv", "id,note,heart,lung", *rows)
+    write_lines(tmp_path / "train.csv", "id,note,heart,lung", *rows)
     layout = DataSettings(root=tmp_path, classes=["lung", "heart"])
     assert_masks(open_training(layout), masks)
-    write_csv(tmp_path / "sample_submission.csv", "id,heart,lung", "test_a,,", "test_b,,", "test_c,,")
+    write_lines(tmp_path / "sample_submission.csv", "id,heart,lung", "test_a,,", "test_b,,", "test_c,,")
     with pytest.raises(UserError, match="sample_submission.csv has a column of run lengths for each class"):
         open_test(layout)
 
@@ -613,7 +605,7 @@ def test_each_class_may_have_a_column(tmp_path):
 def test_masks_that_the_sample_has_no_row_for_are_warned_of(tmp_path):
     simple(tmp_path)
     layout = DataSettings(root=tmp_path, classes=["dent", "scratch"], sample_class_column="kind")
-    write_csv(
+    write_lines(
         tmp_path / "sample_submission.csv",
         "id,kind,rle",
         "test_a,dent,",
@@ -624,7 +616,7 @@ def test_masks_that_the_sample_has_no_row_for_are_warned_of(tmp_path):
     test = open_test(layout)
     assert "no row for 2 of 6 masks" in test.warning and len(test.rows) == 4
     assert inspect_test(layout).startswith("warning   the sample has no row for 2 of 6 masks")
-    write_csv(tmp_path / "sample_submission.csv", "id,kind,rle")  # as the warning says
+    write_lines(tmp_path / "sample_submission.csv", "id,kind,rle")  # as the warning says
     test = open_test(layout)
     assert test.warning is None and len({(row.id, row.class_index) for row in test.rows}) == 6
     assert {row.values[1] for row in test.rows} == {"dent", "scratch"}
@@ -648,7 +640,7 @@ def test_the_error_on_an_empty_token_names_the_setting_that_takes_it(tmp_path, t
     masks = simple(tmp_path)
     masks["b"][:] = 0
     rows = (f"{id},{encode(mask) or token}" for id, mask in masks.items())
-    write_csv(tmp_path / "train.csv", "id,rle", *rows)
+    write_lines(tmp_path / "train.csv", "id,rle", *rows)
     with pytest.raises(UserError) as caught:
         inspect_all(open_training(DataSettings(root=tmp_path)))
     advised = re.search(r"data.rle.(also_empty) to (\[.*?\])(?= \(data)", str(caught.value))
@@ -675,17 +667,17 @@ def test_tables_of_other_kinds(tmp_path):
 
 def test_the_ids_may_stand_in_any_column(tmp_path):
     masks = simple(tmp_path)
-    write_csv(tmp_path / "train.csv", "rle,name", *(f"{encode(mask)},{id}" for id, mask in masks.items()))
+    write_lines(tmp_path / "train.csv", "rle,name", *(f"{encode(mask)},{id}" for id, mask in masks.items()))
     assert_masks(open_training(DataSettings(root=tmp_path, id_column="name")), masks)
 
 
 @pytest.mark.parametrize("id", ["../a", "a/b", "..", ".hidden", "a\\b"])
 def test_ids_in_tables_cannot_leave_the_folder(tmp_path, id):
     simple(tmp_path)
-    write_csv(tmp_path / "train.csv", "id,rle", f"{id},")
+    write_lines(tmp_path / "train.csv", "id,rle", f"{id},")
     with pytest.raises(UserError, match="train.csv has the id .* cannot be used as a file name"):
         open_training(DataSettings(root=tmp_path))
-    write_csv(tmp_path / "sample_submission.csv", "id,rle", f"{id},")
+    write_lines(tmp_path / "sample_submission.csv", "id,rle", f"{id},")
     with pytest.raises(UserError, match="sample_submission.csv has the id"):
         open_test(DataSettings(root=tmp_path))
 
@@ -694,16 +686,16 @@ def test_ids_that_look_like_numbers_stay_text(tmp_path):
     masks = {id: draw() for id in ("007", "7", "1e3", "12345678901234567890", "nan", "NA")}
     for id in masks:
         save_image(tmp_path / "train_images" / f"{id}.png")
-    write_csv(tmp_path / "train.csv", "id,rle", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
+    write_lines(tmp_path / "train.csv", "id,rle", *(f"{id},{encode(mask)}" for id, mask in masks.items()))
     assert_masks(open_training(DataSettings(root=tmp_path)), masks)
 
 
 def test_group_problems(tmp_path):
     simple(tmp_path)
-    write_csv(tmp_path / "train.csv", "id,rle,group", "a,,1", "a,,2", "b,,1", "c,,1")
+    write_lines(tmp_path / "train.csv", "id,rle,group", "a,,1", "a,,2", "b,,1", "c,,1")
     with pytest.raises(UserError, match="has more than one group for 'a': '1' and '2'"):
         open_training(DataSettings(root=tmp_path, instances=True))
-    write_csv(tmp_path / "train.csv", "id,rle,group", "a,,1", "b,,", "c,,1")
+    write_lines(tmp_path / "train.csv", "id,rle,group", "a,,1", "b,,", "c,,1")
     with pytest.raises(UserError, match="has no group for 'b'"):
         open_training(DataSettings(root=tmp_path))
     with pytest.raises(
@@ -739,10 +731,10 @@ def test_missing_places_name_the_setting(tmp_path):
 
 def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
     simple(tmp_path)
-    write_csv(tmp_path / "sample_submission.csv", "id,rle", "test_a,", "test_z,")
+    write_lines(tmp_path / "sample_submission.csv", "id,rle", "test_a,", "test_z,")
     with pytest.raises(UserError, match="'test_z' of .*sample_submission.csv .* have no image in .*test_images"):
         open_test(DataSettings(root=tmp_path))
-    write_csv(tmp_path / "sample_submission.csv", "id,rle", "test_a,")
+    write_lines(tmp_path / "sample_submission.csv", "id,rle", "test_a,")
     with pytest.raises(UserError, match="'test_b', 'test_c' are not in .*sample_submission.csv"):
         open_test(DataSettings(root=tmp_path))
     assert open_test(DataSettings(root=tmp_path, exclude=["test_[bc]"])).ids == ["test_a"]
@@ -752,13 +744,13 @@ def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
 
 def test_sample_rows_of_one_image_are_one_row(tmp_path):
     simple(tmp_path, ["a", "b"])
-    write_csv(tmp_path / "sample_submission.csv", "ImageId,EncodedPixels", "test_b,-1", "test_a,-1", "test_b,1 1")
+    write_lines(tmp_path / "sample_submission.csv", "ImageId,EncodedPixels", "test_b,-1", "test_a,-1", "test_b,1 1")
     assert [row.values for row in open_test(DataSettings(root=tmp_path)).rows] == [("test_b", "-1"), ("test_a", "-1")]
 
 
 def test_sample_keeps_other_columns(tmp_path):
     simple(tmp_path, ["a"])
-    write_csv(tmp_path / "sample_submission.csv", "id,height,rle,Usage", "test_a,9,,Public")
+    write_lines(tmp_path / "sample_submission.csv", "id,height,rle,Usage", "test_a,9,,Public")
     test = open_test(DataSettings(root=tmp_path))
     assert test.rle_column == 2 and test.rows[0].values == ("test_a", "9", "", "Public")
 
@@ -769,7 +761,7 @@ def test_without_a_sample_there_is_a_row_for_each_image_and_class(tmp_path):
     assert test.columns == ["id", "rle"] and [row.values for row in test.rows] == [("test_a", ""), ("test_b", "")]
     test = open_test(DataSettings(root=tmp_path, sample_submission=None, classes=["x", "y"]))
     assert test.columns == ["id", "class", "rle"] and test.rows[1].values == ("test_a", "y", "")
-    write_csv(tmp_path / "sample_submission.csv", "Image_Label,EncodedPixels")
+    write_lines(tmp_path / "sample_submission.csv", "Image_Label,EncodedPixels")
     test = open_test(DataSettings(root=tmp_path, classes=["x", "y"]))
     assert [row.values for row in test.rows][:2] == [("test_a_x", ""), ("test_a_y", "")]
 
@@ -799,7 +791,7 @@ def test_01_looks_at_the_test_images_and_the_sample(tmp_path):
     for value in ("error", "empty"):
         said = inspect_test(settings.model_copy(update={"unreadable_test_images": value}))
         assert said.startswith("warning   1 of 3 test images cannot be read: ") and "test_b.png" in said
-    write_csv(tmp_path / "sample_submission.csv", "id,rle", "other,")
+    write_lines(tmp_path / "sample_submission.csv", "id,rle", "other,")
     assert re.match("warning   test images: no id of .*sample_submission.csv.*'other'", inspect_test(settings))
     (tmp_path / "sample_submission.csv").unlink()
     assert re.match("warning   test images: .*sample_submission.csv does not exist", inspect_test(settings))
@@ -827,7 +819,7 @@ def test_inspect_all_tells_size_coverage_and_hash(tmp_path):
 def test_the_hash_tells_shapes_apart(tmp_path):
     for id, shape in (("a", (2, 8)), ("b", (4, 4))):
         save(tmp_path / "train_images" / f"{id}.png", np.zeros(shape, np.uint8))
-    write_csv(tmp_path / "train.csv", "id,rle", "a,1 1", "b,")
+    write_lines(tmp_path / "train.csv", "id,rle", "a,1 1", "b,")
     first, second = inspect_all(open_training(DataSettings(root=tmp_path))).facts
     assert first.sha256 != second.sha256
 

@@ -14,7 +14,8 @@ from lib.data.competition import open_test, open_training
 from lib.data.id_match import loosened, match_ids
 from lib.data.inspection import inspect_all
 from lib.masks.rle import encode
-from tests.data.test_competition import assert_masks, draw, save, save_image, write_csv
+from tests.competitions import write_lines
+from tests.data.test_competition import assert_masks, draw, save, save_image
 
 IDS = ("img_001", "img_002", "img_010")
 LOOSEST = {"images_without_mask": "empty", "masks_without_image": "skip"}  # what the two errors of old led to
@@ -27,8 +28,8 @@ def write(root, rows, header="id,rle", names=IDS, sample=None):
         save_image(root / "train_images" / f"{name}.png")
         save_image(root / "test_images" / f"{name}.png")
     written = [rows(number, name, encode(mask)) for number, (name, mask) in enumerate(masks.items())]
-    write_csv(root / "train.csv", header, *written)
-    write_csv(root / "sample_submission.csv", header, *(sample or written))
+    write_lines(root / "train.csv", header, *written)
+    write_lines(root / "sample_submission.csv", header, *(sample or written))
     return masks
 
 
@@ -145,7 +146,7 @@ def test_an_id_in_two_columns(tmp_path):
 
 def test_columns_of_the_sample_are_settings_of_their_own(tmp_path):
     masks = write(tmp_path, lambda n, name, text: f"{n + 1},{name},{text},x", "row,id,annotation,cell")
-    write_csv(tmp_path / "sample_submission.csv", "number,image,prediction,note", *(f"9,{name},,?" for name in IDS))
+    write_lines(tmp_path / "sample_submission.csv", "number,image,prediction,note", *(f"9,{name},,?" for name in IDS))
     settings = DataSettings(
         root=tmp_path, id_column="id", rle_column="annotation", sample_id_column="image", sample_rle_column="prediction"
     )

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lib.data.competition import TrainingData
 from lib.data.images import read_image
+from tests.competitions import write_dicom
 from tests.data.input_rows import (
     DISC,
     IDS,
@@ -23,7 +24,6 @@ from tests.data.input_rows import (
     put,
     try_row,
 )
-from tests.data.test_images import write_dicom
 
 PAGE = page_rows("## Images")
 MASKS = {"train_masks": "masks"}

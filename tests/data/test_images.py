@@ -17,6 +17,7 @@ from lib.base.errors import UserError
 from lib.config.mask_settings import MaskSettings
 from lib.data.images import MAX_PIXELS, image_size, read_image
 from lib.data.mask_values import class_masks, read_mask_pixels
+from tests.competitions import write_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -44,20 +45,6 @@ def save(path: Path, array: np.ndarray, **options) -> Path:
         cv2.imwrite(str(path), array[..., ::-1] if array.ndim == 3 else array)
     else:
         Image.fromarray(array).save(path, **options)
-    return path
-
-
-def write_dicom(path: Path, pixels: np.ndarray, bits: int, photometric: str = "MONOCHROME2") -> Path:
-    pydicom = pytest.importorskip("pydicom")
-    dataset = pydicom.Dataset()
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, photometric, 0
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
-    dataset.PixelData = pixels.tobytes()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.save_as(path, enforce_file_format=True)
     return path
 
 

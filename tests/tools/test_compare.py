@@ -25,6 +25,7 @@ from lib.masks.metrics import count_images
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.prediction.run_maps import open_oof_maps
+from lib.report.galleries import most_changed
 from lib.run.folder import RunFolder
 from lib.run.provenance import threshold_inputs, training_inputs
 from lib.run.record import StageRecord
@@ -34,7 +35,6 @@ from lib.tools.compare import (
     compare,
     describe_difference,
     mask_scores,
-    most_different,
     score_table,
 )
 from lib.tuning.thresholds import choose_thresholds
@@ -204,8 +204,8 @@ def test_most_different_rises_then_falls():
     difference = np.zeros((12, 2))
     difference[[1, 3, 5, 7, 9], [0, 1, 0, 1, 0]] = [0.1, 0.5, 0.3, 0.2, 0.4]
     difference[[2, 4], [0, 1]] = [-0.1, -0.2]
-    assert most_different(difference) == [(3, 1), (9, 0), (5, 0), (7, 1), (4, 1), (2, 0)]
-    assert most_different(np.zeros((3, 1))) == []
+    assert most_changed(difference, 4) == [[(3, 1), (9, 0), (5, 0)], [(7, 1), (4, 1), (2, 0)]]
+    assert most_changed(np.zeros((3, 1)), 4) == [[], []]
 
 
 def test_each_class_and_fold_has_its_rule(tmp_path):
