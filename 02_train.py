@@ -57,7 +57,8 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         return None
     remove_kept(run, settings.folds.count)
     seconds = record.write(training_inputs(run, settings))
-    refresh_report(run, settings)
+    if waiting:
+        refresh_report(run, settings)
     return StageSummary([run.fold(fold).root for fold in waiting], f"python {run.command('03_oof_threshold')}", seconds)
 
 

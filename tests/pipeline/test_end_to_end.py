@@ -137,6 +137,15 @@ def test_typed_again_nothing_is_computed_twice_and_nothing_changes(finished, run
     assert {name: (run / name).read_bytes() for name in contents} == contents
 
 
+def test_02_with_nothing_to_do_loads_no_torch_and_draws_no_report(finished, run):
+    drawn = run.joinpath("report.html").stat().st_mtime_ns
+    command = [sys.executable, "-X", "importtime", REPOSITORY / "02_train.py", "--run", "runs/blobs"]
+    done = subprocess.run(command, cwd=finished[0], capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0 and "pandas" in imported and "torch" not in imported
+    assert run.joinpath("report.html").stat().st_mtime_ns == drawn
+
+
 def test_help_says_what_is_read_written_and_typed_next():
     for path in sorted(REPOSITORY.glob("0*.py")):
         said = type_in(path.name, "--help", cwd=REPOSITORY)
