@@ -1,6 +1,6 @@
 """Bundles: a finished run as one folder that predicts anywhere, for a Kaggle data set or a colleague.
 
-    config.yaml, threshold.json, postprocess.json ...   as in the run
+    config.yaml, postprocess.json or objects.json       settings and rules
     fold_K/model.safetensors                            of the folds exported; of an ensemble below members/N/
     lib/, apply.py                                      the code that prediction needs
     wheels/                                             if asked: packages that the Kaggle image lacks
@@ -189,7 +189,7 @@ def _replaced(folder: Path) -> Iterator[Path]:
 
 def _write_runs(finished: FinishedRun, new: Path, as_float16: bool) -> None:
     """Settings, rules and weights."""
-    settings, run = finished.settings, finished.run
+    settings = finished.settings
     if len(finished.members) == 1:  # of an ensemble, too: where all weight is one member's
         (member,) = finished.members
         _write_weights(member, RunFolder(new), as_float16)
@@ -205,9 +205,8 @@ def _write_runs(finished: FinishedRun, new: Path, as_float16: bool) -> None:
         ensemble = settings.ensemble.model_copy(update={"members": members, "weights": "equal"})
         settings = settings.model_copy(update={"ensemble": ensemble})
     save_settings(_with_own_function(settings, new), RunFolder(new).config)
-    for path in (run.threshold, run.postprocess, run.objects):
-        if path.is_file():
-            shutil.copyfile(path, new / path.name)
+    rules_file = RunFolder(new).objects if settings.submission.rows == "instance" else RunFolder(new).postprocess
+    write_json(rules_file, {"classes": {name: {"rule": rule.to_dict()} for name, rule in finished.rules.items()}})
 
 
 def _write_weights(member: Member, target: RunFolder, as_float16: bool) -> None:

@@ -15,6 +15,7 @@ from lib.masks.rules import read_rules
 from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
 from lib.run.provenance import all_images_model, require_stage, require_thresholds
+from lib.run.record import require_same
 from lib.submission.write import Rules
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
@@ -57,27 +58,35 @@ class FinishedRun:
         return [[sha256_of_file(path) for path in member.weight_files] for member in self.members]
 
 
-def open_finished(root: Path, overrides: list[str] = (), folds: list[int] | None = None) -> FinishedRun:
+def open_finished(
+    root: Path, overrides: list[str] = (), folds: list[int] | None = None, rules_by_hand: Path | None = None
+) -> FinishedRun:
     """Open a run or a bundle; of `folds` only those, of all else that are trained.
 
-    Overrides of `infer`, and of the places of tables, count for the members of an ensemble, too. Raises UserError where
-    nothing is trained, where no rule has been chosen, and where the rules of a run were chosen with other models or a
-    bundle's weights or rules are not those that were exported.
+    Overrides of `infer`, and of the places of tables, count for the members of an ensemble, too. `rules_by_hand`, the
+    rules.json of lib.tools.submit, replace the rules that 05 chose. Raises UserError where nothing is trained, where no
+    rule has been chosen, and where the rules of a run were chosen with other models or a bundle's weights or rules are
+    not those that were exported.
     """
     run, settings = open_run(root, overrides)
     run_settings, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
+    if is_bundle and rules_by_hand:
+        raise UserError(f"{root} is a bundle, which keeps its rules; export its run with --rules")
     if is_bundle:
         settings = _with_path_of_function(settings, run_settings, root)
     else:
         made_from = require_thresholds(run, run_settings)
         all_images_model(run, run_settings)
     members = _open_members(run, settings, overrides, folds, root if is_bundle else Path())
-    rules_file = _rules_file(run, settings)
+    rules_file = rules_by_hand or _rules_file(run, settings)
     read = read_object_rules if settings.submission.rows == "instance" else read_rules
     rules = read(rules_file, settings.data.classes)
     finished = FinishedRun(run, settings, members, rules, rules_file)
     if is_bundle:
         _require_whole(finished)
+    elif rules_by_hand:
+        again = f"run python -m lib.tools.submit {root} ... --out {rules_by_hand.parent} again"
+        require_same(rules_by_hand, made_from, again)
     elif rules_file != run.threshold:
         require_stage(run, "05_postprocess", made_from)
     return finished

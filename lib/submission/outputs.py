@@ -28,6 +28,7 @@ from lib.submission.write import Rules, write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
 RECORD = "apply.json"  # the list of files the command has written
+RULES = "rules.json"  # rules set by hand
 COLOURS = ((240, 228, 66), (0, 158, 115), (86, 180, 233), (213, 94, 0), (204, 121, 167), (0, 114, 178), (230, 159, 0))
 
 Predictions = Iterator[tuple[str, np.ndarray, np.ndarray]]  # id, maps, masks or objects
@@ -147,7 +148,7 @@ def set_aside(folder: Path) -> None:
     for name in ("masks", "overlays"):
         if (folder / name).exists() and not is_ours:
             raise UserError(f"{folder / name} is there already and not of this command; choose another --out")
-    for name in {*FILES.values(), "submission.zip", "masks", "overlays", RECORD}:
+    for name in {*FILES.values(), "submission.zip", "masks", "overlays", RECORD, RULES}:
         if (folder / name).exists():
             shutil.rmtree(folder / f"previous_{name}", ignore_errors=True)
             (folder / name).replace(folder / f"previous_{name}")

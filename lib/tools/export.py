@@ -23,7 +23,7 @@ def export(arguments: argparse.Namespace) -> StageSummary:
     from lib.submission.finished import open_finished
 
     started = time.monotonic()
-    finished = open_finished(arguments.run, arguments.overrides, arguments.folds)
+    finished = open_finished(arguments.run, arguments.overrides, arguments.folds, arguments.rules)
     folder = arguments.out or Path("bundles") / finished.settings.name
     require_free(folder)
     print(finished, flush=True)
@@ -55,6 +55,7 @@ def main() -> None:
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 05, or after 03")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="default: bundles/NAME")
     command.add_argument("--folds", type=int, nargs="+", metavar="K", help="only these folds' models")
+    command.add_argument("--rules", type=Path, metavar="FILE", help="rules set by hand: rules.json of lib.tools.submit")
     command.add_argument("--weights", choices=["auto", "float16", "float32"], default="auto", help="default: measured")
     command.add_argument("--limit", type=float, default=0.001, help="share of mask pixels float16 may change")
     command.add_argument("--wheels", action="store_true", help="add the package that the Kaggle image lacks")

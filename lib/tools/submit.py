@@ -12,7 +12,9 @@ largest, hull  on
 off drops a gate or step. What is not named stays as 05 chose it; CLASS. in front changes one class only.
 
 reads    the maps of 03 and 04 and the rules of 05
-writes   FOLDER/submission.csv, or what submission.format names; the run is not changed
+writes   FOLDER/rules.json, and submission.csv or what submission.format names; the run is not changed. Without test
+         images (data.test_images=null) only the rules
+next     for a hidden test set: python -m lib.tools.export runs/NAME --rules FOLDER/rules.json
 
 The out-of-fold score of these rules is printed. It is in-sample: the best of many rules tried is overstated.
 """
@@ -43,26 +45,32 @@ SIZED = {name for name, (_, text) in STEPS.items() if "{}" in text}
 def submit(arguments: argparse.Namespace) -> StageSummary:
     from lib.data.input_files import open_unchanged_training
     from lib.prediction.run_maps import open_predicted
-    from lib.run.provenance import require_stage, submission_inputs
-    from lib.submission.outputs import RECORD, require_apart, set_aside, write_outputs
+    from lib.run.provenance import require_stage, require_thresholds, submission_inputs
+    from lib.submission.outputs import RECORD, RULES, require_apart, set_aside, write_outputs
 
     started = time.monotonic()
     run, settings = open_run(arguments.run)
     require_apart(arguments.out, run.root)
     training = open_unchanged_training(run, settings)
     require_stage(run, "05_postprocess", submission_inputs(run, settings))
-    test, store = open_predicted(run, settings)
+    predicted = open_predicted(run, settings) if settings.data.test_images else None
     rules, reported = rules_of(run, settings)
     rules = changed_rules(rules, arguments.overrides, settings)
     score = out_of_fold_score(run, settings, training, rules)
     print("\n".join(f"{name}: {rule}" for name, rule in rules.items()))
     print(f"out of fold {score:.4f} by these rules, {reported:.4f} by the run's own (both in-sample)")
     set_aside(arguments.out)
-    written, description = write_outputs(arguments.out, test, store, rules, settings)
+    rules_file, written = arguments.out / RULES, []
+    if predicted:
+        written, description = write_outputs(arguments.out, *predicted, rules, settings)
+        print(f"{written[0]}: {description}")
     results = {"rules": {name: rule.to_dict() for name, rule in rules.items()}, "score": score, "run_score": reported}
     write_json(arguments.out / RECORD, results)
-    print(f"{written[0]}: {description}")
-    return StageSummary(written, f"upload {written[0]}", time.monotonic() - started, results)
+    by_class = {name: {"rule": rule} for name, rule in results["rules"].items()}
+    write_json(rules_file, {"made_from": require_thresholds(run, settings), "classes": by_class})
+    export = f"python -m lib.tools.export {run.root} --rules {rules_file}"
+    next_command = f"upload {written[0]}" if written else export
+    return StageSummary([*written, rules_file], next_command, time.monotonic() - started, results)
 
 
 def rules_of(run: RunFolder, settings: Settings) -> tuple[dict[str, Rule] | dict[str, ObjectRule], float]:

@@ -35,7 +35,7 @@ def test_masks_and_score_are_those_of_the_rules_and_the_run_stays_as_it_is(user)
 
     rows = pd.read_csv(user / "uploads/a/submission.csv", keep_default_na=False)
     sample = pd.read_csv(user / "data/blobs/sample_submission.csv", keep_default_na=False)
-    assert rows.id.tolist() == sample.id.tolist() and result["wrote"] == ["uploads/a/submission.csv"]
+    assert rows.id.tolist() == sample.id.tolist() and result["wrote"][0] == "uploads/a/submission.csv"
     for image_id, text in zip(rows.id, rows.rle, strict=True):
         test_map = cv2.imread(str(user / f"runs/blobs/test/{image_id}.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(Rle().read(text, test_map.shape), by_hand(test_map))
@@ -52,6 +52,30 @@ def test_masks_and_score_are_those_of_the_rules_and_the_run_stays_as_it_is(user)
 
     ended = script(user, *words[:-1], "runs/blobs")
     assert ended.code == 2 and "is the run itself" in ended.err
+
+
+def test_a_bundle_takes_the_rules_set_by_hand_as_long_as_they_are_of_its_models(user):
+    words = ["-m", "lib.tools.submit", "runs/blobs", "threshold=0.6", "remove=30", "--out"]
+    completed(user, *words, "uploads/a")
+    export = ["-m", "lib.tools.export", "runs/blobs", "--weights", "float32", "--rules"]
+    completed(user, *export, "uploads/a/rules.json")
+    completed(user, "-m", "lib.tools.apply", "bundles/blobs", "--out", "applied", f"data.root={user / 'data/blobs'}")
+    written, chosen = (user / f"{folder}/submission.csv" for folder in ("uploads/a", "runs/blobs"))
+    assert (user / "applied/submission.csv").read_bytes() == written.read_bytes() != chosen.read_bytes()
+
+    run = user / "runs/blobs/config.yaml"
+    run.write_text(run.read_text().replace("test_images: test_images", "test_images: null"))
+    completed(user, "05_postprocess.py", "--run", "runs/blobs")
+    ended = completed(user, *words, "uploads/b")  # as with a test set that is hidden until the submission
+    assert f"{words[1]} runs/blobs --rules uploads/b/rules.json".replace("submit", "export") in ended.out
+    assert (user / "uploads/b/rules.json").read_bytes() == (user / "uploads/a/rules.json").read_bytes()
+    content = json.loads((user / "uploads/b/rules.json").read_text())
+    content["made_from"]["maps"]["fold_0"] = "of another training"
+    (user / "uploads/b/rules.json").write_text(json.dumps(content))
+    ended = script(user, *export, "uploads/b/rules.json")
+    assert ended.code == 2 and "rules.json was made from other inputs (maps.fold_0" in ended.err
+    ended = script(user, "-m", "lib.tools.export", "bundles/blobs", "--rules", "uploads/a/rules.json", "--out", "c")
+    assert ended.code == 2 and "keeps its rules" in ended.err
 
 
 def test_words_change_the_rules_that_they_name():
