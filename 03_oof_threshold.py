@@ -48,12 +48,12 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     scored = table[table.fold.isin(trained)]
     result = choose_on(store, run, settings, data, scored)
     leak = measure_leak(run, settings, data, table, trained, result)
-    weights = [run.ensemble] if settings.ensemble.members else []
     if settings.ensemble.members:
         content = score_members(read_json(run.ensemble), result.mean("nested"), settings, data, scored)
         write_json(run.ensemble, content)
         print(describe_members(content))
-    seconds = record.write(made_from, [run.threshold, run.oof_counts, *weights])
+    results = [run.threshold, run.threshold.with_suffix(".csv"), run.oof_counts, run.leak, run.ensemble]
+    seconds = record.write(made_from, [path for path in results if path.is_file()])
     refresh_report(run, settings)
     print(result)
     print(leak)

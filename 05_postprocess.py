@@ -51,8 +51,8 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
         if objects:
             write_json(run.objects, objects.to_dict())
     plot_before_after(result, thresholds, training, oof, settings.submission.size, run.before_after)
-    chosen = [run.postprocess, *([run.objects] if objects else [])]
-    seconds = record.write(submission_inputs(run, settings), chosen)
+    results = [run.postprocess, run.postprocess.with_suffix(".csv"), *([run.objects] if objects else [])]
+    seconds = record.write(submission_inputs(run, settings), results)
     refresh_report(run, settings)
 
     if not has_test:

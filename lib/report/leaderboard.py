@@ -12,6 +12,7 @@ from lib.config.schema import Settings
 from lib.report.charts import Axis, Chart
 from lib.report.overview import metric_name, stage_times
 from lib.report.page import stages_done, write_page
+from lib.run.flattery import flattery
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import note_of_all_images, trained_folds
 
@@ -114,11 +115,13 @@ def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Scor
 
 
 def state_of(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
-    """Whether the run is finished, and with which models that the score is not of, or the stage that is next."""
-    if "05" not in done:
-        return f"next: {next_stage(run, settings, done)}"
-    with_all = note_of_all_images(run, settings)
-    return "finished; its test maps are also of the model of all images" if with_all else "finished"
+    """Whether the run is finished or which stage is next, and what to know of its score."""
+    notes = ["finished" if "05" in done else f"next: {next_stage(run, settings, done)}"]
+    if "05" in done and note_of_all_images(run, settings):
+        notes.append("its test maps are also of the model of all images")
+    if "03" in done and flattery(run, settings):
+        notes.append("its score is optimistic, as its report says")
+    return "; ".join(notes)
 
 
 def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:

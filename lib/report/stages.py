@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.base.files import read_json
+from lib.base.files import read_json, sha256_of_file
 from lib.config.schema import Settings
 from lib.data.external import describe_table
 from lib.data.folds import coverage_columns, coverage_columns_of, describe_groups, stored_folds
@@ -13,7 +13,7 @@ from lib.data.tables import read_table
 from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
 from lib.report.overview import metric_name
-from lib.run.folder import RunFolder
+from lib.run.folder import FoldFolder, RunFolder
 
 BINS = 12  # of the histograms
 LISTED = 12  # rows of a list at most; the table on disk has all
@@ -85,8 +85,8 @@ def _coverage_chart(table: pd.DataFrame, fold: int, name: str, column: str) -> C
 
 def training_part(run: RunFolder, settings: Settings) -> dict | None:
     """Curves of score, loss, loss terms and learning rate of every fold that has begun; None before the first."""
-    folds = range(settings.folds.count)
-    histories = {fold: pd.read_csv(run.fold(fold).history) for fold in folds if run.fold(fold).history.is_file()}
+    folds = [fold for fold in range(settings.folds.count) if _has_history(run.fold(fold))]
+    histories = {fold: pd.read_csv(run.fold(fold).history) for fold in folds}
     if not histories:
         return None
     score = next(name for name in next(iter(histories.values())) if name.startswith("val_"))
@@ -131,6 +131,14 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
         "training": sum(not row["done"] for row in rows) + settings.folds.count - len(rows),
         "early": [row["fold"] for row in rows if row["done"] and row["best"] == settings.train.epochs],
     }
+
+
+def _has_history(folder: FoldFolder) -> bool:
+    """Whether history.csv is there, and is the one that training wrote beside metrics.json."""
+    if not folder.history.is_file():
+        return False
+    metrics = read_json(folder.metrics) if folder.metrics.is_file() else {}
+    return metrics.get("history_sha256") in (None, sha256_of_file(folder.history))
 
 
 def _training_chart(histories: dict[int, pd.DataFrame], name: str, title: str, settings: Settings) -> Chart:

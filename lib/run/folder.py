@@ -1,15 +1,19 @@
-"""The run folder: the paths of each stage's files."""
+"""The run folder: the paths of each stage's files, and the settings that all stages read there."""
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, listed
+from lib.base.files import read_json
 from lib.config.load import load_settings
 
 if TYPE_CHECKING:
     from lib.config.schema import Settings
+    from lib.config.section import Section
 
 
 ALL = "all"  # in place of a fold's number: the model of all images (train.all_images)
@@ -90,9 +94,49 @@ class FoldFolder:
 def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Settings"]:
     """Open a run that 01 made, with its settings and any `section.key=value` on top.
 
-    Raises UserError when the folder holds no run.
+    Raises UserError when the folder holds no run, or when config.yaml lacks settings that it had.
     """
     run = RunFolder(root)
     if not run.config.is_file():
         raise UserError(f"{root} is not a run folder (no config.yaml); make one with 01_prepare_folds.py")
-    return run, load_settings(run.config, overrides)
+    settings = load_settings(run.config, overrides)
+    require_all_settings(run, settings)
+    return run, settings
+
+
+def require_all_settings(run: RunFolder, settings: "Settings") -> None:
+    """Raise UserError where config.yaml no longer has a setting that it had when the last stage ended.
+
+    A file that was cut short would give the run defaults in silence.
+    """
+    stage, recorded = recorded_settings(run)
+    if missing := _unset(settings, recorded):
+        raise UserError(
+            f"{run.config} no longer has {listed(missing)}; put back the lines that were lost, which "
+            f"{run.record(stage)} keeps under 'settings' (JSON is YAML), or give the settings on the command line"
+        )
+
+
+def recorded_settings(run: RunFolder) -> tuple[str, dict]:
+    """The stage that ended last, and the settings that config.yaml had then; ("", {}) where no record has them."""
+    ended = []
+    for stage in SCRIPTS:
+        with suppress(UserError):  # no record, or a damaged one, which the stages that need it refuse
+            content = read_json(run.record(stage))
+            if isinstance(content.get("settings"), dict):
+                ended.append((str(content.get("finished")), stage, content["settings"]))
+    _, stage, settings = max(ended, key=itemgetter(0, 1), default=("", "", {}))
+    return stage, settings
+
+
+def _unset(section: "Section", recorded: dict, prefix: str = "") -> list[str]:
+    """The dotted names of recorded settings that a section leaves to their defaults."""
+    names = []
+    for key, value in recorded.items():
+        if key not in type(section).model_fields:  # no setting of this version
+            continue
+        if key not in section.model_fields_set:
+            names.append(f"{prefix}{key}")
+        elif isinstance(value, dict) and hasattr(part := getattr(section, key), "model_fields_set"):
+            names += _unset(part, value, f"{prefix}{key}.")
+    return names

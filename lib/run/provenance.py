@@ -14,7 +14,7 @@ from lib.config.schema import Settings
 from lib.run.counted import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import open_members
-from lib.run.record import differences, fingerprint, require_same, require_written
+from lib.run.record import differences, fingerprint, is_intact, require_same, require_written
 
 
 def training_inputs(run: RunFolder, settings: Settings) -> dict:
@@ -170,6 +170,8 @@ def require_weights(run: RunFolder, fold: Fold) -> str:
     """SHA-256 of a fold's weights. Raises UserError unless they are of this fold and what training wrote."""
     folder, remedy = run.fold(fold), f"run {run.command('02_train', '--restart', '--folds', fold)}"
     content = read_json(folder.metrics)
+    if not is_intact(content):
+        raise UserError(f"{folder.metrics} is not what training wrote (damaged or edited); put it back, or {remedy}")
     if content.get("fold", fold) != fold:
         raise UserError(f"{folder.root} holds fold {content['fold']}; put the folders back, or {remedy}")
     weights = fingerprint(folder.weights, remedy)

@@ -10,17 +10,18 @@ from pathlib import Path
 
 from lib.base.distributed import is_first
 from lib.base.errors import UserError
-from lib.base.files import flush_disk, read_json, sha256_of_file, write_json
+from lib.base.files import flush_disk, read_json, sha256_of_file, sha256_of_json, write_json
 from lib.config.check import save_settings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
 from lib.run.counted import default_values
-from lib.run.folder import RunFolder
+from lib.run.folder import RunFolder, recorded_settings
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
 # not in the records of earlier versions, where they count as unchanged
 ADDED_KEYS = ("training_files", "fold", "left_out_images", "best_epoch_by", "weights_file")
 DIGEST_LENGTH = 64
+SEAL = "content_sha256"
 
 
 class StageRecord:
@@ -33,11 +34,13 @@ class StageRecord:
         self.run = run
         self.path = run.record(stage)
         self.started = time.monotonic()
+        self.settings: dict = {}
 
     def begin(self, settings: Settings) -> None:
         """Save the settings, print those that changed, and remove the last record: the stage starts to write."""
+        self.settings = settings.model_dump(mode="json")
         if is_first():
-            for line in setting_changes(self.run.config, settings):
+            for line in setting_changes(self.run, settings):
                 print(f"setting   {line} is now the run's setting")
             self.path.unlink(missing_ok=True)
             save_settings(settings, self.run.config)
@@ -56,6 +59,7 @@ class StageRecord:
             "seconds": round(seconds, 2),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "made_from": made_from,
+            "settings": self.settings,
             "wrote": {path.name: sha256_of_file(path) for path in files},
         }
         flush_disk(self.run.root)  # once for all maps, so that the record does not survive a power cut without them
@@ -63,11 +67,27 @@ class StageRecord:
         return seconds
 
 
-def setting_changes(config: Path, settings: Settings) -> list[str]:
-    """Settings that differ from those in a file, as 'train.epochs 30 -> 50'; none if there is no file."""
-    if not config.is_file():
+def sealed(content: dict) -> dict:
+    """The content of a JSON file with a digest of itself, so that damage and edits are noticed."""
+    unsealed = {key: value for key, value in content.items() if key != SEAL}
+    return unsealed | {SEAL: sha256_of_json(unsealed)}
+
+
+def is_intact(content: dict) -> bool:
+    """Whether a sealed content is as it was written; true without a seal, as by earlier versions."""
+    return SEAL not in content or content == sealed(content)
+
+
+def setting_changes(run: RunFolder, settings: Settings) -> list[str]:
+    """Settings that differ from those when the last stage ended, as 'train.epochs 30 -> 50'; none in a first run.
+
+    So changes are named that were made on the command line and in config.yaml alike.
+    """
+    if not run.config.is_file():
         return []
-    before, after = load_settings(config).model_dump(mode="json"), settings.model_dump(mode="json")
+    _, recorded = recorded_settings(run)
+    after = settings.model_dump(mode="json")
+    before = _filled(recorded or load_settings(run.config).model_dump(mode="json"), after)
     return [line for key in after for line in _changes(key, before[key], after[key], " ")]
 
 

@@ -55,18 +55,31 @@ class ScoredRun(NamedTuple):
     name: str
     maps: MapStore
     rules: dict[str, dict[str, Rule]]
+    metric: Metric
+    terms: dict[str, np.ndarray]  # of each image as 03 counted them, (2, classes); see `Metric.terms`
     size: tuple[int, int] | None = None  # submission.size
 
     @classmethod
     def of_counts(cls, maps: MapStore, settings: Settings, counts: Counts, table: pd.DataFrame) -> "ScoredRun":
         """The run of these maps with the rules that 03 tunes on the counts; `table` has the columns fold and group."""
         result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
-        rules = dict(zip(counts.ids.tolist(), result.nested_rules(), strict=True))
-        return cls(maps.folder.parent.resolve().name, maps, rules, settings.submission.size)
+        ids = counts.ids.tolist()
+        rules = dict(zip(ids, result.nested_rules(), strict=True))
+        terms = np.stack([choice.nested_terms for choice in result.classes.values()], axis=-1)
+        terms = dict(zip(ids, np.moveaxis(terms, 1, 0), strict=True))
+        return cls(maps.folder.parent.resolve().name, maps, rules, result.metric, terms, settings.submission.size)
 
     def predict(self, image_id: str) -> np.ndarray:
         """Out-of-fold masks of an image, uint8 0/1 (height, width, classes)."""
         return scored_masks(self.maps, image_id, self.rules[image_id], self.size)
+
+    def require_same_truth(self, image_id: str, counts: np.ndarray) -> None:
+        """Raise UserError where the counts (3, classes) against the baseline's truth are not those of the run's own."""
+        if not np.allclose(self.metric.terms(*counts), self.terms[image_id]):
+            raise UserError(
+                f"the true mask of '{image_id}' is another one in {self.name} than in the baseline, so their scores "
+                "cannot be compared: one of them reads its masks with other settings of data, or from other files"
+            )
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -147,8 +160,10 @@ def score_images(runs: list[ScoredRun], data: TrainingData, table: pd.DataFrame,
     def score(image_id: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
         truth = scored_truth(data, image_id, runs[0].size)
         masks = [run.predict(image_id) for run in runs]
-        terms = [np.stack(metric.terms(*count_masks(mask, truth))) for mask in masks]
-        return [mask_scores(mask, truth) for mask in masks], terms
+        counts = [count_masks(mask, truth) for mask in masks]
+        for run, of_run in zip(runs, counts, strict=True):
+            run.require_same_truth(image_id, of_run)
+        return [mask_scores(mask, truth) for mask in masks], [np.stack(metric.terms(*of_run)) for of_run in counts]
 
     scored = [pair for _, pair in prefetched(score, table.id, ahead=2 * THREADS)]
     scores, terms = (np.stack(each, axis=1) for each in zip(*scored, strict=True))

@@ -13,13 +13,20 @@ from lib.base.cli import plain_parser, run_command
 from lib.base.files import read_json
 from lib.run.flattery import describe_flattery
 from lib.run.folder import SCRIPTS, RunFolder, open_run
-from lib.run.provenance import note_of_all_images, require_stage, require_thresholds, trained_folds
+from lib.run.provenance import (
+    note_of_all_images,
+    require_stage,
+    require_thresholds,
+    submission_inputs,
+    trained_folds,
+)
 from lib.tools.score import score_submission
 
 
 def summarise(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
-    require_stage(run, "05_postprocess", require_thresholds(run, settings))
+    require_thresholds(run, settings)
+    require_stage(run, "05_postprocess", submission_inputs(run, settings))
     threshold, postprocess = read_json(run.threshold), read_json(run.postprocess)
     if settings.ensemble.members:
         weights = read_json(run.ensemble)["weights"]

@@ -8,6 +8,7 @@ from lib.base.files import sha256_of_file, write_json
 from lib.config.check import save_settings
 from lib.data.tables import write_table
 from lib.model.network import save_weights
+from lib.run.record import sealed
 from lib.training.display import score_text
 from lib.training.fold_job import FoldJob
 from lib.training.state import TrainState
@@ -23,13 +24,13 @@ def write_epoch(job: FoldJob, state: TrainState) -> None:
         save_weights(state.averaged, job.folder.weights)
     write_table(job.folder.history, pd.DataFrame(state.history))
     save_settings(job.settings, job.folder.config)
-    write_json(job.folder.metrics, fold_metrics(job, state))
+    write_json(job.folder.metrics, sealed(fold_metrics(job, state)))
     state.save(job.folder.resume, job.made_from, job.precision)
 
 
 def write_end(job: FoldJob, state: TrainState) -> None:
     """Mark the fold as done in its metrics, and remove the state to resume from."""
-    write_json(job.folder.metrics, fold_metrics(job, state))
+    write_json(job.folder.metrics, sealed(fold_metrics(job, state)))
     shutil.rmtree(job.folder.resume.parent)
 
 
@@ -62,6 +63,7 @@ def fold_metrics(job: FoldJob, state: TrainState) -> dict:
         "weights_source": state.weights_source,
         "precision": job.precision,
         "weights_sha256": sha256_of_file(job.folder.weights),
+        "history_sha256": sha256_of_file(job.folder.history),
         "made_from": job.made_from,
     }
 

@@ -71,10 +71,12 @@ class ClassChoice:
                 f"no mask at all scores {self.all_empty:.4f}, more than any threshold (the best, t={THRESHOLDS[best]}: "
                 f"{self.curve[best]:.4f}), so every mask of the submission is empty. {REMEDIES}"
             )
-        if self.over_no_mask.mean <= self.over_no_mask.standard_error:
+        gain, error = self.over_no_mask.mean, np.nan_to_num(self.over_no_mask.standard_error)  # nan: a single group
+        if gain <= error:
+            compared = "more than" if gain < -error else "about as much as"
             return (
-                f"no mask at all scores {self.all_empty:.4f}, about as much as {self.rule} (nested {self.over_no_mask} "
-                "over it): as far as these images can tell, the model adds nothing to an empty submission. "
+                f"no mask at all scores {self.all_empty:.4f}, {compared} {self.rule} (nested {self.over_no_mask} over "
+                "it): as far as these images can tell, the model adds nothing to an empty submission. "
                 f"{REMEDIES}"
             )
         return ""

@@ -24,6 +24,7 @@ from lib.config.schema import InferSettings
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import Predictor
 from lib.run.lock import HELD
+from lib.run.record import sealed
 from lib.training import trainer
 from lib.training.batches import CropDataset
 from lib.training.fold_job import FoldJob
@@ -304,7 +305,8 @@ def train_anew(user: Path) -> None:
     edit_weights(user)
     folder = user / "runs" / "blobs" / "fold_1"
     metrics = read_json(folder / "metrics.json")
-    write_json(folder / "metrics.json", metrics | {"weights_sha256": sha256_of_file(folder / "model.safetensors")})
+    weights = {"weights_sha256": sha256_of_file(folder / "model.safetensors")}
+    write_json(folder / "metrics.json", sealed(metrics | weights))
 
 
 def remove_fold(user: Path) -> None:
@@ -341,6 +343,21 @@ def foreign_map(user: Path, folder: str, image_id: str) -> None:
 def edit_threshold(user: Path) -> None:
     path = user / "runs/blobs/threshold.json"
     path.write_text(path.read_text().replace('"threshold":', '"threshold": 1'))
+
+
+def edit_leak(user: Path) -> None:
+    path = user / "runs/blobs/leak.json"
+    path.write_text(path.read_text().replace('"nested": 0.', '"nested": 0.9', 1))
+
+
+def edit_curves(user: Path) -> None:
+    path = user / "runs/blobs/threshold.csv"
+    path.write_text(path.read_text().replace("0.", "0.9"))
+
+
+def edit_validation_score(user: Path) -> None:
+    path = user / "runs/blobs/fold_1/metrics.json"
+    path.write_text(path.read_text().replace('"val_dice": 0.', '"val_dice": 0.9'))
 
 
 def negative(path: Path) -> None:
@@ -394,6 +411,9 @@ STALE = {
     "a test image replaced": (replace_test_image, STAGES[4], [], ["'test_001'", "04_infer.py --run runs/blobs"]),
     "folds exchanged": (exchange_folds, STAGES[2], [], ["fold_0 holds fold 1", f"{RESTART} 0"]),
     "threshold edited": (edit_threshold, STAGES[4], [], ["threshold.json is not what", "03_oof_threshold.py"]),
+    "what the report shows edited": (edit_leak, STAGES[4], [], ["leak.json is not what", "03_oof_threshold.py"]),
+    "curves edited": (edit_curves, STAGES[4], [], ["threshold.csv is not what", "03_oof_threshold.py"]),
+    "a fold's score edited": (edit_validation_score, STAGES[2], [], ["fold_1/metrics.json is not what", "put it back"]),
     "maps exchanged": (exchange_maps, STAGES[4], [], ["'test_001', 'test_002'", "of other images", "04_infer.py"]),
     "a map of another run": (
         lambda user: foreign_map(user, "oof", "train_001"),

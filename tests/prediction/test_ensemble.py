@@ -15,6 +15,7 @@ from lib.config.load import load_settings
 from lib.data.competition import TrainingData, open_training
 from lib.prediction.ensemble import average, average_predictions, averaged_presence, find_weights, trials
 from lib.prediction.map_store import MapStore, Prediction
+from lib.run.record import sealed
 from lib.tools.summary import summarise
 from lib.tuning.member_scores import score_members
 from lib.tuning.thresholds import best_threshold
@@ -80,7 +81,7 @@ def test_a_member_with_other_weights_makes_the_later_stages_refuse(user, tmp_pat
     content[-3] ^= 1  # a late bit of the last number, so that the network still predicts
     weights.write_bytes(content)
     metrics = weights.with_name("metrics.json")  # as if it had been trained anew
-    write_json(metrics, read_json(metrics) | {"weights_sha256": sha256_of_file(weights)})
+    write_json(metrics, sealed(read_json(metrics) | {"weights_sha256": sha256_of_file(weights)}))
     for stage in STAGES[3:]:
         refused = script(folder, f"{stage}.py", "--run", "runs/both")
         assert refused.code == 2 and "03_oof_threshold.py --run runs/both" in refused.err

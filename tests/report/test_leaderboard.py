@@ -78,6 +78,15 @@ def test_a_run_of_one_fold_is_named_so(runs, tmp_path):
     assert entry.score is not None and entry.scored == "fold 0 of "
 
 
+def test_a_score_that_is_optimistic_is_marked(runs, monkeypatch):
+    monkeypatch.setattr(
+        "lib.report.leaderboard.flattery", lambda run, settings: [run.root.name][: run.root.name == "blobs"]
+    )
+    states = {entry.name: entry.state for entry in read_entries(runs)[0]}
+    assert states["blobs"] == "finished; its score is optimistic, as its report says"
+    assert states["better"] == "finished" and states["begun"] == "next: 02_train.py"
+
+
 def test_the_measure_names_all_that_makes_scores_differ():
     settings = {"threshold.metric": "f_beta", "threshold.beta": 2.0, "submission.rows": "semantic"}
     settings |= {"submission.size": None, "objects.metric": "f_beta", "objects.beta": 1.0}

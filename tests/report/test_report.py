@@ -24,7 +24,7 @@ from scipy import ndimage
 from scipy.stats import ks_2samp, kstwobign
 
 from lib.base.errors import UserError
-from lib.base.files import read_json, write_json, write_text
+from lib.base.files import read_json, sha256_of_file, write_json, write_text
 from lib.config.check import check_settings, save_settings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
@@ -43,7 +43,7 @@ from lib.report.findings import shift_in_words
 from lib.report.galleries import IN_GALLERY, ranked_galleries
 from lib.report.page import refresh_report, stages_done, write_report
 from lib.report.pictures import FALSE_ALARM, MISSED, SIDE, TRUTH, data_uri, errors_picture, shown_image
-from lib.report.stages import ensemble_part
+from lib.report.stages import ensemble_part, training_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import submission_inputs, test_inputs, threshold_inputs, training_inputs
 from lib.run.record import StageRecord
@@ -316,6 +316,16 @@ def test_edited_scores_are_not_shown(tmp_path, fake):
     assert "03" in stages_done(run, fake.settings)
     run.threshold.write_text(run.threshold.read_text().replace('"nested": 0.', '"nested": 0.9'))
     assert stages_done(run, fake.settings) == {"04"}
+
+
+def test_curves_that_training_did_not_write_are_not_shown(tmp_path, fake):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(fake.run.root, run.root)
+    for fold in range(FOLDS):
+        digest = sha256_of_file(run.fold(fold).history)
+        write_json(run.fold(fold).metrics, read_json(run.fold(fold).metrics) | {"history_sha256": digest})
+    run.fold(0).history.write_text(run.fold(0).history.read_text().replace("0.8", "0.9"))
+    assert [row["fold"] for row in training_part(run, fake.settings)["rows"]] == list(range(1, FOLDS))
 
 
 def test_the_cards_say_what_the_files_say(fake):

@@ -11,8 +11,8 @@ from lib.config.check import save_settings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
 from lib.run import record
-from lib.run.folder import RunFolder
-from lib.run.record import StageRecord, differences, require_same, require_written
+from lib.run.folder import RunFolder, open_run
+from lib.run.record import StageRecord, differences, is_intact, require_same, require_written, sealed
 
 
 @pytest.fixture
@@ -53,6 +53,15 @@ def test_files_other_than_a_stage_wrote_are_refused(run):
         require_written(stage.path, "again")
 
 
+def test_a_seal_breaks_with_any_value(run):
+    content = {"score": 0.1 + 0.2, "made_from": {"size": (1, 2), "names": ["é"]}}
+    write_json(run.threshold, sealed(content))
+    read = read_json(run.threshold)
+    assert is_intact(read) and is_intact(content)
+    for broken in (read | {"score": 0.3}, read | {"more": 1}, {**read, "made_from": {}}):
+        assert not is_intact(broken) and is_intact(sealed(broken))
+
+
 @pytest.mark.parametrize("content", [{}, {"made_from": None}, {"made_from": [1]}, {"wrote": {}}])
 def test_a_record_that_says_nothing_is_refused(run, content):
     write_json(run.record("04_infer"), content)
@@ -86,3 +95,49 @@ def test_the_disk_is_flushed_before_a_record_says_that_all_is_there(run, monkeyp
 def test_what_to_type_is_quoted():
     typed = RunFolder(Path("my runs/a $1")).command("02_train", "--folds", 1, 2)
     assert typed == "02_train.py --run 'my runs/a $1' --folds 1 2"
+
+
+def end_stage(run: RunFolder, stage: str, settings: Settings) -> None:
+    record = StageRecord(run, stage)
+    record.begin(settings)
+    record.write({})
+
+
+def test_a_setting_edited_in_the_file_is_said_like_one_on_the_command_line(run, capsys):
+    end_stage(run, "03_oof_threshold", load_settings(run.config))
+    write_text(run.config, run.config.read_text().replace("rows: mask", "rows: instance"))
+    _, settings = open_run(run.root)
+    StageRecord(run, "05_postprocess").begin(settings)
+    assert capsys.readouterr().out == "setting   submission.rows mask -> instance is now the run's setting\n"
+
+
+@pytest.mark.parametrize("cut", ["name:", "\nsubmission:", "  rule: threshold", "train:\n  epochs"])
+def test_a_file_of_settings_that_was_cut_short_is_refused(run, cut):
+    end_stage(run, "04_infer", load_settings(run.config))
+    whole = run.config.read_text()
+    write_text(run.config, whole[: whole.index(cut)])
+    with pytest.raises(UserError, match=r"config.yaml no longer has '.*04_infer.json keeps under 'settings'"):
+        open_run(run.root)
+    write_text(run.config, json.dumps(read_json(run.record("04_infer"))["settings"]))  # the advice
+    assert open_run(run.root)[1] == Settings(name="run")
+
+
+def test_a_setting_that_was_lost_may_be_given_on_the_command_line(run):
+    end_stage(run, "04_infer", load_settings(run.config))
+    write_text(run.config, run.config.read_text().replace("  rows: mask\n", ""))
+    with pytest.raises(UserError, match="no longer has 'submission.rows'; put back"):
+        open_run(run.root)
+    assert open_run(run.root, ["submission.rows=instance"])[1].submission.rows == "instance"
+
+
+def test_settings_are_those_of_the_stage_that_ended_last_and_records_without_them_do_not_count(run, capsys):
+    end_stage(run, "05_postprocess", load_settings(run.config, ["train.lr=0.1"]))
+    end_stage(run, "03_oof_threshold", load_settings(run.config, ["train.lr=0.2"]))
+    content = read_json(run.record("03_oof_threshold")) | {"finished": "2999-01-01T00:00:00+00:00"}
+    del content["settings"]["train"]["epochs"]  # as if by a version that did not have the setting
+    write_json(run.record("03_oof_threshold"), content)
+    write_json(run.record("04_infer"), {"finished": "3000-01-01T00:00:00+00:00"})  # by a version that kept no settings
+    run.record("02_train").write_text("damaged")
+    capsys.readouterr()
+    StageRecord(run, "05_postprocess").begin(load_settings(run.config, ["train.lr=0.3"]))
+    assert capsys.readouterr().out == "setting   train.lr 0.2 -> 0.3 is now the run's setting\n"

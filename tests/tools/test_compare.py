@@ -21,7 +21,7 @@ from lib.data.competition import open_training
 from lib.data.folds import assign_folds, image_table, write_folds
 from lib.data.input_files import note_training_files
 from lib.data.inspection import inspect_all
-from lib.masks.metrics import count_images
+from lib.masks.metrics import Metric, count_images
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.prediction.run_maps import open_oof_maps
@@ -43,9 +43,9 @@ from tests import REPOSITORY
 masks = arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.just(2)), elements=st.integers(0, 1))
 
 
-def finish_run(root: Path, competition: Path, noise: float, folds: int = 3) -> Path:
+def finish_run(root: Path, competition: Path, noise: float, folds: int = 3, **data: object) -> Path:
     """A run as 01 to 03 leave it, with maps that are the blurred truth plus noise."""
-    data_settings = DataSettings(root=competition)
+    data_settings = DataSettings(root=competition, **data)
     settings = Settings(name=root.name, data=data_settings, folds=FoldSettings(count=folds))
     run = RunFolder(root)
     save_settings(settings, run.config)
@@ -213,13 +213,13 @@ def test_each_class_and_fold_has_its_rule(tmp_path):
     store.write("x", np.full((4, 5, 2), 100, np.uint8))
     store.write("y", store.read("x"))
     rules = [{"cat": Rule(100), "dog": Rule(101)}, {"cat": Rule(101), "dog": Rule(100)}]
-    run = ScoredRun("run", store, dict(zip("xy", rules, strict=True)))
+    run = ScoredRun("run", store, dict(zip("xy", rules, strict=True)), Metric(), {})
     assert run.predict("x").mean(axis=(0, 1)).tolist() == [1, 0]
     assert run.predict("y").mean(axis=(0, 1)).tolist() == [0, 1]
 
 
 def test_score_table_has_a_row_for_each_run_class_and_image():
-    runs = [ScoredRun(name, None, {}) for name in ("a", "b")]
+    runs = [ScoredRun(name, None, {}, Metric(), {}) for name in ("a", "b")]
     data = type("Data", (), {"classes": ["cat", "dog"]})
     table = pd.DataFrame({"id": ["x", "y", "z"], "fold": [0, 1, 0], "group": ["g", "g", "h"]})
     scores = np.arange(2 * 3 * 2 * 3, dtype=float).reshape(2, 3, 2, 3)
@@ -235,3 +235,12 @@ def test_runs_scored_at_different_sizes_are_refused(two_runs, tmp_path):
     save_settings(settings, good / "config.yaml")
     with pytest.raises(UserError, match=r"good is scored at another submission.size than .*poor"):
         compared(poor, good, out=tmp_path)
+
+
+def test_runs_that_read_other_masks_are_refused_though_their_folds_are_equal(tmp_path, competition):
+    """Pixels numbered along the rows instead of down the columns: other masks, of the same areas."""
+    columns = finish_run(tmp_path / "columns", competition, 1.0)
+    rows = finish_run(tmp_path / "rows", competition, 1.0, rle={"order": "row"}, doubtful_rle="read")
+    assert (columns / "folds.csv").read_bytes() == (rows / "folds.csv").read_bytes()
+    with pytest.raises(UserError, match="the true mask of 'train_.*' is another one in rows than in the baseline"):
+        compared(columns, rows, out=tmp_path)

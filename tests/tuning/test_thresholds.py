@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lib.base.files import write_json
 from lib.config.schema import ThresholdSettings
 from lib.masks.metrics import Metric, count_images
 from lib.masks.rules import NO_MASK, Gate, Rule, apply_rules, read_rules
-from lib.masks.statistics import bootstrap_interval, influence, standard_error
+from lib.masks.statistics import Gain, bootstrap_interval, influence, standard_error
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.thresholds import best_threshold, choose_thresholds, plateau, tune
 from lib.tuning.triplet import best_gate
@@ -229,6 +230,19 @@ def test_what_adds_nothing_to_an_empty_submission_is_said():
     assert "adds nothing to an empty submission" in str(result)
     clear = choose_thresholds(count_images(images(24), ["a"]), np.arange(24) % 3, ThresholdSettings())
     assert "no mask at all" not in str(clear) and clear.classes["a"].about_no_mask() == ""
+
+
+def test_a_rule_that_no_mask_at_all_beats_on_the_folds_left_out_is_said_to_score_less():
+    choice = choose_thresholds(count_images(images(12), ["a"]), np.arange(12) % 3, ThresholdSettings()).classes["a"]
+
+    def said(mean: float, error: float) -> str:
+        return replace(choice, over_no_mask=Gain(mean, error, 12)).about_no_mask()
+
+    assert ", more than t=" in said(-0.3, 0.1) and "(nested -0.3000 ± 0.1000 over it)" in said(-0.3, 0.1)
+    assert ", about as much as t=" in said(-0.05, 0.1) and ", about as much as t=" in said(0.1, 0.1)
+    assert said(0.11, 0.1) == ""
+    of_one_group = [said(mean, np.nan) for mean in (-0.1, 0.0, 0.1)]  # without an error
+    assert ", more than t=" in of_one_group[0] and "as much as" in of_one_group[1] and of_one_group[2] == ""
 
 
 # ---- the centre of the plateau
