@@ -6,16 +6,11 @@ middle layers separate scenes better than its last ones, which tell what is in a
 """
 
 import numpy as np
-import timm
 import torch
 
-from lib.data.duplicates import THUMBNAIL
 from lib.model.device import best_device
-from lib.model.encoder_weights import imagenet_weights, normalisation
-from lib.model.folded_norms import fold_norms
+from lib.model.lite_features import LiteFeatures
 
-ENCODER = "tf_efficientnet_lite0"
-MIDDLE, DEEPER = 3, 5  # blocks after which feature maps are averaged: 40 channels at stride 8, 112 at stride 16
 BATCH = 64
 
 
@@ -26,15 +21,8 @@ class ImageEncoder:
     """
 
     def __init__(self) -> None:
-        tensors, _ = imagenet_weights(ENCODER)
-        network = timm.create_model(ENCODER)
-        network.load_state_dict({name: tensors[name] for name in network.state_dict()})
         self.device = best_device()
-        shallow = torch.nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:MIDDLE])
-        self.layers = torch.nn.Sequential(shallow, network.blocks[MIDDLE:DEEPER]).eval().to(self.device)
-        fold_norms(self.layers, torch.zeros(1, 3, THUMBNAIL, THUMBNAIL, device=self.device))
-        mean, std = normalisation(network)
-        self.mean, self.std = (255 * torch.tensor(values).view(1, -1, 1, 1).to(self.device) for values in (mean, std))
+        self.network = LiteFeatures(self.device)
         self.ids: list[str] = []
         self._waiting: list[np.ndarray] = []
         self._features: list[np.ndarray] = []
@@ -57,8 +45,6 @@ class ImageEncoder:
         if not self._waiting:
             return
         pixels = torch.from_numpy(np.stack(self._waiting)).to(self.device).permute(0, 3, 1, 2)
-        shallow, deep = self.layers
-        middle = shallow(((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
-        pooled = torch.cat([maps.mean(dim=(2, 3)) for maps in (middle, deep(middle))], dim=1)
+        pooled = torch.cat([maps.mean(dim=(2, 3)) for maps in self.network(pixels)], dim=1)
         self._features.append(pooled.cpu().numpy().astype(np.float16))
         self._waiting.clear()

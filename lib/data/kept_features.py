@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lib.data.features import ImageEncoder
 
 
+HOW_MADE = b"tf_efficientnet_lite0, values -1 to 1"  # features of other versions are made again
+
+
 def read_features(path: Path, data: Images) -> np.ndarray | None:
     """The features that `write_features` kept for just these files, in the order of `data.ids`; None if there are none.
 
@@ -57,8 +60,8 @@ def encoded(data: Images) -> "ImageEncoder":
 
 
 def fingerprint(data: Images) -> str:
-    """SHA-256 of the ids, and of the paths, sizes and times of the files."""
-    digest = hashlib.sha256()
+    """SHA-256 of how features are made, of the ids, and of the paths, sizes and times of the files."""
+    digest = hashlib.sha256(HOW_MADE)
     for image_id in data.ids:
         for path in data.files[image_id]:
             status = Path(path).stat()

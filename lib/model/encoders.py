@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional
 
 from lib.base.errors import UserError
+from lib.model.weight_files import Tensors
 
-Tensors = dict[str, torch.Tensor]
 STRIDE = 32  # what five halvings need; smp refuses other sizes
 STRIDES = {"pan": 128}  # its attention pyramid halves three times more
 PYRAMID = "plain transformer"  # smp's name for PyramidEncoder

@@ -22,15 +22,10 @@ except ModuleNotFoundError:
         "a network its wheel, which python -m lib.tools.export --wheels puts into a bundle"
     ) from None
 
-from lib.model.encoder_weights import (
-    imagenet_weights,
-    load_smp_encoder,
-    normalisation,
-    read_tensors,
-    require_fit,
-)
-from lib.model.encoders import SMP_ENCODERS, Tensors, follow_input_size, require_known, smp_arguments, stride_of
+from lib.model.encoder_weights import imagenet_weights, load_smp_encoder, normalisation, require_fit
+from lib.model.encoders import SMP_ENCODERS, follow_input_size, require_known, smp_arguments, stride_of
 from lib.model.low_rank import merged_state
+from lib.model.weight_files import Tensors, read_tensors
 
 # timm warns of the classifier's tensors, which a segmentation encoder does not need; what is needed is checked here
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)

@@ -38,7 +38,7 @@ from lib.data.image_index import listed_as
 from lib.data.resize_column import values_of_training
 from lib.masks.metrics import count_masks
 from lib.masks.rules import apply_rules
-from lib.model.encoder_weights import read_tensors
+from lib.model.weight_files import read_tensors
 from lib.run.folder import ALL, RunFolder
 from lib.submission.apply import MemberPredictor
 from lib.submission.finished import MANIFEST, FinishedRun, Member

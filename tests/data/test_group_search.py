@@ -87,14 +87,15 @@ def test_shuffled_crops_are_not_grouped(scenes):
     assert prepare("name=shuffled").equals(prepare("name=plain", "folds.hidden_groups=off"))
 
 
-def test_where_no_images_are_compared_01_does_without_torch(competition):
-    """Loading it takes longer than all else that 01 does for a small data set."""
-    (competition / "settings.yaml").write_text(f"data: {{root: {competition}}}\nfolds: {{hidden_groups: 'off'}}\n")
+@pytest.mark.parametrize(("mode", "absent"), [("off", "torch"), ("auto", "timm")])
+def test_01_loads_no_package_that_it_can_do_without(mode, absent, competition):
+    """Loading torch, and timm on top of it, takes longer than all else that 01 does for a small data set."""
+    (competition / "settings.yaml").write_text(f"data: {{root: {competition}}}\nfolds: {{hidden_groups: '{mode}'}}\n")
     code = (
         "import importlib, sys; from pathlib import Path; from lib.config.load import load_settings; "
         "from lib.run.folder import RunFolder; "
         "script = importlib.import_module('01_prepare_folds'); settings = load_settings(Path('settings.yaml'), []); "
-        "script.prepare_folds(RunFolder(Path('run')), settings, None); sys.exit('torch' in sys.modules)"
+        f"script.prepare_folds(RunFolder(Path('run')), settings, None); sys.exit('{absent}' in sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", code], cwd=competition, env=environment, check=True)

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from lib.base.errors import UserError
 from lib.config.training_settings import ModelSettings
-from lib.model.encoder_weights import imagenet_weights, read_tensors, require_fit
+from lib.model.encoder_weights import imagenet_weights, require_fit
 from lib.model.network import build_pretrained, build_untrained
+from lib.model.weight_files import read_tensors
 
 ENCODER = "tf_efficientnet_lite0"
 STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # block number: stride, from the EfficientNet paper's table 1
