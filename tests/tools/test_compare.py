@@ -204,7 +204,7 @@ def test_most_different_rises_then_falls():
     difference = np.zeros((12, 2))
     difference[[1, 3, 5, 7, 9], [0, 1, 0, 1, 0]] = [0.1, 0.5, 0.3, 0.2, 0.4]
     difference[[2, 4], [0, 1]] = [-0.1, -0.2]
-    assert most_changed(difference, 4) == [[(3, 1), (9, 0), (5, 0)], [(7, 1), (4, 1), (2, 0)]]
+    assert most_changed(difference, 4) == [[(3, 1), (9, 0), (5, 0), (7, 1)], [(4, 1), (2, 0)]]
     assert most_changed(np.zeros((3, 1)), 4) == [[], []]
 
 
