@@ -190,14 +190,14 @@ class TestData(Images):
         settings: DataSettings,
         files: dict[str, list[str]],
         columns: list[str],
-        rle_column: int,
+        rle_columns: list[int],
         rows: list[SubmissionRow],
         unreadable: dict[str, Unreadable],
         resize_values: dict[str, float] | None = None,
     ):
         super().__init__(settings, files, resize_values, unreadable)
         self.columns = columns
-        self.rle_column = rle_column
+        self.rle_columns = rle_columns  # one, or one of each class
         self.rows = rows  # including those of unreadable images
 
     @property
@@ -262,7 +262,7 @@ def open_test(settings: DataSettings) -> TestData:
         if unreadable and not files:
             raise UserError(f"none of the {len(unreadable)} test images can be read: {first_problems(unreadable)}")
     resize_values = values_of_test(settings, files)
-    return TestData(settings, files, sample.names, sample.rle_column, rows, unreadable, resize_values)
+    return TestData(settings, files, sample.names, sample.rle_columns, rows, unreadable, resize_values)
 
 
 def _test_files(settings: DataSettings) -> dict[str, list[str]]:

@@ -14,9 +14,9 @@ from lib.data.annotations import ANNOTATION_SUFFIXES, read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
 from lib.data.id_match import AS_NUMBERS, REWRITTEN, IdSource, Names, likely_mistake, match_ids, why_without_mask
 from lib.data.rle_table import (
+    class_columns,
     class_index_of,
     guess_rle_column,
-    is_wide,
     named_like_rle,
     row_keys,
     training_columns,
@@ -83,8 +83,8 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
     """Id, class index and run lengths of each row, or of each row and class where each class has a column."""
     columns = training_columns(settings)
     keys = row_keys(table, path, columns, settings.classes)
-    if is_wide(table, columns, settings.classes):
-        rows = zip(*(table[name] for name in settings.classes), strict=True)
+    if names := class_columns(table, columns, settings.classes):
+        rows = zip(*(table[name] for name in names), strict=True)
         for (image_id, _), texts in zip(keys, rows, strict=True):
             yield from ((image_id, index, text) for index, text in enumerate(texts))
         return

@@ -54,7 +54,7 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
         names = column(table, columns.class_name, path, f"{columns.prefix}class_column")
         for text, name in zip(texts, names, strict=True):
             yield read_id(text), class_index_of(name, classes, path)
-    elif len(classes) == 1 or is_wide(table, columns, classes):
+    elif len(classes) == 1 or class_columns(table, columns, classes):
         for text in texts:
             yield read_id(text), 0
     else:
@@ -89,9 +89,13 @@ def is_pandas_index(table: Table, name: str) -> bool:
     return name in PANDAS_INDEX and len(table) > 2 and table[name] == [str(n) for n in range(len(table[name]))]
 
 
-def is_wide(table: Table, columns: Columns, classes: list[str]) -> bool:
-    """Whether the run lengths of each of several classes stand in a column of the class's name."""
-    return len(classes) > 1 and columns.class_name is None and table.keys() >= set(classes)
+def class_columns(table: Table, columns: Columns, classes: list[str]) -> list[str]:
+    """The column of each of several classes, called CLASS, rle_CLASS or CLASS_rle; empty unless each class has one."""
+    if len(classes) == 1 or columns.class_name is not None:
+        return []
+    names = ([name, f"rle_{name}", f"{name}_rle"] for name in classes)
+    found = [next((name for name in of_class if name in table), None) for of_class in names]
+    return found if all(found) else []
 
 
 def class_index_of(name: str, classes: list[str], source: Path | str) -> int:

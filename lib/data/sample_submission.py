@@ -5,7 +5,7 @@ from typing import NamedTuple
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, why_without_mask
-from lib.data.rle_table import guess_rle_column, is_wide, row_keys, sample_columns
+from lib.data.rle_table import class_columns, guess_rle_column, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
 
 
@@ -18,10 +18,10 @@ class SubmissionRow(NamedTuple):
 
 
 class SampleSubmission(NamedTuple):
-    """Columns, the one of the run lengths, and one row for each image and class, in the order they come first."""
+    """Columns, those of the run lengths, and one row for each image and class, in the order they come first."""
 
     names: list[str]
-    rle_column: int
+    rle_columns: list[int]  # one, or where an image has one row for all classes one of each class
     rows: list[SubmissionRow]
     table: Table | None  # None without a sample
     class_name: str = "class"  # of the column of classes, if there is one
@@ -31,22 +31,22 @@ def read_sample(settings: DataSettings) -> SampleSubmission:
     """The sample that data.sample_submission names, or without one the columns that a submission has by default."""
     if settings.sample_submission is None:
         names = ["id", *(["class"] if len(settings.classes) > 1 else []), "rle"]
-        return SampleSubmission(names, len(names) - 1, [], None)
+        return SampleSubmission(names, [len(names) - 1], [], None)
     path = settings.root / settings.sample_submission
     table = read_table(path, "data.sample_submission")
     columns, names = sample_columns(settings, table), list(table)
-    if is_wide(table, columns, settings.classes):
-        raise UserError(
-            f"{path} has a column of run lengths for each class, and submission.csv has one; set "
-            "data.sample_submission=null, and submission.format to a function that writes the file (docs/notebook.md)"
-        )
-    rle_name = columns.rle or guess_rle_column(names, columns, path)
-    column(table, rle_name, path, "data.sample_rle_column")
+    rle_names = class_columns(table, columns, settings.classes)
+    class_count = max(1, len(rle_names))  # in a row
+    if not rle_names:
+        rle_names = [columns.rle or guess_rle_column(names, columns, path)]
+        column(table, rle_names[0], path, "data.sample_rle_column")
     rows = {}
     values_of_rows = zip(*table.values(), strict=True)
-    for key, values in zip(row_keys(table, path, columns, settings.classes), values_of_rows, strict=True):
-        rows.setdefault(key, SubmissionRow(*key, values))
-    return SampleSubmission(names, names.index(rle_name), list(rows.values()), table, columns.class_name or "class")
+    for (image_id, first), values in zip(row_keys(table, path, columns, settings.classes), values_of_rows, strict=True):
+        for index in range(first, first + class_count):
+            rows.setdefault((image_id, index), SubmissionRow(image_id, index, values))
+    rle_columns = [names.index(name) for name in rle_names]
+    return SampleSubmission(names, rle_columns, list(rows.values()), table, columns.class_name or "class")
 
 
 def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings: DataSettings) -> list[SubmissionRow]:
@@ -55,7 +55,7 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     Raises UserError when images and sample do not belong together, listing the first ids and the count.
     """
     if not sample.rows:
-        return rows_of_all(sorted(files), sample.names, sample.class_name, settings.classes)
+        return rows_of_all(sorted(files), sample, settings.classes)
     path = f"{settings.root / settings.sample_submission} (data.sample_submission)"
     image_of = match_ids({row.id for row in sample.rows}, files, settings.loose_ids, path)
     rows = [row._replace(id=image_of[row.id]) for row in sample.rows]
@@ -95,12 +95,12 @@ def masks_without_row(rows: list[SubmissionRow], classes: list[str]) -> str | No
     )
 
 
-def rows_of_all(ids: list[str], names: list[str], class_name: str, classes: list[str]) -> list[SubmissionRow]:
+def rows_of_all(ids: list[str], sample: SampleSubmission, classes: list[str]) -> list[SubmissionRow]:
     """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>."""
-    rows = []
+    rows, names = [], sample.names
+    is_plain_id = len(classes) in (1, len(sample.rle_columns)) or sample.class_name in names
     for image_id in ids:
         for index, name in enumerate(classes):
-            key = image_id if len(classes) == 1 or class_name in names else f"{image_id}_{name}"
-            known = {names[0]: key, class_name: name}
+            known = {names[0]: image_id if is_plain_id else f"{image_id}_{name}", sample.class_name: name}
             rows.append(SubmissionRow(image_id, index, tuple(known.get(column, "") for column in names)))
     return rows

@@ -30,17 +30,27 @@ def write_submission(path: Path, data: TestData, store: MapReader, rules: Rules,
 
     The file appears only when its columns, ids and their order are the sample's, and the run lengths of every mask are
     in order, inside the image, share no pixel, and decode to what was encoded. Raises UserError when a map is absent,
-    or when what was written does not come back the same.
+    when what was written does not come back the same, and for objects where the sample has one row for all classes.
     """
+    if len(data.rle_columns) > 1 and settings.submission.rows == "instance" and settings.submission.text != "json":
+        raise UserError(
+            f"{settings.data.sample_submission} has one row for all classes of an image, so its objects cannot have "
+            "rows of their own; set submission.rows=mask, or submission.text=json"
+        )
     count, checks = 0, []
+
+    def texts_of_rows() -> Iterator[tuple[SubmissionRow, list[str]]]:
+        for row, (texts, check) in zip(data.rows, _encoded_in_order(data, store, rules, settings), strict=True):
+            checks.append(check)
+            yield row, texts
+
     with atomic_path(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(data.columns)
-            for row, (texts, check) in zip(data.rows, _encoded_in_order(data, store, rules, settings), strict=True):
-                writer.writerows(with_texts(row, texts, data.rle_column))
-                count += len(texts)
-                checks.append(check)
+            for line in _lines(texts_of_rows(), data.rle_columns):
+                writer.writerow(line)
+                count += 1
         _verify(temporary, data, checks, settings)
     return count
 
@@ -99,6 +109,28 @@ def decode_rows(texts: list[str], shape: tuple[int, int], settings: Settings) ->
     return decode_labels(texts, shape, rle)
 
 
+def _lines(rows: Iterable[tuple[SubmissionRow, list[str]]], rle_columns: list[int]) -> Iterator[list[str]]:
+    """The lines of the file: one for each text, or one for all classes of an image where each has its column."""
+    if len(rle_columns) == 1:
+        for row, texts in rows:
+            yield from with_texts(row, texts, *rle_columns)
+        return
+    for of_image in zip(*[iter(rows)] * len(rle_columns), strict=True):
+        line = list(of_image[0][0].values)
+        for row, (text,) in of_image:
+            line[rle_columns[row.class_index]] = text
+        yield line
+
+
+def _masks(lines: Iterable[list[str]], rle_columns: list[int]) -> Iterator[tuple[list[str], list[str]]]:
+    """Invert `_lines`: the other values and the run lengths of each mask."""
+    if len(rle_columns) == 1:
+        yield from grouped_texts(lines, *rle_columns)
+        return
+    for line in lines:
+        yield from ((beside(line, rle_columns), [line[column]]) for column in rle_columns)
+
+
 def with_texts(row: SubmissionRow, texts: list[str], rle_column: int) -> Iterator[list[str]]:
     """The values of the row once for each of its texts, with the text in the given column."""
     for text in texts:
@@ -107,13 +139,13 @@ def with_texts(row: SubmissionRow, texts: list[str], rle_column: int) -> Iterato
 
 def grouped_texts(rows: Iterable[list[str]], rle_column: int) -> Iterator[tuple[list[str], list[str]]]:
     """The other values and the run lengths of each mask; consecutive rows may belong to one mask."""
-    for values, found in groupby(rows, key=lambda row: beside(row, rle_column)):
+    for values, found in groupby(rows, key=lambda row: beside(row, [rle_column])):
         yield values, [row[rle_column] for row in found]
 
 
-def beside(values: Sequence[str], rle_column: int) -> list[str]:
+def beside(values: Sequence[str], rle_columns: list[int]) -> list[str]:
     """The values without the run lengths."""
-    return [value for column, value in enumerate(values) if column != rle_column]
+    return [value for column, value in enumerate(values) if column not in rle_columns]
 
 
 def _verify(path: Path, data: TestData, checks: list[Check], settings: Settings) -> None:
@@ -123,9 +155,9 @@ def _verify(path: Path, data: TestData, checks: list[Check], settings: Settings)
         reader = csv.reader(file)
         if next(reader) != data.columns:
             raise disorder
-        masks = grouped_texts(reader, data.rle_column)
+        masks = _masks(reader, data.rle_columns)
         for mask, row, check in zip_longest(masks, data.rows, checks):
-            if mask is None or row is None or mask[0] != beside(row.values, data.rle_column):
+            if mask is None or row is None or mask[0] != beside(row.values, data.rle_columns):
                 raise disorder
             (_, texts), (height, width, checksum) = mask, check
             if zlib.crc32(decode_rows(texts, (height, width), settings)) != checksum:

@@ -64,7 +64,7 @@ def test_the_simple_layout_needs_no_settings(tmp_path):
     assert training.read_image("a").shape == (*SHAPE, 3)
     assert training.image_path("a") == tmp_path / "train_images" / "a.png" and training.image_size("a") == SHAPE
     assert test.ids == ["test_a", "test_b", "test_c"]
-    assert (test.columns, test.rle_column) == (["id", "rle"], 1)
+    assert (test.columns, test.rle_columns) == (["id", "rle"], [1])
     assert [(row.id, row.class_index, row.values) for row in test.rows] == [
         (id, 0, (id, "")) for id in ("test_c", "test_b", "test_a")
     ]
@@ -303,7 +303,7 @@ def test_uw_madison_id_of_several_parts_and_an_empty_sample(tmp_path):
     excluding = layout.model_copy(update={"exclude": ["case7_day0_*"]})
     assert open_training(excluding).ids == ["case7_day3_slice_0001", "case7_day3_slice_0002"]
     test = open_test(layout)
-    assert test.rle_column == 2 and len(test.rows) == 12
+    assert test.rle_columns == [2] and len(test.rows) == 12
     assert test.rows[1] == ("case7_day0_slice_0001", 1, ("case7_day0_slice_0001", "small_bowel", ""))
 
 
@@ -597,9 +597,15 @@ def test_each_class_may_have_a_column(tmp_path):
     write_lines(tmp_path / "train.csv", "id,note,heart,lung", *rows)
     layout = DataSettings(root=tmp_path, classes=["lung", "heart"])
     assert_masks(open_training(layout), masks)
-    write_lines(tmp_path / "sample_submission.csv", "id,heart,lung", "test_a,,", "test_b,,", "test_c,,")
-    with pytest.raises(UserError, match="sample_submission.csv has a column of run lengths for each class"):
-        open_test(layout)
+    write_lines(tmp_path / "sample_submission.csv", "id,rle_heart,lung_rle", "test_c,,", "test_a,,", "test_b,,")
+    test = open_test(layout)
+    assert test.rle_columns == [2, 1] and [row[:2] for row in test.rows[:3]] == [
+        ("test_c", 0),
+        ("test_c", 1),
+        ("test_a", 0),
+    ]
+    write_lines(tmp_path / "sample_submission.csv", "id,heart,lung")
+    assert [row.values for row in open_test(layout).rows[:2]] == [("test_a", "", ""), ("test_a", "", "")]
 
 
 def test_masks_that_the_sample_has_no_row_for_are_warned_of(tmp_path):
@@ -752,7 +758,7 @@ def test_sample_keeps_other_columns(tmp_path):
     simple(tmp_path, ["a"])
     write_lines(tmp_path / "sample_submission.csv", "id,height,rle,Usage", "test_a,9,,Public")
     test = open_test(DataSettings(root=tmp_path))
-    assert test.rle_column == 2 and test.rows[0].values == ("test_a", "9", "", "Public")
+    assert test.rle_columns == [2] and test.rows[0].values == ("test_a", "9", "", "Public")
 
 
 def test_without_a_sample_there_is_a_row_for_each_image_and_class(tmp_path):

@@ -152,7 +152,7 @@ def test_columns_of_the_sample_are_settings_of_their_own(tmp_path):
     )
     assert_masks(open_training(settings), masks)
     test = open_test(settings)
-    assert test.rle_column == 2 and test.rows[0] == ("img_001", 0, ("9", "img_001", "", "?"))
+    assert test.rle_columns == [2] and test.rows[0] == ("img_001", 0, ("9", "img_001", "", "?"))
     with pytest.raises(UserError, match="sample_submission.csv: set data.sample_rle_column to the column"):
         open_test(
             settings.model_copy(update={"sample_rle_column": None}).model_copy(update={"sample_id_column": "note"})

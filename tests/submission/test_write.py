@@ -81,6 +81,27 @@ def test_images_that_cannot_be_read_get_empty_rows_where_a_setting_says_so(tmp_p
     np.testing.assert_array_equal(found, store.read("a")[:, :, 0] >= 100)
 
 
+def test_all_classes_of_an_image_share_a_row_where_the_sample_has_a_column_for_each(tmp_path):
+    write_test_set(tmp_path, ["rle_two,Usage,id,rle_one", ",x,c,", ",y,a,", ",z,b,"])
+    settings = settings_of(tmp_path, data={"classes": ["one", "two"], "id_column": "id", "rle": {"empty": "-"}})
+    store, path = write_maps(tmp_path, ("one", "two")), tmp_path / "submission.csv"
+    rules = {"one": Rule(100), "two": Rule(200)}
+    test = open_test(settings.data)
+    assert test.warning is None and write_submission(path, test, store, rules, settings) == 3
+    header, *rows = read(path)
+    assert header == ["rle_two", "Usage", "id", "rle_one"] and [row[1:3] for row in rows] == [
+        *map(list, ("xc", "ya", "zb"))
+    ]
+    for two, _, name, one in rows:
+        for text, index, threshold in ((one, 0, 100), (two, 1, 200)):
+            mask = store.read(name)[..., index] >= threshold
+            assert (text == "-") == (not mask.any())
+            np.testing.assert_array_equal(decode(text.strip("-"), SHAPE), mask)
+    objects = settings.model_copy(update={"submission": settings.submission.model_copy(update={"rows": "instance"})})
+    with pytest.raises(UserError, match="one row for all classes .* submission.text=json"):
+        write_submission(path, test, store, {name: ObjectRule(rule) for name, rule in rules.items()}, objects)
+
+
 def test_each_object_has_a_row_and_none_shares_a_pixel(tmp_path):
     write_test_set(tmp_path, ["ImageId,EncodedPixels", "b,", "c,", "a,"])
     settings = settings_of(tmp_path, submission={"rows": "instance"}, data={"rle": {"empty": "-1"}})
