@@ -51,15 +51,14 @@ def _explain(problems: list[dict], content: dict) -> str:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             wrong.setdefault(_setting_at(location), []).append(f"{message[0].lower()}{message[1:]}")
-    for keys, said in wrong.items():
+    for keys, messages in wrong.items():
         if keys[:3] == ("data", "masks", "values"):
             keys = ("data", "classes")  # as written; see DataSettings
         if isinstance(value := reduce(lambda place, key: place.get(key), keys, content), dict) and _fields_at(keys):
-            clauses.append(
-                f"section '{'.'.join(keys)}': {', or '.join(said)}"
-            )  # of settings that contradict each other
+            # settings that contradict each other
+            clauses.append(f"section '{'.'.join(keys)}': {', or '.join(messages)}")
         else:
-            clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(said)}")
+            clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(messages)}")
     return "; ".join(clauses)
 
 

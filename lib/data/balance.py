@@ -54,9 +54,9 @@ def _improve(vectors: np.ndarray, parts: np.ndarray, sums: np.ndarray) -> None:
 def _move(vectors: np.ndarray, squares: np.ndarray, parts: np.ndarray, sums: np.ndarray) -> bool:
     """Make the one move of a vector that lowers the sum of squares most; False if none does."""
     along = vectors @ sums.T
-    own = np.arange(len(vectors)), parts
-    change = along - along[own][:, None] + squares[:, None]  # half the change; the other half is the same
-    change[own] = 0
+    present = np.arange(len(vectors)), parts
+    change = along - along[present][:, None] + squares[:, None]  # half the change; the other half is the same
+    change[present] = 0
     moved, target = np.unravel_index(change.argmin(), change.shape)
     if change[moved, target] >= 0:
         return False

@@ -56,7 +56,7 @@ class Images:
         self.classes = settings.classes
         self.ids = sorted(files)
         self.files = files  # by id; several files are the planes of one image
-        self._asked = settings.max_pixels, settings.orientation == "shown"
+        self._header_options = settings.max_pixels, settings.orientation == "shown"
         self._sizes: dict[str, tuple[int, int]] = {}  # cached, so that each header is read once
 
     @property
@@ -78,7 +78,7 @@ class Images:
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) from the file's header."""
         if image_id not in self._sizes:
-            self._sizes[image_id] = image_size(self.image_path(image_id), *self._asked)
+            self._sizes[image_id] = image_size(self.image_path(image_id), *self._header_options)
         return self._sizes[image_id]
 
     def read_image(self, image_id: str) -> np.ndarray:
@@ -86,7 +86,7 @@ class Images:
         settings = self.settings
         paths = [Path(path) for path in self.files[image_id]]
         channels = settings.channels if len(paths) == 1 else 1
-        reading = settings.value_range, settings.plane, *self._asked
+        reading = settings.value_range, settings.plane, *self._header_options
         planes = [read_image(path, channels, *reading, settings.nodata) for path in paths]
         for path, plane in zip(paths, planes, strict=True):
             if plane.shape != planes[0].shape:
@@ -97,7 +97,7 @@ class Images:
     def open_image(self, image_id: str) -> np.ndarray | Slide:
         """The image for reading regions, `[top:bottom, left:right]`; of a slide only these regions are decoded."""
         settings, paths = self.settings, self.files[image_id]
-        reading = settings.value_range, settings.plane, *self._asked
+        reading = settings.value_range, settings.plane, *self._header_options
         may_be_slide = len(paths) == 1 and not settings.nodata  # "no data" must not be averaged with data
         slide = open_slide(Path(paths[0]), settings.channels, *reading) if may_be_slide else None
         return self.read_image(image_id) if slide is None else slide

@@ -17,7 +17,7 @@ MOST_PLANES = 4  # the most that OpenCV resizes at once
 BLOCK = 16  # lowest frequencies kept per axis
 BITS = BLOCK * BLOCK - 1  # all but the mean
 NEAR_BITS = 32  # the most of the 255 bits in which near duplicates differ; unrelated images differ in about 128
-PLAIN = 0.5  # gray levels; the signs of weaker frequencies are rounding and noise
+WEAKEST_FREQUENCY = 0.5  # gray levels; the signs of weaker frequencies are rounding and noise
 WORDS = (BITS + 1) // 64
 CACHE_BYTES = 1 << 20  # of one block of comparisons
 
@@ -39,7 +39,7 @@ def perceptual_hash(small: np.ndarray) -> str:
     """
     planes = np.ascontiguousarray(np.moveaxis(small, 2, 0))
     frequencies = cv2.dct(np.mean(planes, axis=0, dtype=np.float32))[:BLOCK, :BLOCK].ravel()[1:]
-    if np.count_nonzero(np.abs(frequencies) < PLAIN) > BITS // 2:
+    if np.count_nonzero(np.abs(frequencies) < WEAKEST_FREQUENCY) > BITS // 2:
         return ""
     return np.packbits(frequencies > 0).tobytes().hex()
 

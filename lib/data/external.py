@@ -18,7 +18,14 @@ from lib.config.external_source import external_sources
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
 from lib.data.folds import coverage_columns
-from lib.data.input_files import ContentSource, compare, read_known, require_unchanged, training_sources, write_known
+from lib.data.input_files import (
+    ContentSource,
+    present_state,
+    read_known,
+    require_unchanged,
+    training_sources,
+    write_known,
+)
 from lib.data.tables import read_table
 from lib.run.folder import RunFolder
 
@@ -61,18 +68,18 @@ def open_external(run: RunFolder, settings: Settings, folds: pd.DataFrame) -> li
     known = read_known(run.external_files)
     if not (run.external.is_file() and known):
         raise UserError(f"{run.root} does not know the images of data.external; {REMEDY}")
-    current, changed = compare(file_sources(sources), known)
+    current, changed = present_state(file_sources(sources), known)
     require_unchanged(changed, "external")
     if current != known and is_first():
         write_known(run.external_files, current)
     table = _read_table(run, settings.data.classes, folds)
-    found = []
+    images = []
     for name, (weight, data) in sources.items():
         rows = table[table.source == name]
         if sorted(rows.id) != data.ids:
             raise UserError(f"{run.external} lists other images than {name} has; {REMEDY}")
-        found.append(ExternalImages(name, weight, data, rows))
-    return found
+        images.append(ExternalImages(name, weight, data, rows))
+    return images
 
 
 def _read_table(run: RunFolder, classes: list[str], folds: pd.DataFrame) -> pd.DataFrame:

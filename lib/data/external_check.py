@@ -11,7 +11,7 @@ from lib.data.competition import TestData, TrainingData, open_test
 from lib.data.duplicates import merged_groups, near_links, perceptual_hash, pixel_hash, thumbnail
 from lib.data.external import TRAINING, describe_table, file_sources, named_errors, open_sources
 from lib.data.folds import coverage_columns, image_table
-from lib.data.input_files import compare, write_known
+from lib.data.input_files import present_state, write_known
 from lib.data.inspection import check_images, skipped_lines
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
@@ -42,7 +42,7 @@ class ExternalCheck:
             run.external_files.unlink(missing_ok=True)
             return
         write_table(run.external, self.table, "%.6g")
-        write_known(run.external_files, compare(file_sources(self.sources), {})[0])
+        write_known(run.external_files, present_state(file_sources(self.sources), {})[0])
 
     def describe(self) -> str:
         """A line for each source, and one on duplicates of the run's images; empty without any source."""

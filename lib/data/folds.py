@@ -85,9 +85,9 @@ def with_given_folds(table: pd.DataFrame, given: dict[str, str], path: Path) -> 
     Second result: a warning where groups are split. Raises UserError unless the folds are those the table has.
     """
     known = {str(fold): fold for fold in table.fold.unique()}
-    if (found := set(given.values())) != known.keys():
+    if (given_folds := set(given.values())) != known.keys():
         raise UserError(
-            f"{path} (folds.given) has the folds {', '.join(sorted(found)[:9])}, but folds.count is {len(known)} "
+            f"{path} (folds.given) has the folds {', '.join(sorted(given_folds)[:9])}, but folds.count is {len(known)} "
             f"(0 to {len(known) - 1})"
         )
     table = table.assign(fold=table.id.map(given).map(known))
@@ -149,9 +149,9 @@ def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
     for name in whole + shares:
         table[name] = _numbers(table, name, name in whole, path)
     _check_ids(table.id, data.ids, path)
-    if (found := sorted(table.fold.unique())) != list(range(count)):
+    if (folds := sorted(table.fold.unique())) != list(range(count)):
         raise UserError(
-            f"{path} has the folds {', '.join(map(str, found))}, but folds.count is {count} (0 to {count - 1})"
+            f"{path} has the folds {', '.join(map(str, folds))}, but folds.count is {count} (0 to {count - 1})"
         )
     if (unnamed := table.group == "").any():
         raise UserError(f"{path}: '{table.id[unnamed].iloc[0]}' has no group; its own id will do")

@@ -75,8 +75,8 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
     if not tried or not images:
         return None
     for cause in (_other_column, _loose, _around_the_id, _around_the_file_name, _around_both, _rewritten):
-        if found := cause(tried, images, source):
-            return found
+        if mistake := cause(tried, images, source):
+            return mistake
     return None
 
 

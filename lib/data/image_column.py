@@ -36,13 +36,13 @@ def masks_table_column(table: Table, name: str, setting: str, files: Files, sett
 def _by_image(
     keys: list[str], values: Iterable[str], name: str, path: Path, files: Files, settings: DataSettings
 ) -> dict[str, str]:
-    found, image_of = {}, match_ids(set(keys), files, settings.loose_ids, str(path))
+    value_of, image_of = {}, match_ids(set(keys), files, settings.loose_ids, str(path))
     for key, value in zip(keys, values, strict=True):
         image_id = image_of[key]
-        if found.setdefault(image_id, value) != value:
-            raise UserError(f"{path} has more than one {name} for '{image_id}': '{found[image_id]}' and '{value}'")
-    if missing := [image_id for image_id in sorted(files) if not found.get(image_id)]:
+        if value_of.setdefault(image_id, value) != value:
+            raise UserError(f"{path} has more than one {name} for '{image_id}': '{value_of[image_id]}' and '{value}'")
+    if missing := [image_id for image_id in sorted(files) if not value_of.get(image_id)]:
         source = IdSource(None, "data.", ("data.train_images", settings.train_images))
-        mistake = likely_mistake(found.keys() - files.keys(), missing, source)
+        mistake = likely_mistake(value_of.keys() - files.keys(), missing, source)
         raise UserError(f"{path} has no {name} for {listed(missing)}{f': {mistake}' if mistake else ''}")
-    return {image_id: found[image_id] for image_id in sorted(files)}
+    return {image_id: value_of[image_id] for image_id in sorted(files)}

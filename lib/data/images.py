@@ -240,10 +240,10 @@ def _jpeg_ends(content: bytes) -> bool:
             continue
         place += 2 + int.from_bytes(content[place + 2 : place + 4])
         if marker == 0xDA:
-            found = JPEG_MARKER.search(content, place)
-            if found is None:
+            end_of_scan = JPEG_MARKER.search(content, place)
+            if end_of_scan is None:
                 return False
-            place = found.start()
+            place = end_of_scan.start()
     return content[place : place + 2] == b"\xff\xd9"
 
 
@@ -275,16 +275,16 @@ def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:
 
 def _with_channels(image: np.ndarray, channels: int, format: str, path: Path) -> np.ndarray:
     """Repeat, drop or mix channels as read_image says."""
-    found = image.shape[2]
-    if found == channels:
+    count = image.shape[2]
+    if count == channels:
         return image
-    if channels == 3 and found == 1:
+    if channels == 3 and count == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    if channels == 3 and found == 4 and format != "npy":
+    if channels == 3 and count == 4 and format != "npy":
         return image[:, :, :3]
-    if channels == 1 and found in (3, 4) and format != "npy":
-        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if found == 3 else cv2.COLOR_RGBA2GRAY)[:, :, None]
+    if channels == 1 and count in (3, 4) and format != "npy":
+        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if count == 3 else cv2.COLOR_RGBA2GRAY)[:, :, None]
     raise UserError(
-        f"{path} has {found} channels, but data.channels is {channels}; set data.plane or data.channels, or save each "
+        f"{path} has {count} channels, but data.channels is {channels}; set data.plane or data.channels, or save each "
         "plane as a file of its own if it is an image"
     )

@@ -98,7 +98,7 @@ def value_name(data: TrainingData | TestData, image_id: str) -> str:
 def note_training_files(run: RunFolder, data: TrainingData, noted: Known) -> None:
     """Record the content of all training images and masks; `noted` holds the notes of 01's check, if it made any."""
     others = {name: source for name, source in training_sources(data).items() if name not in noted}
-    write_known(run.training_files, noted | compare(others, {})[0])
+    write_known(run.training_files, noted | present_state(others, {})[0])
 
 
 def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
@@ -113,7 +113,7 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
     if settings.ensemble.members:  # which have the notes
         return data
     known = read_known(run.training_files)
-    current, changed = compare(training_sources(data), known)
+    current, changed = present_state(training_sources(data), known)
     if known:
         chosen_since = _names_by_settings(data) - known.keys()
         require_unchanged([name for name in changed if name not in chosen_since], "training")
@@ -144,7 +144,7 @@ def require_unchanged(changed: list[str], which: str) -> None:
 
 def known_test_images(run: RunFolder, data: TestData) -> Known:
     """The present state of the test images; only those that changed since 04 are read."""
-    return compare(image_sources(data), read_known(run.test_files))[0]
+    return present_state(image_sources(data), read_known(run.test_files))[0]
 
 
 def image_digests(known: Known, data: TestData) -> dict[str, str]:
@@ -158,7 +158,7 @@ def image_digests(known: Known, data: TestData) -> dict[str, str]:
     return {id: sha256_of_json([known[name][0] for name in names(id) if name in known]) for id in data.ids}
 
 
-def compare(sources: dict[str, ContentSource], known: Known) -> tuple[Known, list[str]]:
+def present_state(sources: dict[str, ContentSource], known: Known) -> tuple[Known, list[str]]:
     """The present state of the sources, and the names of those whose content is new or changed."""
     state_of = {id(source.files): source.files for source in sources.values()}  # all texts may share their files
     state_of = {number: files_state(files) for number, files in state_of.items()}

@@ -15,7 +15,7 @@ from lib.data.competition import TrainingData, open_test
 from lib.data.discovery import skipped_files
 from lib.data.duplicates import perceptual_hash, pixel_hash, thumbnail
 from lib.data.input_files import ContentSource, Known, training_sources
-from lib.data.mask_check import ValueCounts, judge, warnings
+from lib.data.mask_check import ValueCounts, explain_values, warnings
 from lib.data.mask_values import share_of_mask
 from lib.data.network_input import require_usable_neighbours
 from lib.data.orientation import orientation_line, turned_images
@@ -95,7 +95,7 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
         raise UserError(f"{counted}: {'; '.join(problems[:SHOWN])}{more} (data.exclude leaves images out)")
-    notes = [] if training.has_table else [f"checked   {judge(counts, training.settings)}"]
+    notes = [] if training.has_table else [f"checked   {explain_values(counts, training.settings)}"]
     notes += [f"warning   {doubt}" for doubt in warnings(counts, training.settings) if not training.has_table]
     notes += [f"checked   {describe_seen(seen)}"] if training.settings.resize.is_set else []
     if not any(any(image.coverage) for image in facts):

@@ -24,7 +24,7 @@ class Slide:
     ) -> None:
         self.path = path
         self.bits = bits  # of a stored value
-        self._asked = (path, channels, value_range, plane)
+        self._conversion = (path, channels, value_range, plane)
         self._file = open_raster(path)
         self.shape = (self._file.height, self._file.width, channels)
 
@@ -64,7 +64,7 @@ class Slide:
     def _read(self, **how: object) -> np.ndarray:
         with gdal(self.path):
             values = np.moveaxis(self._file.read(**how), 0, 2)
-        return to_pixels(Content(values, full_range(values.dtype, self.bits), "TIFF"), *self._asked)
+        return to_pixels(Content(values, full_range(values.dtype, self.bits), "TIFF"), *self._conversion)
 
 
 class ResizedSlide:

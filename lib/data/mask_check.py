@@ -126,10 +126,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if 0 < share < 0.01 else f"{100 * share:.1f} %"
 
 
-def judge(counts: ValueCounts, settings: DataSettings) -> str:
+def explain_values(counts: ValueCounts, settings: DataSettings) -> str:
     """The meaning of the values of all mask files, to print. Raises UserError if the settings leave it uncertain."""
     masks = settings.masks
-    found = f"{counts.files} mask files of {settings.root / settings.train_masks} hold {counts.shown(counts.pixels)}"
+    described = (
+        f"{counts.files} mask files of {settings.root / settings.train_masks} hold {counts.shown(counts.pixels)}"
+    )
     if "alpha" in counts.doubts:
         doubt = (
             f"{counts.doubts['alpha']} has an alpha plane that differs from its values; set data.masks.alpha=true "
@@ -142,21 +144,21 @@ def judge(counts: ValueCounts, settings: DataSettings) -> str:
     else:
         doubt = _doubt_by_default(counts, settings)
     if doubt:
-        raise UserError(f"{found}; {doubt}")
-    return f"{found}: {_meaning(counts, settings)}"
+        raise UserError(f"{described}; {doubt}")
+    return f"{described}: {_meaning(counts, settings)}"
 
 
 def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
     """Warnings about masks that look wrong although the settings explain them: mostly mask, or ignored throughout."""
-    found, share = [], 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
+    lines, share = [], 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
     if not settings.masks.say_what_is_mask and len(counts.pixels) <= 2 and share > MUCH:
-        found.append(f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask")
+        lines.append(f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask")
     if counts.unknown:
-        found.append(
+        lines.append(
             f"{counts.unknown} mask files, such as {counts.doubts['unknown']}, are ignored throughout; their images "
             "teach nothing and score as empty ones that are right; leave them out with data.exclude"
         )
-    return found
+    return lines
 
 
 def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
@@ -174,7 +176,9 @@ def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
 
 
 def _without_class(counts: ValueCounts, masks: MaskSettings) -> list[Value]:
-    return [value for value in counts.pixels if not any(is_near(value, one, masks.tolerance) for one in masks.listed)]
+    return [
+        value for value in counts.pixels if not any(is_near(value, listed, masks.tolerance) for listed in masks.listed)
+    ]
 
 
 def _written(values: list[Value]) -> str:

@@ -219,9 +219,9 @@ def _pieces(settings: DataSettings) -> str:
 def _described(masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings) -> IdSource:
     """The masks and images as likely_mistake takes them."""
     image_file = next(iter(files.values()))[0] if files else ""
-    found = [paths for pieces in masks.values() for paths in pieces if paths]
-    mask_file = found[0][0] if found and not is_table(settings.train_masks) else ""
-    are_in_names = not is_table(settings.train_masks) or PLACEHOLDER.search(settings.train_masks)
+    has_files = not is_table(settings.train_masks)
+    mask_file = next((paths[0] for pieces in masks.values() for paths in pieces if paths and has_files), "")
+    are_in_names = has_files or PLACEHOLDER.search(settings.train_masks)
     names = Names("data.train_masks", settings.train_masks, mask_file) if are_in_names else None
     return IdSource(table, "data.", Names("data.train_images", settings.train_images, image_file), names)
 

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
@@ -63,10 +64,11 @@ def _series(parts: dict[str, dict[str, str]], settings: DataSettings, source: st
         members[others].append((_number(known[order], image_id, order), image_id))
     for numbered in members.values():
         numbered.sort()
-        for (number, one), (next_number, other) in zip(numbered, numbered[1:], strict=False):
+        for (number, image_id), (next_number, next_id) in pairwise(numbered):
             if number == next_number:
                 raise UserError(
-                    f"images {listed([one, other])} have the same {{{order}}} in one series (data.neighbours.order)"
+                    f"images {listed([image_id, next_id])} have the same {{{order}}} in one series "
+                    "(data.neighbours.order)"
                 )
     return [[image_id for _, image_id in members[others]] for others in sorted(members)]
 

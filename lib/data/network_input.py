@@ -27,7 +27,7 @@ class WithNeighbours:
         read = {neighbour: self._all.read_image(neighbour) for neighbour in dict.fromkeys(stack)}
         for neighbour, image in read.items():
             if image.shape != read[image_id].shape:
-                sizes = [" x ".join(map(str, read[one].shape[:2])) for one in (neighbour, image_id)]
+                sizes = [" x ".join(map(str, read[each].shape[:2])) for each in (neighbour, image_id)]
                 raise UserError(
                     f"{self._all.image_path(neighbour)} is {sizes[0]}, but '{image_id}', whose neighbour it is, "
                     f"{sizes[1]} (data.neighbours)"
@@ -55,10 +55,11 @@ def require_usable_neighbours(images: Images) -> None:
     for ids in images.neighbours.series:
         sizes = {size: image_id for image_id in reversed(ids) if (size := size_if_readable(everything, image_id))}
         if len(sizes) > 1:
-            (first, one), (second, other), *_ = sizes.items()
+            (size, image_id), (other_size, other_id), *_ = sizes.items()
             raise UserError(
-                f"images '{one}' and '{other}' of one series are {first[0]} x {first[1]} and {second[0]} x {second[1]} "
-                "pixels (height x width), so that neither can be the other's neighbour (data.neighbours)"
+                f"images '{image_id}' and '{other_id}' of one series are {size[0]} x {size[1]} and "
+                f"{other_size[0]} x {other_size[1]} pixels "
+                "(height x width), so that neither can be the other's neighbour (data.neighbours)"
             )
 
 

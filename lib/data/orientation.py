@@ -32,9 +32,9 @@ def orientation_line(training: TrainingData) -> str:
         return ""
     counted = f"{len(turned)} of {len(training.ids)} training images have an EXIF orientation other than 1"
     by_size = {kind for image_id in turned for kind in _fitting(training, image_id, turned[image_id])}
-    said = training.settings.orientation
-    if said is not None:
-        return f"checked   {counted}, and are read as {said} (data.orientation)\n"
+    setting = training.settings.orientation
+    if setting is not None:
+        return f"checked   {counted}, and are read as {setting} (data.orientation)\n"
     if by_size == {"stored"}:
         return f"checked   {counted}, and are read as stored, as the sizes of their masks are\n"
     if by_size == {"shown"}:

@@ -33,13 +33,13 @@ def training_columns(settings: DataSettings) -> Columns:
 def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
     """The columns of data.sample_submission: what its own settings say, else the training table's if it has them."""
 
-    def known(own: str | None, shared: str | None) -> str | None:
-        return own if own is not None or not _has(columns, shared) else shared
+    def chosen(of_sample: str | None, of_training: str | None) -> str | None:
+        return of_sample if of_sample is not None or not _has(columns, of_training) else of_training
 
     return Columns(
-        known(settings.sample_id_column, settings.id_column),
-        known(settings.sample_class_column, settings.class_column),
-        known(settings.sample_rle_column, settings.rle_column),
+        chosen(settings.sample_id_column, settings.id_column),
+        chosen(settings.sample_class_column, settings.class_column),
+        chosen(settings.sample_rle_column, settings.rle_column),
         settings.sample_id_pattern or settings.id_pattern,
         "data.sample_",
         settings.test_id or settings.image_id,

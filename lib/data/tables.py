@@ -39,9 +39,9 @@ def read_table(path: Path, setting: str) -> Table:
     try:
         with _open(path) as file:
             first = file.readline()
-            said = SEPARATOR_LINE.fullmatch(first)
-            first = file.readline() if said else first
-            delimiter = said[1] if said else _delimiter(first)
+            separator_line = SEPARATOR_LINE.fullmatch(first)
+            first = file.readline() if separator_line else first
+            delimiter = separator_line[1] if separator_line else _delimiter(first)
             reader = csv.reader(chain([first], file), delimiter=delimiter, skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(reader, [])]
             rows = [_checked_row(row, header, path, reader.line_num) for row in reader if row]

@@ -18,29 +18,29 @@ REMEDIES = {
     ),
     "are spreadsheets: save them as csv": ".xlsx .xls .ods",
 }
-REMEDY = {suffix: words for words, suffixes in REMEDIES.items() for suffix in suffixes.split()}
+REMEDY_OF = {suffix: words for words, suffixes in REMEDIES.items() for suffix in suffixes.split()}
 POINTER = b"version https://git-lfs"
 
 
 def kind_of(name: str) -> str:
     """The suffix of a file's name in lower case, both of `.nii.gz`."""
     suffixes = [suffix.lower() for suffix in Path("name" + name).suffixes[-2:]]
-    return "".join(suffixes) if "".join(suffixes) in REMEDY else "".join(suffixes[-1:])
+    return "".join(suffixes) if "".join(suffixes) in REMEDY_OF else "".join(suffixes[-1:])
 
 
 def remedy_of(name: str) -> str | None:
     """Advice for files of this name or suffix, which are not read; None for those that may be images."""
     kind = kind_of(name)
-    return f"{kind} files {REMEDY[kind]}" if kind in REMEDY else None
+    return f"{kind} files {REMEDY_OF[kind]}" if kind in REMEDY_OF else None
 
 
 def packed(path: Path) -> str:
     """A hint where a folder that does not exist lies packed beside its place, else nothing."""
     archives = [path.with_name(path.name + suffix) for suffix in (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")]
-    found = (
+    archive = (
         path if path.is_file() and remedy_of(path.name) else next((each for each in archives if each.is_file()), None)
     )
-    return f"; unpack {found} first" if found else ""
+    return f"; unpack {archive} first" if archive else ""
 
 
 def what_it_is(path: Path) -> str:

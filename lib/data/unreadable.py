@@ -34,8 +34,8 @@ def find_unreadable(images: "Images", what: str = "test images") -> dict[str, Un
         except UserError as error:
             return Unreadable(str(error), size_if_readable(images, image_id))
 
-    found = progress(what, prefetched(unreadable, images.ids, ahead=4 * THREADS), len(images.ids))
-    return {image_id: one for image_id, one in found if one is not None}
+    results = progress(what, prefetched(unreadable, images.ids, ahead=4 * THREADS), len(images.ids))
+    return {image_id: image for image_id, image in results if image is not None}
 
 
 def size_if_readable(images: "Images", image_id: str) -> tuple[int, int] | None:
@@ -48,7 +48,7 @@ def size_if_readable(images: "Images", image_id: str) -> tuple[int, int] | None:
 
 def first_problems(unreadable: dict[str, Unreadable]) -> str:
     """The problems of the first few images."""
-    return "; ".join([one.problem for one in unreadable.values()][:SHOWN])
+    return "; ".join([image.problem for image in unreadable.values()][:SHOWN])
 
 
 @contextmanager

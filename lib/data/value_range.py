@@ -12,7 +12,7 @@ from lib.data.scaling import is_nodata
 
 SAMPLED_FILES = 32  # looked at, spread over all: each is decoded once more
 EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-LEAST_SHARE = 0.1  # of the scale, which data should use
+LEAST_USED_SHARE = 0.1  # of the scale, which data should use
 
 
 def value_range_line(images: Images) -> str:
@@ -49,26 +49,26 @@ def value_range_line(images: Images) -> str:
     if not ranges:
         return ""
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    found = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(every)} image files looked at"
+    described = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(every)} image files looked at"
     if settings.nodata:
-        found += f", {missing / everything:.1%} of them no data"
+        described += f", {missing / everything:.1%} of them no data"
     are_mixed = len(depths) > 1 or len(paths) < len(every)
-    return _judged(found, low, high, scale, outside / count, are_mixed)
+    return _judged(described, low, high, scale, outside / count, are_mixed)
 
 
 def _judged(
-    found: str, low: float, high: float, scale: tuple[float, float] | str | None, outside: float, are_mixed: bool
+    described: str, low: float, high: float, scale: tuple[float, float] | str | None, outside: float, are_mixed: bool
 ) -> str:
     """The line, a warning where values are clipped or use little of the scale."""
     if scale is None or scale == "image":
-        return f"checked   {found}\n"
+        return f"checked   {described}\n"
     made = f"{scale[0]:g} to {scale[1]:g} become 0 to 255"
     remedy = f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (data.nodata names those that are none)"
     if are_mixed:
         remedy = "data.value_range=image takes each image's own range, as some are of 8 bits and others of more"
     if outside:
-        return f"warning   {found}; {made}, and {outside:.2%} of the values are clipped; {remedy}\n"
-    if 0 < high - low < LEAST_SHARE * (scale[1] - scale[0]):
+        return f"warning   {described}; {made}, and {outside:.2%} of the values are clipped; {remedy}\n"
+    if 0 < high - low < LEAST_USED_SHARE * (scale[1] - scale[0]):
         used = (high - low) / (scale[1] - scale[0])
-        return f"warning   {found}; {made}, of which they use {used:.1%}; {remedy}\n"
-    return f"checked   {found}; {made}\n"
+        return f"warning   {described}; {made}, of which they use {used:.1%}; {remedy}\n"
+    return f"checked   {described}; {made}\n"

@@ -14,7 +14,7 @@ from lib.base.errors import UserError
 from lib.masks.metrics import pooled, ratio
 
 SURE = 2  # standard errors that a gain must exceed to be adopted; docs/decisions.md compares 0 to 3
-PARTS = 5  # replace the folds where fewer than three are trained
+PARTS_FOR_FOLDS = 5  # replace the folds where fewer than three are trained
 CHANGED = 5  # groups that must score differently; with fewer, a standard error says little
 
 
@@ -30,7 +30,7 @@ def nested_parts(folds: np.ndarray, groups: np.ndarray) -> np.ndarray:
     numbers = group_numbers(groups)
     if numbers.max(initial=0) < 2:
         numbers = np.arange(len(folds))
-    return np.random.default_rng(0).permutation(numbers.max(initial=0) + 1)[numbers] % PARTS
+    return np.random.default_rng(0).permutation(numbers.max(initial=0) + 1)[numbers] % PARTS_FOR_FOLDS
 
 
 def splits(parts: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

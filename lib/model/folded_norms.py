@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lib.model.network import SegmentationNet
 
 TEST_SIDE = 64  # pixels of the test image, unless the network wants more
-SAME = 1e-3  # largest difference of two logits that count as the same; float32 rounding gives about 1e-5
+MOST_CHANGE = 1e-3  # largest difference of two logits that count as the same; float32 rounding gives about 1e-5
 
 
 @torch.inference_mode()
@@ -32,7 +32,7 @@ def with_folded_norms(network: "SegmentationNet") -> "SegmentationNet":
     image = _test_image(network)
     fold_norms(folded, image)
     outputs = zip(logits_of(folded(image)), logits_of(network(image)), strict=True)
-    same = all(torch.allclose(*pair, rtol=SAME, atol=SAME) for pair in outputs if pair[0] is not None)
+    same = all(torch.allclose(*pair, rtol=MOST_CHANGE, atol=MOST_CHANGE) for pair in outputs if pair[0] is not None)
     return folded if same else network
 
 

@@ -32,7 +32,7 @@ from lib.run.lock import lock_run
 from lib.run.members import open_members
 from lib.run.provenance import test_inputs, threshold_inputs
 
-PARTS = {2: 10, 3: 6}  # into how many equal parts the search divides the weight; 4 for more members
+WEIGHT_STEPS = {2: 10, 3: 6}  # into how many equal parts the search divides the weight; 4 for more members
 
 Weighting = tuple[float, ...]  # of each member, adding up to 1
 
@@ -115,12 +115,12 @@ def find_weights(stores: list[MapStore], settings: Settings, data: TrainingData,
 def trials(setting: str | list[float], members: int) -> tuple[list[Weighting], list[list[Weighting]]]:
     """The weightings tried for all members, and for all without each."""
     if setting == "search":
-        parts = PARTS.get(members, 4)
-        drawn = combinations_with_replacement(range(members), parts)
-        together = [tuple(chosen.count(member) / parts for member in range(members)) for chosen in drawn]
+        steps = WEIGHT_STEPS.get(members, 4)
+        drawn = combinations_with_replacement(range(members), steps)
+        together = [tuple(chosen.count(member) / steps for member in range(members)) for chosen in drawn]
         return together, [[row for row in together if row[member] == 0] for member in range(members)]
-    together = _scaled([1.0] * members if setting == "equal" else setting)
-    return [together], [[_scaled([*together[:member], 0.0, *together[member + 1 :]])] for member in range(members)]
+    together = _normalised([1.0] * members if setting == "equal" else setting)
+    return [together], [[_normalised([*together[:member], 0.0, *together[member + 1 :]])] for member in range(members)]
 
 
 def count_weightings(
@@ -138,7 +138,7 @@ def count_weightings(
             mean = average(maps, weights)
             mean = keep_highest(mean) if data.settings.are_exclusive else mean
             averaged = zip(planes(mean), planes(truth), strict=True)
-            terms.append([_terms(probability_map, plane, metric) for probability_map, plane in averaged])
+            terms.append([_curve_terms(probability_map, plane, metric) for probability_map, plane in averaged])
         return np.array(terms)
 
     stores = [replace(store, are_exclusive=False) for store in stores]  # the highest class is that of the average
@@ -168,13 +168,13 @@ def averaged_pairs(
 
 def averaged_presence(stores: list[MapStore], of_fold: dict[str, Weighting], table: pd.DataFrame) -> np.ndarray | None:
     """The averages of the images' presence, uint8 (images, classes); None where a member that counts has none."""
-    found = []
+    of_images = []
     for image_id, fold in zip(table.id, table.fold, strict=True):
         presence = read_average([store.presence for store in stores], of_fold[f"fold_{fold}"], image_id)
         if presence is None:
             return None
-        found.append(presence)
-    return np.stack(found)
+        of_images.append(presence)
+    return np.stack(of_images)
 
 
 def read_average(
@@ -212,10 +212,10 @@ def _write_averages(
         pass
 
 
-def _terms(probability_map: np.ndarray, truth: np.ndarray, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+def _curve_terms(probability_map: np.ndarray, truth: np.ndarray, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
     tp, fp = count_at_thresholds(probability_map, truth)
     return metric.terms(tp, fp, np.count_nonzero(truth == 1) - tp)
 
 
-def _scaled(weights: list[float]) -> Weighting:
+def _normalised(weights: list[float]) -> Weighting:
     return tuple(weight / sum(weights) for weight in weights)

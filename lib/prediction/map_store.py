@@ -87,8 +87,8 @@ class MapStore:
 
         Raises UserError as `read` does.
         """
-        found = [presence_in(self._require(image_id, name), f"{name}/{image_id}") for name in self.classes]
-        return None if None in found else np.array(found, np.uint8)
+        of_classes = [presence_in(self._require(image_id, name), f"{name}/{image_id}") for name in self.classes]
+        return None if None in of_classes else np.array(of_classes, np.uint8)
 
     def _require(self, image_id: str, class_name: str) -> bytes:
         content = self._content(image_id, class_name)
@@ -132,12 +132,12 @@ def presence_in(content: bytes, name: str) -> int | None:
 
 def read_presence(store: MapReader, ids: Iterable[str]) -> np.ndarray | None:
     """The presence of each class in some images, uint8 (images, classes); None where it is not predicted."""
-    found = []
+    of_images = []
     for _, presence in prefetched(store.presence, ids, ahead=4 * THREADS):
         if presence is None:
             return None
-        found.append(presence)
-    return np.stack(found)
+        of_images.append(presence)
+    return np.stack(of_images)
 
 
 def to_map(probabilities: np.ndarray) -> np.ndarray:

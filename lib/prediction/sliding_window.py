@@ -52,15 +52,15 @@ def windows_along(length: int, window: int, overlap: int, stride: int) -> list[W
     margin = 3 * overlap // 8
     rise = np.clip((np.arange(overlap) + 0.5 - margin) / (overlap - 2 * margin), 0, 1)
     rising = (np.sin(np.pi / 2 * rise) ** 2).astype(np.float32)
-    found = []
+    windows = []
     for start in starts:
         weights = np.ones(min(step + overlap, length - start), np.float32)
         if start > 0:
             weights[:overlap] = rising
         if start < starts[-1]:
             weights[-overlap:] = 1 - rising
-        found.append(Window(slice(start, start + len(weights)), weights))
-    return found
+        windows.append(Window(slice(start, start + len(weights)), weights))
+    return windows
 
 
 def blended_map(
@@ -73,22 +73,22 @@ def blended_map(
     height, width = image.shape[:2]
     rows, columns = (windows_along(length, window, overlap, stride) for length in (height, width))
     ends = [row.pixels.start for row in rows[1:]] + [height]  # up to where a row of windows completes the map
-    strip = found = None
+    strip = blended = None
     for row, end in zip(rows, ends, strict=True):
         for batch in _batches(columns, batch_size):
             crops = np.stack([image[row.pixels, column.pixels] for column in batch])
             for column, probabilities in zip(batch, predict(crops), strict=True):
-                if found is None:
+                if blended is None:
                     classes = probabilities.shape[2]
                     strip = np.zeros((row.length, width, classes), np.float32)
-                    found = np.empty((height, width, classes), np.uint8)
+                    blended = np.empty((height, width, classes), np.uint8)
                 weights = row.weights[:, None, None] * column.weights[None, :, None]
                 strip[: row.length, column.pixels] += weights * probabilities
         done = end - row.pixels.start
-        found[row.pixels.start : end] = to_map(strip[:done])
+        blended[row.pixels.start : end] = to_map(strip[:done])
         strip[: len(strip) - done] = strip[done:]
         strip[len(strip) - done :] = 0
-    return found
+    return blended
 
 
 def _batches(columns: list[Window], batch_size: int) -> Iterator[list[Window]]:

@@ -139,7 +139,7 @@ def coverage_part(truth: np.ndarray, oof: np.ndarray, test: np.ndarray, classes:
         ]
         parts.append({"name": name, "rows": rows, "verdict": shift_in_words(oof[:, class_index], test[:, class_index])})
     charts = [
-        _coverage_chart(name, *(c[:, class_index] for c in (truth, oof, test)))
+        _test_coverage_chart(name, *(c[:, class_index] for c in (truth, oof, test)))
         for class_index, name in enumerate(classes)
     ]
     return {"classes": parts, "charts": charts, "sampled": len(test), "images": images}
@@ -164,7 +164,7 @@ def shift_in_words(oof: np.ndarray, test: np.ndarray) -> dict:
     }
 
 
-def _coverage_chart(name: str, truth: np.ndarray, oof: np.ndarray, test: np.ndarray) -> Chart:
+def _test_coverage_chart(name: str, truth: np.ndarray, oof: np.ndarray, test: np.ndarray) -> Chart:
     edges = np.linspace(0, 100 * max(float(c.max()) for c in (truth, oof, test)) or 1, COVERAGE_BINS + 1)
     shares = [100 * np.histogram(100 * c, edges)[0] / len(c) for c in (truth, oof, test)]
     chart = Chart(

@@ -139,7 +139,7 @@ def _inline(value: object) -> str:
     return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
 
 
-def commands(settings: Settings) -> list[str]:
+def repeating_commands(settings: Settings) -> list[str]:
     """The commands that repeat the run, with the settings above saved as a file."""
     stages = SCRIPTS[2 if settings.ensemble.members else 1 :]  # an ensemble trains nothing
     later = [f"python {stage}.py --run runs/{settings.name}" for stage in stages]
@@ -158,7 +158,7 @@ def stage_times(run: RunFolder) -> list[dict]:
     return rows
 
 
-def versions(run: RunFolder) -> dict[str, str]:
+def package_versions(run: RunFolder) -> dict[str, str]:
     """Package versions of the latest stage."""
     records = [read_json(run.record(stage)) for stage in SCRIPTS if run.record(stage).is_file()]
     return max(records, key=lambda record: record["finished"])["versions"] if records else {}

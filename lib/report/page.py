@@ -64,9 +64,9 @@ def write_report(run: RunFolder, settings: Settings) -> None:
         settings=settings,
         cards=overview.score_cards(run, settings, done),
         changed=overview.differing_settings(settings),
-        commands=overview.commands(settings),
+        commands=overview.repeating_commands(settings),
         times=overview.stage_times(run),
-        versions=overview.versions(run),
+        versions=overview.package_versions(run),
         done=done,
         parts=parts,
         refresh=parts["training"] is not None and parts["training"]["training"] > 0,
@@ -76,12 +76,14 @@ def write_report(run: RunFolder, settings: Settings) -> None:
 def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
     """The stages from 03 on ("03", "04", "05") that are done with the present models, and so belong on the page."""
     inputs = {"03_oof_threshold": threshold_inputs, "04_infer": test_inputs, "05_postprocess": submission_inputs}
-    done = {stage[:2] for stage, inputs_of in inputs.items() if is_done(run, settings, stage, inputs_of)}
+    done = {stage[:2] for stage, inputs_of in inputs.items() if stage_is_done(run, settings, stage, inputs_of)}
     needed = {"03"} if settings.data.test_images is None else {"03", "04"}
     return frozenset(done if needed <= done else done - {"05"})
 
 
-def is_done(run: RunFolder, settings: Settings, stage: str, inputs_of: Callable[[RunFolder, Settings], dict]) -> bool:
+def stage_is_done(
+    run: RunFolder, settings: Settings, stage: str, inputs_of: Callable[[RunFolder, Settings], dict]
+) -> bool:
     """Whether a stage was made from what its inputs are now, and its files are as it left them."""
     if not run.record(stage).is_file():
         return False

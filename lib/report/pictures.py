@@ -15,7 +15,7 @@ from lib.masks.metrics import known_only
 
 SIDE = 288  # pixels of the longest side, up or down: 10 to 20 KB a picture
 QUALITIES = (78, 60, 40, 20)  # of JPEG; the first one that is small enough is used
-LARGEST = 56_000  # bytes of a picture: 248 of them, in base64, are 18.5 MB
+MOST_BYTES = 56_000  # bytes of a picture: 248 of them, in base64, are 18.5 MB
 FALSE_ALARM, MISSED = (213, 94, 0), (0, 130, 220)  # the blue a little brighter than Okabe and Ito's, for dark images
 TRUTH, PREDICTION = (0, 190, 135), (240, 228, 66)
 OUTLINE = (255, 255, 255)
@@ -28,7 +28,7 @@ def data_uri(picture: np.ndarray) -> str:
         options = [cv2.IMWRITE_JPEG_QUALITY, quality]
         options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
         encoded = cv2.imencode(".jpg", picture[..., ::-1], options)[1]
-        if len(encoded) <= LARGEST:
+        if len(encoded) <= MOST_BYTES:
             break
     return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
 

@@ -18,21 +18,21 @@ def presence_part(run: RunFolder) -> dict | None:
     choices = read_json(run.threshold)["classes"]
     for class_index, name in enumerate(counts.classes.tolist()):
         presence, is_there = counts.presence[:, class_index], counts.positives[:, class_index] > 0
-        asked = choices[name]["rule"].get("presence")
-        shut = presence < (asked or 0)
+        required = choices[name]["rule"].get("presence")
+        shut = presence < (required or 0)
         rows.append(
             {
                 "name": name,
                 **choices[name]["presence"],
-                "asked": asked,
+                "required": required,
                 "shut": [(int((shut & kind).sum()), int(kind.sum())) for kind in (~is_there, is_there)],
-                "chart": _chart(name if len(choices) > 1 else "", presence / 255, is_there, asked),
+                "chart": _chart(name if len(choices) > 1 else "", presence / 255, is_there, required),
             }
         )
     return {"rows": rows, "charts": [row["chart"] for row in rows]}
 
 
-def _chart(name: str, presence: np.ndarray, is_there: np.ndarray, asked: int | None) -> Chart:
+def _chart(name: str, presence: np.ndarray, is_there: np.ndarray, required: int | None) -> Chart:
     """Histograms of presence, 0 to 1, of the images without the class and of those with it."""
     edges = np.linspace(0, 1, PRESENCE_BINS + 1)
     shares = [100 * np.histogram(presence[kind], edges)[0] / max(kind.sum(), 1) for kind in (~is_there, is_there)]
@@ -44,7 +44,7 @@ def _chart(name: str, presence: np.ndarray, is_there: np.ndarray, asked: int | N
     chart.bars(edges, shares[0], "soft")
     chart.steps(edges, shares[1], "s0")
     chart.legend = [("without the class", "box", "soft"), ("with it", "line", "s0")]
-    if asked is not None:
-        chart.upright(asked / 255, "s3")
-        chart.legend.append((f"asked for: {asked / 255:.2f}", "line", "s3"))
+    if required is not None:
+        chart.upright(required / 255, "s3")
+        chart.legend.append((f"asked for: {required / 255:.2f}", "line", "s3"))
     return chart

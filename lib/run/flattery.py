@@ -42,5 +42,5 @@ def _gain_of_best_epochs(run: RunFolder, settings: Settings) -> float:
     """The mean over the trained folds of the best epoch's score minus the last one's; 0 if none is trained."""
     metrics = [run.fold(fold).metrics for fold in range(settings.folds.count)]
     contents = [read_json(path) for path in metrics if path.is_file()]
-    gains = [found["best"]["score"] - found["last"]["score"] for found in contents if "best" in found]
+    gains = [of_fold["best"]["score"] - of_fold["last"]["score"] for of_fold in contents if "best" in of_fold]
     return float(np.mean(gains)) if gains else 0.0

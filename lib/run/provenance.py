@@ -128,15 +128,15 @@ def all_images_model(run: RunFolder, settings: Settings) -> dict[str, str]:
     require_fold does.
     """
     members = enumerate(open_members(settings)) if settings.ensemble.members else [(0, (run, settings))]
-    found = {}
+    fingerprints = {}
     for number, (member, member_settings) in members:
         if member_settings.train.all_images:
             if not member.fold(ALL).metrics.is_file():
                 remedy = f"run {member.command('02_train', '--folds', ALL)}"
                 raise UserError(f"the model of all images of {member.root} (train.all_images) is not trained; {remedy}")
             weights = require_fold(member, ALL, fold_inputs(member, member_settings)[ALL])
-            found[f"all_images_{number}"] = sha256_of_json([weights, counted(member_settings, MAPS)])
-    return found
+            fingerprints[f"all_images_{number}"] = sha256_of_json([weights, counted(member_settings, MAPS)])
+    return fingerprints
 
 
 def test_models(run: RunFolder, settings: Settings) -> list[Fold]:

@@ -79,14 +79,14 @@ class MemberPredictor:
         If an image does not fit into memory, it and all later ones are predicted in smaller windows. Raises UserError
         if not even the smallest window fits.
         """
-        found = {}
-        while missing := [image_id for image_id in ids if image_id not in found]:
+        predictions = {}
+        while missing := [image_id for image_id in ids if image_id not in predictions]:
             infer = self.infer.model_copy(update={"tta": level.tta(self.infer.tta)})
             count = level.count(len(self.whole.networks))
             networks, names = self.whole.networks[:count], self.whole.names[:count]
             predictor = Predictor(networks, infer, self.whole.device, self.whole.precision, names)
             try:
-                found.update(predict_own_size(predictor, images, missing))
+                predictions.update(predict_own_size(predictor, images, missing))
             except OutOfMemory:
                 if self.infer.window == SMALLEST_WINDOW:
                     raise
@@ -94,7 +94,7 @@ class MemberPredictor:
                 print(f"out of memory: from here on in windows of {window} pixels", flush=True)
                 self.infer = self.infer.model_copy(update={"window": window})
             self.infer = self.infer.model_copy(update={"batch_size": predictor.batch_size})
-        return found
+        return predictions
 
 
 @naming_the_setting()
@@ -185,11 +185,13 @@ def _predict_missing(
                 return
             if level != last:
                 bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, continuing with {level}")
-            found = [one.predict(source, part, level) for one, source in zip(predictors, sources, strict=True)]
-            _write_averages(found, weights, {id: names[id][level] for id in part}, store)
+            predictions = [
+                predictor.predict(source, part, level) for predictor, source in zip(predictors, sources, strict=True)
+            ]
+            _write_averages(predictions, weights, {id: names[id][level] for id in part}, store)
             budget.spent(sum(seen[id] for id in part), level, time.monotonic() - began)
             if budget.seconds is not None and not budget.writing:
-                budget.writing = _seconds_of_writing(finished, found[0][part[0]])
+                budget.writing = _seconds_of_writing(finished, predictions[0][part[0]])
             last = level
             bar.update(len(part))
 

@@ -55,7 +55,7 @@ ROOMS = (
     "prediction",
     "submission",
 )  # of lib/, that prediction needs
-PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
+NEEDED_PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
 KAGGLE_LACKS = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
 CHECKED = 8  # images of each fold that float16 is measured on
 SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
@@ -105,7 +105,7 @@ def write_bundle(finished: FinishedRun, folder: Path, as_float16: bool, wheels: 
                 "folds": [list(member.folds) for member in finished.members],
                 "weights": "float16" if as_float16 else "float32",
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "versions": versions(),
+                "versions": installed_versions(),
                 "files": {path.relative_to(new).as_posix(): sha256_of_file(path) for path in files},
             },
         )
@@ -118,15 +118,15 @@ def require_free(folder: Path) -> None:
         raise UserError(f"{folder} exists and is not a bundle; choose another --out")
 
 
-def versions() -> dict[str, str | None]:
+def installed_versions() -> dict[str, str | None]:
     """Python's and the packages' versions; None for one that is not installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    installed = {"python": platform.python_version()}
+    for name in NEEDED_PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def check_float16(finished: FinishedRun) -> Float16Check:
@@ -155,9 +155,9 @@ def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: 
     with TemporaryDirectory() as folder:
         _write_weights(member, RunFolder(Path(folder)), as_float16=True)
         halved = replace(member, run=RunFolder(Path(folder)))
-        exact, close = (MemberPredictor(one, data.classes).predict(source, ids, Level()) for one in (member, halved))
+        exact, close = (MemberPredictor(each, data.classes).predict(source, ids, Level()) for each in (member, halved))
     for image_id in ids:
-        before, after = (apply_rules(finished.rules, *found[image_id]) > 0 for found in (exact, close))
+        before, after = (apply_rules(finished.rules, *predictions[image_id]) > 0 for predictions in (exact, close))
         counts += count_masks(before, after).sum(axis=1)
     return len(ids), int(counts[1:].sum()), int(counts.sum())
 

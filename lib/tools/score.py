@@ -26,7 +26,7 @@ from lib.masks.metrics import Metric, count_mask, pooled
 from lib.masks.objects import describe_score, match_objects, object_score
 from lib.masks.rle import decode_labels, decode_union, parse_runs
 
-Masks = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the values of the other columns
+RleTexts = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the values of the other columns
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def describe_metric(settings: Settings) -> str:
     return str(Metric.of(settings.threshold))
 
 
-def _masks(path: Path, columns: list[str]) -> Masks:
+def _masks(path: Path, columns: list[str]) -> RleTexts:
     """Run lengths by mask. Raises UserError for a missing column and for a table without rows."""
     table = read_table(path, "the solution")
     *keys, texts = [column(table, name, path, "as in the submission") for name in columns]

@@ -29,7 +29,7 @@ from lib.tuning.score_table import ScoreTable
 from lib.tuning.triplet import best_gate
 
 HALF = 128  # the threshold that is p >= .5
-REMEDIES = "Train longer, and try threshold.rule=triplet (docs/losses.md: mostly empty data)"
+ADVICE = "Train longer, and try threshold.rule=triplet (docs/losses.md: mostly empty data)"
 FOREIGN = 0.1  # a fold that loses more at the threshold of the other folds has a model unlike theirs
 
 
@@ -69,7 +69,7 @@ class ClassChoice:
         if self.rule.is_empty:
             return (
                 f"no mask at all scores {self.all_empty:.4f}, more than any threshold (the best, t={THRESHOLDS[best]}: "
-                f"{self.curve[best]:.4f}), so every mask of the submission is empty. {REMEDIES}"
+                f"{self.curve[best]:.4f}), so every mask of the submission is empty. {ADVICE}"
             )
         gain, error = self.over_no_mask.mean, np.nan_to_num(self.over_no_mask.standard_error)  # nan: a single group
         if gain <= error:
@@ -77,7 +77,7 @@ class ClassChoice:
             return (
                 f"no mask at all scores {self.all_empty:.4f}, {compared} {self.rule} (nested {self.over_no_mask} over "
                 "it): as far as these images can tell, the model adds nothing to an empty submission. "
-                f"{REMEDIES}"
+                f"{ADVICE}"
             )
         return ""
 

@@ -16,10 +16,10 @@ from lib.config.schema import Settings
 from lib.data import input_files
 from lib.data.competition import open_test, open_training
 from lib.data.input_files import (
-    compare,
     known_test_images,
     note_training_files,
     open_unchanged_training,
+    present_state,
     read_known,
     training_sources,
     write_known,
@@ -113,7 +113,7 @@ def test_what_the_check_of_01_notes_is_what_reading_anew_finds(run, settings, co
     noted = inspect_all(data).noted
     assert len(noted) == (24 if masks == "table" else 48)
     note_training_files(run, data, noted)
-    assert read_known(run.training_files) == compare(training_sources(data), {})[0]
+    assert read_known(run.training_files) == present_state(training_sources(data), {})[0]
 
 
 def test_content_counts_for_training(run, settings, competition):

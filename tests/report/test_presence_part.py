@@ -30,16 +30,16 @@ def test_the_page_counts_what_the_gate_empties(tmp_path):
     presence = np.where(there, 220, 40).astype(np.uint8)
     presence[0], presence[1] = 10, 250  # one of either kind that presence gets wrong
     (row,) = presence_part(written(tmp_path, presence[:, None]))["rows"]
-    assert 40 < row["asked"] <= 220 and row["reason_against"] == ""
+    assert 40 < row["required"] <= 220 and row["reason_against"] == ""
     assert row["shut"] == [(23, 24), (1, 12)]
-    assert f"asked for: {row['asked'] / 255:.2f}" in [label for label, *_ in row["chart"].legend]
+    assert f"asked for: {row['required'] / 255:.2f}" in [label for label, *_ in row["chart"].legend]
     pairs = [(a > b) + (a == b) / 2 for a in presence[there].astype(int) for b in presence[~there].astype(int)]
     assert abs(row["area"] - np.mean(pairs)) < 1e-12
 
 
 def test_a_gate_that_is_not_adopted_empties_nothing(tmp_path):
     (row,) = presence_part(written(tmp_path, np.full((36, 1), 99, np.uint8)))["rows"]
-    assert row["asked"] is None and row["reason_against"] and row["shut"] == [(0, 24), (0, 12)]
+    assert row["required"] is None and row["reason_against"] and row["shut"] == [(0, 24), (0, 12)]
 
 
 def test_without_presence_there_is_no_part(tmp_path):

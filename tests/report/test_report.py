@@ -586,7 +586,7 @@ def test_an_ensemble_says_what_its_members_are_worth(fake, tmp_path):
     write_json(run.ensemble, content)
     assert [row["adds"] for row in ensemble_part(run)["rows"]] == pytest.approx([0.11, -0.01])
     assert overview.score_cards(run, settings, frozenset()) == []
-    assert not any("02_train" in command for command in overview.commands(settings))
+    assert not any("02_train" in command for command in overview.repeating_commands(settings))
     path = tmp_path / "both.yaml"
     adopted = settings.model_copy(update={"data": fake.settings.data})  # what 01 keeps, and refuses in a settings file
     path.write_text(overview.differing_settings(adopted))

@@ -9,7 +9,7 @@ from lib.tools import demo
 
 def test_the_commands_are_those_of_the_five_stages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    typed = demo.commands()
+    typed = demo.demo_commands()
     assert [words[0].rpartition("/")[2] for words in typed] == [
         "-m",
         "01_prepare_folds.py",
@@ -20,7 +20,7 @@ def test_the_commands_are_those_of_the_five_stages(tmp_path, monkeypatch):
         "-m",
     ]
     (tmp_path / "data" / "blue_marble").mkdir(parents=True)
-    assert demo.commands() == typed[1:]
+    assert demo.demo_commands() == typed[1:]
 
 
 def test_a_failing_command_ends_the_demo_with_its_code(tmp_path, monkeypatch):
