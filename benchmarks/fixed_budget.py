@@ -221,7 +221,7 @@ def resized(predictor: Predictor, task: Task, size: int) -> Iterator[tuple[str, 
     """Yield (id, uint8 map) of images that the network is shown as squares, at the images' own sizes."""
     for image_id in task.ids:
         square = resize(task.data.read_image(image_id), (size, size), "bilinear")
-        probabilities = predictor.predict_batch(square[None]).pixels[0]
+        probabilities = predictor.predict_batch(square[None]).pixels[0].cpu().numpy()
         yield image_id, to_map(resize(probabilities, task.data.image_size(image_id), "bilinear"))
 
 

@@ -51,7 +51,7 @@ from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.model.device import best_device
 from lib.model.network import load_weights
-from lib.prediction.map_store import MapStore, to_map
+from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import Predictor, predict_to_store
 from lib.run.folder import RunFolder, open_run
 from lib.training.batches import batches
@@ -217,7 +217,8 @@ def maps(sizes: Sizes, device: torch.device) -> tuple[bool, str]:
 
     def predicted(on: torch.device, precision: str) -> np.ndarray:
         network = load_weights(run.fold(0).weights, settings.model, 1, settings.data.network_channels)
-        return to_map(Predictor([network], InferSettings(), on, precision).predict_batch(batch).pixels).astype(int)
+        found = Predictor([network], InferSettings(), on, precision).predict_batch(batch).predictions()
+        return np.stack([prediction.maps for prediction in found]).astype(int)
 
     expected, worst = predicted(torch.device("cpu"), "fp32"), {}
     for precision in ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16"):
@@ -356,7 +357,7 @@ def started(sizes: Sizes, *overrides: str) -> Iterator[Training]:
 def loader_alone(training: Training) -> Callable[[], tuple[float, float]]:
     def epoch() -> tuple[float, float]:
         begun = clock()
-        for _ in batches(training.loader):
+        for _ in batches(training.loader, 0):
             pass
         return begun
 

@@ -37,7 +37,7 @@ from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.model.device import keep_freed_memory
 from lib.run.folder import RunFolder, open_run
-from lib.training.batches import build_loader
+from lib.training.batches import batches, build_loader
 from lib.training.fold_job import FoldJob, plan_fold
 from lib.training.loader_wait import LoaderWait
 from lib.training.losses import SegmentationLoss
@@ -136,16 +136,16 @@ def pipeline(training: Training) -> other_loops.Epoch:
     def epoch() -> tuple[float, float]:
         begun = clock()
         with tqdm(total=len(training.loader)) as bar:
-            train_epoch(training.job, training.state, training.loss_of, training.loader, bar, LoaderWait())
+            stream = batches(training.loader, training.state.epoch)
+            train_epoch(training.job, training.state, training.loss_of, stream, bar, LoaderWait())
         return begun
 
     return epoch
 
 
 def bare(training: Training) -> other_loops.Epoch:
-    training.loader.sampler.epoch = 0
     state = training.state
-    batch = {name: tensor.to(training.job.device) for name, tensor in next(iter(training.loader)).items()}
+    batch = {name: tensor.to(training.job.device) for name, tensor in next(batches(training.loader, 0)).items()}
     truths = batch["masks"].float()
 
     def epoch() -> tuple[float, float]:

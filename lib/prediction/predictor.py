@@ -17,7 +17,7 @@ from lib.data.competition import Images
 from lib.data.network_input import as_network_sees
 from lib.model.device import autocast, is_out_of_memory
 from lib.model.network import SegmentationNet, logits_of
-from lib.prediction.map_store import MapStore, Prediction, to_map
+from lib.prediction.map_store import MapStore, Prediction
 from lib.prediction.sliding_window import LargeImage, blended_map
 
 FLIPS = {"none": [()], "hflip": [(), (3,)], "flips": [(), (3,), (2,), (2, 3)], "d4": [(), (3,), (2,), (2, 3)]}
@@ -37,15 +37,20 @@ class ImageSource(Protocol):
 
 
 class BatchProbabilities(NamedTuple):
-    """Probabilities from 0 to 1 of a batch of images, float32."""
+    """Probabilities from 0 to 1 of a batch of images, float32, on the device of the networks."""
 
-    pixels: np.ndarray  # (batch, height, width, classes)
-    presence: np.ndarray | None  # (batch, classes), where the networks have a head for it
+    pixels: torch.Tensor  # (batch, height, width, classes)
+    presence: torch.Tensor | None  # (batch, classes), where the networks have a head for it
 
     def predictions(self) -> list[Prediction]:
         """The same of each image, in steps of 1/255."""
-        presence = [None] * len(self.pixels) if self.presence is None else to_map(self.presence)
-        return [Prediction(*of_image) for of_image in zip(to_map(self.pixels), presence, strict=True)]
+        presence = [None] * len(self.pixels) if self.presence is None else _levels(self.presence)
+        return [Prediction(*of_image) for of_image in zip(_levels(self.pixels), presence, strict=True)]
+
+
+def _levels(probabilities: torch.Tensor) -> np.ndarray:
+    """`to_map` on the device of the probabilities: a quarter of the bytes leaves a GPU."""
+    return (probabilities * 255).round().to(torch.uint8).cpu().numpy()
 
 
 class BrokenLogits(NamedTuple):
@@ -116,10 +121,10 @@ class Predictor:
         def predict(crops: np.ndarray) -> np.ndarray:
             pixels, presence = self.predict_batch(crops, [image_id] * len(crops))
             presences.append(presence)
-            return pixels
+            return pixels.cpu().numpy()
 
         maps = blended_map(image, predict, window, overlap, stride, batch_size)
-        return Prediction(maps, None if presences[0] is None else to_map(np.concatenate(presences).max(axis=0)))
+        return Prediction(maps, None if presences[0] is None else _levels(torch.cat(presences).amax(dim=0)))
 
     def predict_batch(self, images: np.ndarray, ids: Sequence[str] = ()) -> BatchProbabilities:
         """The probabilities of uint8 images (batch, height, width, channels), averaged over networks and views.
@@ -131,7 +136,7 @@ class Predictor:
         try:
             parts = [slice(start, start + size) for start in range(0, len(images), size)]
             pixels, presence = zip(*(self._predict_finite(images[part], ids[part]) for part in parts), strict=True)
-            return BatchProbabilities(np.concatenate(pixels), None if presence[0] is None else np.concatenate(presence))
+            return BatchProbabilities(torch.cat(pixels), None if presence[0] is None else torch.cat(presence))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -196,9 +201,9 @@ class Predictor:
         total = total[..., margin : margin + height, margin : margin + width]
         means = [None if sums is None else sums / views for sums in (total, total_presence)]
         mean, mean_presence = (one.sigmoid() if is_logits and one is not None else one for one in means)
-        found = mean.permute(0, 2, 3, 1).cpu().numpy(), None if mean_presence is None else mean_presence.cpu().numpy()
         broken = (~finite).nonzero().tolist()
-        return BatchProbabilities(*found), BrokenLogits(*broken[0]) if broken else None
+        probabilities = BatchProbabilities(mean.permute(0, 2, 3, 1), mean_presence)
+        return probabilities, BrokenLogits(*broken[0]) if broken else None
 
 
 def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:

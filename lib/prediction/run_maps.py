@@ -138,26 +138,23 @@ def build_predictor(run: RunFolder, settings: Settings, classes: list[str], fold
         for path in weights
     ]
     names, precision = [f"fold {fold}" for fold in folds], precision_of(run, settings, folds, device)
-    if (trained := trained_precisions(run, folds)) not in ({precision}, {None}) and is_first():
-        print(f"note      trained in {' and '.join(map(str, trained))}, predicted in {precision} on this {device.type}")
+    trained = trained_precisions(run, settings, folds, device)
+    if precision == "fp32" and trained != {"fp32"} and is_first():
+        print(f"note      trained in {' and '.join(sorted(trained))}, predicted in fp32 on this {device.type}")
     return Predictor(networks, settings.infer, device, precision, names)
 
 
 def precision_of(run: RunFolder, settings: Settings, folds: list[int], device: "torch.device") -> str:
-    """The precision that the folds were trained in; fp32 where they differ or the device does not compute in theirs.
+    """The precision for predicting with some folds, by `prediction_precision`; fp32 where theirs differ."""
+    from lib.model.device import prediction_precision
 
-    train.precision=auto may have meant another one on the machine that trained.
-    """
-    from lib.model.device import computes_in, resolve_precision
-
-    trained = trained_precisions(run, folds)
-    if trained == {None}:  # by a version that did not record it
-        return resolve_precision(settings.train.precision, device)
-    if len(trained) == 1 and computes_in(*trained, device):
-        return trained.pop()
-    return "fp32"
+    each = {prediction_precision(trained, device) for trained in trained_precisions(run, settings, folds, device)}
+    return each.pop() if len(each) == 1 else "fp32"
 
 
-def trained_precisions(run: RunFolder, folds: list[int]) -> set[str | None]:
-    """The precisions that the folds were trained in; None for one by a version that did not record it."""
-    return {read_json(run.fold(fold).metrics).get("precision") for fold in folds}
+def trained_precisions(run: RunFolder, settings: Settings, folds: list[int], device: "torch.device") -> set[str]:
+    """The precisions that the folds were trained in; the setting's on this device for one that did not record it."""
+    from lib.model.device import resolve_precision
+
+    recorded = {read_json(run.fold(fold).metrics).get("precision") for fold in folds}
+    return {precision or resolve_precision(settings.train.precision, device) for precision in recorded}

@@ -21,7 +21,7 @@ from lib.training.losses import signed_distances
 
 cv2.setNumThreads(0)  # OpenCV's threads would fight the loader's processes
 
-MOST_WORKERS = 8
+MOST_WORKERS = 16
 
 Batch = dict[str, torch.Tensor]
 
@@ -137,7 +137,7 @@ def build_dataset(job: FoldJob, with_distances: bool) -> CropDataset:
 
 
 def build_loader(job: FoldJob, with_distances: bool) -> DataLoader:
-    """This process's batches of one epoch after another; set `loader.sampler.epoch` before each.
+    """The loader of this process's share, which `batches` asks for one epoch after another.
 
     Its loader processes live as long as the loader.
     """
@@ -170,14 +170,19 @@ def loader_processes(setting: int | None, device: torch.device) -> int:
     return cores // 4 if device.type == "cpu" else min(max(cores, 1), MOST_WORKERS)
 
 
-def batches(loader: DataLoader) -> Iterator[Batch]:
-    """Yield the loader's batches.
+def batches(loader: DataLoader, epoch: int) -> Iterator[Batch]:
+    """The batches of an epoch, counted from 0, which the loader's processes begin to make at once.
 
     Raises a worker's UserError with its own sentence, which torch buries in a traceback, and another one where a
     worker was killed, as the kernel does when memory is short.
     """
+    loader.sampler.epoch = epoch
+    return _with_plain_errors(iter(loader))
+
+
+def _with_plain_errors(stream: Iterator[Batch]) -> Iterator[Batch]:
     try:
-        yield from loader
+        yield from stream
     except UserError as error:
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
     except RuntimeError as error:

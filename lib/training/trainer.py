@@ -8,12 +8,11 @@ train_step       forward, loss, backward, update
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lib.base import distributed
@@ -86,8 +85,12 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
         loss_of = SegmentationLoss.of(job.settings).to(job.device)
         loader = build_loader(job, loss_of.needs_distance)
         skip(bar, job.plan.first_step(state.epoch))
-        while state.epoch < job.settings.train.epochs:
-            row = train_epoch(job, state, loss_of, loader, bar, wait)
+        epochs = job.settings.train.epochs
+        stream = batches(loader, state.epoch) if state.epoch < epochs else None
+        while state.epoch < epochs:
+            row = train_epoch(job, state, loss_of, stream, bar, wait)
+            if row["epoch"] < epochs:
+                stream = batches(loader, row["epoch"])  # its processes make the first ones during the validation
             row[job.score_name], row["threshold"] = validate(state.averaged, job, accelerator)
             state.history.append(row)
             if accelerator.is_main_process:
@@ -101,15 +104,14 @@ def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, 
 
 
 def train_epoch(
-    job: FoldJob, state: TrainState, loss_of: SegmentationLoss, loader: DataLoader, bar: tqdm, wait: LoaderWait
+    job: FoldJob, state: TrainState, loss_of: SegmentationLoss, stream: Iterator[Batch], bar: tqdm, wait: LoaderWait
 ) -> dict:
-    """Train on each image once; the epoch's row of the history, with the means of the loss and of its terms."""
+    """Train on an epoch's batches; its row of the history, with the means of the loss and of its terms."""
     seed_all(job.settings.train.seed, job.seed, state.epoch, state.accelerator.process_index)
-    loader.sampler.epoch = state.epoch
     state.train_mode(is_frozen=job.settings.train.freezes_encoder(state.epoch))
     sums: dict[str, torch.Tensor] = {}
     started = shown = time.monotonic()
-    for number, batch in enumerate(wait.timed(batches(loader))):
+    for number, batch in enumerate(wait.timed(stream)):
         for name, value in train_step(job, state, loss_of, batch, number).items():
             sums[name] = sums.get(name, 0) + value
         bar.update()
@@ -119,12 +121,13 @@ def train_epoch(
             bar.set_description_str(bar_text(job, state.history, float(sums["loss"]) / (number + 1)))
     sums = {name: state.accelerator.reduce(value, "mean") for name, value in sums.items()}
     require_number(sums["loss"], job, state)
-    trained = len(loader) * job.plan.batch_size * state.accelerator.num_processes
+    length = job.plan.lengths[state.epoch]
+    trained = length * job.plan.batch_size * state.accelerator.num_processes
     return {
         "epoch": state.epoch + 1,
         "lr": learning_rate(job.plan.first_step(state.epoch) + number, job.plan.steps, job.settings.train),
         "images_per_second": round(trained / (time.monotonic() - started), 2),
-        **{name: float(value) / len(loader) for name, value in sums.items()},
+        **{name: float(value) / length for name, value in sums.items()},
     }
 
 

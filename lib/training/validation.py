@@ -7,6 +7,7 @@ from accelerate.utils import gather_object
 
 from lib.base.distributed import own_share
 from lib.masks.metrics import count_images
+from lib.model.device import prediction_precision
 from lib.model.network import SegmentationNet
 from lib.prediction.map_store import keep_highest
 from lib.prediction.predictor import Predictor
@@ -26,7 +27,9 @@ def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -
         for statistics in network.buffers():  # each process has its own; the first one's are saved
             torch.distributed.broadcast(statistics, src=0)
     one_view = job.settings.infer.model_copy(update={"tta": "none"})
-    predictor = Predictor([network], one_view, job.device, job.precision, [f"fold {job.fold}"])
+    predictor = Predictor(
+        [network], one_view, job.device, prediction_precision(job.precision, job.device), [f"fold {job.fold}"]
+    )
     images, share = job.images.validated, own_share(job.images.validation)
     decided = keep_highest if job.data.settings.are_exclusive else np.asarray
     stream = (

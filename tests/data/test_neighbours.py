@@ -140,7 +140,7 @@ def test_the_network_is_trained_on_and_predicts_the_stacked_channels(volumes, tm
     list(predict_to_store(predictor, data, data.ids, store))
     stacked = [cv2.imread(str(volumes / "test" / "b" / f"slice_{n}_0.5.png"), 0) for n in (1, 2, 9, 10, 11)]
     expected = predictor.predict_batch(np.stack(stacked, axis=2)[None])
-    assert np.array_equal(store.read("b_9"), np.rint(255 * expected.pixels[0]).astype(np.uint8))
+    assert np.array_equal(store.read("b_9"), np.rint(255 * expected.pixels[0].numpy()).astype(np.uint8))
 
 
 def remembered_digests(run: RunFolder, data: TestData) -> dict[str, str]:

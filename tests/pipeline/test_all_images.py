@@ -60,7 +60,7 @@ def test_it_is_one_more_model_of_the_test_maps_and_of_no_score(trained, monkeypa
         *((run.oof, row.id, training.read_image(row.id), [row.fold]) for row in table.head(4).itertuples()),
         *((run.test, image_id, test.read_image(image_id), [0, 1, "all"]) for image_id in test.ids),
     ]:
-        mean = np.mean([alone[fold].predict_batch(image[None]).pixels[0] for fold in folds], axis=0)
+        mean = np.mean([alone[fold].predict_batch(image[None]).pixels[0].numpy() for fold in folds], axis=0)
         assert np.abs(255 * mean - MapStore(store, tuple(test.classes)).read(image_id)).max() < 0.51
     refresh_report(run, settings)
     assert "no score is of it" in run.report.read_text()

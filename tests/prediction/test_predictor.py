@@ -17,7 +17,13 @@ from lib.base.files import write_json
 from lib.config.data_settings import DataSettings
 from lib.config.schema import InferSettings, Settings
 from lib.prediction.map_store import MapStore, read_presence, to_map
-from lib.prediction.predictor import Predictor, batches_of_equal_size, predict_to_store, whole_strides
+from lib.prediction.predictor import (
+    Predictor,
+    _levels,
+    batches_of_equal_size,
+    predict_to_store,
+    whole_strides,
+)
 from lib.prediction.run_maps import precision_of
 from lib.run.folder import RunFolder
 
@@ -104,7 +110,7 @@ def test_the_views_of_all_networks_are_averaged_turned_back(images, tta, average
         expected = probabilities.mean(axis=0)
     else:
         expected = sigmoid(np.log(probabilities / (1 - probabilities)).mean(axis=0))
-    found = predictor([0.3, -0.1], tta=tta, average=average).predict_batch(image[None]).pixels[0, ..., 0]
+    found = predictor([0.3, -0.1], tta=tta, average=average).predict_batch(image[None]).pixels[0, ..., 0].numpy()
     assert len(views) == {"none": 1, "hflip": 2, "flips": 4, "d4": 8}[tta]
     assert np.abs(found - expected).max() < 1e-5
 
@@ -114,8 +120,8 @@ def test_the_views_of_all_networks_are_averaged_turned_back(images, tta, average
 def test_the_margin_is_mirrored_and_cut_off(images, tta, margin):
     image = images["i2"]
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    wanted = predictor([0.3, -0.1], tta=tta).predict_batch(padded[None]).pixels
-    found = predictor([0.3, -0.1], tta=tta, margin=margin).predict_batch(image[None]).pixels[0]
+    wanted = predictor([0.3, -0.1], tta=tta).predict_batch(padded[None]).pixels.numpy()
+    found = predictor([0.3, -0.1], tta=tta, margin=margin).predict_batch(image[None]).pixels[0].numpy()
     assert found.shape == (6, 4, 1) and found == pytest.approx(wanted[0, margin:-margin, margin:-margin], abs=1e-6)
 
 
@@ -316,13 +322,25 @@ def test_what_is_no_number_in_float32_either_is_refused(name, window):
 
 
 @pytest.mark.parametrize(
-    ("trained", "expected"), [(["fp32", "fp32"], "fp32"), (["fp16", "fp16"], "fp32"), (["fp32", "fp16"], "fp32")]
+    ("trained", "on_cpu", "on_gpu"),
+    [
+        (["fp32", "fp32"], "fp32", "fp32"),
+        (["fp16", "fp16"], "fp32", "fp16"),
+        (["bf16", "fp16"], "fp32", "fp16"),  # a GPU without bf16 went on with what one with it began
+        (["fp32", "fp16"], "fp32", "fp32"),
+    ],
 )
-def test_prediction_is_in_the_precision_of_training_where_the_device_computes_in_it(tmp_path, trained, expected):
+def test_half_precision_is_fp16_on_a_gpu_and_what_a_cpu_computes_in(tmp_path, monkeypatch, trained, on_cpu, on_gpu):
+    monkeypatch.setattr("lib.model.device.has_native_bf16", lambda: True)
     run = RunFolder(tmp_path)
     for fold, precision in enumerate(trained):
         write_json(run.fold(fold).metrics, {"precision": precision})
     settings = Settings(name="test", train={"precision": "auto"})
-    assert precision_of(run, settings, [0, 1], CPU) == expected
-    gpu = torch.device("cuda")  # on which auto is bf16 or fp16
-    assert precision_of(run, settings, [0, 1], gpu) == (trained[0] if len(set(trained)) == 1 else "fp32")
+    assert precision_of(run, settings, [0, 1], CPU) == on_cpu
+    assert precision_of(run, settings, [0, 1], torch.device("cuda")) == on_gpu
+
+
+@given(st.integers(0, 255), st.floats(-0.6, 0.6))
+def test_levels_of_a_device_are_those_of_to_map(level, offset):
+    probabilities = np.float32([np.clip((level + offset) / 255, 0, 1), (level // 2 + 0.5) / 255])
+    assert np.array_equal(_levels(torch.from_numpy(probabilities)), to_map(probabilities))

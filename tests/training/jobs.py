@@ -1,5 +1,7 @@
 """Fold jobs on the small competition, for tests of single steps and epochs."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
@@ -10,7 +12,7 @@ from lib.data.competition import TrainingData, open_training
 from lib.data.folds import image_table
 from lib.data.inspection import inspect_all
 from lib.run.folder import RunFolder
-from lib.training.batches import build_loader
+from lib.training.batches import Batch, batches, build_loader
 from lib.training.fold_images import FoldImages, Pool
 from lib.training.fold_job import FoldJob, plan_fold
 from lib.training.losses import SegmentationLoss
@@ -63,3 +65,7 @@ class Begun:
         self.state = load_or_begin(self.job, self.accelerator)
         self.loss_of = SegmentationLoss.of(settings)
         self.loader = build_loader(self.job, self.loss_of.needs_distance)
+
+    def batches(self) -> Iterator[Batch]:
+        """Those of the epoch that comes next."""
+        return batches(self.loader, self.state.epoch)

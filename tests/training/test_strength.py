@@ -40,7 +40,7 @@ def test_gradients_add_up_to_the_mean_of_the_batches_before_a_step(competition, 
     assert begun.job.plan.lengths == [3, 3]
     begun.state.network.train()
     before, twin = parameters(begun), copy.deepcopy(begun.state.network)
-    first, second, third = batches(begun.loader)
+    first, second, third = batches(begun.loader, 0)
     for batch in (first, second):
         batch = {name: tensor.to(begun.job.device) for name, tensor in batch.items()}
         total, _ = begun.loss_of(twin(batch["images"]), batch["masks"], batch.get("distances"), 0.0)
@@ -65,7 +65,7 @@ def test_the_encoder_stays_as_it_is_in_the_frozen_epochs(competition, tmp_path):
     begun = Begun(settings_of(competition, freeze_epochs=1), tmp_path)
     states = [parameters(begun)]
     for _ in range(2):
-        row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
+        row = train_epoch(begun.job, begun.state, begun.loss_of, begun.batches(), tqdm(disable=True), LoaderWait())
         begun.state.history.append(row | {"val_dice": 0.0})
         states.append(parameters(begun))
 
@@ -79,7 +79,7 @@ def test_the_encoder_stays_as_it_is_in_the_frozen_epochs(competition, tmp_path):
 def test_a_frozen_encoder_keeps_its_batch_norm_statistics(competition, tmp_path):
     begun = Begun(settings_of(competition, freeze_epochs=1), tmp_path)
     before = {name: tensor.clone() for name, tensor in begun.state.module.state_dict().items()}
-    train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
+    train_epoch(begun.job, begun.state, begun.loss_of, begun.batches(), tqdm(disable=True), LoaderWait())
     for state in (begun.state.module, begun.state.averaged):
         for name, tensor in state.state_dict().items():
             if name.startswith("network.encoder."):
@@ -95,7 +95,7 @@ def test_an_encoder_frozen_in_all_epochs_gets_no_gradients_and_the_rest_learns_t
         begun = Begun(settings_of(competition, freeze_epochs=frozen, clip_norm=1e9), tmp_path)
         encoder = begun.state.module.network.encoder
         for _ in range(2):
-            row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
+            row = train_epoch(begun.job, begun.state, begun.loss_of, begun.batches(), tqdm(disable=True), LoaderWait())
             begun.state.history.append(row | {"val_dice": 0.0})
         ends.append(begun.state.averaged.state_dict())
         moments = begun.state.optimizer.state
@@ -112,7 +112,7 @@ def test_of_an_encoder_only_updates_of_low_rank_learn_and_the_file_holds_their_s
     settings = settings_of(competition, {"model": model}, lora_rank=2, epochs=1, ema_decay=0.0, lr=0.1)
     begun = Begun(settings, tmp_path)
     before = merged_state(copy.deepcopy(begun.state.averaged.network.encoder).cpu())
-    row = train_epoch(begun.job, begun.state, begun.loss_of, begun.loader, tqdm(disable=True), LoaderWait())
+    row = train_epoch(begun.job, begun.state, begun.loss_of, begun.batches(), tqdm(disable=True), LoaderWait())
     begun.state.history.append(row | {"val_dice": 0.0, "threshold": 0.5})
     write_epoch(begun.job, begun.state)
     loaded = load_weights(begun.job.folder.weights, settings.model, class_count=1).eval()

@@ -37,8 +37,7 @@ def test_a_batch_depends_on_seed_and_epoch_but_not_on_workers(competition, tmp_p
     def epoch_of(workers: int, epoch: int) -> list[torch.Tensor]:
         (job,) = jobs_of(settings_of(competition, workers=workers), tmp_path)
         loader = build_loader(job, with_distances=True)
-        loader.sampler.epoch = epoch
-        return [batch[name] for batch in batches(loader) for name in ("images", "masks", "distances")]
+        return [batch[name] for batch in batches(loader, epoch) for name in ("images", "masks", "distances")]
 
     assert all(torch.equal(a, b) for a, b in zip(epoch_of(0, 1), epoch_of(2, 1), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(epoch_of(0, 1), epoch_of(0, 0), strict=True))
@@ -57,7 +56,15 @@ def test_processes_share_out_the_images_of_an_epoch():
 
 @pytest.mark.parametrize(
     ("device", "cores", "processes", "expected"),
-    [("cpu", 2, 1, 0), ("cpu", 16, 1, 4), ("cpu", 16, 4, 1), ("cuda", 16, 1, 8), ("cuda", 16, 4, 4), ("cuda", 2, 4, 1)],
+    [
+        ("cpu", 2, 1, 0),
+        ("cpu", 16, 1, 4),
+        ("cpu", 16, 4, 1),
+        ("cuda", 16, 1, 16),
+        ("cuda", 64, 1, 16),
+        ("cuda", 16, 4, 4),
+        ("cuda", 2, 4, 1),
+    ],
 )
 def test_loader_processes_fit_the_machine(monkeypatch, device, cores, processes, expected):
     monkeypatch.setattr("lib.training.batches.THREADS", cores)
@@ -72,7 +79,7 @@ def test_a_worker_error_keeps_its_one_sentence(competition, tmp_path):
     for path in (competition / "train_images").iterdir():
         path.unlink()
     with pytest.raises(UserError) as caught:
-        list(batches(loader))
+        list(batches(loader, 0))
     assert "\n" not in str(caught.value)
     assert "train_0" in str(caught.value)
 
@@ -143,7 +150,7 @@ def test_the_presence_head_learns_and_is_averaged_like_the_rest(competition, tmp
     first = head.detach().clone()
     begun.state.train_mode(is_frozen=False)
     decay = averaging_decay(0, begun.job.settings.train.ema_decay)
-    losses = train_step(begun.job, begun.state, begun.loss_of, next(iter(begun.loader)), 0)
+    losses = train_step(begun.job, begun.state, begun.loss_of, next(begun.batches()), 0)
     terms = parse_terms(begun.job.settings.loss.terms)
     shared = sum(
         weight * losses[f"loss_{name}"] * (0.01 if name == "boundary" else 1) for name, weight in terms.items()
