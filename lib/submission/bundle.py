@@ -57,6 +57,7 @@ ROOMS = (
 )  # of lib/, that prediction needs
 NEEDED_PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
 KAGGLE_LACKS = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
+UPLOAD = "dataset-metadata.json"  # the user's, for Kaggle's command line: name and owner of the data set
 CHECKED = 8  # images of each fold that float16 is measured on
 SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
 SCRIPT = '''"""Predict with this bundle: python apply.py --out FOLDER data.root=FOLDER; --help says more."""
@@ -97,6 +98,8 @@ def write_bundle(finished: FinishedRun, folder: Path, as_float16: bool, wheels: 
         if wheels:
             _download(new / "wheels")
         write_notebook(new / "notebook.ipynb", finished.settings)
+        if (folder / UPLOAD).is_file():
+            shutil.copyfile(folder / UPLOAD, new / UPLOAD)
         files = sorted(path for path in new.rglob("*") if path.is_file())
         write_json(
             new / MANIFEST,

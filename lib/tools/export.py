@@ -30,6 +30,8 @@ def export(arguments: argparse.Namespace) -> StageSummary:
     as_float16 = may_be_float16(finished, arguments)
     size = write_bundle(finished, folder, as_float16, arguments.wheels)
     print(f"{folder}: {size / 1e6:.1f} MB, weights as {'float16' if as_float16 else 'float32'}")
+    if not arguments.wheels:
+        print("note      Kaggle's image lacks segmentation-models-pytorch; --wheels adds it to the bundle")
     next_command = f"upload {folder} as a data set, or: python {folder}/apply.py --out FOLDER data.root=FOLDER"
     return StageSummary([folder], next_command, time.monotonic() - started, {"bytes": size, "float16": as_float16})
 

@@ -226,6 +226,11 @@ def test_only_a_bundle_is_replaced(run, tmp_path):
         write_bundle(finished, tmp_path / "photos", as_float16=True, wheels=False)
     for _ in range(2):
         write_bundle(finished, tmp_path / "bundle", as_float16=True, wheels=False)
+        (tmp_path / "bundle" / "dataset-metadata.json").write_text("the user's")
+        (tmp_path / "bundle" / "fold_0" / "old.txt").touch()
+    write_bundle(finished, tmp_path / "bundle", as_float16=True, wheels=False)
+    assert (tmp_path / "bundle" / "dataset-metadata.json").read_text() == "the user's"
+    assert not (tmp_path / "bundle" / "fold_0" / "old.txt").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "photos"]
 
 
