@@ -61,7 +61,7 @@ class Images:
 
     @property
     def pattern(self) -> tuple[str, str]:
-        """The pattern that the images are listed by, and the setting that holds it."""
+        """The pattern by which the images are listed, and its setting."""
         return self.settings.test_images, "data.test_images"
 
     @cached_property
@@ -120,7 +120,7 @@ class TrainingData(Images):
 
     @property
     def pattern(self) -> tuple[str, str]:
-        """The pattern that the images are listed by, and the setting that holds it."""
+        """The pattern by which the images are listed, and its setting."""
         return self.settings.train_images, "data.train_images"
 
     def pieces(self, image_id: str) -> list[list[str]]:
@@ -130,8 +130,8 @@ class TrainingData(Images):
     def read_mask(self, image_id: str, files: list[MaskFile] | None = None) -> np.ndarray:
         """Mask uint8 (height, width, classes) of the image's size: 0, 1, or IGNORED (data.masks.ignore).
 
-        `files` is the result of `mask_files`, if they are decoded already. Raises UserError naming the table and the
-        id, or the mask file, if it cannot be read or does not fit the image.
+        `files` is the result of `mask_files`, if it is there already. Raises UserError naming the table and the id, or
+        the mask file, if the mask cannot be read or does not fit the image.
         """
         shape = self.image_size(image_id)
         if not self.has_table:
@@ -147,8 +147,8 @@ class TrainingData(Images):
     def read_objects(self, image_id: str) -> np.ndarray:
         """Objects int32 (height, width, classes), numbered from 1 in each class, 0 being background, -1 ignored.
 
-        With data.instances each row, or each number in a mask file, is an object, and where two overlap the later one
-        wins; otherwise the components of the mask are the objects. Raises UserError as read_mask does.
+        With data.instances each row, or each number in a mask file, is an object; where two overlap, the later one
+        wins. Otherwise the objects are the connected components of the mask. Raises UserError as read_mask does.
         """
         shape = self.image_size(image_id)
         if self.settings.instances and not self.has_table:
@@ -202,7 +202,7 @@ class TestData(Images):
 
     @property
     def warning(self) -> str | None:
-        """The parts of the test set that do not reach the submission, and the reasons."""
+        """The test images and masks that do not reach the submission, and the reasons; None if all do."""
         if not self.rows:
             return "neither test images nor rows of the sample: the submission has only a header"
         if not self.unreadable:

@@ -1,4 +1,4 @@
-"""Finding the files of a data set: a folder of images, or a pattern whose parts make up the ids."""
+"""Find the files of a data set: a folder of images, or a pattern whose parts make up the ids."""
 
 import os
 import re

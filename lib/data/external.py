@@ -1,8 +1,8 @@
 """External images (data.external): every fold trains on them and none is validated on them.
 
-01 checks them as it does the training images, and writes `external.csv`: a row for each, and one for each training
-image that one of them is a duplicate of, both with the same group. An external image is left out of every fold that is
-validated on its group, so that no score is of an image that was learned from.
+01 checks them like the training images and writes `external.csv`: a row for each, and one for each training image of
+which one is a duplicate, both with the same group. A fold that is validated on its group does not train on an external
+image, so that no score is of an image that was learned from.
 """
 
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def open_sources(settings: DataSettings) -> dict[str, tuple[float, TrainingData]
 def open_external(run: RunFolder, settings: Settings, folds: pd.DataFrame) -> list[ExternalImages]:
     """The external images as 01 has checked them; `folds` is what read_folds returns.
 
-    Raises UserError where images or masks are no longer those that 01 has checked.
+    Raises UserError if images or masks are no longer those that 01 checked.
     """
     sources = open_sources(settings.data)
     if not sources:
@@ -118,7 +118,7 @@ def file_sources(sources: dict[str, tuple[float, TrainingData]]) -> dict[str, Co
 
 @contextmanager
 def named_errors(name: str) -> Iterator[None]:
-    """Errors that name the source: what they say of `data` is said of its settings."""
+    """Let errors name the source: `data` in them means its settings."""
     try:
         yield
     except UserError as error:

@@ -153,7 +153,7 @@ def _reader_of_page(tags: dict[int, object]) -> Reader:
 
 
 def _header_by_gdal(path: Path) -> Header:
-    """The header of a tif that Pillow does not know or would rotate. Raises UserError."""
+    """The header of a tif that Pillow cannot read or would rotate. Raises UserError."""
     unknown = f"{path} is not an image of a known kind, or it is cut short"
     try:
         with open_raster(path) as file:
@@ -167,7 +167,7 @@ def _header_by_gdal(path: Path) -> Header:
     except UserError:
         raise DamagedImage(unknown) from None
     if pages > 1:
-        raise UserError(f"{path} is a tif of several pages of a kind that only single pages are read of")
+        raise UserError(f"{path} is a tif of several pages, of a kind of which only single pages can be read")
     return Header(
         height, width, (0,), "TIFF", "gdal", not (is_palette or white_is_zero), is_palette, white_is_zero, bits
     )

@@ -1,8 +1,8 @@
 """Matching the ids of masks and tables with those of images, and naming the likely mistake if they differ.
 
 Ids must be equal, apart from differences that data.loose_ids allows. If they are not, the usual causes are tried:
-another column, upper and lower case, leading zeros, something before or after the id. A cause is named together with
-the setting that mends it, and then nobody is advised to skip what did not match or to take it as empty.
+another column, upper and lower case, leading zeros, text before or after the id. The error names the cause and the
+setting that mends it, and does not advise to skip what did not match or to take it as empty.
 """
 
 import re
@@ -102,7 +102,7 @@ def _loose(tried: list[str], images: set[str], source: IdSource) -> str | None:
 
 
 def _around_the_id(tried: list[str], images: set[str], source: IdSource) -> str | None:
-    """Something constant before or after the image's id, such as _mask."""
+    """Constant text before or after the image's id, such as _mask."""
     if (written := _common_template(tried, images)) is None:
         return None
     in_table = f"set {source.prefix}id_pattern={written}"
@@ -111,14 +111,14 @@ def _around_the_id(tried: list[str], images: set[str], source: IdSource) -> str 
 
 
 def _around_the_file_name(tried: list[str], images: set[str], source: IdSource) -> str | None:
-    """Something constant before or after the id in the names of the image files, such as _sat."""
+    """Constant text before or after the id in the names of the image files, such as _sat."""
     if (written := _common_template(sorted(images)[:TRIED], set(tried))) is None:
         return None
     return f"the images' names have something around the ids, as in {written}; {_in_path(source.images, written)}"
 
 
 def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | None:
-    """Something constant around the ids of images and of masks, as in {id}_training and {id}_manual1."""
+    """Constant text around the ids of images and of masks, as in {id}_training and {id}_manual1."""
     names = sorted(images)[:TRIED]
     of_images, of_masks = _common_start_and_end(names), _common_start_and_end(tried)
     if of_images[0] == of_masks[0]:
@@ -134,9 +134,9 @@ def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | 
 
 
 def _common_start_and_end(names: list[str]) -> tuple[str, str]:
-    """The common start of all names, up to a non-digit, and their common end, from one that is no letter either.
+    """The common start of all names, up to a non-digit, and their common end, from a sign that is no letter or digit.
 
-    Both empty for a single name.
+    Both are empty for a single name.
     """
     start = commonprefix(names).rstrip(digits) if len(names) > 1 else ""
     end = commonprefix([name[len(start) :][::-1] for name in names])[::-1] if len(names) > 1 else ""
@@ -149,7 +149,7 @@ def _inside(name: str, around: tuple[str, str]) -> str:
 
 
 def _rewritten(tried: list[str], images: set[str], source: IdSource) -> str | None:
-    """Ids that a program took for numbers."""
+    """Ids that a program has rewritten as numbers."""
     numbers = [name for name in tried if REWRITTEN.fullmatch(name)]
     return f"{listed(numbers)}: {AS_NUMBERS}" if len(numbers) > MAJORITY * len(tried) else None
 
@@ -192,7 +192,7 @@ def _in_path(names: Names, written: str) -> str:
 
 
 def _common_template(longer: list[str], shorter: set[str]) -> str | None:
-    """The template, such as {id}_mask, by which most of `longer` hold one of `shorter`; None without, or if digits."""
+    """The template, such as {id}_mask, that makes most of `longer` out of `shorter`; None without one, or of digits."""
     counts = Counter()
     for name in longer:
         lengths = range(len(name) - 1, 0, -1)

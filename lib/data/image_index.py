@@ -26,7 +26,7 @@ class ListedImages(NamedTuple):
 
 
 def list_images(settings: DataSettings, pattern: str, setting: str) -> ListedImages:
-    """The files of each image. Raises UserError where there is none, or another number of files than is set."""
+    """List the files of each image. Raises UserError if there is none, or if an image has more or fewer than is set."""
     if not settings.root.is_dir():
         raise UserError(f"the data folder {settings.root} does not exist (data.root){packed(settings.root)}")
     files, parts_of, excluded, planes = defaultdict(list), {}, set(), defaultdict(list)
@@ -49,7 +49,7 @@ def list_images(settings: DataSettings, pattern: str, setting: str) -> ListedIma
 
 
 def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, setting: str) -> None:
-    """Raise UserError where images have several files and data.plane_files does not say so, or too few or many."""
+    """Raise UserError if images have several files without data.plane_files, or with it too few or too many."""
     wanted = settings.channels if settings.plane_files else 1
     odd = sorted(image_id for image_id, paths in files.items() if len(paths) != wanted)
     if not odd:
@@ -75,7 +75,7 @@ def _plane_of(path: str, parts: dict[str, str], pattern: str, template: str) -> 
 
 
 def _check_planes(planes: dict[str, list[str]], setting: str) -> None:
-    """Raise UserError where the files of two images are not the same planes, such as other bands."""
+    """Raise UserError if the files of two images are not the same planes, such as other bands."""
     first = next(iter(planes), None)
     if other := next((image_id for image_id in planes if planes[image_id] != planes[first]), None):
         odd = next(pair for pair in zip(planes[first], planes[other], strict=True) if pair[0] != pair[1])

@@ -1,7 +1,7 @@
-"""Reading images of any format, and only complete files.
+"""Read images of any format; refuse incomplete files.
 
-Every reader checks the size declared in the header before it decodes the pixels, and refuses truncated files: some
-decoders fill the missing part with gray and go on.
+The size in the header is checked before the pixels are decoded. Truncated files are refused, since some decoders fill
+the missing part with gray and go on.
 """
 
 import re
@@ -22,7 +22,7 @@ PNM = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".webp", ".jp2", *PNM, ".npy", ".dcm")
 MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # Pillow's modes that numpy represents directly
-ODD_BITS = (10, 12, 14)  # of a tif's values, which OpenCV moves to the high end of 16
+ODD_BITS = (10, 12, 14)  # of a tif's values, which OpenCV shifts to the high bits of 16
 JPEG_MARKER = re.compile(
     rb"\xff[^\x00\xd0-\xd7\xff]"
 )  # what ends a scan: in compressed data 00 or a restart follows FF
@@ -52,17 +52,17 @@ def read_image(
 ) -> np.ndarray:
     """Image as uint8 (height, width, channels), colour as RGB; EXIF orientation is applied only if `as_shown`.
 
-    A single plane is repeated over 3 channels. In a picture a fourth channel (alpha) is dropped where 3 are asked, and
-    colour becomes luma where 1 is asked. Any other difference is an error. `plane` picks one plane of a file of several
-    (a band, a time step, a page).
+    A single plane is repeated if 3 channels are asked for. Of a picture a fourth channel (alpha) is dropped for 3
+    channels, and colour becomes luma for 1. Any other difference is an error. `plane` picks one plane of a file of
+    several (a band, a time step, a page).
 
     8-bit values stay as they are; other unsigned types are scaled from the range of their stored bits to 0..255 (16
     bits: divided by 257). `value_range` (low, high) maps low..high to 0..255 instead and clips what is outside; "image"
-    takes the image's own least and largest value. Signed values and floats must have a range. Values of `nodata`,
-    numbers or "nan", become 0 and are no part of an image's own range. A tif whose 0 is white (MINISWHITE) comes as it
-    is shown, whatever its bits and compression.
+    takes the smallest and largest value of the image itself. Signed values and floats must have a range. Values of
+    `nodata`, numbers or "nan", become 0 and do not count for that range. A tif whose 0 is white (MINISWHITE) is returned
+    as it is shown, whatever its bits and compression.
 
-    Raises UserError naming the file when it is missing, unreadable, cut short, or larger than `max_pixels`.
+    Raises UserError naming the file if it is missing, unreadable, truncated, or larger than `max_pixels`.
     """
     content = read_content(path, max_pixels)
     pixels = to_pixels(content, path, channels, value_range, plane, nodata)
@@ -70,7 +70,7 @@ def read_image(
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels as viewers show them. EXIF 2.32, 4.6.4: where the first stored row and column are to be shown."""
+    """Pixels as viewers show them. EXIF 2.32, 4.6.4: the orientation says where the first row and column belong."""
     if orientation in (5, 6, 7, 8):  # the first row is shown on the left or right
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):  # from bottom to top
@@ -115,7 +115,7 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS, as_shown: bool = False)
 
 
 def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Content:
-    """The whole content of a file, after checking its header: values as they are stored, whatever the compression.
+    """Read a whole file, after checking its header: values as stored, whatever the compression.
 
     With `keep_palette` the values of a palette file are its indexes, else colours. Raises UserError as read_image does.
     """
@@ -197,8 +197,8 @@ def _decode(path: Path, format: str) -> np.ndarray:
 
 
 def _decode_with_pillow(path: Path, pages: tuple[int, ...]) -> np.ndarray:
-    """Decode with Pillow what OpenCV reads slowly (GIF), without noticing that it is cut short (several pages) or not
-    at all (more than 2^30 pixels). The pages of a TIFF become planes; of a GIF only the first picture counts.
+    """Decode with Pillow what OpenCV reads slowly (GIF), truncated without noticing it (several pages), or not at all
+    (more than 2^30 pixels). The pages of a TIFF become planes; of a GIF only the first picture counts.
     """
     layers = []
     try:
@@ -224,7 +224,7 @@ def _decode_palette(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _jpeg_ends(content: bytes) -> bool:
-    """Whether the scans of a JPEG's first picture are closed. What follows them, such as a phone's film, is not read.
+    """Whether the scans of a JPEG's first picture are complete. Data behind them, such as a phone's video, is not read.
 
     After T.81, B.1.1: segments have a length; the data of a scan goes on to the next marker that is no restart.
     """
@@ -248,7 +248,7 @@ def _jpeg_ends(content: bytes) -> bool:
 
 
 def _map_npy(path: Path) -> np.ndarray:
-    """The array of an npy file, read from disk only where it is used."""
+    """The array of an npy file, memory-mapped."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -75,7 +75,7 @@ def training_sources(data: TrainingData) -> dict[str, ContentSource]:
 
 
 def image_sources(data: TrainingData | TestData) -> dict[str, ContentSource]:
-    """Every image, its value in data.resize.column, and which its neighbours are; also neighbours without a mask."""
+    """Every image, its value in data.resize.column, and the ids of its neighbours; also neighbours without a mask."""
     files = data.files if data.neighbours is None else data.neighbours.files
     stacks = {} if data.neighbours is None else {image_id: data.neighbours.stacks[image_id] for image_id in data.ids}
     table_of = table_of_training if isinstance(data, TrainingData) else table_of_test
@@ -102,10 +102,9 @@ def note_training_files(run: RunFolder, data: TrainingData, noted: Known) -> Non
 
 
 def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
-    """Open the training data. Raises UserError where images or masks are no longer those that 01 has checked.
+    """Open the training data. Raises UserError if images or masks are no longer those that 01 checked.
 
-    Those of an ensemble are checked for each member. For a run that 01 made before it kept such notes they are made
-    now.
+    An ensemble is checked by its members. A run made by a version of 01 that kept no such notes gets them now.
     """
     for member in open_members(settings):
         open_unchanged_training(*member)
@@ -134,7 +133,7 @@ def _names_by_settings(data: TrainingData) -> set[str]:
 
 
 def require_unchanged(changed: list[str], which: str) -> None:
-    """Raise UserError where images or masks of the `which` data have changed."""
+    """Raise UserError if images or masks of the `which` data have changed."""
     if changed:
         raise UserError(
             f"{listed(changed)} of the {which} data changed after 01_prepare_folds.py had checked them; put back what "
@@ -148,7 +147,7 @@ def known_test_images(run: RunFolder, data: TestData) -> Known:
 
 
 def image_digests(known: Known, data: TestData) -> dict[str, str]:
-    """By image, one SHA-256 of all that the network sees: its file, its neighbours', its value to resize by."""
+    """By image, one SHA-256 of all that the network sees: its file, its neighbours' files, its value to resize by."""
 
     def names(image_id: str) -> list[str]:
         stack = [image_id] if data.neighbours is None else data.neighbours.stacks[image_id]

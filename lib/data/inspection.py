@@ -1,4 +1,4 @@
-"""Stage 01's look at every training image and mask: whether they can be decoded, their sizes, coverage and hashes."""
+"""Stage 01's check of every training image and mask: decoding, sizes, coverage, hashes, and the settings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,16 +43,16 @@ class Inspection(NamedTuple):
     """The results of reading every training image and mask once."""
 
     facts: list[ImageFacts]  # in the order of ids
-    notes: list[str]  # lines for printing: what the values of mask files mean
+    notes: list[str]  # lines to print, such as the meaning of the mask values
     noted: Known  # the content of the files
 
 
 def check_images(
     training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None, source: str = ""
 ) -> Inspection:
-    """Look at the images and masks in every way, and print what is found.
+    """Check the images, the masks and the settings that describe them, and print the results.
 
-    `see` is inspect_all's, `source` the name of external images. Raises UserError for what cannot be trained on.
+    `see` is passed to `inspect_all`; `source` names external images. Raises UserError for data that cannot be used.
     """
 
     def tell(line: str) -> None:
@@ -74,8 +74,8 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
     """Decode every training image and mask once.
 
     `see` is called with the id and the thumbnail, uint8 (64, 64, channels), of each image, in the order of ids. Raises
-    one UserError with the number of unusable images and what is wrong with the first few, and one where it is uncertain
-    what the values mean.
+    UserError with the number of unusable images and the problems of the first few, or if it is uncertain what the
+    values mean.
     """
     facts, problems, counts, seen, noted = [], [], ValueCounts(), [], {}
     sources = training_sources(training)
@@ -107,9 +107,9 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
 def _inspect(
     training: TrainingData, sources: dict[str, ContentSource], image_id: str
 ) -> tuple[ImageFacts, ValueCounts, np.ndarray, Seen | None, Known] | str:
-    """The facts of an image, the values of its mask files, its thumbnail, what the network sees of it, and its files.
+    """The facts of an image, its mask values, its thumbnail, its size for the network, and the content of its files.
 
-    Or what is wrong with it.
+    For an image that cannot be used, the problem as text.
     """
     counts = ValueCounts()
     names = [f"image {image_id}", *([] if training.has_table else [f"mask {image_id}"])]
@@ -131,7 +131,7 @@ def _inspect(
 
 
 def skipped_lines(settings: DataSettings) -> list[str]:
-    """A line for each folder of images or masks that holds files which are not read."""
+    """A line for each folder of images or masks with files that are not read."""
     lines = []
     for name in ("train_images", "train_masks", "test_images"):
         folder = getattr(settings, name)
@@ -141,9 +141,9 @@ def skipped_lines(settings: DataSettings) -> list[str]:
 
 
 def inspect_test(settings: DataSettings) -> str:
-    """A line on whether the test images can be read and are those of the sample submission, or what is wrong.
+    """A line that says whether the test images can be read and match the sample submission.
 
-    Nothing here stops a training: the test images may be hidden until the submission.
+    Problems are warnings only: the test images may be hidden until the submission.
     """
     if settings.test_images is None:
         return "checked   no test images (data.test_images)"

@@ -20,8 +20,8 @@ from lib.masks.metrics import EXACT_IN_FLOAT32
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
-MUCH = 2 / 3  # of the pixels, of which objects rarely are more
-MOST_STRAY_VALUES = 64  # of more values without a class it is likelier that they are soft or lossy
+MUCH = 2 / 3  # of all pixels; objects rarely cover more
+MOST_STRAY_VALUES = 64  # without a class; more of them suggest soft masks or lossy files
 PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
 
 Value = int | float | str
@@ -29,7 +29,7 @@ Value = int | float | str
 
 @dataclass
 class ValueCounts:
-    """Pixels of each number or colour over many mask files, and what makes their meaning uncertain."""
+    """The pixels of each value over many mask files, and the doubts about what the values mean."""
 
     pixels: Counter = field(default_factory=Counter)  # by number or index, or by colour as #rrggbb
     others: int = 0  # pixels of further values, once there are MOST_VALUES
@@ -40,7 +40,7 @@ class ValueCounts:
     doubts: dict[str, str] = field(default_factory=dict)  # the first file of each kind of doubt
 
     def add(self, pixels: MaskPixels, path: str, settings: MaskSettings, is_alone: bool) -> None:
-        """Count a file's pixels. `is_alone` says that no other file holds objects of the same image and class."""
+        """Count a file's pixels. `is_alone`: no other file holds objects of the same image and class."""
         values = count_values(pixels, settings.are_colours)
         self._count(values)
         self.files += 1
@@ -60,7 +60,7 @@ class ValueCounts:
             self.doubts.setdefault("alpha", path)
 
     def merge(self, other: "ValueCounts") -> None:
-        """Add what other files hold."""
+        """Add the counts of other files."""
         self._count(other.pixels)
         self.others += other.others
         self.files += other.files
@@ -77,7 +77,7 @@ class ValueCounts:
                 self.others += count
 
     def shown(self, values: list[Value]) -> str:
-        """Values with their shares of all pixels, the commonest first."""
+        """The values with their shares of all pixels, the most common first."""
         whole = self.pixels.total() + self.others
         chosen = sorted(values, key=lambda value: -self.pixels[value])
         words = [f"{self._named(value)} ({_percent(self.pixels[value] / whole)})" for value in chosen[:SHOWN_VALUES]]
@@ -103,7 +103,7 @@ def count_values(pixels: MaskPixels, as_colours: bool) -> dict[Value, int]:
 
 
 def _count_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers that occur and how often; whole numbers of few bits without sorting them."""
+    """The numbers that occur, and their counts; integers of 8 or 16 bits are counted without sorting."""
     if values.dtype == np.uint8 and values.size < EXACT_IN_FLOAT32:
         counts = cv2.calcHist([np.ascontiguousarray(values)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     elif values.dtype in (np.uint8, np.uint16):
@@ -115,7 +115,7 @@ def _count_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _alpha_contradicts(pixels: MaskPixels, settings: MaskSettings) -> bool:
-    """Whether an alpha plane may be the mask: it varies, and not as the values do."""
+    """Whether an alpha plane may be the mask: it varies, but differently from the values."""
     alpha = pixels.alpha
     if alpha is None or alpha.min() == alpha.max():
         return False

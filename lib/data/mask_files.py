@@ -16,7 +16,7 @@ CV_CHANNELS = 128  # the most that OpenCV 5 takes in one array
 
 
 class MaskFile(NamedTuple):
-    """A decoded mask file, and the classes that it speaks of."""
+    """A decoded mask file, and the classes that it describes."""
 
     path: str
     class_indexes: list[int]
@@ -26,10 +26,10 @@ class MaskFile(NamedTuple):
 def read_mask_files(
     pieces: list[list[str]], settings: DataSettings, shape: tuple[int, int], image_path: Path
 ) -> list[MaskFile]:
-    """Each of an image's mask files once, by its paths for each class; the pixels are of the image's size.
+    """Decode each of an image's mask files once, at the image's size; `pieces` are the paths for each class.
 
-    Raises UserError naming the file that cannot be read, that is of another size, or whose EXIF orientation leaves it
-    open which pixels are meant.
+    Raises UserError naming a file that cannot be read, has another size, or has an EXIF orientation that leaves the
+    meaning of its pixels open.
     """
     classes_of: dict[str, list[int]] = {}
     for class_index, paths in enumerate(pieces):
@@ -45,7 +45,7 @@ def read_mask_files(
 
 
 def union_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[int, int]) -> np.ndarray:
-    """Mask uint8 (height, width, classes): 1 where any file says so, IGNORED where one knows nothing, else 0."""
+    """Mask uint8 (height, width, classes): IGNORED where a file says so, else 1 where a file does, else 0."""
     layers = [np.zeros(shape, np.uint8) for _ in settings.classes]
     for file in files:
         names = [settings.classes[class_index] for class_index in file.class_indexes]
@@ -55,16 +55,16 @@ def union_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[i
 
 
 def stacked(layers: list[np.ndarray]) -> np.ndarray:
-    """Masks (height, width) as one array (height, width, masks); by OpenCV, which is fastest, as far as it goes."""
+    """Masks (height, width) as one array (height, width, masks), by OpenCV if possible, which is fastest."""
     if len(layers) > CV_CHANNELS:
         return np.stack(layers, axis=2)
     return cv2.merge(layers).reshape(*layers[0].shape, len(layers))
 
 
 def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[int, int]) -> np.ndarray:
-    """Objects int32 (height, width, classes), numbered from 1 in each class, -1 where nothing is known.
+    """Objects int32 (height, width, classes), numbered from 1 in each class, -1 where ignored.
 
-    The later one has what two claim.
+    Where two objects overlap, the later one wins.
     """
     labels = np.zeros((*shape, len(settings.classes)), np.int32)
     for file in files:
@@ -77,7 +77,7 @@ def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple
 
 
 def _oriented(pixels: MaskPixels, settings: DataSettings, path: str, image_path: Path) -> MaskPixels:
-    """Pixels as data.orientation says; as stored without it where the image has the orientation of its mask file."""
+    """Pixels as data.orientation says; without it as stored, if image and mask file have the same orientation."""
     if settings.orientation == "shown":
         alpha = None if pixels.alpha is None else upright(pixels.alpha, pixels.orientation)
         return pixels._replace(values=upright(pixels.values, pixels.orientation), alpha=alpha)
@@ -90,7 +90,7 @@ def _oriented(pixels: MaskPixels, settings: DataSettings, path: str, image_path:
 
 
 def _fitted(pixels: MaskPixels, shape: tuple[int, int], may_rescale: bool, path: str, image_path: Path) -> MaskPixels:
-    """Pixels of the image's size: by nearest neighbour where the sizes differ by a whole factor and that is allowed."""
+    """Pixels at the image's size: rescaled by nearest neighbour if data.masks.rescale allows it, by a whole factor."""
     size = pixels.values.shape[:2]
     if size == shape:
         return pixels

@@ -101,7 +101,7 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
 
 
 def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:
-    """Raise UserError where a column names mask files in place of run lengths, with the pattern that the names have."""
+    """Raise UserError, with the pattern to set, if a column holds the names of mask files instead of run lengths."""
     for name in columns:
         rows = [(key, text) for key, text in zip(next(iter(table.values())), table[name], strict=True) if text]
         if rows and all(without_suffix(text) != text for _, text in rows):
@@ -116,7 +116,7 @@ def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:
 
 
 def _masks_from_files(settings: DataSettings) -> Masks:
-    """Mask files by id and class, of all ids. Those of an excluded id may be of no class: they are only no images."""
+    """Mask files by id and class, of all ids. Those of excluded ids may name no class: they only must not be images."""
     pattern = settings.train_masks
     if len(settings.classes) > 1 and "{class}" not in pattern and not settings.are_indexed:
         raise UserError(
@@ -137,7 +137,7 @@ def _masks_from_files(settings: DataSettings) -> Masks:
 
 
 def check_single(masks: Masks, settings: DataSettings, what: str) -> None:
-    """Raise UserError when an image and class has several masks and the settings do not say that it may."""
+    """Raise UserError if an image has several masks of one class and the settings do not allow it."""
     several = sorted(image_id for image_id, pieces in masks.items() if max(map(len, pieces)) > 1)
     if settings.instances or not several:
         return
@@ -153,7 +153,7 @@ def check_single(masks: Masks, settings: DataSettings, what: str) -> None:
 
 
 def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: DataSettings) -> dict[str, list[str]]:
-    """The image files of each id that data.train_masks does not name too.
+    """The image files of each id, without those that data.train_masks matches as well.
 
     In a folder that holds images and masks, `{id}.png` finds the masks `{id}_mask.png` as well. Raises UserError where
     no image is left.
@@ -174,9 +174,9 @@ def match_masks(
 ) -> Masks:
     """The masks of the images that are there, as data.images_without_mask and data.masks_without_image say.
 
-    `excluded` are the ids of images that data.exclude leaves out; masks of them, or of ids that it names, are left out,
-    too. Raises UserError where the settings do not allow what is missing, and whatever they say where no mask is an
-    image's, or where those that are not differ from the images without a mask by a likely mistake.
+    `excluded` are the ids of images that data.exclude leaves out; their masks, and those of ids that it names, are left
+    out, too. Raises UserError if the settings do not allow what is missing. Whatever they say, it is also raised if no
+    mask belongs to an image, or if a likely mistake explains why masks and images do not match.
     """
     source, images = settings.root / settings.train_masks, settings.root / settings.train_images
     masks, gone = _without_excluded(masks, {*files, *excluded}, settings, str(source))
@@ -202,7 +202,7 @@ def match_masks(
 
 
 def _without_excluded(masks: Masks, image_ids: set[str], settings: DataSettings, source: str) -> tuple[Masks, set[str]]:
-    """Masks by the ids of their images, and the images whose only mask data.exclude names by another form of its id."""
+    """Masks by the ids of their images, and the images whose only mask is excluded under another form of its id."""
     named = {name for name in masks if is_excluded(name, settings)}
     image_of = match_ids(masks.keys() - named, image_ids, settings.loose_ids, source)
     kept = {image_id: masks[name] for name, image_id in image_of.items() if not is_excluded(image_id, settings)}

@@ -1,4 +1,4 @@
-"""From the pixels of a mask file to masks: what numbers, colours, palettes and alpha mean is said by data.masks.
+"""From the pixels of a mask file to masks: data.masks says what numbers, colours, palettes and alpha mean.
 
 A mask is uint8: 0, 1, or IGNORED where nothing is known, which counts neither as mask nor as background.
 """
@@ -16,11 +16,11 @@ from lib.data.images import Content, read_content
 from lib.masks.metrics import IGNORED
 
 LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")
-GRAY_WITHIN = 8  # of 255: how far R, G and B of gray pixels may lie apart in lossy files, which keep colour coarsely
+GRAY_WITHIN = 8  # of 255; R, G and B of a gray pixel may differ so much in lossy files, which store colour coarsely
 
 
 class MaskPixels(NamedTuple):
-    """The pixels of a mask file, before anything is said about their meaning."""
+    """The pixels of a mask file, before they are given a meaning."""
 
     values: np.ndarray  # numbers or indexes of the palette (height, width), or colours uint8 (height, width, 3)
     palette: np.ndarray | None  # uint8 (colours, 3)
@@ -78,7 +78,7 @@ def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixe
 
 
 def _as_meant(content: Content, settings: MaskSettings, path: Path) -> np.ndarray:
-    """The values, turned round where 0 is to be shown white and the settings say that this is what counts."""
+    """The stored values; inverted if 0 is to be shown white and data.masks.miniswhite is `shown`."""
     if not content.white_is_zero or content.full_range is None:
         return content.values
     if settings.miniswhite is None:
@@ -92,7 +92,7 @@ def _as_meant(content: Content, settings: MaskSettings, path: Path) -> np.ndarra
 
 
 def _numbered(planes: np.ndarray) -> np.ndarray:
-    """The number of the plane, from 1, that is not 0 at a pixel, the last of several; int32 (height, width)."""
+    """For each pixel the number, from 1, of the last plane that is not 0 there; 0 if none. int32 (height, width)."""
     numbers = np.zeros(planes.shape[:2], np.int32)
     for number in range(planes.shape[2]):
         numbers[planes[:, :, number] != 0] = number + 1
@@ -105,7 +105,7 @@ def _by_index(of_index: np.ndarray, indexes: np.ndarray) -> np.ndarray:
 
 
 def _gray(values: np.ndarray, format: str) -> np.ndarray:
-    """One plane (height, width, 1) where the three are equal, or nearly so in a lossy file, whose luma that is."""
+    """One plane (height, width, 1) if all three are equal; the luma if a lossy file has nearly equal ones."""
     if all(np.array_equal(values[:, :, 0], values[:, :, plane]) for plane in (1, 2)):
         return values[:, :, :1]
     if format in LOSSY_FORMATS and np.ptp(values, axis=2).max() <= GRAY_WITHIN:

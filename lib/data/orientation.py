@@ -1,6 +1,6 @@
-"""EXIF orientation: pictures that viewers show turned, and whether the masks belong to the stored or the shown pixels.
+"""EXIF orientation: images that viewers rotate, and whether their masks belong to the stored or the shown pixels.
 
-Annotators who work in a browser see the shown pixels, OpenCV and Pillow read the stored ones.
+Annotators who work in a browser see the shown pixels; OpenCV and Pillow read the stored ones.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ WITHOUT_ORIENTATION = (".npy", ".dcm", ".bmp", ".gif")  # suffixes of formats th
 def orientation_line(training: TrainingData) -> str:
     """A line on the number of training images with an EXIF orientation and how they are read; empty without any.
 
-    Without data.orientation they are read as stored where the size of a mask file says so. Raises UserError where it
-    says the contrary, or where nothing does.
+    Without data.orientation they are read as stored if the sizes of the mask files agree. Raises UserError if the sizes
+    say the contrary, or nothing.
     """
     turned = turned_images(training)
     if not turned:
@@ -48,7 +48,7 @@ def orientation_line(training: TrainingData) -> str:
 
 
 def turned_images(images: Images) -> dict[str, int]:
-    """The EXIF orientation of each image that has another than 1. Unreadable headers are left to the reader."""
+    """The EXIF orientation of each image where it is not 1. Unreadable headers are left to the reader."""
     ids = [id for id in images.ids if suffix_of(images.image_path(id)) not in WITHOUT_ORIENTATION]
     read = prefetched_in_batches(lambda image_id: _orientation(images.files[image_id][0]), ids)
     return {image_id: orientation for image_id, orientation in read if orientation != 1}
@@ -64,7 +64,7 @@ def _orientation(path: str) -> int:
 
 
 def _starts_without_exif(path: str) -> bool:
-    """Whether a PNG or JPEG has no EXIF before its pixels, by its first bytes: ten times as fast as its header."""
+    """Whether the first bytes of a PNG or JPEG exclude EXIF data: ten times as fast as reading the header."""
     try:
         with open(path, "rb", buffering=0) as file:
             start = file.read(START)
@@ -77,7 +77,7 @@ def _starts_without_exif(path: str) -> bool:
 
 
 def _scan_comes_before_exif(start: bytes) -> bool:
-    """Whether the first segments of a JPEG (T.81, B.1.1) lead to its pixels without one that may be EXIF."""
+    """Whether the first segments of a JPEG (T.81, B.1.1) lead to its pixels without a segment that may be EXIF."""
     place = len(JPEG_SIGNATURE)
     while place + 4 <= len(start) and start[place] == 0xFF:
         marker = start[place + 1]
@@ -90,7 +90,8 @@ def _scan_comes_before_exif(start: bytes) -> bool:
 def _fitting(training: TrainingData, image_id: str, orientation: int) -> set[str]:
     """The one of "stored" and "shown" that the image's masks fit; empty if both or neither do.
 
-    By proportions, where the orientation changes them. A mask file that has the image's orientation fits both alike.
+    Decided by the proportions, if the orientation changes them. A mask file with the image's own orientation fits the
+    stored pixels.
     """
     image = image_size(training.image_path(image_id), training.settings.max_pixels)
     kinds = set()
@@ -104,7 +105,7 @@ def _fitting(training: TrainingData, image_id: str, orientation: int) -> set[str
 
 
 def _mask_sizes(training: TrainingData, image_id: str) -> Iterator[tuple[int, int, int]]:
-    """Height, width and orientation of the image's mask files, or of what its annotations are for, if they say it."""
+    """Height, width and orientation of the image's mask files, or the size that its annotations state."""
     pieces = {piece for pieces in training.pieces(image_id) for piece in pieces if piece}
     if is_annotations(training.settings.train_masks):
         yield from ((*size, 1) for piece in pieces if (size := json.loads(piece).get("size")))

@@ -1,4 +1,4 @@
-"""Images at the size at which the network sees them, as data.resize says. Maps go back to the images' own size."""
+"""Images at the size at which the network sees them (data.resize). Maps are resized back to the images' own size."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from lib.masks.resize import Size, resized, resized_mask
 
 
 def network_size(resize: ResizeSettings, size: Size, value: float | None = None) -> Size:
-    """(height, width) at which the network sees an image of `size`; `value` is the image's in data.resize.column."""
+    """(height, width) at which the network sees an image of `size`; `value` is that of data.resize.column."""
     if not resize.is_set:
         return size
     if resize.size:
@@ -35,7 +35,7 @@ class ResizedImages:
         return network_size(self.settings.resize, self.images.image_size(image_id), value)
 
     def read_image(self, image_id: str) -> np.ndarray:
-        """Image uint8 (height, width, channels). Of a slide no more than a few tiles are in memory at its own size."""
+        """Image uint8 (height, width, channels). Of a slide only a few tiles at a time are in memory at full size."""
         return self.open_image(image_id)[:, :]
 
     def open_image(self, image_id: str) -> np.ndarray | ResizedSlide:
@@ -46,7 +46,7 @@ class ResizedImages:
         return resized(image[:, :], size)
 
     def read_mask(self, image_id: str) -> np.ndarray:
-        """Mask uint8 0, 1 or IGNORED (height, width, classes): that of at least half of a pixel."""
+        """Mask uint8 0, 1 or IGNORED (height, width, classes); a pixel has the value of at least half of its area."""
         return resized_mask(self.images.read_mask(image_id), self.image_size(image_id))
 
 
@@ -55,8 +55,8 @@ class Seen(NamedTuple):
 
     id: str
     size: Size
-    masks: int  # of classes, that hold something
-    lost: int  # of these, so thin that they are empty at that size
+    masks: int  # of classes that the image holds
+    lost: int  # of these, too thin to survive at that size
 
 
 def seen_of(images: Images, image_id: str, mask: np.ndarray) -> Seen:
@@ -67,7 +67,7 @@ def seen_of(images: Images, image_id: str, mask: np.ndarray) -> Seen:
 
 
 def describe_seen(seen: list[Seen]) -> str:
-    """The sizes, smallest and largest, and how many masks are lost."""
+    """The smallest and largest size, and the number of masks that are lost."""
     by_area = sorted({image.size for image in seen}, key=math.prod)
     sizes = " to ".join(dict.fromkeys(f"{height} x {width}" for height, width in (by_area[0], by_area[-1])))
     text = f"the network sees images of {sizes} (data.resize)"

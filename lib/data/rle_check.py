@@ -1,4 +1,4 @@
-"""Check that data.rle has the convention in which the run lengths were written, by the masks themselves.
+"""Check, by the masks themselves, that data.rle is the convention in which the run lengths were written.
 
 Competition pages have named the wrong pixel order, and a mask decoded in the wrong order is still a valid mask. So a
 sample of the masks is decoded in every convention. If the same masks exist as images (data.compare_masks), the right
@@ -58,14 +58,14 @@ class Verdict:
 
     @property
     def label(self) -> str:
-        """First word of the printed line, in the width of a stage's other lines."""
+        """The first word of the printed line."""
         return "warning" if self.is_wrong else "checked" if self.is_checked else "assumed"
 
 
 def check_convention(training: TrainingData) -> Verdict:
-    """Decode up to 24 of the training masks in every convention and judge the declared one.
+    """Decode up to 24 training masks in every convention and judge the declared one.
 
-    Raises UserError when data.compare_masks cannot be read, and when the run lengths are those of smaller images.
+    Raises UserError if data.compare_masks cannot be read, or if the run lengths are those of smaller images.
     """
     compared = training.settings.compare_masks
     sources = [training, open_compared(training)] if compared else [training]

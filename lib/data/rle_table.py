@@ -10,7 +10,7 @@ from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, wit
 from lib.data.tables import Table, column
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")
-PANDAS_INDEX = ("", "Unnamed: 0")  # what the column of row numbers is called that DataFrame.to_csv writes first
+PANDAS_INDEX = ("", "Unnamed: 0")  # names of the column of row numbers that DataFrame.to_csv writes
 
 
 class Columns(NamedTuple):
@@ -47,7 +47,7 @@ def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
 
 
 def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> Iterator[tuple[str, int]]:
-    """Id and class index of each row. Without a class column, the id column holds <id>_<class> if there are several."""
+    """Id and class index of each row. With several classes and no class column, the id column holds <id>_<class>."""
     texts = id_texts(table, path, columns)
     read_id = IdReader(columns, path)
     if columns.class_name:
@@ -85,7 +85,7 @@ def id_texts(table: Table, path: Path, columns: Columns) -> Sequence[str]:
 
 
 def is_pandas_index(table: Table, name: str) -> bool:
-    """Whether a column is the row numbers that DataFrame.to_csv writes first unless index=False is given."""
+    """Whether a column holds the row numbers that DataFrame.to_csv writes without index=False."""
     return name in PANDAS_INDEX and len(table) > 2 and table[name] == [str(n) for n in range(len(table[name]))]
 
 
@@ -124,7 +124,7 @@ def guess_rle_column(names: Sequence[str], columns: Columns, path: Path | str) -
 
 
 class IdReader:
-    """Ids from the texts of an id column. Raises UserError where two texts give one id by data.id_pattern."""
+    """Reads ids from the texts of an id column. Raises UserError if data.id_pattern gives two texts the same id."""
 
     def __init__(self, columns: Columns, path: Path):
         self.path, self.setting = path, f"{columns.prefix}id_pattern"
@@ -159,9 +159,9 @@ class IdReader:
 
 
 def _split_class(text: str, classes: list[str]) -> tuple[str, int] | None:
-    """The two halves of <id>_<class>, or with another sign that is no letter or digit between them.
+    """Id and class index of <id>_<class>; the sign between them may be any that is no letter or digit.
 
-    A class may itself hold such signs; the longest that fits is taken.
+    A class may itself hold such signs; the longest one that fits is taken.
     """
     for name in sorted(classes, key=len, reverse=True):
         image_id = text.removesuffix(name)

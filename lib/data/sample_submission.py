@@ -10,7 +10,7 @@ from lib.data.tables import Table, column, read_table
 
 
 class SubmissionRow(NamedTuple):
-    """A row to be written: the image and class it is about, and its values, the run lengths still to be filled in."""
+    """A row to be written: its image and class, and its values, the run lengths still to be filled in."""
 
     id: str
     class_index: int
@@ -18,7 +18,7 @@ class SubmissionRow(NamedTuple):
 
 
 class SampleSubmission(NamedTuple):
-    """Columns, those of the run lengths, and one row for each image and class, in the order they come first."""
+    """Columns, the indices of those with run lengths, and a row for each image and class, in order of appearance."""
 
     names: list[str]
     rle_columns: list[int]  # one, or where an image has one row for all classes one of each class
@@ -28,7 +28,7 @@ class SampleSubmission(NamedTuple):
 
 
 def read_sample(settings: DataSettings) -> SampleSubmission:
-    """The sample that data.sample_submission names, or without one the columns that a submission has by default."""
+    """The sample that data.sample_submission names; without one, the default columns of a submission."""
     if settings.sample_submission is None:
         names = ["id", *(["class"] if len(settings.classes) > 1 else []), "rle"]
         return SampleSubmission(names, [len(names) - 1], [], None)

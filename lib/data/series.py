@@ -1,7 +1,7 @@
-"""Cutting images that stand in an order, or in a grid, into blocks: scenes where they can be seen, else mere pieces.
+"""Cut images in an order, or in a grid, into blocks: scenes where they show, else pieces of equal length.
 
-Neighbouring frames of a video, slices of a volume and tiles of a map are alike without being called alike. Blocks keep
-most neighbours together; at the borders of pieces that were cut from one scene a few remain apart.
+Neighbouring frames of a video, slices of a volume and tiles of a map are alike, though their names do not say so.
+Blocks keep most neighbours together; only those on either side of a cut through a scene are separated.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ import numpy as np
 from lib.data.id_patterns import Partition, Series
 from lib.data.likeness import Likeness, likeness_of_places
 
-CLOSE = {1: 2, 2: 1}  # places to either side that count as close, in an order and in a grid
-NATURAL_GAP = 5  # times: gaps between runs of numbers are so much longer than those within
-SAME_SCENE = 3  # deviations above the median of any two images, from which two successive ones are of one scene
+CLOSE = {1: 2, 2: 1}  # places to either side that count as close: in an order (1 axis) and in a grid (2 axes)
+NATURAL_GAP = 5  # gaps between runs of numbers are this many times longer than those within
+SAME_SCENE = 3  # deviations above the median similarity of any two images; successive ones above are of one scene
 ACROSS = 2  # images to either side of a cut that are compared
 SAMPLED_PAIRS = 20_000  # drawn for the median
 
@@ -30,7 +30,7 @@ def places(series: Series) -> np.ndarray:
 def likeness_of_series(series: Series, neighbour: np.ndarray, images: np.ndarray, judges: np.ndarray) -> Likeness:
     """The likeness of images close to each other, compared with others of their key.
 
-    `neighbour` is the most similar other one of each of the `images`; both it and `judges` are positions in these.
+    `neighbour` holds, for each of the `images`, the most similar other one; it and `judges` are positions in `images`.
     """
     ranks = places(series)
     return likeness_of_places(series.keys[images], ranks[images], neighbour, CLOSE[ranks.shape[1]], judges)
@@ -39,8 +39,9 @@ def likeness_of_series(series: Series, neighbour: np.ndarray, images: np.ndarray
 def cut(series: Series, vectors: np.ndarray, most: int) -> list[Partition]:
     """Ways of cutting the series into blocks of at most `most` images.
 
-    An order is cut at gaps of its numbers where these stand out, and, as another way, where successive images change.
-    What is still too long is halved: an order where its middle images are least alike, a grid along its longer side.
+    An order is cut at gaps in its numbers, if they stand out, and, as a second way, where successive images change.
+    Blocks that are still too long are halved: in an order where the middle images are least alike, in a grid along the
+    longer side.
     """
     if series.positions.shape[1] == 2:
         return [Partition(f"{series.name}, in blocks", _grid_blocks(series, most), is_cut=True)]
@@ -67,8 +68,8 @@ def named(blocks: np.ndarray) -> np.ndarray:
 
 
 def log_threshold(values: np.ndarray) -> tuple[float, float]:
-    """The limit that parts positive numbers into small and large ones (Otsu 1979, on logarithms), and how many times
-    longer the large ones are on (geometric) average.
+    """The limit between small and large positive numbers (Otsu 1979, on logarithms), and the ratio of their geometric
+    means.
     """
     logs = np.sort(np.log(values))
     counts = np.arange(1, len(logs))
@@ -88,7 +89,7 @@ def _natural_gaps(numbers: np.ndarray, within_key: np.ndarray) -> np.ndarray | N
 
 
 def _links(ordered: np.ndarray) -> np.ndarray:
-    """For each cut the similarity of the two most alike images next to it, one from either side, (images - 1,)."""
+    """For each cut the similarity of the two most alike images near it, one from either side, (images - 1,)."""
     count = len(ordered)
     links = np.full(count - 1, -1.0, np.float32)
     for distance in range(1, 2 * ACROSS):
@@ -100,9 +101,9 @@ def _links(ordered: np.ndarray) -> np.ndarray:
 
 
 def _level(vectors: np.ndarray) -> float:
-    """The similarity from which two successive images are taken for one scene.
+    """The similarity above which two successive images count as one scene.
 
-    The deviation is that below the median: above it are the pairs that are of one scene indeed, which may be many.
+    The deviation is taken below the median: above it lie the pairs that really are of one scene, which may be many.
     """
     first, second = np.random.default_rng(0).integers(len(vectors), size=(2, SAMPLED_PAIRS))
     apart = first != second
@@ -111,7 +112,7 @@ def _level(vectors: np.ndarray) -> float:
 
 
 def _halved(runs: np.ndarray, links: np.ndarray, most: int) -> np.ndarray:
-    """Runs (whole numbers, in order) cut on until none has more than `most` images, where the link is weakest."""
+    """The runs (whole numbers, in order), cut at the weakest link until none has more than `most` images."""
     borders = [0, *np.flatnonzero(np.diff(runs)) + 1, len(runs)]
     waiting, starts = list(zip(borders[:-1], borders[1:], strict=True)), set(borders[:-1])
     while waiting:

@@ -1,4 +1,4 @@
-"""Files of kinds that are not read, as data sets have them, and what to do with each kind."""
+"""Kinds of files that data sets have but that are not read, and what to do with each."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def remedy_of(name: str) -> str | None:
 
 
 def packed(path: Path) -> str:
-    """A hint where a folder that does not exist lies packed beside its place, else nothing."""
+    """A hint if a missing folder lies packed beside its place; else an empty text."""
     archives = [path.with_name(path.name + suffix) for suffix in (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")]
     archive = (
         path if path.is_file() and remedy_of(path.name) else next((each for each in archives if each.is_file()), None)

@@ -1,4 +1,4 @@
-"""The range of values in images of more than 8 bits, and whether the scale to 0..255 suits it."""
+"""The range of values in images of more than 8 bits, and whether their scaling to 0..255 suits it."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from lib.data.headers import suffix_of
 from lib.data.images import read_content
 from lib.data.scaling import is_nodata
 
-SAMPLED_FILES = 32  # looked at, spread over all: each is decoded once more
+SAMPLED_FILES = 32  # spread over all; each is decoded once more
 EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 LEAST_USED_SHARE = 0.1  # of the scale, which data should use
 
 
 def value_range_line(images: Images) -> str:
-    """The range found in some images, with what to set where it does not suit; empty for 8-bit data.
+    """A line with the range of some images, and the setting to change if it does not suit; empty for 8-bit data.
 
-    A range that is set is applied to 8-bit images too, so these are then looked at as well.
+    If data.value_range is set, it is applied to 8-bit images too, so they are then read as well.
     """
     settings = images.settings
     every = [Path(path) for image_id in images.ids for path in images.files[image_id]]
@@ -49,7 +49,7 @@ def value_range_line(images: Images) -> str:
     if not ranges:
         return ""
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    described = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(every)} image files looked at"
+    described = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(every)} image files read"
     if settings.nodata:
         described += f", {missing / everything:.1%} of them no data"
     are_mixed = len(depths) > 1 or len(paths) < len(every)
@@ -59,7 +59,7 @@ def value_range_line(images: Images) -> str:
 def _judged(
     described: str, low: float, high: float, scale: tuple[float, float] | str | None, outside: float, are_mixed: bool
 ) -> str:
-    """The line, a warning where values are clipped or use little of the scale."""
+    """The line; a warning if values are clipped or use little of the scale."""
     if scale is None or scale == "image":
         return f"checked   {described}\n"
     made = f"{scale[0]:g} to {scale[1]:g} become 0 to 255"

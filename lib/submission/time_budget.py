@@ -22,11 +22,11 @@ class Level:
     folds: int | None = None
 
     def tta(self, of_member: str) -> str:
-        """The views of a member whose settings say `own`."""
+        """The views of a member whose settings say `of_member`."""
         return of_member if self.views is None else min(of_member, self.views, key=VIEWS.__getitem__)
 
     def count(self, trained: int) -> int:
-        """The number of folds used of `own`."""
+        """The number of folds used of those `trained`."""
         return trained if self.folds is None else min(trained, self.folds)
 
     def passes(self, members: list[tuple[str, int]]) -> int:
