@@ -2,8 +2,8 @@
 
     python benchmarks/ablations.py WORK [--only ROW ...]      needs the demo data (`make demo` makes it)
 
-Every row changes one thing of the first, on the same folds with the same seeds. Stopped, it goes on when typed again.
-The rows `average ...` are the mean of the finished rows' out-of-fold maps, with thresholds chosen on the mean.
+Every row changes one thing of the first, on the same folds with the same seeds. A stopped command continues when typed
+again. The rows `average ...` are means of the finished rows' out-of-fold maps, with thresholds chosen on the mean.
 """
 
 from pathlib import Path

@@ -2,9 +2,9 @@
 
     python benchmarks/adoption.py runs/NAME [--share 0.5] [--draws 40] [--limits 0 1 2 3]
 
-Again and again a share of the groups of a run's images is drawn. Stage 05's search sees their out-of-fold maps and
-adopts steps by each limit; the other images tell what the adopted rule gains over the threshold alone. The draws
-overlap, so their spread is not that of independent samples.
+Each draw takes a random share of the groups of a run's images. Stage 05's search sees their out-of-fold maps and adopts
+steps by each limit; the other images show the gain of the adopted rule over the threshold alone. The draws overlap, so
+their spread is not that of independent samples.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/apply_overhead.py runs/NAME [--images 300] [--size 256] [--folds 0] [--turns 3]
 
-One view and few folds are the hardest case: the less a map costs, the more the rest of the work shows.
+One view and few folds are the hardest case: the cheaper a map, the larger the share of all other work.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Does the nested score tell the test score better than the in-sample score? Measured on held-out cells of the demo.
+"""Does the nested score predict the test score better than the in-sample one? Measured on held-out cells of the demo.
 
     python benchmarks/calibration.py WORK [--seeds 0 1 2 3 4] [--parts 0 1 2 3 4]
 
-One test set cannot answer: whether its cells are easy or hard shifts every run alike. So the world's cells are held
-out in five parts, each once; each part is the test set of runs with several fold seeds. Stopped, it goes on when typed
-again. Needs needs the demo data (`make demo` makes it).
+One test set cannot answer: easy or hard cells shift the scores of all runs alike. So the world's cells are held out in
+five parts, each once; each part is the test set of runs with several fold seeds. A stopped command continues when it is
+typed again. Needs the demo's data (`make demo` writes them).
 """
 
 from pathlib import Path
@@ -57,7 +57,7 @@ def hold_out_part(source: Path, part: int, folder: Path) -> Path:
 
 
 def part_of_cell(name: str) -> int:
-    """The fifth that a cell such as n30w090 belongs to: within one, cells are a knight's move apart as in the demo."""
+    """The fifth that a cell such as n30w090 belongs to: within one, cells are a knight's move apart, as in the demo."""
     south = int(name[1:3]) * (1 if name[0] == "n" else -1)
     west = int(name[4:7]) * (1 if name[3] == "e" else -1)
     return ((180 + west) // CELL + 2 * (90 + south) // CELL) % PARTS
@@ -84,7 +84,7 @@ def look_up(content: dict, dotted: str) -> float:
 
 
 def errors(claims: pd.DataFrame, repeats: int = 2000) -> pd.DataFrame:
-    """For each estimate: its mean difference to the test score, the mean absolute one, and the correlation.
+    """For each estimate its mean difference from the test score, the mean absolute difference, and the correlation.
 
     Intervals (95 %) draw parts, then runs within them: the runs of one part share their test images.
     """

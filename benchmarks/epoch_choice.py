@@ -2,14 +2,14 @@
 
     python benchmarks/epoch_choice.py WORK [--config configs/NAME.yaml] [--seeds 0 1] [section.key=value ...]
 
-`train.keep=best` chooses each fold's epoch on the images that the out-of-fold score is of; `last` does not. Both come
-from the same trainings: of each fold the last epoch's weights are kept, and the best one's beside them. 03 to 05 then
-score either: out of fold (nested), and on test images, whose masks are the data's solution.csv. Data without one has a
-fold of a first split left out as its test side.
+`train.keep=best` chooses each fold's epoch on the images of which the out-of-fold score is; `last` does not. Both come
+from the same trainings, which keep the weights of the last and of the best epoch. 03 to 05 then score each: out of fold
+(nested), and on the test images, whose masks are in the data's solution.csv. Of data without one, a fold of a first
+split is held out as test images.
 
 A seed is that of the folds and of the training. Test maps average all folds' models while out-of-fold maps are one
-model's, so nested and test score differ for both; the flattery is what `best` gains on `last` out of fold and not on
-the test images. WORK keeps what is finished.
+model's, so nested and test score differ for both. The inflation is the gain of `best` over `last` out of fold, less
+that on the test images. WORK keeps what is finished.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def copy_if_best(job: FoldJob, row: dict) -> None:
 
 
 def take_best(last: RunFolder, best: RunFolder) -> None:
-    """Make the folds of a run with train.keep=best of those of one that kept the best weights beside the last."""
+    """Give a run with train.keep=best the best weights that the other run kept beside the last ones."""
     settings = open_run(best.root)[1]
     made_from = fold_inputs(best, settings)
     for fold in range(settings.folds.count):

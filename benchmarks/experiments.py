@@ -6,8 +6,8 @@ A run is a settings file and overrides. Its stages are processes of their own, i
     WORK/logs/NAME.txt   what the stages printed
     WORK/results/NAME/   result.json, images.csv (nested scores of every image), oof_counts.npz
 
-A run whose result is there is not typed again, and an interrupted one goes on where it stopped. Tables are made from
-the results alone.
+A run that has a result is not repeated, and an interrupted one resumes where it stopped. Tables are made from the
+results alone.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """Arguments that all experiments have."""
+    """The arguments common to all experiments."""
     command = plain_parser(doc)
     command.add_argument("work", type=Path, help="the folder that runs and results are in; made if absent")
     command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all runs")
@@ -82,7 +82,7 @@ def chosen(variants: dict[str, object], only: list[str] | None) -> list[str]:
 
 
 def runs_of(arguments: argparse.Namespace, variants: dict[str, tuple[str, ...]]) -> list[Run]:
-    """A run of each seed and each chosen variant, which is named with the settings that it has on top of all runs'."""
+    """A run for each seed and each chosen variant; `variants` holds the settings of each beyond the common ones."""
     config, data = arguments.config.resolve(), data_folder(arguments)
     return [
         Run(variant, seed, config, data, (*arguments.overrides, *variants[variant], f"train.seed={seed}"))
@@ -92,7 +92,7 @@ def runs_of(arguments: argparse.Namespace, variants: dict[str, tuple[str, ...]])
 
 
 def finish(runs: list[Run], work: Path, parallel: int) -> None:
-    """Have every run's result on disk. Raises UserError when runs failed, once the others are done."""
+    """Run whatever has no result yet. Raises UserError for failed runs, once the others are done."""
     work = work.resolve()
     failed = []
     waiting = [run for run in runs if not is_finished(run, work)]
@@ -115,7 +115,7 @@ def is_finished(run: Run, work: Path) -> bool:
 
 
 def execute(run: Run, work: Path) -> bool:
-    """Type the stages of one run and keep its results; whether all went well."""
+    """Run the stages of one run and keep its results; False if one failed."""
     root, log = work / "runs" / run.name, work / "logs" / f"{run.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     overrides = (*run.overrides, f"data.root={run.data}", f"name={run.name}")
@@ -209,7 +209,7 @@ def comparison(variants: dict[str, list[str]], work: Path) -> pd.DataFrame:
 
     Scores are means over images and seeds, ± is the standard deviation over the seeds of a run's score. Differences
     are paired by image, each image's score being its mean over the seeds; their 95 % interval draws groups of images,
-    so it holds the chance of the images and not that of the seeds.
+    so it covers the chance in the images, not that in the seeds.
     """
     rows, baseline = {}, None
     for variant, names in variants.items():

@@ -4,8 +4,8 @@
 
 The group column is taken out of train.csv. For each seed a fifth of the groups is held out; the other images go
 through 01 to 03 without groups (`none`), with those that 01 finds (`found`) and with the true ones (`true`). Each
-fold's model then predicts the held-out images, so that the nested score, which is of single models too, has something
-to be compared with. Stopped, it goes on when typed again.
+fold's model then predicts the held-out images; like the nested score, theirs is of single models. A stopped command
+continues when it is typed again.
 """
 
 from pathlib import Path

@@ -2,8 +2,8 @@
 
     python benchmarks/large_image.py [--side 10000] [--suffix .png] [section.key=value ...]
 
-A tiny network is trained for two epochs on small tiles of the same blobs (01 to 03). The morphology is held to removal
-and filling, which need the whole mask at once.
+A tiny network is trained for two epochs on small tiles of the same blobs (01 to 03). Of the morphology only removal and
+filling are tried, which need the whole mask at once.
 """
 
 import sys

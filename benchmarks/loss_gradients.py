@@ -3,8 +3,8 @@
     python benchmarks/loss_gradients.py runs/NAME
 
 For each term alone: the size of its gradient by the logits (sum of absolute values over an image's pixels, mean over
-images) as a multiple of bce's, and which part of it lies within 3 px of the true border and on pixels that are wrong
-at probability one half. Size matters only relative to the other terms of a sum: AdamW rescales the whole.
+images) as a multiple of bce's, and its shares within 3 px of the true border and on pixels that are wrong at
+probability one half. Only the size relative to the other terms of a sum matters: AdamW rescales the whole.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/loss_overhead.py [--steps 20] [--size 128] [--batch 16]
 
 The steps take turns on the same network and batch, so a busy machine slows all of them. `maps in the step` computes
-the distance maps of the batch between two steps: what they cost on a machine without cores to spare. `maps ready` is
-what remains where the loader's workers keep up with an accelerator.
+the distance maps of the batch between two steps: their cost on a machine without spare cores. `maps ready` is the cost
+that remains if the loader's workers keep up with an accelerator.
 """
 
 import statistics

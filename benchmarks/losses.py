@@ -4,7 +4,7 @@
     python benchmarks/losses.py WORK --config configs/nuclei.yaml --only bce dice_focal dice_focal_boundary \\
         train.epochs=8 train.crop_size=128                any other data, any settings
 
-Stopped, it goes on when typed again. The first row is what the others are compared with.
+A stopped command continues when it is typed again. The first row is the baseline of the others.
 """
 
 from experiments import comparison, finish, finished_variants, markdown, parser, runs_of

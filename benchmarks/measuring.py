@@ -1,4 +1,4 @@
-"""Measuring time and memory, and printing what takes turns: medians, spread and ratios."""
+"""Measure time and memory of methods that take turns, and print medians, ranges and ratios."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ def timed(function: Callable, *arguments: object) -> tuple[float, float]:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held."""
+    """The peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 

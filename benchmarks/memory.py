@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--images 10000] [--side 256]
 
-Stage 03: count, choose, write, by itself and after importing what it imports to predict (torch is most of it). Stage
+Stage 03: count, choose, write, alone and after the imports that prediction needs (mostly torch). Stage
 05: search the morphology, write both submissions; it takes about a tenth of a second of one core for each map.
 """
 

@@ -2,8 +2,8 @@
 
     python benchmarks/morphology.py [--images 500] [--side 256] [--checked 4]
 
-Afterwards a twin that draws every mask checks the numbers: all rules on a few images, and the scores of the chosen
-rules, in-sample and nested, on all images.
+A second implementation, which draws every mask, then checks the numbers: all rules on a few images, and the scores of
+the chosen rules, in-sample and nested, on all images.
 """
 
 import tempfile

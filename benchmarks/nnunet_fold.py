@@ -1,15 +1,15 @@
 """nnU-Net's 2-D configuration on a fold, trained on one thread of a CPU until a budget of processor seconds is spent.
 
-Its own are fingerprint, plan, preprocessing, network with deep supervision, loss, augmentation, optimizer and windows
-of prediction. Made for the budget, or for a fair comparison on it:
+Unchanged are fingerprint, plan, preprocessing, network with deep supervision, loss, augmentation, optimizer and sliding
+window. Changed for the budget and a fair comparison:
 
-batch size   BATCH_SIZE; of the plan's, which fills the memory of a GPU, the budget holds too few for a training
-rate         falls by its polynomial with the share of the budget that is spent, instead of with 1000 epochs
-precision    as given; by itself nnU-Net computes in fp32 on a CPU
+batch size   BATCH_SIZE; the plan's fills a GPU, and the budget would hold too few batches of that size
+rate         follows its polynomial over the budget instead of over 1000 epochs
+precision    as given; nnU-Net itself computes in fp32 on a CPU
 validation   none within the budget; the last weights are used
 prediction   one view, without mirroring
 
-Planning, preprocessing and what comes before the first batch are not in the budget. Data of one class only.
+Planning, preprocessing and the start until the first batch do not count. Data of one class only.
 """
 
 import os

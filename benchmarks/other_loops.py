@@ -1,8 +1,8 @@
 """Training loops that people write with other libraries: smp's example notebooks, Lightning, fastai.
 
-All train the same U-Net with Dice loss and Adam on batches of the same loader. Each function returns one epoch to be
-called again and again; the epoch returns the clock at which it asked the loader for its batches, so that what a
-library prepares before is not counted.
+All train the same U-Net with Dice loss and Adam on batches of the same loader. Each function returns a function that
+trains one epoch; it returns the time at which it first asked the loader for batches, so that a library's preparations
+are not counted.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ RATE = 2e-4
 
 
 class PlainUnet(nn.Module):
-    """smp's U-Net on raw images; fastai computes in bf16 on GPUs alone, so the network itself can say `precision`."""
+    """smp's U-Net on raw images; it can set the `precision` itself, since fastai uses bf16 only on GPUs."""
 
     def __init__(self, settings: ModelSettings, device: torch.device, precision: str = "fp32") -> None:
         super().__init__()

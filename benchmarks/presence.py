@@ -3,8 +3,9 @@
     python benchmarks/presence.py WORK --config configs/NAME.yaml [section.key=value ...]
     python benchmarks/presence.py WORK --only presence --seeds 0 1 ...     without the runs that have no head
 
-Both nested scores of a row are of one run: the rule with the gate and the rule without it are tuned on the other folds.
-The runs without a head tell what the head's loss costs, or gives, the masks. Stopped, it goes on when typed again.
+Both nested scores of a row are of one run: the rules with and without the gate are tuned on the other folds. The runs
+without a head show how much the head's loss costs, or helps, the masks. A stopped command continues when it is typed
+again.
 """
 
 from pathlib import Path

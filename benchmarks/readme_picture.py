@@ -2,8 +2,8 @@
 
     python benchmarks/readme_picture.py runs/blue_marble --out docs/demo.png
 
-The images with something to find are put in order of their Dice. Shown are the ones a tenth, a quarter and half of the
-way down from the best, and one failure, a twentieth of the way up from the worst.
+The images that are not empty are sorted by Dice. Shown are those a tenth, a quarter and half of the way down from the
+best, and one failure, a twentieth of the way up from the worst.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/rehearsal.py runs/NAME [--draws 100]
 
-A run's out-of-fold maps are of images that no model saw, so any part of them can stand for a small training set and
-the rest for its test set. Cells (groups) are drawn at random until they have enough images; the threshold is tuned on
-those, as 03 would, and scored on the images left out. The counts of 03 are enough: no map is read.
+Out-of-fold maps are predictions for images that their model did not see. So any part of them can stand for a small
+training set, and the rest for its test set. Cells (groups) are drawn at random until they have enough images; the
+threshold is tuned on those, as 03 does it, and scored on the others. The counts of 03 suffice: no map is read.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def rehearse(arguments: argparse.Namespace) -> None:
 def draw_all(
     counts: Counts, table: pd.DataFrame, settings: ThresholdSettings, repeats: int, seed: int = 0
 ) -> pd.DataFrame:
-    """One row per draw: images, in_sample and nested (what a run would claim), left_out (what it would then reach).
+    """One row per draw: images, in_sample and nested (what a run would claim), left_out (what it would really reach).
 
     `table` has the columns fold and group, in the order of `counts.ids`. A draw without two folds to tune on, or
     without images to score on, is left out.

@@ -2,12 +2,11 @@
 
     python benchmarks/resolution.py [--images 8] [--epochs 4] [--side 4000] [--factor 0.25] [--cache-mb 0]
 
-Both sides learn from the same pixels: the large images are the small ones enlarged. 02: seconds of an epoch, training
-and validation, of a tiny network, so that reading counts; the first epoch reads every image at its own size, the others
-what is kept of it (train.cache_mb=0 keeps nothing in memory, which is the worst case). Of that, what a loader process
-does: milliseconds of a core for a crop. 04: seconds an image, written to disk, and the peak of memory in a process of
-its own, beside that of the libraries and the network; the map of the large image has 16 times as many pixels. Linux
-only.
+Both sides learn from the same pixels: the large images are the small ones enlarged. 02: seconds per epoch, training and
+validation, of a tiny network, so that reading shows; the first epoch reads every image at full size, the others the
+kept copies (train.cache_mb=0 keeps nothing in memory, the worst case). Of these, the work of a loader process in
+milliseconds per crop. 04: seconds per image, with writing, and the peak memory in a process of its own, without that of
+the libraries and the network; the map of the large image has 16 times as many pixels. Linux only.
 """
 
 import argparse
@@ -138,7 +137,7 @@ def predicted(settings: Settings, folder: Path) -> tuple[float, float]:
 
 
 def peak() -> float:
-    """Megabytes that this process has held at most. Not getrusage's, which a new process inherits from its parent."""
+    """Peak megabytes of this process. Not from getrusage, whose peak a new process inherits from its parent."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
 

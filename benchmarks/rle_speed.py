@@ -3,9 +3,9 @@
     python benchmarks/rle_speed.py [--repeats 9]
 
 The methods take turns, so a busy machine slows all of them; the median counts. All must agree with each other.
-pycocotools stops at its own compressed string, from which a Kaggle string takes a loop in Python: both are shown.
-With numba (pip install -e '.[benchmarks]') there is also a compiled loop that sees each pixel once.
-Last the objects of a label image, in one pass here and one mask after the other elsewhere.
+pycocotools gives its own compressed string; converting it to Kaggle's takes a loop in Python: both are shown. With
+numba (pip install -e '.[benchmarks]') there is also a compiled loop that reads each pixel once. At the end, the objects
+of a label image: here in one pass, elsewhere one mask after another.
 """
 
 import statistics
@@ -85,7 +85,7 @@ def medians(methods: dict[str, Callable], inputs: tuple, repeats: int) -> dict[s
 
 
 def snippet_encode(mask: np.ndarray) -> str:
-    """As copied from notebook to notebook, with the padding that many copies lack."""
+    """The snippet that notebooks copy from one another, with the padding that many copies lack."""
     pixels = np.concatenate([[0], mask.T.flatten(), [0]])
     runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
     runs[1::2] -= runs[::2]

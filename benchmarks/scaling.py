@@ -2,10 +2,10 @@
 
     python benchmarks/scaling.py WORK [--images 1000 10000 50000] [--side 64] [--figure docs/scaling.png]
 
-The images are planted below WORK, and so are all probability maps, as if the networks had predicted them: 03 begins
-with reading the maps and masks, 04 finds all maps there, 05 runs up to the written submission. There are as many test
+The images are planted below WORK, and so are all probability maps, as if networks had predicted them: 03 starts by
+reading maps and masks, 04 finds all maps, 05 runs until the submission is written. There are as many test
 images as training images. Memory is a stage's peak.
-WORK/costs.csv keeps what is measured, and those numbers of images are not measured again.
+WORK/costs.csv keeps the results; numbers of images that it holds are not measured again.
 """
 
 import shutil
@@ -135,7 +135,7 @@ def plant_models(folder: Path, run: RunFolder) -> None:
 
 
 def planted_maps(folder: Path) -> MapStore:
-    """The maps that models are to have made."""
+    """The planted maps, marked as made by the planted models."""
     return MapStore(folder / "maps", ("mask",))
 
 

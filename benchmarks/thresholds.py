@@ -4,7 +4,7 @@
 
 First the threshold part of stage 03 (read, count, choose, write) against only reading the maps and masks from disk;
 then counting and choosing against the common loop over 99 thresholds, both on maps in memory. The sides take turns,
-so a busy machine slows both, and the smallest of the rounds' times counts. Processor seconds stand beside seconds.
+so a busy machine slows both, and the fastest round counts. Processor seconds are printed beside wall seconds.
 """
 
 import tempfile

@@ -19,7 +19,7 @@ TRAIN, TEST = 6, 3  # images, unless the competition's groups need another numbe
 
 @dataclass(frozen=True)
 class Rle:
-    """How a competition writes a mask, spelled out once more."""
+    """The way a competition writes a mask, spelled out independently of lib/."""
 
     rows: bool = False  # along the rows instead of down the columns
     relative: bool = False  # SIIM: gaps since the end of the run before, from 0
@@ -51,7 +51,7 @@ class Rle:
 
 @dataclass
 class Competition:
-    """What was written, and what a right submission says."""
+    """The data written, and the content of a right submission."""
 
     rle: Rle
     classes: list[str]
@@ -476,7 +476,7 @@ def ultrasound_nerve(root: Path) -> Competition:
 
 
 def without_a_sample(made: Competition, upload: str = "", pixel: int = 1) -> Competition:
-    """What is uploaded is no csv file: mask files, or what 05 leaves to the user, who gets a csv of it."""
+    """The upload is no csv file: mask files, or something that the user makes of the csv that 05 writes."""
     made.upload, made.pixel = upload, pixel
     made.sample = [["id", "rle"]]
     made.row_of = {id: (id, 0) for id in sorted(made.test)}

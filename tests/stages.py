@@ -47,7 +47,7 @@ _context.set_forkserver_preload(HEAVY)
 
 @dataclass
 class Ended:
-    """How a process ended: its exit code (negative: the signal that killed it) and what it printed."""
+    """The end of a process: its exit code (negative: the signal that killed it) and its output."""
 
     code: int
     out: str
@@ -95,7 +95,7 @@ def completed(folder: Path, *words: str, plant: Callable[[], None] | None = None
 
 
 def stage_words(stage: str) -> list[str]:
-    """What is typed for a stage of the run `blobs`."""
+    """The words to type for a stage of the run `blobs`."""
     return [f"{stage}.py", *(["--config", "blobs.yaml"] if stage == STAGES[0] else ["--run", "runs/blobs"])]
 
 

@@ -59,8 +59,8 @@ def read_image(
     8-bit values stay as they are; other unsigned types are scaled from the range of their stored bits to 0..255 (16
     bits: divided by 257). `value_range` (low, high) maps low..high to 0..255 instead and clips what is outside; "image"
     takes the smallest and largest value of the image itself. Signed values and floats must have a range. Values of
-    `nodata`, numbers or "nan", become 0 and do not count for that range. A tif whose 0 is white (MINISWHITE) is returned
-    as it is shown, whatever its bits and compression.
+    `nodata`, numbers or "nan", become 0 and do not count for that range. A tif whose 0 is white (MINISWHITE) is
+    returned as it is shown, whatever its bits and compression.
 
     Raises UserError naming the file if it is missing, unreadable, truncated, or larger than `max_pixels`.
     """

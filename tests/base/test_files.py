@@ -11,7 +11,7 @@ from lib.base.files import flush_disk, write_bytes
 
 @pytest.fixture
 def done(monkeypatch) -> list[str]:
-    """What is flushed and renamed, in order."""
+    """The calls that flush and rename, in order."""
     calls, fsync, replace = [], os.fsync, os.replace
 
     def flushed(descriptor: int) -> None:

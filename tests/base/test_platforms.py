@@ -1,4 +1,4 @@
-"""What only some systems have is imported in a `try`, and text is UTF-8 whatever the system's own encoding."""
+"""Modules that only some systems have are imported in a `try`; text is UTF-8 whatever the system's encoding."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a stage says: bars on a terminal, plain lines elsewhere, one line of JSON or nothing where that is asked for."""
+"""The output of a stage: bars on a terminal, plain lines elsewhere; on request one line of JSON, or nothing."""
 
 import argparse
 import io
@@ -63,7 +63,7 @@ def test_quiet_is_quiet_but_for_errors(monkeypatch, capsys):
 
 
 def on_terminal(code: str, columns: int = 80, rank: str = "0") -> str:
-    """What a program prints to a terminal of so many columns."""
+    """The output of a program on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     environment = os.environ | {"RANK": rank}

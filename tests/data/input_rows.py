@@ -38,7 +38,7 @@ Masks = dict[str, np.ndarray]  # by id: (height, width) or (height, width, class
 
 
 class Row(NamedTuple):
-    """How a row is tried: the files, what they mean, and words of what is printed or raised."""
+    """A row of the page as it is tried: the files, their meaning, and words of what is printed or raised."""
 
     write: Callable[[Path], Masks | None]  # writes the files and returns the masks that are meant; None: DISC
     base: dict = {}  # settings of the layout, beside those that the page names
@@ -138,7 +138,7 @@ def settings_of_cell(cell: str) -> list[dict]:
 
 
 def checked(root: Path, data: dict) -> TrainingData:
-    """What 01 does with the settings of `data`, but for the folds."""
+    """Do what 01 does with the settings of `data`, except for the folds."""
     defaults = {"root": str(root), "test_images": None, "sample_submission": None}
     settings: DataSettings = check_settings({"name": "x", "data": defaults | data}, Path("x.yaml")).data
     training = open_training(settings)

@@ -1,4 +1,4 @@
-"""What README tells a newcomer to type: extracted, and run as it stands there in a fresh clone.
+"""The commands that README tells a newcomer to type: extracted, and run as they are in a fresh clone.
 
     python -m tests.docs.readme FOLDER
 

@@ -1,4 +1,4 @@
-"""What a CPU computes slowly is computed another way, with the same result."""
+"""Operations that a CPU computes slowly are computed another way, with the same result."""
 
 import subprocess
 import sys

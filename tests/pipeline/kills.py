@@ -1,4 +1,4 @@
-"""What kills cost: each stage is killed at random moments, many times, and the run must end as if nothing had happened.
+"""The cost of kills: each stage is killed at random moments, many times; the run must end as if nothing had happened.
 
     python -m tests.pipeline.kills [--kills 60] [--seed 0]
 

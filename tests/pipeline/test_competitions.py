@@ -89,7 +89,7 @@ def blurred(masks: list[np.ndarray], scale: int = 1) -> np.ndarray:
 
 
 def plant(root: Path, made: competitions.Competition) -> None:
-    """What 02, 03 and 04 leave behind, with maps made from the masks in the place of models."""
+    """Write the files that 02, 03 and 04 leave behind, with maps made from the masks instead of by models."""
     run, settings = open_run(root)
     for fold in range(settings.folds.count):
         run.fold(fold).root.mkdir()

@@ -108,7 +108,7 @@ def make_run(folder: Path) -> None:
 
 
 def outcome(path: Path, sibling: Path, damage: Callable, whole: Path) -> str:
-    """What came of a damage to a file: 'the same', or the sentence of the stage that stopped."""
+    """The result of damaging a file: 'the same', or the sentence of the stage that stopped."""
     before = contents(whole)
     shutil.rmtree(RUN)
     shutil.copytree(whole, RUN)

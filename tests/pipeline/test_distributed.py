@@ -39,7 +39,7 @@ def two(folder: Path, *words: str, plant: Callable[[], None] | None = None) -> l
 
 
 def become_one_of_two(number: int, port: int, plant: Callable[[], None] | None) -> None:
-    """What torchrun sets; and the second process may write no file of the run but maps."""
+    """Set what torchrun sets; the second process may write no file of the run but maps."""
     import lib.base.distributed
 
     place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
@@ -67,7 +67,7 @@ def watch(number: int, event: str, arguments: tuple) -> None:
 
 
 def cause(ended: list[Ended]) -> str:
-    """What the process said that failed first; the other one may say that it was left alone."""
+    """The error of the process that failed first; the other one may say that it was left alone."""
     said = [error_of(process) for process in ended]
     return next(error for error in said if "another process has ended" not in error)
 

@@ -169,7 +169,7 @@ def test_weights_of_a_fold_are_those_that_score_best_on_the_others(planted, tmp_
 
 
 def members_scored(planted, tmp_path, monkeypatch, weights: str) -> dict:
-    """What ensemble.json says of the planted members, called a, b and c."""
+    """The content of ensemble.json for the planted members, called a, b and c."""
     data, stores, table = planted
     table = table.assign(group=table.id)
     (tmp_path / "three.yaml").write_text(f"ensemble: {{members: [a, b, c], weights: {weights}}}")

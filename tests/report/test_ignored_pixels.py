@@ -1,4 +1,4 @@
-"""What is predicted at ignored pixels counts nowhere after training: not in ensembles, morphology, scores or report.
+"""Predictions at ignored pixels count nowhere after training: not in ensembles, morphology, scores or report.
 
 The classes exclude each other, as they do wherever a mask file has a value for each.
 """
@@ -70,7 +70,7 @@ def settings_at(root: Path):
 
 
 def everything(root: Path, data: TrainingData, stores: list[MapStore]) -> tuple:
-    """What 03, 05 and the report make of two members' maps."""
+    """The results of 03, 05 and the report for two members' maps."""
     settings, table = settings_at(root), pd.DataFrame({"id": IDS, "fold": [0, 1, 2] * 2, "group": IDS})
     weights = find_weights(stores, settings, data, table)
     counts = count_images(averaged_pairs(stores, weights["of_fold"], data, table, None), data.classes)

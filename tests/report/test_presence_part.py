@@ -1,4 +1,4 @@
-"""What the page says of presence, against counts by hand."""
+"""The page's numbers on presence, against counts by hand."""
 
 from dataclasses import replace
 

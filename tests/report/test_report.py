@@ -204,7 +204,7 @@ def hostile(tmp_path_factory) -> FakeRun:
 
 
 class Page(HTMLParser):
-    """What is on a page, and whether each tag that opens also closes, in order."""
+    """The content of a page; each tag that opens must also close, in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is said of scores whose models know something of the images that are scored."""
+"""The notes on scores whose models know something of the images that are scored."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a stage says of new settings, and what it keeps and checks of its files."""
+"""The lines that a stage prints on new settings, and the records of its files."""
 
 import json
 from pathlib import Path

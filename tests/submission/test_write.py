@@ -1,4 +1,4 @@
-"""What is written for upload is what was meant: rows, columns, order, sizes, objects; and every way it could not be."""
+"""The upload is what was meant: rows, columns, order, sizes, objects; and every way in which it might not be."""
 
 import csv
 from pathlib import Path

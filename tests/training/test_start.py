@@ -1,4 +1,4 @@
-"""How a fold's training begins, is interrupted, and begins anew; which epoch's weights it keeps."""
+"""A fold's training begins, is interrupted, and begins anew; which epoch's weights it keeps."""
 
 import json
 from dataclasses import replace

@@ -48,7 +48,7 @@ def search(made, settings=FEW_STEPS, threshold_settings=None, folds=None, groups
 
 
 def reader(made):
-    """What reads the pairs by their ids."""
+    """A function that reads the pairs by their ids."""
     pairs = {pair[0]: pair for pair in made}
     return lambda ids: (pairs[image_id] for image_id in ids)
 
