@@ -66,6 +66,11 @@ def watch(number: int, event: str, arguments: tuple) -> None:
             file.write(f"{Path(arguments[1]).stem}\n")
 
 
+def own_output(ended: Ended) -> str:
+    """What the script printed, without the line that torch 2.10 prints where processes meet."""
+    return "".join(line for line in ended.out.splitlines(keepends=True) if not line.startswith("[Gloo]"))
+
+
 def cause(ended: list[Ended]) -> str:
     """The error of the process that failed first; the other one may say that it was left alone."""
     said = [error_of(process) for process in ended]
@@ -96,7 +101,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(prepared, tmp_path):
     completed(one, *TRAIN, "train.batch_size=8", "train.precision=fp32", plant=fixed_statistics)
     ended = two(both, *TRAIN, "train.batch_size=4", "train.precision=fp32", plant=fixed_statistics)
     assert [process.code for process in ended] == [0, 0], ended
-    assert ended[1].out == ""
+    assert own_output(ended[1]) == ""
     expected, found = histories(one, both)
     losses = [name for name in expected if name.startswith("loss")]
     np.testing.assert_allclose(found[losses], expected[losses], atol=LOSS_TOLERANCE)
@@ -139,7 +144,7 @@ def test_maps_are_shared_out_and_those_of_one_process(trained, tmp_path):
         completed(one, *stage_words(stage))
         ended = two(both, *stage_words(stage))
         assert [process.code for process in ended] == [0, 0], ended
-        assert "wrote" in ended[0].out and ended[1].out == ""
+        assert "wrote" in ended[0].out and own_output(ended[1]) == ""
         expected, found = read_maps(one, kind), read_maps(both, kind)
         assert found.keys() == expected.keys()
         assert all(np.abs(found[name] - expected[name]).max() <= 1 for name in expected)
