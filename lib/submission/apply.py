@@ -1,7 +1,8 @@
 """Predict other images with a finished run: each is predicted once, and its map is stored under its inputs.
 
-A map's file is named by the SHA-256 of the models, of the way of predicting and of the image's own bytes. So a map is
-never taken over for another image of the same id, an interrupted command goes on where it was, and nothing is deleted.
+A map's file is named by the SHA-256 of the models, the prediction settings and the image's bytes. So a map is never
+taken for that of another image with the same id, an interrupted command resumes where it stopped, and nothing is
+deleted.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ from lib.submission.finished import FinishedRun, Member
 from lib.submission.time_budget import Level, TimeBudget
 from lib.submission.write import encode_rows
 
-PART_PIXELS = 1 << 24  # of maps, all classes, that are predicted before they are written
+PART_PIXELS = 1 << 24  # of maps, over all classes, predicted before they are written
 TIMED_PIXELS = 1 << 22  # the same with a time limit: views and folds are chosen again after each part
 SMALLEST_WINDOW = 256
 TABLES = {"train_masks", "sample_submission", "resize_csv", "resize_test_csv"}
@@ -102,7 +103,7 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
     """Predict the test images into `folder`, and return their maps; existing maps are kept.
 
     With `hours`, which count from `started` on the monotonic clock, views and folds are dropped as TimeBudget says.
-    Several processes share out the images, and all of them return when all is done.
+    Several processes share the images; all return once every map is there.
     """
     store = MapStore(folder, tuple(data.classes), data.settings.are_exclusive)
     sizes = {id: data.image_size(id) for id in data.ids}
@@ -146,7 +147,7 @@ def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dic
 
 
 def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
-    """The inputs of the maps of each member, apart from the image."""
+    """The inputs of each member's maps, apart from the image."""
     return [
         {
             "weights": hashes[: level.count(len(hashes))],
@@ -169,7 +170,7 @@ def _predict_missing(
     store: MapStore,
     budget: TimeBudget,
 ) -> None:
-    """Predict images part by part, each at the level for which there is time."""
+    """Predict the images part by part, each at the highest level that the remaining time allows."""
     predictors = [MemberPredictor(member, data.classes) for member in finished.members] if missing else []
     sources = member_images(finished, data)
     weights = [member.weight for member in finished.members]
@@ -228,7 +229,7 @@ def _write_averages(
 
 
 def _seconds_of_writing(finished: FinishedRun, prediction: Prediction) -> float:
-    """Seconds per pixel that masks and run lengths take, measured on one thread."""
+    """Seconds per pixel for masks and run lengths, measured on one thread."""
     began = time.monotonic()
     settings = finished.settings
     maps, presence = prediction

@@ -7,8 +7,7 @@
     notebook.ipynb                                      finds its inputs and predicts them
     manifest.json                                       versions, how the weights are stored, SHA-256 of each file
 
-Weights are stored as float16 if that hardly changes the masks: measured on out-of-fold images, each predicted by the
-model that was not trained on it, or without measurement if the caller says so.
+Weights are stored as float16 if that hardly changes the masks of out-of-fold images, or if the caller asks for it.
 """
 
 import platform

@@ -22,7 +22,7 @@ from lib.masks.morphology import components
 def write_coco(
     path: Path, data: TestData, predictions: Iterable[tuple[str, np.ndarray, np.ndarray]], settings: Settings
 ) -> int:
-    """Write the annotations of (id, maps, masks), both (height, width, classes), image by image; their number.
+    """Write the annotations of (id, maps, masks), both (height, width, classes); return their number.
 
     An annotation's score is the mean probability of its pixels. Raises UserError without pycocotools.
     """

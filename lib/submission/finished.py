@@ -24,7 +24,7 @@ SHARED = ("infer.", "data.root=", "data.resize_csv=", "data.resize_test_csv=")  
 
 @dataclass(frozen=True)
 class Member:
-    """A run whose maps have this weight; each map is the average of the models of some folds."""
+    """A run and the weight of its maps, each of which is the average of the models of some folds."""
 
     run: RunFolder
     settings: Settings
@@ -61,12 +61,12 @@ class FinishedRun:
 def open_finished(
     root: Path, overrides: list[str] = (), folds: list[int] | None = None, rules_by_hand: Path | None = None
 ) -> FinishedRun:
-    """Open a run or a bundle; of `folds` only those, of all else that are trained.
+    """Open a run or a bundle, with the models of `folds`, or else of all trained folds.
 
-    Overrides of `infer`, and of the places of tables, count for the members of an ensemble, too. `rules_by_hand`, the
-    rules.json of lib.tools.submit, replace the rules that 05 chose. Raises UserError where nothing is trained, where no
-    rule has been chosen, and where the rules of a run were chosen with other models or a bundle's weights or rules are
-    not those that were exported.
+    Overrides of `infer`, and of the paths of tables, also apply to the members of an ensemble. `rules_by_hand`, the
+    rules.json of lib.tools.submit, replaces the rules that 05 chose. Raises UserError if nothing is trained, if no rule
+    has been chosen, if a run's rules were chosen with other models, or if a bundle's weights or rules are not those
+    that were exported.
     """
     run, settings = open_run(root, overrides)
     run_settings, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
@@ -93,7 +93,7 @@ def open_finished(
 
 
 def _with_path_of_function(settings: Settings, run_settings: Settings, root: Path) -> Settings:
-    """The settings with submission.format = FILE.py:FUNCTION, where the bundle's own, as a path into the bundle."""
+    """The settings with the bundle's own submission.format = FILE.py:FUNCTION as a path into the bundle."""
     format = settings.submission.format
     if ":" not in format or format != run_settings.submission.format:
         return settings
@@ -120,9 +120,9 @@ def _open_members(
 
 
 def _trained(run: RunFolder, settings: Settings, folds: list[int] | None) -> tuple[Fold, ...]:
-    """The folds asked for, or all that have weights, with train.all_images also the model of all images.
+    """The folds asked for, or all with weights, including with train.all_images the model of all images.
 
-    Raises UserError for one without weights, and where none has.
+    Raises UserError for a fold without weights, or if no fold has any.
     """
     names = (*range(settings.folds.count), *([ALL] if settings.train.all_images else []))
     trained = [fold for fold in names if run.fold(fold).weights.is_file()]

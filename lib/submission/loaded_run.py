@@ -17,7 +17,7 @@ from lib.submission.finished import FinishedRun, open_finished
 class LoadedRun:
     """The models and rules of a run after 03, or of a bundle, on the best device there is.
 
-    `classes` names the last axis of what it returns.
+    `classes` names the last axis of the arrays that it returns.
     """
 
     def __init__(self, finished: FinishedRun) -> None:
@@ -31,15 +31,15 @@ class LoadedRun:
 
     @classmethod
     def open(cls, root: Path, folds: list[int] | None = None) -> "LoadedRun":
-        """Load a run, or of `folds` only. Raises UserError where nothing is trained or no rule is chosen."""
+        """Load a run, or of `folds` only. Raises UserError if nothing is trained or no rule is chosen."""
         return cls(open_finished(root, folds=folds))
 
     def predict(self, image: np.ndarray, resize_value: float | None = None) -> np.ndarray:
         """Masks uint8 0/1 (height, width, classes) of an image uint8 (height, width, channels), or (height, width).
 
-        They are those that would be submitted: of the size of submission.size where it is set, and of classes that
-        exclude each other only the likeliest of each pixel. With submission.rows=instance: objects, numbered from 1,
-        and 0 for the background. `resize_value` is the image's value in data.resize.column, of a run that has one.
+        They are the masks that would be submitted: at submission.size if it is set; of classes that exclude each other
+        only the likeliest at each pixel. With submission.rows=instance: objects, numbered from 1, background 0.
+        `resize_value` is the image's value in data.resize.column, for a run that has one.
         """
         maps, presence = self.predict_image(image, resize_value)
         maps = decided(maps, self.settings.submission.size, self.settings.data.are_exclusive)
@@ -52,8 +52,8 @@ class LoadedRun:
     def predict_image(self, image: np.ndarray, resize_value: float | None = None) -> Prediction:
         """Maps and, where the models have a head for it, presence, averaged over models and views.
 
-        Raises UserError for an image of another type or number of channels than the run was trained on, and without a
-        `resize_value` where the run needs one.
+        Raises UserError for an image of another type or number of channels than the run was trained on, or if the run
+        needs a `resize_value` and gets none.
         """
         image = image[..., None] if image.ndim == 2 else image
         channels = self.settings.data.network_channels

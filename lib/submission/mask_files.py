@@ -1,10 +1,9 @@
 """Masks as image files, one for each image: for competitions that take a folder or a zip of them, and for new photos.
 
-The values are those of the training masks where data.classes names them; else one class is 255 on 0, and several are
-1, 2, 3 ... in their order. submission.pixels says otherwise: a value or a colour of each class. Where a pixel is of
-several classes the last of them counts. Training masks with a
-file for each class ({class} in data.train_masks) make such files here, too. With submission.rows=instance the values
-are the numbers of the objects, 16 bits wide.
+submission.pixels sets the value or colour of each class. By default these are the values of the training masks, if
+data.classes names them; else 255 for one class, and 1, 2, 3 ... for several. Where a pixel is of several classes, the
+last one counts. If the training masks have a file for each class ({class} in data.train_masks), so have these. With
+submission.rows=instance the values are the numbers of the objects, 16 bits wide.
 """
 
 import zipfile
@@ -32,10 +31,10 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)  # of GeoTIFF: scal
 def write_masks(
     folder: Path, data: TestData, masks: Iterable[tuple[str, np.ndarray]], settings: Settings
 ) -> list[Path]:
-    """Write `folder`/[CLASS/]ID.png or .tif for each (id, masks), masks being (height, width, classes); the paths.
+    """Write `folder`/[CLASS/]ID.png or .tif for each (id, masks), masks (height, width, classes); return the paths.
 
     Unreadable images of known size get an empty mask. submission.file_name may add to the name. A tif keeps the
-    georeference of its image. Raises UserError where a file does not hold what was meant.
+    georeference of its image. Raises UserError if a file does not hold what was meant.
     """
     suffix = settings.submission.format
 

@@ -42,7 +42,7 @@ class Written(NamedTuple):
 
 
 def require_format(settings: Settings) -> None:
-    """Raise UserError where submission.format needs a function or a package that is not there."""
+    """Raise UserError if submission.format needs a function or a package that is missing."""
     format = settings.submission.format
     if ":" in format:
         _function(format)
@@ -55,9 +55,9 @@ def write_outputs(
 ) -> Written:
     """Write the predictions into a folder.
 
-    csv makes submission.csv, png and tif the folder masks and, if asked, a zip of it, coco and coco_results
-    submission.json, and FILE.py:FUNCTION whatever that function writes: it gets the folder, (id, maps, masks) of each
-    image, and the test data, and returns the path to upload.
+    csv makes submission.csv; png and tif make the folder masks and, if `zipped`, a zip of it; coco and coco_results
+    make submission.json; FILE.py:FUNCTION writes whatever it likes: the function gets the folder, (id, maps, masks) of
+    each image, and the test data, and returns the path to upload.
     """
     format = settings.submission.format
     path = folder / FILES.get(format, "submission.zip")
@@ -89,7 +89,7 @@ def new_submissions(
     rules: Rules,
     settings: Settings,
 ) -> Iterator[Written]:
-    """Write a run's submission, as csv also one of the thresholds alone, and yield what will stand in the run folder.
+    """Write a run's submission, as csv also that of the thresholds alone, and yield the paths it will have.
 
     The files are in a temporary folder until the block succeeds; then they replace the old ones. Raises UserError as
     `write_outputs` does.
@@ -141,14 +141,14 @@ def require_apart(out: Path, source: Path) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Rename what an earlier command wrote, so that it is not taken for this one's if this one fails.
+    """Rename the outputs of an earlier command, so that they are not taken for this one's if it fails.
 
-    Raises UserError where folders of these names are there that no earlier command has written.
+    Raises UserError if there are folders of these names that no earlier command has written.
     """
     is_ours = (folder / RECORD).is_file()
     for name in ("masks", "overlays"):
         if (folder / name).exists() and not is_ours:
-            raise UserError(f"{folder / name} is there already and not of this command; choose another --out")
+            raise UserError(f"{folder / name} exists already and was not written by this command; choose another --out")
     for name in {*FILES.values(), "submission.zip", "masks", "overlays", RECORD, RULES}:
         if (folder / name).exists():
             shutil.rmtree(folder / f"previous_{name}", ignore_errors=True)
@@ -157,7 +157,7 @@ def set_aside(folder: Path) -> None:
 
 
 def _function(name: str) -> Callable[[Path, Predictions, TestData], Path]:
-    """The function of FILE.py:FUNCTION. Raises UserError where there is none."""
+    """The function of FILE.py:FUNCTION. Raises UserError if there is none."""
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist (submission.format)")

@@ -1,7 +1,7 @@
 """Round trip: out-of-fold masks, whose truth is known, are written as a submission, read back and scored.
 
-Each image's masks become rows of a csv file, as those of a test image would, and are decoded and scored against its
-truth. The score must be the one that was reported when the rules were chosen: what is uploaded is what was scored.
+Each image's masks become rows of a csv file, like those of a test image, and are decoded and scored against its truth.
+The score must equal the one reported when the rules were chosen: so what is uploaded is what was scored.
 """
 
 import csv
@@ -29,7 +29,7 @@ def round_trip_score(stream: Iterable[Pair], rules: Rules, settings: Settings, s
     """The score of out-of-fold maps, from a stream of (id, map, truth), as the submission file would carry them.
 
     The truth is a mask uint8 0/1, or for submission.rows = instance objects int32, (height, width, classes). `store`
-    holds the images' presence, which rules may ask for. Raises UserError when a mask does not come back as it was.
+    holds the images' presence, which rules may require. Raises UserError if a mask does not come back as it was.
     """
     metric = Metric.of(settings.threshold)
 
@@ -70,7 +70,7 @@ def through_a_file(image_id: str, masks: np.ndarray, settings: Settings) -> np.n
 
 
 def _terms(mask: np.ndarray, truth: np.ndarray, metric: Metric, settings: Settings) -> tuple[float, float]:
-    """Numerator and denominator of one image and class, whose means or pools are the score."""
+    """Numerator and denominator of the score of one image and class."""
     if settings.submission.rows == "instance":
         return object_score(match_objects(mask, truth), settings.objects), 1.0
     return metric.terms(*count_mask(mask, truth))

@@ -1,8 +1,8 @@
 """Time limit of prediction: how many views and folds the remaining time allows.
 
-Views are dropped first, then folds: of d4, flips, hflip and none the next smaller one, and once there is one view the
-models of the highest-numbered folds, until one is left. What a pass over a pixel takes is measured as the images are
-predicted. Where even one view of one model does not fit, images stay without a map, and their masks empty.
+Views are dropped first (from d4 to flips, hflip and none), then the models of the highest-numbered folds until one is
+left. The time of a pass over a pixel is measured as the images are predicted. If even one view of one model does not
+fit, the remaining images get no map, and their masks are empty.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Level:
         return trained if self.folds is None else min(trained, self.folds)
 
     def passes(self, members: list[tuple[str, int]]) -> int:
-        """Passes of a pixel through the networks; `members` are the views and number of folds of each member."""
+        """Passes of a pixel through the networks; `members` holds the views and the number of folds of each member."""
         return sum(VIEWS[self.tta(views)] * self.count(folds) for views, folds in members)
 
     def __str__(self) -> str:

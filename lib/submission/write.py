@@ -1,4 +1,4 @@
-"""The file to upload: from test maps to masks or objects to run lengths, in the sample's rows and columns."""
+"""The file to upload: test maps as masks or objects, as run lengths, in the sample's rows and columns."""
 
 import csv
 import zlib
@@ -60,7 +60,7 @@ def _encoded_in_order(
 ) -> Iterator[tuple[list[str], Check]]:
     """Run lengths and checksum of each row of the data.
 
-    Each image is read once, so those of its rows whose turn comes later wait, as where a sample lists class by class.
+    Each image is read once, so its later rows wait for their turn, as in a sample that is sorted by class.
     """
     numbers_of = defaultdict(list)
     for number, row in enumerate(data.rows):
@@ -84,7 +84,7 @@ def _encoded_in_order(
 
 
 def encode_rows(layer: np.ndarray, settings: Settings) -> list[str]:
-    """Run lengths of a mask uint8 0/1 as one text, or of a label image int32 as one text an object (one if empty).
+    """Run lengths of a mask uint8 0/1 as one text, or of a label image int32 as one text per object (one if empty).
 
     With submission.text = json each is a list, [12, 3], and the objects of a label image are one text, joined by `;`.
     """

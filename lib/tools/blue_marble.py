@@ -118,7 +118,7 @@ def write_competition(folder: Path, gray: np.ndarray, water: np.ndarray, tiles: 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `folder` when the block ends well, and is removed otherwise."""
+    """Yield an empty folder that becomes `folder` if the block succeeds, and is removed otherwise."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:

@@ -50,7 +50,7 @@ EACH_WAY = 4  # images in the picture, of those that rise and of those that fall
 
 
 class ScoredRun(NamedTuple):
-    """A run whose out-of-fold masks are scored; `rules[image_id]` are those of the classes tuned without its fold."""
+    """A run whose out-of-fold masks are scored; `rules[image_id]` are the classes' rules, tuned without its fold."""
 
     name: str
     maps: MapStore
@@ -154,7 +154,7 @@ def measures_of(metric: Metric) -> tuple[str, ...]:
 def score_images(runs: list[ScoredRun], data: TrainingData, table: pd.DataFrame, metric: Metric) -> np.ndarray:
     """Scores float64 (runs, images, classes, measures), images in the order of the table; few are held at a time.
 
-    For a metric that pools pixels the values are each image's `influence`, whose mean is the score.
+    For a metric that pools pixels, the value of an image is its `influence`, whose mean is the score.
     """
 
     def score(image_id: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -205,7 +205,7 @@ def describe_difference(
     """Difference of two runs, challenger - baseline, from their scores (images, classes, measures).
 
     Scores are means over classes, then over images; the 95 % interval is a bootstrap of the paired differences that
-    draws whole groups; an image counts as better or worse whatever the size of its difference.
+    draws whole groups; an image counts as better or worse however small its difference is.
     """
     content = {}
     for number, measure in enumerate(measures):

@@ -44,9 +44,9 @@ class SubmissionScore:
 
 
 def score_submission(submission: Path, solution: Path, settings: Settings) -> SubmissionScore:
-    """Compare two tables of run lengths, mask by mask; for dice_global the pixels of each class are pooled.
+    """Score one table of run lengths against another, mask by mask; for dice_global the pixels of a class are pooled.
 
-    Images are not opened: run lengths alone say which pixels two masks share. Raises UserError if the tables do not
+    No image is opened: run lengths alone give the pixels that two masks share. Raises UserError if the tables do not
     hold the same masks, or anything other than run lengths.
     """
     rows = read_table(submission, "the submission")

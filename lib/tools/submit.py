@@ -9,14 +9,14 @@ remove, fill   smallest component that stays, largest hole that is filled, in pi
 opening, closing, dilation, erosion     radius in pixels
 largest, hull  on
 
-off drops a gate or step. What is not named stays as 05 chose it; CLASS. in front changes one class only.
+off drops a gate or step. Everything else stays as 05 chose it; CLASS. in front changes one class only.
 
 reads    the maps of 03 and 04 and the rules of 05
 writes   FOLDER/rules.json, and submission.csv or what submission.format names; the run is not changed. Without test
          images (data.test_images=null) only the rules
 next     for a hidden test set: python -m lib.tools.export runs/NAME --rules FOLDER/rules.json
 
-The out-of-fold score of these rules is printed. It is in-sample: the best of many rules tried is overstated.
+The out-of-fold score of these rules is printed. It is in-sample: if you try many rules, the best score is inflated.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def changed_rules(
 ) -> dict[str, Rule] | dict[str, ObjectRule]:
     """The rules with the changes that words such as `threshold=0.6` or `dent.remove=off` make, in their order.
 
-    Raises UserError for a class or rule that is not known, and for a value that makes no sense.
+    Raises UserError for an unknown class or rule, and for a value that makes no sense.
     """
     rules = dict(rules)
     for word in words:

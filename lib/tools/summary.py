@@ -2,7 +2,7 @@
 
     python -m lib.tools.summary runs/NAME [--solution data/NAME/solution.csv]
 
-A run whose scores are of older models is refused. With a solution (a table of run lengths like the submission) both
+A run whose scores belong to older models is refused. With a solution (a table of run lengths like the submission) both
 submissions are scored against it.
 """
 

@@ -1,4 +1,4 @@
-"""The images a fold's model is trained and validated on: training data, pseudo-labels, external images."""
+"""The images on which a fold's model is trained and validated: training data, pseudo-labels, external images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class LabelledImages(Protocol):
 
 @dataclass(frozen=True)
 class SeveralSources:
-    """Images of several sources: SOURCE/ID is an image of one by name, ID one of the training data, named "".
+    """Images of several sources: SOURCE/ID is an image of a named source, ID one of the training data, named "".
 
-    No id of an image holds a slash, so none is taken for another's.
+    Ids of images hold no slash, so they cannot be confused.
     """
 
     sources: dict[str, LabelledImages]
@@ -46,9 +46,9 @@ class SeveralSources:
 
 @dataclass(frozen=True)
 class Pool:
-    """Images that have so many turns in each epoch, one after another in an endless round.
+    """Images that share a number of turns in each epoch, in an endless round.
 
-    Where the turns are no multiple of the images, so that epochs differ, either all masks are empty or none is.
+    If the turns are no multiple of the images, so that epochs differ, either all masks are empty or none is.
     """
 
     ids: list[str]
@@ -61,7 +61,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class FoldImages:
-    """The images a fold's model learns from, and those it is validated on."""
+    """The images from which a fold's model learns, and those on which it is validated."""
 
     source: LabelledImages  # of the ids in pools, at the size at which the network sees them
     pools: list[Pool]
@@ -91,7 +91,7 @@ def fold_images(
     kept: Path,
     external: Iterable[ExternalImages] = (),
 ) -> FoldImages:
-    """The other folds' images to learn from, with pseudo-labelled and external ones where the settings ask for them.
+    """The images of the other folds to learn from, and pseudo-labelled and external ones if the settings say so.
 
     Resized images are kept below the folder `kept`.
     """
@@ -120,6 +120,6 @@ def fold_images(
 
 
 def _external_pool(source: ExternalImages, rows: pd.DataFrame, crops: int, seed: int) -> Pool:
-    """Some of a source's images in a random order: with weight .5 an epoch shows one half, the next the other."""
+    """Images of a source in random order: with weight .5 one epoch shows one half, the next the other."""
     ids = [f"{source.name}/{image_id}" for image_id in np.random.default_rng(seed).permutation(rows.id)]
     return Pool(ids, rows.is_empty.to_numpy(), max(1, round(source.weight * len(ids) * crops)))

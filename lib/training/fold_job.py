@@ -22,7 +22,7 @@ from lib.training.schedule import EpochPlan, plan_epochs
 
 @dataclass(frozen=True)
 class FoldJob:
-    """The training of one fold as it is planned; what changes meanwhile is in TrainState."""
+    """The plan of one fold's training; TrainState holds everything that changes."""
 
     fold: Fold
     folder: FoldFolder
@@ -37,7 +37,7 @@ class FoldJob:
 
     @property
     def seed(self) -> int:
-        """The fold's number; of all images that after the last fold."""
+        """The fold's number; for the model of all images the one after the last fold."""
         return self.settings.folds.count if self.fold == ALL else self.fold
 
     @property
@@ -59,7 +59,7 @@ def plan_fold(
     made_from: dict,
     external: Sequence[ExternalImages] = (),
 ) -> FoldJob:
-    """Plan a fold's training. Raises UserError where its images or the device do not allow it."""
+    """Plan a fold's training. Raises UserError if its images or the device do not allow it."""
     images = fold_images(fold, table, data, settings, kept_folder(run, made_from), external)
     device = best_device()
     is_empty = images.empty_turns
@@ -79,7 +79,7 @@ def plan_fold(
 
 
 def largest_crop(table: pd.DataFrame, data: TrainingData, size: int) -> tuple[int, int]:
-    """Height and width of the crops: `size`, or less where no image is as high or wide as the network sees it."""
+    """Height and width of the crops: `size`, or less if no image is that high or wide at the network's size."""
     resize, values = data.settings.resize, data.resize_values
     rows = table[["id", "height", "width"]].itertuples(index=False)
     sizes = [network_size(resize, (row.height, row.width), values.get(row.id)) for row in rows]

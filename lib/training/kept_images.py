@@ -1,7 +1,7 @@
-"""Resized images and masks of a training, kept on disk so that each is decoded at its own size only once.
+"""Resized images and masks of a training, kept on disk so that each is decoded at full size only once.
 
-They lie in `runs/NAME/resized/`, in a folder named by all that decides their pixels, until every fold is trained.
-Without data.resize nothing is kept: to decode a copy would take as long as to decode the image.
+They lie in `runs/NAME/resized/`, in a folder named by everything that decides their pixels, until all folds are
+trained. Without data.resize nothing is kept: decoding a copy would take as long as decoding the image.
 """
 
 import shutil
@@ -35,7 +35,7 @@ CHANGES_NO_PIXEL = {
 
 
 class KeptImages:
-    """Resized images and masks by id: made when first asked for, read from `folder` from then on."""
+    """Resized images and masks by id: made on first use, then read from `folder`."""
 
     def __init__(self, images: ResizedImages, folder: Path) -> None:
         self.images, self.folder = images, folder
@@ -91,9 +91,9 @@ def seen_in_training(images: Images, folder: Path) -> SeenImages:
 
 @cache
 def has_room(folder: Path, needed: int) -> bool:
-    """Whether so many bytes, less those already there, take no more than MOST of the free disk; says so if not.
+    """Whether so many bytes, less those already there, fit into a share MOST of the free disk; prints a note if not.
 
-    Decided once for all folds of a process, before the first of them takes room.
+    Decided once per process, before the first fold takes room.
     """
     missing = needed - sum(path.stat().st_size for path in folder.rglob("*.png"))
     disk = next(parent for parent in folder.absolute().parents if parent.is_dir())
@@ -109,6 +109,6 @@ def has_room(folder: Path, needed: int) -> bool:
 
 
 def remove_kept(run: RunFolder, folds: int) -> None:
-    """Remove what is kept if all folds, numbered from 0, are trained."""
+    """Remove the kept images once all folds are trained."""
     if all(run.fold(fold).is_done for fold in range(folds)):
         shutil.rmtree(run.resized, ignore_errors=True)

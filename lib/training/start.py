@@ -1,4 +1,4 @@
-"""The start of a fold's training: from the encoder's weights, from another run's fold, or where it was interrupted."""
+"""The start of a fold's training: from encoder weights, from another run's fold, or from a checkpoint."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ NETWORK_SETTINGS = (
 
 
 def load_or_begin(job: FoldJob, accelerator: Accelerator) -> TrainState:
-    """The state of an interrupted training, or of one that begins.
+    """The state of an interrupted training, or of a new one.
 
     Raises UserError where the interrupted one is of other folds or settings, or its file is damaged. Another
     train.epochs is taken: the learning rate then follows the new schedule from the next epoch on.
