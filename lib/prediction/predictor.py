@@ -94,8 +94,8 @@ class Predictor:
         read = prefetched(images.read_image, small, ahead=2 * self.batch_size)
         for batch in batches_of_equal_size(read, self.batch_size):
             ids = [image_id for image_id, _ in batch]
-            found = self.predict_batch(np.stack([image for _, image in batch]), ids)
-            yield from zip(ids, found.predictions(), strict=True)
+            probabilities = self.predict_batch(np.stack([image for _, image in batch]), ids)
+            yield from zip(ids, probabilities.predictions(), strict=True)
         for image_id in large:
             yield image_id, self.predict_windows(images.open_image(image_id), image_id)
 
@@ -200,7 +200,7 @@ class Predictor:
                     views += 1
         total = total[..., margin : margin + height, margin : margin + width]
         means = [None if sums is None else sums / views for sums in (total, total_presence)]
-        mean, mean_presence = (one.sigmoid() if is_logits and one is not None else one for one in means)
+        mean, mean_presence = (values.sigmoid() if is_logits and values is not None else values for values in means)
         broken = (~finite).nonzero().tolist()
         probabilities = BatchProbabilities(mean.permute(0, 2, 3, 1), mean_presence)
         return probabilities, BrokenLogits(*broken[0]) if broken else None

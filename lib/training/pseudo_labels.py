@@ -87,11 +87,11 @@ def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) ->
     store, size = open_test_maps(run, settings, data, require_maps(run, settings)), settings.submission.size
     store = replace(store, classes=classes)
 
-    def judged(image_id: str) -> tuple[float, bool]:
-        return judge(scored_map(store, image_id, size), rules, presence_for(rules, store, image_id))
+    def measure(image_id: str) -> tuple[float, bool]:
+        return measure_agreement(scored_map(store, image_id, size), rules, presence_for(rules, store, image_id))
 
     empty = {}
-    for image_id, (agreed, is_empty) in prefetched(judged, data.ids, 2 * THREADS):
+    for image_id, (agreed, is_empty) in prefetched(measure, data.ids, 2 * THREADS):
         if agreed >= agreement:
             empty[image_id] = is_empty
     if not empty:
@@ -117,7 +117,9 @@ def require_same_reading(settings: DataSettings, other: DataSettings, root: Path
             )
 
 
-def judge(maps: np.ndarray, rules: dict[str, Rule], presence: np.ndarray | None = None) -> tuple[float, bool]:
+def measure_agreement(
+    maps: np.ndarray, rules: dict[str, Rule], presence: np.ndarray | None = None
+) -> tuple[float, bool]:
     """Agreement of the masks of maps (height, width, classes) as the threshold moves, 0 to 1, and whether all of them
     are empty at the thresholds themselves. With several classes the least confident one counts.
 

@@ -225,7 +225,7 @@ def test_what_was_there_is_kept_under_another_name(tmp_path):
     set_aside(tmp_path)  # nothing new: what is kept stays
     assert (tmp_path / "previous_submission.csv").read_text() == "old"
     (tmp_path / "other" / "masks").mkdir(parents=True)
-    with pytest.raises(UserError, match="not of this command"):
+    with pytest.raises(UserError, match="not written by this command"):
         set_aside(tmp_path / "other")
 
 

@@ -23,7 +23,7 @@ from lib.training import pseudo_labels
 from lib.training.batches import CropDataset, EpochSampler, ImageCache, batches
 from lib.training.fold_files import write_epoch
 from lib.training.loader_wait import LoaderWait
-from lib.training.pseudo_labels import judge, read_pseudo_labels
+from lib.training.pseudo_labels import measure_agreement, read_pseudo_labels
 from lib.training.schedule import batches_per_update, plan_epochs
 from lib.training.start import load_or_begin
 from lib.training.trainer import train_epoch, train_fold, train_step
@@ -207,16 +207,16 @@ def test_fewer_images_than_processes_are_refused(competition):
 
 def test_a_mask_that_moves_with_the_threshold_is_not_sure():
     steep = np.where(np.arange(100) < 40, 250, 3).astype(np.uint8).reshape(10, 10, 1)
-    assert judge(steep, {"a": Rule(128)}) == (1.0, False)
+    assert measure_agreement(steep, {"a": Rule(128)}) == (1.0, False)
     flat = np.arange(0, 250, 2.5).astype(np.uint8).reshape(10, 10, 1)
     wide, narrow = (np.count_nonzero(flat >= threshold) for threshold in (128 - 51, 128 + 51))
-    assert judge(flat, {"a": Rule(128)})[0] == pytest.approx(2 * narrow / (wide + narrow))
-    assert judge(np.zeros_like(flat), {"a": Rule(128)}) == (1.0, True)
-    assert judge(flat, {"a": Rule(128, Gate(top=255, area=1))}) == (1.0, True)
+    assert measure_agreement(flat, {"a": Rule(128)})[0] == pytest.approx(2 * narrow / (wide + narrow))
+    assert measure_agreement(np.zeros_like(flat), {"a": Rule(128)}) == (1.0, True)
+    assert measure_agreement(flat, {"a": Rule(128, Gate(top=255, area=1))}) == (1.0, True)
     for presence, expected in ((255, (1.0, False)), (160, (0.0, False)), (90, (0.0, True)), (10, (1.0, True))):
-        assert judge(steep, {"a": Rule(128, presence=128)}, np.array([presence], np.uint8)) == expected
+        assert measure_agreement(steep, {"a": Rule(128, presence=128)}, np.array([presence], np.uint8)) == expected
     both = np.concatenate([steep, flat], axis=2)
-    assert judge(both, {"a": Rule(128), "b": Rule(128)})[0] == judge(flat, {"b": Rule(128)})[0]
+    assert measure_agreement(both, {"a": Rule(128), "b": Rule(128)})[0] == measure_agreement(flat, {"b": Rule(128)})[0]
 
 
 @pytest.fixture(autouse=True)
