@@ -73,7 +73,7 @@ def choose(run, settings, training, table, oof) -> tuple:
     from lib.prediction.map_store import read_pairs, read_scored
     from lib.submission.round_trip import require_reported, round_trip_score
     from lib.tuning.morphology_search import search_morphology
-    from lib.tuning.object_search import search_objects
+    from lib.tuning.object_search import MaskRules, search_objects
 
     read = partial(read_pairs, oof, training, size=settings.submission.size)
     folds, groups = table.fold.to_numpy(), table.group.to_numpy()
@@ -83,7 +83,8 @@ def choose(run, settings, training, table, oof) -> tuple:
     rules = {name: outcome.rule for name, outcome in result.classes.items()}
     objects, ids, reported = None, result.ids.tolist(), result.mean("after", "in_sample")
     if settings.submission.rows == "instance":
-        objects = search_objects(oof, training, table, rules, settings.objects)
+        masks = {name: MaskRules(outcome.rule, outcome.nested_rules) for name, outcome in result.classes.items()}
+        objects = search_objects(oof, training, table.assign(part=result.parts), masks, settings.objects)
         rules, ids, reported = objects.rules, objects.ids, objects.mean("in_sample")
     score = round_trip_score(read_scored(oof, training, ids, settings), rules, settings, oof)
     require_reported(score, reported)

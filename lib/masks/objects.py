@@ -101,6 +101,8 @@ class ObjectRule:
         return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels]
 
     def __str__(self) -> str:
+        if self.mask.is_empty:
+            return "no object at all"
         dropped = f", objects <{self.min_area} dropped" if self.min_area else ""
         return f"{self.mask}, {self.split}{dropped}"
 

@@ -92,12 +92,16 @@ class Rule:
         `presence`, 0 to 255, is the predicted presence of the class in the image. Raises UserError if the rule requires
         it and it is None.
         """
+        if self.is_shut(probability_map, presence):
+            return np.zeros_like(probability_map)
+        return apply_steps(self.steps, at_least(probability_map, self.threshold))
+
+    def is_shut(self, probability_map: np.ndarray, presence: int | None = None) -> bool:
+        """Whether presence or gate empty the mask, whatever the threshold; arguments and errors as in `apply`."""
         if self.presence is not None and presence is None:
             raise UserError(f"the rule '{self}' asks for presence, which these maps do not hold; run 03 and 04 again")
         is_absent = self.presence is not None and presence < self.presence
-        if is_absent or self.gate and not self.gate.opens(probability_map):
-            return np.zeros_like(probability_map)
-        return apply_steps(self.steps, at_least(probability_map, self.threshold))
+        return is_absent or self.gate is not None and not self.gate.opens(probability_map)
 
     @property
     def is_empty(self) -> bool:

@@ -75,6 +75,11 @@ def require_fit(tensors: Tensors, encoder: str, source: str) -> None:
     heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
     wanted = {k: v.shape for k, v in classifier.state_dict().items() if not k.startswith(heads)}
     wrong = [key for key, shape in wanted.items() if key not in tensors or tensors[key].shape != shape]
+    if wrong and any(name.startswith("network.encoder.") for name in tensors):
+        raise UserError(
+            f"the weights from {source} are of a whole network that a fold has trained; name its run, as in "
+            "model.weights=runs/a: each fold then starts from that of the same number, which has not seen its images"
+        )
     if wrong:
         raise UserError(
             f"the weights from {source} do not fit {encoder}: {len(wrong)} of {len(wanted)} tensors are missing or of "

@@ -71,9 +71,10 @@ def objects_card(run: RunFolder) -> Card:
     """Card of the object score, the competition's metric where each row is an object."""
     objects = read_json(run.objects)
     low, high = objects["interval"]
+    all_empty = f", no object at all {objects['all_empty']:.4f}" if "all_empty" in objects else ""
     return card(f"Objects ({objects['metric']}), out of fold", f"{objects['nested']:.4f}", "") | {
         "detail": f"95 % interval {low:.4f} to {high:.4f}; in-sample {objects['in_sample']:.4f}",
-        "note": f"nested; connected components without cutting score {objects['components_nested']:.4f}",
+        "note": f"nested; connected components without cutting score {objects['components_nested']:.4f}{all_empty}",
         "tone": "main",
     }
 

@@ -96,6 +96,11 @@ def network_of_run(job: FoldJob) -> BuiltModel:
     weights are not those that its training wrote.
     """
     run, settings = open_run(Path(job.settings.model.weights))
+    if not run.folds.is_file():
+        raise UserError(
+            f"model.weights={run.root} is no run, whose folder holds folds.csv; name the run itself and not one of its "
+            "folds, so that each fold starts from that of the same number"
+        )
     if run.root.resolve() == job.folder.root.parent.resolve():
         raise UserError(f"model.weights={run.root} is this run itself; make another one with 01 (name=...)")
     require_same_folds(job.folder.root.parent / "folds.csv", run.folds)

@@ -48,6 +48,11 @@ class ClassOutcome:
     shown_terms: np.ndarray  # (2, images) in-sample, of `shown`
 
     @property
+    def nested_rules(self) -> dict[int, Rule]:
+        """By part, the rule that its images are scored with: selected and tuned without it."""
+        return self.before.fold_rules if self.reason else self.without_fold
+
+    @property
     def image_gain(self) -> np.ndarray:
         """In-sample score of the rule minus that of the threshold alone, (images,)."""
         return influence(*self.in_sample_terms) - influence(*self.before.in_sample_terms)
@@ -85,6 +90,8 @@ class PostprocessResult:
     classes: dict[str, ClassOutcome]
     interval: tuple[float, float]  # 95 % bootstrap interval of the nested score after
     ids: np.ndarray  # (images,)
+    parts: np.ndarray  # (images,) the part of each image, see `ThresholdResult.parts`
+    parts: np.ndarray  # (images,) the part of each image, see `ThresholdResult.parts`
 
     @property
     def shown_gain(self) -> np.ndarray:
@@ -158,7 +165,7 @@ def search_morphology(
     }
     nested = np.stack([outcome.nested_terms for outcome in classes.values()], axis=2)
     interval = bootstrap_interval(*nested, groups, thresholds.bootstrap)
-    return PostprocessResult(chosen.metric, classes, interval, counts.ids)
+    return PostprocessResult(chosen.metric, classes, interval, counts.ids, parts)
 
 
 def search_steps(

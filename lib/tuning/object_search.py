@@ -1,12 +1,15 @@
 """Choice of the rule from maps to objects, on out-of-fold maps and by the object score itself.
 
 Candidates for each class separately: the components of the mask and every cut of touching objects (objects.depths,
-objects.rises), at every 32nd threshold, without objects below each of objects.areas. The mask's gates and morphology
-are those chosen by the pixel score. All 255 thresholds would take hours; the grid is fixed, so it is fitted to no
-image. Cutting is adopted only if it gains more than two standard errors on the folds left out of the choice.
+objects.rises), at every 32nd threshold, without objects below each of objects.areas; and no object at all. The mask's
+gates and morphology are those chosen by the pixel score, for the nested score those chosen without the image's fold.
+All 255 thresholds would take hours; the grid is fixed, so it is fitted to no image. Cutting is adopted only if it gains
+more than two standard errors on the folds left out of the choice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,12 +20,29 @@ from lib.config.schema import ObjectSettings
 from lib.data.competition import TrainingData
 from lib.masks.metrics import Pair, planes
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
-from lib.masks.rules import Rule
-from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
+from lib.masks.rules import NO_MASK, Rule, Step
+from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, splits
 from lib.prediction.map_store import MapStore, presence_for, read_objects
 
 OBJECT_THRESHOLDS = range(32, 256, 32)
 REPEATS = 1000  # bootstrap resamples
+
+
+class MaskRules(NamedTuple):
+    """The rules of a class's masks, as the pixel score chose them: on all images, and without each part of them."""
+
+    rule: Rule
+    without_part: dict[int, Rule]
+
+    @property
+    def kinds(self) -> list[Rule]:
+        """The rules without their thresholds, each once."""
+        return list(dict.fromkeys(map(kind_of, (self.rule, *self.without_part.values()))))
+
+
+def kind_of(rule: Rule) -> Rule:
+    """The rule with its threshold left open."""
+    return replace(rule, threshold=NO_MASK)
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,7 @@ class ClassObjects:
     nested: float
     in_sample: float
     components: float  # nested, of connected components alone
+    all_empty: float  # of no object at all
     gain: Gain  # nested gain of cutting touching objects
     without_fold: dict[int, ObjectRule]
     scores: np.ndarray  # (images,) of the rule
@@ -44,6 +65,7 @@ class ClassObjects:
             "nested": self.nested,
             "in_sample": self.in_sample,
             "components_nested": self.components,
+            "all_empty": self.all_empty,
             "gain_of_cutting": self.gain.mean,
             "standard_error": self.gain.standard_error,
             "cutting_not_adopted": self.gain.doubt(),
@@ -65,7 +87,7 @@ class ObjectResult:
         return {name: choice.rule for name, choice in self.classes.items()}
 
     def mean(self, field: str) -> float:
-        """Mean over the classes of a score: nested, in_sample or components."""
+        """Mean over the classes of a score: nested, in_sample, components or all_empty."""
         return float(np.mean([getattr(choice, field) for choice in self.classes.values()]))
 
     def to_dict(self) -> dict:
@@ -77,6 +99,7 @@ class ObjectResult:
             "interval": list(self.interval),
             "in_sample": self.mean("in_sample"),
             "components_nested": self.mean("components"),
+            "all_empty": self.mean("all_empty"),
             "classes": {name: choice.to_dict() for name, choice in self.classes.items()},
         }
 
@@ -84,7 +107,8 @@ class ObjectResult:
         low, high = self.interval
         lines = [
             f"{self.metric}: nested {self.mean('nested'):.4f} (95 % {low:.4f} to {high:.4f}), in-sample "
-            f"{self.mean('in_sample'):.4f}; components alone {self.mean('components'):.4f}; {len(self.ids)} images"
+            f"{self.mean('in_sample'):.4f}; components alone {self.mean('components'):.4f}, all empty "
+            f"{self.mean('all_empty'):.4f}; {len(self.ids)} images"
         ]
         for name, choice in self.classes.items():
             reason = f"; not adopted: {choice.gain.doubt()}" if choice.gain.doubt() else ""
@@ -94,9 +118,8 @@ class ObjectResult:
 
 @dataclass(frozen=True)
 class Trials:
-    """The candidate rules of one class, numbered by cut, then threshold, then area."""
+    """The candidate rules of one class, numbered by cut, then threshold, then area; the last is no object at all."""
 
-    mask: Rule
     settings: ObjectSettings
 
     @property
@@ -106,78 +129,122 @@ class Trials:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Of all rules but the last."""
         return len(self.cuts), len(OBJECT_THRESHOLDS), len(self.settings.areas)
 
-    def rule(self, index: int) -> ObjectRule:
-        """The rule with this number."""
+    def rule(self, index: int, mask: Rule) -> ObjectRule:
+        """The rule with this number, with the gates and steps of the mask's rule."""
+        if index == np.prod(self.shape):
+            return ObjectRule(Rule(NO_MASK))
         cut, threshold, area = np.unravel_index(index, self.shape)
-        mask = replace(self.mask, threshold=OBJECT_THRESHOLDS[threshold])
+        mask = replace(mask, threshold=OBJECT_THRESHOLDS[threshold])
         return ObjectRule(mask, self.cuts[cut], self.settings.areas[area])
 
-    def scores(self, probability_map: np.ndarray, truth: np.ndarray, presence: int | None = None) -> np.ndarray:
-        """The score of each rule on one image, float64 (rules,)."""
+    def scores(
+        self, masks: Sequence[Rule], probability_map: np.ndarray, truth: np.ndarray, presence: int | None = None
+    ) -> np.ndarray:
+        """The score of each rule with the gates and steps of each mask's rule on one image, float64 (masks, rules)."""
+        empty = object_score(match_objects(np.zeros_like(truth), truth), self.settings)
+        scores, by_steps = np.full((len(masks), np.prod(self.shape) + 1), empty), {}
+        for number, mask in enumerate(masks):
+            if not mask.is_shut(probability_map, presence):
+                if mask.steps not in by_steps:
+                    by_steps[mask.steps] = self._scores_of_open_masks(mask.steps, probability_map, truth)
+                scores[number, :-1] = by_steps[mask.steps]
+        return scores
+
+    def _scores_of_open_masks(
+        self, steps: tuple[Step, ...], probability_map: np.ndarray, truth: np.ndarray
+    ) -> np.ndarray:
         scores = np.empty(self.shape)
         for number, threshold in enumerate(OBJECT_THRESHOLDS):
-            mask = replace(self.mask, threshold=threshold)
+            mask = Rule(threshold, steps=steps)
             for cut, split in enumerate(self.cuts):
-                matches = match_objects(ObjectRule(mask, split).apply(probability_map, presence), truth)
+                matches = match_objects(ObjectRule(mask, split).apply(probability_map), truth)
                 scores[cut, number] = [object_score(matches, self.settings, area) for area in self.settings.areas]
         return scores.ravel()
 
     def choose(self, scores: np.ndarray, cut: bool) -> int:
-        """The number of the rule with the best mean score (images, rules); without `cut`, among components only."""
-        return int(np.argmax(scores[:, : scores.shape[1] if cut else scores.shape[1] // len(self.cuts)].mean(axis=0)))
+        """The number of the rule with the best mean score, the first of equal ones, of scores (images, rules).
 
-    def nested(self, scores: np.ndarray, parts: np.ndarray, cut: bool) -> tuple[np.ndarray, dict[int, int]]:
-        """Each image's score at the rule chosen without its fold, (images,), and its number for each fold."""
-        left_out_scores, chosen = np.empty(len(parts)), {}
-        for fold, others, left_out in splits(parts):
-            chosen[fold] = self.choose(scores[others], cut)
-            left_out_scores[left_out] = scores[left_out, chosen[fold]]
-        return left_out_scores, chosen
+        Without `cut`, rules that cut touching objects do not take part.
+        """
+        means = scores.mean(axis=0)
+        if not cut:
+            means[len(means[:-1]) // len(self.cuts) : -1] = -np.inf
+        return int(np.argmax(means))
+
+
+@dataclass(frozen=True)
+class ClassTrials:
+    """The scores of one class's candidate rules on the images."""
+
+    trials: Trials
+    masks: MaskRules
+    scores: dict[Rule, np.ndarray]  # by kind of the mask's rule, (images, rules)
+    parts: np.ndarray  # (images,)
+
+    def best(self, cut: bool) -> tuple[ObjectRule, np.ndarray]:
+        """The best rule on all images, and the score of each image."""
+        scores = self.scores[kind_of(self.masks.rule)]
+        column = self.trials.choose(scores, cut)
+        return self.trials.rule(column, self.masks.rule), scores[:, column]
+
+    def nested(self, cut: bool) -> tuple[dict[int, ObjectRule], np.ndarray]:
+        """The rule chosen without each part, mask and all, and the score of each image at that without its part."""
+        left_out_scores, chosen = np.empty(len(self.parts)), {}
+        for part, others, left_out in splits(self.parts):
+            mask = self.masks.without_part[part]
+            scores = self.scores[kind_of(mask)]
+            column = self.trials.choose(scores[others], cut)
+            chosen[part], left_out_scores[left_out] = self.trials.rule(column, mask), scores[left_out, column]
+        return chosen, left_out_scores
 
 
 def search_objects(
-    store: MapStore, data: TrainingData, table: pd.DataFrame, rules: dict[str, Rule], settings: ObjectSettings
+    store: MapStore, data: TrainingData, table: pd.DataFrame, masks: dict[str, MaskRules], settings: ObjectSettings
 ) -> ObjectResult:
     """Choose the object rule of each class on out-of-fold maps.
 
-    `table` has the columns id, fold and group; `rules` are those of the masks. If there are more than
-    objects.images images, a fixed random sample is used. Raises UserError for a single image.
+    `table` has the columns id, group and part (see `nested_parts`). If there are more than objects.images images, a
+    fixed random sample is used. Raises UserError for a single image.
     """
-    trials = [Trials(rule, settings) for rule in rules.values()]
+    trials, kinds = Trials(settings), [of_class.kinds for of_class in masks.values()]
+    required = dict(enumerate(sum(kinds, [])))
 
-    def measure(pair: Pair) -> np.ndarray:
+    def measure(pair: Pair) -> list[np.ndarray]:
         image_id, maps, truth = pair
-        presence = presence_for(rules, store, image_id)
-        of_classes = planes(maps), planes(truth), [None] * len(rules) if presence is None else presence.tolist()
-        return np.stack([trial.scores(*of_class) for trial, *of_class in zip(trials, *of_classes, strict=True)])
+        presence = presence_for(required, store, image_id)
+        of_classes = planes(maps), planes(truth), [None] * len(masks) if presence is None else presence.tolist()
+        return [trials.scores(*of_class) for of_class in zip(kinds, *of_classes, strict=True)]
 
     table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
-    groups = group_numbers(table.group.to_numpy())
-    parts = nested_parts(table.fold.to_numpy(), groups)
+    groups, parts = group_numbers(table.group.to_numpy()), table.part.to_numpy()
     measured = prefetched(measure, read_objects(store, data, table.id), ahead=2 * THREADS)
-    scores = np.stack([of_image for _, of_image in progress("objects", measured, len(table))], axis=1)
-    choices = [_choose(trial, of_class, parts, groups) for trial, of_class in zip(trials, scores, strict=True)]
-    nested = np.stack([choice.nested_scores for choice in choices], axis=1)
+    scores = [of_image for _, of_image in progress("objects", measured, len(table))]
+    choices = {}
+    for (name, rules), of_kinds, *of_class in zip(masks.items(), kinds, *scores, strict=True):
+        by_kind = dict(zip(of_kinds, np.stack(of_class, axis=1), strict=True))
+        choices[name] = _choose(ClassTrials(trials, rules, by_kind, parts), groups)
+    nested = np.stack([choice.nested_scores for choice in choices.values()], axis=1)
     interval = bootstrap_interval(nested, np.ones_like(nested), groups, REPEATS)
-    return ObjectResult(describe_score(settings), dict(zip(rules, choices, strict=True)), interval, table.id.tolist())
+    return ObjectResult(describe_score(settings), choices, interval, table.id.tolist())
 
 
-def _choose(trials: Trials, scores: np.ndarray, parts: np.ndarray, groups: np.ndarray) -> ClassObjects:
-    components, _ = trials.nested(scores, parts, cut=False)
-    cut, _ = trials.nested(scores, parts, cut=True)
+def _choose(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
+    (_, components), (_, cut) = tried.nested(cut=False), tried.nested(cut=True)
     gain = Gain.between(*(np.stack([nested, np.ones_like(nested)]) for nested in (components, cut)), groups)
     adopted = not gain.doubt()
-    nested, chosen = trials.nested(scores, parts, adopted)
-    column = trials.choose(scores, adopted)
+    without_fold, nested = tried.nested(adopted)
+    rule, scores = tried.best(adopted)
     return ClassObjects(
-        rule=trials.rule(column),
+        rule=rule,
         nested=float(nested.mean()),
-        in_sample=float(scores[:, column].mean()),
+        in_sample=float(scores.mean()),
         components=float(components.mean()),
+        all_empty=float(tried.scores[kind_of(tried.masks.rule)][:, -1].mean()),
         gain=gain,
-        without_fold={fold: trials.rule(column) for fold, column in chosen.items()},
-        scores=scores[:, column],
+        without_fold=without_fold,
+        scores=scores,
         nested_scores=nested,
     )

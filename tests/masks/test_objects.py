@@ -14,8 +14,8 @@ from skimage.measure import label
 
 from lib.config.schema import ObjectSettings
 from lib.masks.objects import ObjectRule, Split, grow, match_objects, object_score
-from lib.masks.rules import Gate, Rule, at_least
-from lib.tuning.object_search import OBJECT_THRESHOLDS, Trials, search_objects
+from lib.masks.rules import Gate, Rule, Step, at_least
+from lib.tuning.object_search import OBJECT_THRESHOLDS, MaskRules, Trials, search_objects
 
 AP, F2 = ObjectSettings(metric="ap"), ObjectSettings(metric="f_beta", beta=2)
 SPLITS = [Split(), Split("depth", 1), Split("depth", 3), Split("rise", 40), Split("rise", 100)]
@@ -169,11 +169,11 @@ class Stored:
         return np.array([200 if self.pairs[image_id][1].any() else 50], np.uint8)
 
 
-def search(pairs: dict, chosen: ObjectSettings = AP, mask: Rule = PLAIN):
+def search(pairs: dict, chosen: ObjectSettings = AP, mask: Rule = PLAIN, without: dict[int, Rule] | None = None):
     ids = sorted(pairs)
-    table = pd.DataFrame({"id": ids, "fold": [n % 3 for n in range(len(ids))], "group": ids})
-    stored = Stored(pairs)
-    return search_objects(stored, stored, table, {"nucleus": mask}, chosen)
+    table = pd.DataFrame({"id": ids, "part": [n % 3 for n in range(len(ids))], "group": ids})
+    stored, masks = Stored(pairs), MaskRules(mask, without or dict.fromkeys(range(3), mask))
+    return search_objects(stored, stored, table, {"nucleus": masks}, chosen)
 
 
 def scene(random: np.random.Generator, touching: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -221,12 +221,37 @@ def test_nested_scores_are_those_of_rules_chosen_without_the_fold():
 
 def test_every_column_is_the_score_of_its_rule():
     probability_map, truth = scene(np.random.default_rng(2), touching=True)
-    trials = Trials(Rule(128), ObjectSettings(depths=[3], rises=[50], areas=[0, 60]))
-    scores = trials.scores(probability_map, truth)
-    for column, score in enumerate(scores):
-        rule = trials.rule(column)
-        found = rule.apply(probability_map)
-        assert score == object_score(match_objects(found, truth), AP)
+    trials = Trials(ObjectSettings(depths=[3], rises=[50], areas=[0, 60]))
+    steps = (Step("erosion", 1),)
+    masks = [Rule(1, gate=Gate(190, 10)), Rule(1, gate=Gate(190, 9999)), Rule(1, steps=steps), Rule(1, presence=60)]
+    for mask, scores in zip(masks, trials.scores(masks, probability_map, truth, presence=59), strict=True):
+        rules = [trials.rule(column, mask) for column in range(len(scores))]
+        assert str(rules[-1]) == "no object at all" and {rule.mask.gate for rule in rules[:-1]} == {mask.gate}
+        for rule, score in zip(rules, scores, strict=True):
+            assert score == object_score(match_objects(rule.apply(probability_map, 59), truth), AP)
+
+
+def test_no_object_at_all_is_chosen_where_it_scores_best():
+    random = np.random.default_rng(0)
+    pairs = {f"{n:02d}": scene(random, touching=False) for n in range(12)}
+    pairs = {image_id: (np.where(truth > 0, 255, 0).astype(np.uint8), truth) for image_id, (_, truth) in pairs.items()}
+    for image_id in list(pairs)[1:]:
+        pairs[image_id] = pairs[image_id][0], np.zeros_like(pairs[image_id][1])  # false alarms in all but one
+    result = search(pairs, ObjectSettings(areas=[0]))
+    assert str(result.rules["nucleus"]) == "no object at all"
+    assert result.mean("in_sample") == result.mean("nested") == result.mean("all_empty") == 11 / 12
+    assert not result.rules["nucleus"].apply(pairs["00"][0]).any() and "all empty 0.9167" in str(result)
+
+
+def test_an_image_is_scored_behind_the_gate_chosen_without_its_part():
+    """The gate chosen without part 0 would empty its masks; the one chosen on all images has seen them and does not."""
+    random = np.random.default_rng(0)
+    pairs = {f"{n:02d}": scene(random, touching=False) for n in range(12)}
+    shut, opened = Rule(128, gate=Gate(128, 9999)), Rule(128, gate=Gate(128, 1))
+    result = search(pairs, mask=opened, without={0: shut, 1: opened, 2: opened}).classes["nucleus"]
+    assert result.in_sample == 1 and result.nested == pytest.approx(2 / 3)
+    assert [result.nested_scores[part::3].mean() for part in range(3)] == [0, 1, 1]
+    assert result.without_fold[1].mask.gate == opened.gate
 
 
 def test_of_many_images_some_are_used():

@@ -234,6 +234,15 @@ def test_a_run_of_another_network_is_no_start(competition, tmp_path, sections, w
         starting_network(job)
 
 
+@pytest.mark.parametrize(("place", "words"), [("fold_0", "is no run"), ("fold_0/model.safetensors", "a whole network")])
+def test_one_fold_of_a_run_is_no_start_for_all(competition, tmp_path, place, words):
+    """Its model has seen what the other folds leave out."""
+    other = finished_run(competition, tmp_path / "a")
+    (job,) = jobs_of(settings_of(competition, {"model": {"weights": str(other.root / place)}}), beside(other))
+    with pytest.raises(UserError, match=f"{words}.*; name (the|its) run"):
+        starting_network(job)
+
+
 def test_a_run_without_the_fold_is_no_start(competition, tmp_path):
     other = finished_run(competition, tmp_path / "a")
     settings = settings_of(competition, {"model": {"weights": str(other.root)}})
