@@ -173,8 +173,8 @@ def _yolo_objects(content: str, settings: DataSettings) -> Iterator[tuple[str, O
             raise ValueError(
                 f"'{line.strip()[:60]}' does not begin with the number of a class (data.exclude: classes?)"
             )
-        index = int(number)
-        name = settings.classes[index] if 0 <= index < len(settings.classes) else f"number {index}"
+        class_index = int(number)
+        name = settings.classes[class_index] if 0 <= class_index < len(settings.classes) else f"number {class_index}"
         yield name, {"polygons": [list(map(float, coordinates))], "relative": True}
 
 

@@ -136,8 +136,8 @@ class TrainingData(Images):
         shape = self.image_size(image_id)
         if not self.has_table:
             return union_of_files(self.mask_files(image_id) if files is None else files, self.settings, shape)
-        layers = [self._decode(image_id, texts, shape) for texts in self._masks[image_id]]
-        return stacked(layers)
+        masks = [self._decode(image_id, texts, shape) for texts in self._masks[image_id]]
+        return stacked(masks)
 
     def mask_files(self, image_id: str) -> list[MaskFile]:
         """The image's mask files, decoded. Raises UserError naming the file, as read_mask does."""
@@ -155,13 +155,13 @@ class TrainingData(Images):
             return objects_of_files(self.mask_files(image_id), self.settings, shape)
         labels = np.zeros((*shape, len(self.classes)), np.int32)
         if self.settings.instances:
-            for index, texts in enumerate(self._masks[image_id]):
+            for class_index, texts in enumerate(self._masks[image_id]):
                 for number, text in enumerate(texts, start=1):
-                    labels[self._decode(image_id, [text], shape) > 0, index] = number
+                    labels[self._decode(image_id, [text], shape) > 0, class_index] = number
         else:
-            for index, layer in enumerate(cv2.split(self.read_mask(image_id))):
-                objects, _ = components((layer == 1).view(np.uint8))
-                labels[:, :, index] = np.where(layer == IGNORED, -1, objects)
+            for class_index, mask in enumerate(cv2.split(self.read_mask(image_id))):
+                objects, _ = components((mask == 1).view(np.uint8))
+                labels[:, :, class_index] = np.where(mask == IGNORED, -1, objects)
         return labels
 
     @property

@@ -200,14 +200,14 @@ def _decode_with_pillow(path: Path, pages: tuple[int, ...]) -> np.ndarray:
     """Decode with Pillow what OpenCV reads slowly (GIF), truncated without noticing it (several pages), or not at all
     (more than 2^30 pixels). The pages of a TIFF become planes; of a GIF only the first picture counts.
     """
-    layers = []
+    planes = []
     try:
         with Image.open(path) as image:
             for page in pages:
                 image.seek(page)
-                layer = np.array(image if image.mode in PLAIN_MODES else image.convert("RGB"))
-                layers.append(layer.reshape(*layer.shape[:2], -1))
-        return np.concatenate(layers, axis=2)
+                pixels = np.array(image if image.mode in PLAIN_MODES else image.convert("RGB"))
+                planes.append(pixels.reshape(*pixels.shape[:2], -1))
+        return np.concatenate(planes, axis=2)
     except Exception as error:  # Pillow raises whatever its parser stumbles over
         raise DamagedImage(f"{path} is cut short or damaged: {one_line(error)}") from None
 

@@ -28,7 +28,7 @@ def read_features(path: Path, data: Images) -> np.ndarray | None:
     """
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return kept["features"] if str(kept["files"]) == fingerprint(data) else None
+            return kept["features"] if str(kept["files"]) == files_digest(data) else None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
@@ -36,7 +36,7 @@ def read_features(path: Path, data: Images) -> np.ndarray | None:
 def write_features(path: Path, data: Images, features: np.ndarray) -> None:
     """Keep the features of all images, in the order of `data.ids`: 304 bytes an image."""
     with atomic_path(path) as temporary:
-        np.savez(temporary, features=features, files=fingerprint(data))
+        np.savez(temporary, features=features, files=files_digest(data))
 
 
 def image_features(path: Path, data: Images) -> np.ndarray:
@@ -59,7 +59,7 @@ def encoded(data: Images) -> "ImageEncoder":
     return encoder
 
 
-def fingerprint(data: Images) -> str:
+def files_digest(data: Images) -> str:
     """SHA-256 of how features are made, of the ids, and of the paths, sizes and times of the files."""
     digest = hashlib.sha256(HOW_MADE)
     for image_id in data.ids:

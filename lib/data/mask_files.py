@@ -46,19 +46,19 @@ def read_mask_files(
 
 def union_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[int, int]) -> np.ndarray:
     """Mask uint8 (height, width, classes): IGNORED where a file says so, else 1 where a file does, else 0."""
-    layers = [np.zeros(shape, np.uint8) for _ in settings.classes]
+    union = [np.zeros(shape, np.uint8) for _ in settings.classes]
     for file in files:
         names = [settings.classes[class_index] for class_index in file.class_indexes]
         for class_index, mask in zip(file.class_indexes, class_masks(file.pixels, settings.masks, names), strict=True):
-            layers[class_index] |= mask
-    return stacked(layers)
+            union[class_index] |= mask
+    return stacked(union)
 
 
-def stacked(layers: list[np.ndarray]) -> np.ndarray:
+def stacked(masks: list[np.ndarray]) -> np.ndarray:
     """Masks (height, width) as one array (height, width, masks), by OpenCV if possible, which is fastest."""
-    if len(layers) > CV_CHANNELS:
-        return np.stack(layers, axis=2)
-    return cv2.merge(layers).reshape(*layers[0].shape, len(layers))
+    if len(masks) > CV_CHANNELS:
+        return np.stack(masks, axis=2)
+    return cv2.merge(masks).reshape(*masks[0].shape, len(masks))
 
 
 def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple[int, int]) -> np.ndarray:
@@ -70,9 +70,9 @@ def objects_of_files(files: list[MaskFile], settings: DataSettings, shape: tuple
     for file in files:
         for class_index in file.class_indexes:
             objects = file_objects(file.pixels, settings.masks, settings.classes[class_index])
-            layer = labels[:, :, class_index]
-            layer[objects > 0] = objects[objects > 0] + layer.max(initial=0)
-            layer[objects < 0] = -1
+            of_class = labels[:, :, class_index]
+            of_class[objects > 0] = objects[objects > 0] + of_class.max(initial=0)
+            of_class[objects < 0] = -1
     return labels
 
 

@@ -86,7 +86,7 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
     if names := class_columns(table, columns, settings.classes):
         rows = zip(*(table[name] for name in names), strict=True)
         for (image_id, _), texts in zip(keys, rows, strict=True):
-            yield from ((image_id, index, text) for index, text in enumerate(texts))
+            yield from ((image_id, class_index, text) for class_index, text in enumerate(texts))
         return
     _refuse_file_names(table, path, [columns.rle] if columns.rle in table else named_like_rle(table) or list(table)[1:])
     name = columns.rle or guess_rle_column(list(table), columns, path)

@@ -62,8 +62,8 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
             if (split := _split_class(text, classes)) is None:
                 advice = _class_advice(table, columns, classes)
                 raise UserError(f"{path}: '{text[:80]}' ends in none of the classes {classes}; {advice}")
-            text, index = split
-            yield read_id(text), index
+            text, class_index = split
+            yield read_id(text), class_index
 
 
 def id_texts(table: Table, path: Path, columns: Columns) -> Sequence[str]:

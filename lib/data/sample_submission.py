@@ -43,8 +43,8 @@ def read_sample(settings: DataSettings) -> SampleSubmission:
     rows = {}
     values_of_rows = zip(*table.values(), strict=True)
     for (image_id, first), values in zip(row_keys(table, path, columns, settings.classes), values_of_rows, strict=True):
-        for index in range(first, first + class_count):
-            rows.setdefault((image_id, index), SubmissionRow(image_id, index, values))
+        for class_index in range(first, first + class_count):
+            rows.setdefault((image_id, class_index), SubmissionRow(image_id, class_index, values))
     rle_columns = [names.index(name) for name in rle_names]
     return SampleSubmission(names, rle_columns, list(rows.values()), table, columns.class_name or "class")
 
@@ -100,7 +100,7 @@ def rows_of_all(ids: list[str], sample: SampleSubmission, classes: list[str]) ->
     rows, names = [], sample.names
     is_plain_id = len(classes) in (1, len(sample.rle_columns)) or sample.class_name in names
     for image_id in ids:
-        for index, name in enumerate(classes):
+        for class_index, name in enumerate(classes):
             known = {names[0]: image_id if is_plain_id else f"{image_id}_{name}", sample.class_name: name}
-            rows.append(SubmissionRow(image_id, index, tuple(known.get(column, "") for column in names)))
+            rows.append(SubmissionRow(image_id, class_index, tuple(known.get(column, "") for column in names)))
     return rows

@@ -16,6 +16,7 @@ from lib.base.errors import UserError
 from lib.base.files import atomic_path
 from lib.config.schema import Settings
 from lib.data.competition import TestData
+from lib.masks.metrics import planes
 from lib.masks.morphology import components
 
 
@@ -50,19 +51,18 @@ def write_coco(
 def annotations(maps: np.ndarray, masks: np.ndarray, settings: Settings) -> Iterator[dict]:
     """The objects of an image: category, compressed run lengths, box (left, top, width, height), area and score."""
     coco = require_pycocotools()
-    for index in range(masks.shape[2]):
-        layer = np.ascontiguousarray(masks[..., index])
-        labels = layer if settings.submission.rows == "instance" else components(layer)[0]
+    for class_index, plane in enumerate(planes(masks)):
+        labels = plane if settings.submission.rows == "instance" else components(plane)[0]
         for number in range(1, labels.max(initial=0) + 1):
             mask = labels == number
             encoded = coco.encode(np.asfortranarray(mask.view(np.uint8)))
             yield {
-                "category_id": index + 1,
+                "category_id": class_index + 1,
                 "segmentation": {"size": list(map(int, encoded["size"])), "counts": encoded["counts"].decode()},
                 "bbox": [float(value) for value in coco.toBbox(encoded)],
                 "area": int(np.count_nonzero(mask)),
                 "iscrowd": 0,
-                "score": round(float(maps[..., index][mask].mean() / 255), 4),
+                "score": round(float(maps[..., class_index][mask].mean() / 255), 4),
             }
 
 

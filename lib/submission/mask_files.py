@@ -24,6 +24,7 @@ from lib.config.mask_settings import rgb
 from lib.config.schema import Settings
 from lib.data.competition import TestData
 from lib.data.images import TIF
+from lib.masks.metrics import planes
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)  # of GeoTIFF: scale, tie points, matrix, keys, RPC
 
@@ -39,9 +40,9 @@ def write_masks(
     suffix = settings.submission.format
 
     def write(pair: tuple[str, np.ndarray]) -> list[Path]:
-        image_id, layers = pair
+        image_id, of_image = pair
         file = f"{settings.submission.file_name.replace('{id}', image_id)}.{suffix}"
-        pictures = {folder / name / file: picture for name, picture in pictures_of(layers, settings).items()}
+        pictures = {folder / name / file: picture for name, picture in pictures_of(of_image, settings).items()}
         for path, picture in pictures.items():
             if suffix == "png":
                 _write_png(path, picture)
@@ -69,17 +70,17 @@ def zip_files(paths: list[Path], folder: Path, target: Path) -> None:
             archive.write(path, path.relative_to(folder))
 
 
-def pictures_of(layers: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
+def pictures_of(masks: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
     """The mask images of an image by subfolder, uint8 or uint16, colour as RGB."""
     classes = settings.data.classes
     if settings.submission.rows == "instance":
-        return _folders(classes, [_as_uint16(layers[..., index]) for index in range(len(classes))])
+        return _folders(classes, [_as_uint16(plane) for plane in planes(masks)])
     if settings.submission.pixels is None and len(classes) > 1 and "{class}" in settings.data.train_masks:
-        return _folders(classes, [255 * layers[..., index] for index in range(len(classes))])
+        return _folders(classes, [255 * plane for plane in planes(masks)])
     colours = [_colour(value) for value in _values(settings)]
-    picture = np.zeros((*layers.shape[:2], len(colours[0])), np.uint8)
-    for index, colour in enumerate(colours):
-        picture[layers[..., index] > 0] = colour
+    picture = np.zeros((*masks.shape[:2], len(colours[0])), np.uint8)
+    for plane, colour in zip(planes(masks), colours, strict=True):
+        picture[plane > 0] = colour
     return {"": picture[..., 0] if picture.shape[2] == 1 else picture}
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData
 from lib.masks.drawing import as_rgb, outlined, tinted
+from lib.masks.metrics import planes
 from lib.masks.objects import ObjectRule
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
@@ -124,9 +126,8 @@ def write_overlays(folder: Path, data: TestData, store: MapReader, rules: Rules,
     def write(image_id: str) -> None:
         picture = as_rgb(data.read_image(image_id))
         masks = scored_masks(store, image_id, rules, settings.submission.size) > 0
-        for index in range(masks.shape[2]):
-            mask, colour = np.ascontiguousarray(masks[..., index]).view(np.uint8), COLOURS[index % len(COLOURS)]
-            mask = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        for plane, colour in zip(planes(masks), cycle(COLOURS), strict=False):
+            mask = cv2.resize(plane.view(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             picture = outlined(tinted(picture, mask, colour, 0.3), mask, colour)
         write_bytes(folder / f"{image_id}.jpg", cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes(), durable=False)
 

@@ -76,23 +76,23 @@ def _encoded_in_order(
     waiting, turn = {}, 0
     for image_id, masks in progress("submission", prefetched(masks_of, numbers_of, ahead=4 * THREADS), len(numbers_of)):
         for number in numbers_of[image_id]:
-            layer = np.ascontiguousarray(masks[..., data.rows[number].class_index])
-            waiting[number] = encode_rows(layer, settings), (*layer.shape, zlib.crc32(layer))
+            plane = np.ascontiguousarray(masks[..., data.rows[number].class_index])
+            waiting[number] = encode_rows(plane, settings), (*plane.shape, zlib.crc32(plane))
         while turn in waiting:
             yield waiting.pop(turn)
             turn += 1
 
 
-def encode_rows(layer: np.ndarray, settings: Settings) -> list[str]:
+def encode_rows(plane: np.ndarray, settings: Settings) -> list[str]:
     """Run lengths of a mask uint8 0/1 as one text, or of a label image int32 as one text per object (one if empty).
 
     With submission.text = json each is a list, [12, 3], and the objects of a label image are one text, joined by `;`.
     """
     rle, submission = settings.data.rle, settings.submission
     if submission.rows == "mask":
-        texts = [text] if (text := encode(layer, rle)) != rle.empty else []
+        texts = [text] if (text := encode(plane, rle)) != rle.empty else []
     else:
-        texts = list(encode_labels(layer, rle).values())
+        texts = list(encode_labels(plane, rle).values())
     if submission.text == "json":
         texts = [";".join(f"[{text.replace(' ', ', ')}]" for text in texts)] if texts else []
     return texts or [rle.empty]

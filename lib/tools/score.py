@@ -78,7 +78,7 @@ def _class_of_masks(path: Path, rows: Table, settings: Settings) -> dict[tuple[s
     columns = sample_columns(settings.data, list(rows))
     if "class" in rows and columns.class_name is None:  # the column that submissions without a sample have
         columns = columns._replace(class_name="class")
-    class_indices = (index for _, index in row_keys(rows, path, columns, settings.data.classes))
+    class_indices = (class_index for _, class_index in row_keys(rows, path, columns, settings.data.classes))
     return dict(zip(keys, class_indices, strict=True))
 
 
