@@ -74,7 +74,7 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # a second Ctrl-C: exit at once
-        again = shlex.join(word for word in as_typed() if word != "--restart")
+        again = shlex.join(word for word in [*program_words(), *words] if word != "--restart")
         leave(f"\nstopped; to continue, type: python {again}", INTERRUPTED)
     except RuntimeError as error:
         if not any(words in str(error) for words in LOST_PROCESS):
@@ -92,11 +92,6 @@ def program_words() -> list[str]:
     """The words after `python` that name the script or module of this process."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     return ["-m", module.name.removesuffix(".__main__")] if module else sys.argv[:1]
-
-
-def as_typed() -> list[str]:
-    """The words after `python` that started this process."""
-    return [*program_words(), *sys.argv[1:]]
 
 
 def leave(message: str, code: int) -> None:

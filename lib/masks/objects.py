@@ -20,8 +20,8 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.base.files import read_json
-from lib.config.schema import ObjectSettings
-from lib.masks.metrics import LIMITS, exceeded_limits, f_beta, iou
+from lib.config.schema import ObjectSettings, Settings
+from lib.masks.metrics import LIMITS, Metric, count_mask, exceeded_limits, f_beta, iou
 from lib.masks.morphology import components
 from lib.masks.rules import Rule, at_least
 
@@ -158,6 +158,16 @@ def object_score(matches: Matches, settings: ObjectSettings, min_area: int = 0) 
 def describe_score(settings: ObjectSettings) -> str:
     """The name of the object score."""
     return "object AP" if settings.metric == "ap" else f"object F{settings.beta:g}"
+
+
+def score_terms(mask: np.ndarray, truth: np.ndarray, settings: Settings) -> tuple[float, float]:
+    """Numerator and denominator of the submission's score for one image and class, see `Metric.terms`.
+
+    Both are masks uint8 0/1, the truth perhaps IGNORED, or with submission.rows=instance objects int32.
+    """
+    if settings.submission.rows == "instance":
+        return object_score(match_objects(mask, truth), settings.objects), 1.0
+    return Metric.of(settings.threshold).terms(*count_mask(mask, truth))
 
 
 def read_object_rules(path: Path, classes: Iterable[str]) -> dict[str, ObjectRule]:

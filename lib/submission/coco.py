@@ -43,7 +43,10 @@ def write_coco(
         file.write("\n]")
         if is_data_set:
             categories = [{"id": index, "name": name} for index, name in enumerate(settings.data.classes, start=1)]
-            images = [_image(numbers[id], data.image_path(id), *size) for id, size in sizes.items()]
+            images = [
+                {"id": numbers[id], "file_name": data.image_path(id).name, "height": height, "width": width}
+                for id, (height, width) in sizes.items()
+            ]
             file.write(f', "images": {json.dumps(images)}, "categories": {json.dumps(categories)}}}')
     return count
 
@@ -70,10 +73,6 @@ def _image_numbers(ids: list[str]) -> dict[str, int | str]:
     """Ids as integers, as in COCO; text if one of them is not a number."""
     are_numbers = all(image_id.isdecimal() for image_id in ids)
     return {image_id: int(image_id) if are_numbers else image_id for image_id in ids}
-
-
-def _image(number: int | str, path: Path, height: int, width: int) -> dict:
-    return {"id": number, "file_name": path.name, "height": height, "width": width}
 
 
 def require_pycocotools() -> ModuleType:

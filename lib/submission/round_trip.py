@@ -15,8 +15,8 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.sample_submission import SubmissionRow
-from lib.masks.metrics import Metric, Pair, count_mask, planes, pooled
-from lib.masks.objects import match_objects, object_score
+from lib.masks.metrics import Pair, planes, pooled
+from lib.masks.objects import score_terms
 from lib.masks.rules import apply_rules
 from lib.prediction.map_store import MapReader, presence_for
 from lib.submission.write import Rules, decode_rows, encode_rows, grouped_texts, with_texts
@@ -31,7 +31,6 @@ def round_trip_score(stream: Iterable[Pair], rules: Rules, settings: Settings, s
     The truth is a mask uint8 0/1, or for submission.rows = instance objects int32, (height, width, classes). `store`
     holds the images' presence, which rules may require. Raises UserError if a mask does not come back as it was.
     """
-    metric = Metric.of(settings.threshold)
 
     def measure(pair: Pair) -> np.ndarray:
         image_id, maps, truth = pair
@@ -41,7 +40,8 @@ def round_trip_score(stream: Iterable[Pair], rules: Rules, settings: Settings, s
             raise UserError(
                 f"the masks of training image '{image_id}' do not come back from a submission; this is a bug"
             )
-        terms = [_terms(*of_class, metric, settings) for of_class in zip(planes(decoded), planes(truth), strict=True)]
+        of_classes = zip(planes(decoded), planes(truth), strict=True)
+        terms = [score_terms(mask, of_truth, settings) for mask, of_truth in of_classes]
         return np.stack(terms, axis=1)
 
     measured = prefetched(measure, stream, ahead=2 * THREADS)
@@ -67,10 +67,3 @@ def through_a_file(image_id: str, masks: np.ndarray, settings: Settings) -> np.n
     file.seek(0)
     rows = grouped_texts(csv.reader(file), RLE_COLUMN)
     return np.stack([decode_rows(texts, masks.shape[:2], settings) for _, texts in rows], axis=2)
-
-
-def _terms(mask: np.ndarray, truth: np.ndarray, metric: Metric, settings: Settings) -> tuple[float, float]:
-    """Numerator and denominator of the score of one image and class."""
-    if settings.submission.rows == "instance":
-        return object_score(match_objects(mask, truth), settings.objects), 1.0
-    return metric.terms(*count_mask(mask, truth))

@@ -22,8 +22,8 @@ from lib.config.schema import Settings
 from lib.data.images import MAX_PIXELS
 from lib.data.rle_table import row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
-from lib.masks.metrics import Metric, count_mask, pooled
-from lib.masks.objects import describe_score, match_objects, object_score
+from lib.masks.metrics import Metric, pooled
+from lib.masks.objects import describe_score, score_terms
 from lib.masks.rle import decode_labels, decode_union, parse_runs
 
 RleTexts = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the values of the other columns
@@ -56,12 +56,11 @@ def score_submission(submission: Path, solution: Path, settings: Settings) -> Su
         key = min(truth.keys() ^ predicted.keys())
         lacking, having = (submission, solution) if key in truth else (solution, submission)
         raise UserError(f"{lacking} has no row of the mask {', '.join(key)}, which {having} has")
-    terms_of = _object_terms if settings.submission.rows == "instance" else _mask_terms
     class_of = _class_of_masks(submission, rows, settings)
     terms = defaultdict(list)  # by class: of each mask, and of an empty one
     for key, texts in truth.items():
         try:
-            terms[class_of[key]].append([terms_of(masks, texts, settings) for masks in (predicted[key], [])])
+            terms[class_of[key]].append([_terms(masks, texts, settings) for masks in (predicted[key], [])])
         except UserError as error:
             raise UserError(f"{submission} or {solution}, mask of {', '.join(key)}: {error}") from None
     of_classes = [pooled(*np.moveaxis(np.array(masks, float), 2, 0)) for masks in terms.values()]
@@ -101,18 +100,14 @@ def _masks(path: Path, columns: list[str]) -> RleTexts:
     return masks
 
 
-def _mask_terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:
-    """Numerator and denominator (see Metric.terms) of two masks given by the run lengths of their objects."""
-    line = _line(predicted + truth, settings.data.rle)
-    first, second = (decode_union(texts, line, settings.data.rle) for texts in (predicted, truth))
-    return Metric.of(settings.threshold).terms(*count_mask(first, second))
+def _terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:
+    """Numerator and denominator of the score of a mask, from the run lengths of its objects.
 
-
-def _object_terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:
-    """Numerator and denominator of two sets of objects; objects of one set must not overlap."""
+    With submission.rows=instance the objects of one mask must not overlap.
+    """
+    decode = decode_labels if settings.submission.rows == "instance" else decode_union
     line = _line(predicted + truth, settings.data.rle)
-    labels = [decode_labels(texts, line, settings.data.rle) for texts in (predicted, truth)]
-    return object_score(match_objects(*labels), settings.objects), 1.0
+    return score_terms(*(decode(texts, line, settings.data.rle) for texts in (predicted, truth)), settings)
 
 
 def _line(texts: list[str], convention: RleSettings) -> tuple[int, int]:
