@@ -20,7 +20,7 @@ def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 
     """The changes of `augment`, for uint8 images (height, width, channels) and masks (height, width, classes).
 
     Geometry first, then colour and texture. Quarter turns are left out unless the crops are `square`: a batch holds
-    one shape. Raises UserError for augment.clahe on images of neither 1 nor 3 channels.
+    one shape. Raises UserError for augment.clahe on images with neither 1 nor 3 channels.
     """
     chance = settings.strengths
     if chance["clahe"] and channels not in (1, 3):
@@ -59,7 +59,7 @@ def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 
 
 
 def require_room(settings: AugmentSettings, crop: tuple[int, int]) -> None:
-    """Raise UserError where crops (height, width) are smaller than the grid that augment.distort bends."""
+    """Raise UserError if crops (height, width) are smaller than the grid that augment.distort bends."""
     if settings.strengths["distort"] and min(crop) < GRID_CELLS:
         raise UserError(
             f"augment.distort needs crops of {GRID_CELLS} pixels or more, not {crop[0]} x {crop[1]}; "

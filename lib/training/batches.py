@@ -27,14 +27,14 @@ Batch = dict[str, torch.Tensor]
 
 
 class ImageCache:
-    """The images and masks read last, up to some megabytes; each process has its own."""
+    """The most recently read images and masks, up to some megabytes; each process has its own cache."""
 
     def __init__(self, megabytes: int) -> None:
         self.room, self.used = megabytes * 1_000_000, 0
         self.kept: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
     def get(self, image_id: str, read: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        """The image and mask kept under an id, or what `read` returns, which is kept if it fits."""
+        """The cached image and mask of an id, or the result of `read`, which is then cached if it fits."""
         if image_id in self.kept:
             self.kept.move_to_end(image_id)
             return self.kept[image_id]
@@ -96,7 +96,7 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Shuffled (epoch, index) keys, the same on every process; each process takes its own slice of them.
 
-    In each epoch `left_out[epoch]` of the crops in `empty` (indices) have no turn, others each time.
+    In each epoch `left_out[epoch]` of the crops in `empty` (indices) are left out, different ones each time.
     """
 
     def __init__(
@@ -158,12 +158,12 @@ def build_loader(job: FoldJob, with_distances: bool) -> DataLoader:
 
 
 def leave_interrupts_to_the_main_process(_: int) -> None:
-    """Ignore Ctrl-C in a loader process, which gets it as well: it would print a traceback of its own."""
+    """Ignore Ctrl-C in a loader process, which receives it as well and would print a traceback of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def loader_processes(setting: int | None, device: torch.device) -> int:
-    """The setting; by default one a core up to MOST_WORKERS, or on a CPU, which the network needs, one in four."""
+    """The setting; by default one per core up to MOST_WORKERS, or on a CPU, which the network needs, one per four."""
     if setting is not None:
         return setting
     cores = THREADS // distributed.COUNT
@@ -173,8 +173,8 @@ def loader_processes(setting: int | None, device: torch.device) -> int:
 def batches(loader: DataLoader, epoch: int) -> Iterator[Batch]:
     """The batches of an epoch, counted from 0, which the loader's processes begin to make at once.
 
-    Raises a worker's UserError with its own sentence, which torch buries in a traceback, and another one where a
-    worker was killed, as the kernel does when memory is short.
+    Raises a worker's UserError with its own sentence, which torch buries in a traceback; also if a worker was killed,
+    as the kernel does when memory is short.
     """
     loader.sampler.epoch = epoch
     return _with_plain_errors(iter(loader))

@@ -35,7 +35,7 @@ def write_end(job: FoldJob, state: TrainState) -> None:
 
 
 def kept_epoch(job: FoldJob, state: TrainState) -> dict:
-    """The row of the history whose weights are kept so far (train.keep); the last one where no image is left out."""
+    """The row of the history whose weights are kept so far (train.keep); the last one if no image is left out."""
     is_best_kept = job.settings.train.keep == "best" and job.images.validation
     return state.best if is_best_kept else state.last
 

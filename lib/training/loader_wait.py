@@ -1,4 +1,4 @@
-"""Whether the loader keeps up with the GPU: the share of the time in which the training waits for batches."""
+"""Whether the loader keeps up with the GPU: the share of time in which the training waits for batches."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,14 @@ COSTLY_PRESETS = ("medium", "heavy")
 
 
 class LoaderWait:
-    """The time waited for batches, and the time between them, over all epochs that it is given."""
+    """The time spent waiting for batches, and the time between them, over all epochs passed through `timed`."""
 
     def __init__(self) -> None:
         self.waited = self.worked = 0.0  # seconds
 
     @property
     def share(self) -> float:
-        """Of the whole time, 0 to 1."""
+        """The waiting time as a share of the whole, 0 to 1."""
         whole = self.waited + self.worked
         return self.waited / whole if whole else 0.0
 

@@ -120,7 +120,7 @@ class SegmentationLoss(nn.Module):
         distances: Tensor | None,
         known: Tensor,
     ) -> Tensor:
-        """A term without the ignored pixels: left out of means; in region terms neither predicted nor true."""
+        """A term without ignored pixels: left out of means; in region terms neither predicted nor true."""
         if not known.any():
             return logits.sum() * 0
         if name == "lovasz":
@@ -234,5 +234,5 @@ def border_weights(near: Tensor, weight: float) -> Tensor:
 
 
 def smoothed(truths: Tensor, smoothing: float) -> Tensor:
-    """Targets smoothed towards one half: 0 becomes smoothing / 2, 1 becomes 1 - smoothing / 2."""
+    """Targets moved towards one half: 0 becomes smoothing / 2, and 1 becomes 1 - smoothing / 2."""
     return truths * (1 - smoothing) + smoothing / 2

@@ -1,8 +1,8 @@
-"""Pseudo-labels: test images whose masks another run is confident of are added to training, never to validation.
+"""Pseudo-labels: test images with masks of which another run is confident; added to training, never to validation.
 
 A run is confident of an image if the mask hardly changes with the threshold: the Dice between the masks at SHIFT below
-and SHIFT above the chosen threshold is at least train.pseudo_agreement. The models of that run have trained on images
-that are validated on here, so out-of-fold scores become slightly optimistic; compare such runs on the test images.
+and SHIFT above the chosen threshold is at least train.pseudo_agreement. That run's models have trained on images on
+which this run is validated, so out-of-fold scores become slightly optimistic; compare such runs on the test images.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ READING = ("channels", "neighbours", "plane_files", "plane", "value_range", "nod
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """The test images that a run is confident of, with its masks."""
+    """The test images of which a run is confident, with its masks."""
 
     data: TestData
     store: MapStore
@@ -65,9 +65,9 @@ class PseudoLabelled(Images):
 
 
 def read_pseudo_labels(root: Path, agreement: float, settings: DataSettings) -> PseudoLabels:
-    """The confident test images of the run at `root`, which has gone through 04, with the classes in `settings`' order.
+    """The confident test images of the run at `root`, which must have run 04, with the classes in `settings`' order.
 
-    Raises UserError where no image is confident, or the run has other classes or reads images in another way.
+    Raises UserError if no image is confident, or if the run has other classes or reads images differently.
     """
     require_same_reading(settings, open_run(root)[1].data, root)
     return _confident_images(root, agreement, tuple(settings.classes))
@@ -75,7 +75,7 @@ def read_pseudo_labels(root: Path, agreement: float, settings: DataSettings) -> 
 
 @cache
 def _confident_images(root: Path, agreement: float, classes: tuple[str, ...]) -> PseudoLabels:
-    """The confident images, found once for all folds, since every test map must be read."""
+    """The confident images; cached for all folds, since every test map must be read."""
     run, settings = open_run(root)
     data, rules = open_test(settings.data), read_rules(run.threshold, settings.data.classes)
     if without_mask := [name for name, rule in rules.items() if rule.is_empty]:
@@ -120,10 +120,10 @@ def require_same_reading(settings: DataSettings, other: DataSettings, root: Path
 def measure_agreement(
     maps: np.ndarray, rules: dict[str, Rule], presence: np.ndarray | None = None
 ) -> tuple[float, bool]:
-    """Agreement of the masks of maps (height, width, classes) as the threshold moves, 0 to 1, and whether all of them
-    are empty at the thresholds themselves. With several classes the least confident one counts.
+    """Agreement of masks as the threshold moves, 0 to 1, and whether all are empty at the threshold itself.
 
-    The presence that a rule asks for moves with the threshold.
+    `maps` is (height, width, classes); of several classes the least confident one counts. The presence that a rule
+    requires moves with the threshold.
     """
     agreed = 1.0
     for class_index, (rule, plane) in enumerate(zip(rules.values(), planes(maps), strict=True)):
@@ -134,7 +134,7 @@ def measure_agreement(
 
 
 def shifted(rule: Rule, shift: int) -> Rule:
-    """The rule with its threshold, and the presence that it asks for, higher by `shift`, within 1 to 255."""
+    """The rule with its threshold, and the presence it requires, higher by `shift`, within 1 to 255."""
 
     def level(before: int) -> int:
         return min(max(before + shift, 1), 255)

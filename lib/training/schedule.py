@@ -11,7 +11,7 @@ from lib.config.training_settings import TrainSettings
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The number of batches of each epoch, the same for every process; a step is a batch, counted over all epochs."""
+    """The number of batches in each epoch, the same for every process; a step is a batch, counted over all epochs."""
 
     batch_size: int  # of one process
     lengths: list[int]  # batches of each epoch
@@ -28,7 +28,7 @@ class EpochPlan:
 def plan_epochs(crops: int, empty_crops: int, settings: TrainSettings, processes: int) -> EpochPlan:
     """Plan the epochs over `crops` crops, of which `empty_crops` are of images without a mask.
 
-    Raises UserError where an epoch would hold no crop, or fewer than there are processes.
+    Raises UserError if an epoch would hold no crop, or fewer than there are processes.
     """
     left_out = [0] * settings.epochs
     if settings.empty_share is not None:

@@ -67,9 +67,9 @@ def without_epochs(made_from: dict) -> dict:
 
 
 def starting_network(job: FoldJob) -> BuiltModel:
-    """The network before its first step. Raises UserError where the weights are not available or do not fit.
+    """The network before its first step. Raises UserError if the weights are not available or do not fit.
 
-    An encoder that never learns gets no gradients: its feature maps then need no memory beyond the forward pass.
+    An encoder that never learns gets no gradients, so its feature maps need no memory beyond the forward pass.
     """
     settings, classes = job.settings, job.data.classes
     if is_run(settings.model.weights):
@@ -90,7 +90,7 @@ def is_run(weights: str) -> bool:
 
 
 def network_of_run(job: FoldJob) -> BuiltModel:
-    """The whole network of another run's fold of the same number, which has not seen the images left out here.
+    """The whole network of the same fold of another run, which has not seen the images left out here.
 
     Raises UserError where that run has other folds, classes or another network, has not finished the fold, or its
     weights are not those that its training wrote.
@@ -143,9 +143,9 @@ def require_same_folds(folds: Path, others: Path) -> None:
 
 
 def try_out(jobs: list[FoldJob]) -> None:
-    """Build the first fold's network and learn from one batch, in memory only, and forget both.
+    """Build the first fold's network and learn from one batch, in memory only; discard both.
 
-    Before a file of the run changes, this finds what cannot work: names, weights, images, memory. Raises UserError.
+    This finds problems with names, weights, images and memory before a file of the run changes. Raises UserError.
     """
     require_tracker(jobs[0].settings.train.tracker)
     if is_run(jobs[0].settings.model.weights):
@@ -155,7 +155,7 @@ def try_out(jobs: list[FoldJob]) -> None:
 
 
 def learn_from_one_batch(job: FoldJob) -> None:
-    """A training step without an update, of a network that is then forgotten. Raises UserError where that fails."""
+    """Make a training step without an update, on a network that is then discarded. Raises UserError if it fails."""
     with explained_errors(job):
         network = starting_network(job).network.to(job.device).train()
         loss_of = SegmentationLoss.of(job.settings).to(job.device)
@@ -170,7 +170,7 @@ def learn_from_one_batch(job: FoldJob) -> None:
 
 @contextmanager
 def explained_errors(job: FoldJob) -> Iterator[None]:
-    """Raise UserErrors in place of torch's where memory is too small, or a batch has one value for each channel."""
+    """Turn torch's errors on lack of memory, and on batches with one value per channel, into UserErrors."""
     batch, crop = job.plan.batch_size, " x ".join(map(str, job.crop))
     try:
         yield

@@ -24,7 +24,7 @@ RESTART = "add --restart to train the fold from the beginning"
 
 @dataclass(eq=False, repr=False)
 class TrainState:
-    """Everything that training changes. `save` writes it after each epoch; `load` resumes as if never interrupted."""
+    """Everything that training changes. `save` writes it after each epoch; after `load` training resumes exactly."""
 
     network: nn.Module  # as accelerate has prepared it: autocast, several processes
     optimizer: torch.optim.Optimizer

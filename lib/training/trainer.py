@@ -38,7 +38,7 @@ AfterEpoch = Callable[[FoldJob, dict], None]  # called with the epoch's row of t
 
 
 def train_folds(jobs: list[FoldJob], after_epoch: AfterEpoch) -> None:
-    """Train the folds one after another under one progress bar, each from wherever its folder says it stopped."""
+    """Train the folds one after another under one progress bar, each from where it stopped, as its folder says."""
     keep_freed_memory(jobs[0].device)
     require_shared_disk(jobs)
     wait = LoaderWait()
@@ -78,7 +78,7 @@ def build_accelerator(job: FoldJob) -> Accelerator:
 def train_fold(job: FoldJob, accelerator: Accelerator, after_epoch: AfterEpoch, bar: tqdm, wait: LoaderWait) -> dict:
     """Train the epochs that are left; what the fold's `metrics.json` then says.
 
-    Raises UserError where the device's memory does not hold a batch, and where the loss is no longer a number.
+    Raises UserError if the device's memory does not hold a batch, or if the loss is no longer a number.
     """
     with explained_errors(job):
         state = load_or_begin(job, accelerator)
@@ -154,7 +154,7 @@ def train_step(
 
 
 def require_number(loss: torch.Tensor, job: FoldJob, state: TrainState) -> None:
-    """Raise UserError where the loss is infinite or not a number any more."""
+    """Raise UserError if the loss has become infinite or NaN."""
     if not torch.isfinite(loss):
         kept = f"; the weights of epoch {state.epoch} stay in {job.folder.weights}" if state.history else ""
         raise UserError(
@@ -164,7 +164,7 @@ def require_number(loss: torch.Tensor, job: FoldJob, state: TrainState) -> None:
 
 
 def require_shared_disk(jobs: list[FoldJob]) -> None:
-    """Raise UserError where the processes see different files: each would begin at another epoch."""
+    """Raise UserError if the processes see different files: each would begin at another epoch."""
     seen = gather_object([[job.folder.resume.is_file() for job in jobs]])
     if any(files != seen[0] for files in seen):
         raise UserError(

@@ -15,11 +15,11 @@ from lib.training.fold_job import FoldJob
 
 
 def validate(network: SegmentationNet, job: FoldJob, accelerator: Accelerator) -> tuple[float, int] | tuple[None, None]:
-    """Score of the validation images by the run's metric at the best threshold, and that threshold, 1 to 255.
+    """Score the validation images by the run's metric at the best threshold; return both, the threshold 1 to 255.
 
-    The best threshold rather than a fixed one, so that epochs and losses compare whatever their calibration. Without
+    At the best threshold rather than a fixed one, epochs and losses can be compared whatever their calibration. Without
     test-time augmentation, at the size at which the network sees the images. Several processes share the images.
-    None of both where no image is left out.
+    Both are None if no image is left out.
     """
     if not job.images.validation:
         return None, None
