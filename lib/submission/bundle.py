@@ -58,6 +58,7 @@ NEEDED_PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "ope
 KAGGLE_LACKS = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
 UPLOAD = "dataset-metadata.json"  # the user's, for Kaggle's command line: name and owner of the data set
 CHECKED = 8  # images of each fold that float16 is measured on
+ONE_VIEW = Level("none")  # several views would take longer, and average some of the change away
 SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
 SCRIPT = '''"""Predict with this bundle: python apply.py --out FOLDER data.root=FOLDER; --help says more."""
 
@@ -157,7 +158,7 @@ def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: 
     with TemporaryDirectory() as folder:
         _write_weights(member, RunFolder(Path(folder)), as_float16=True)
         halved = replace(member, run=RunFolder(Path(folder)))
-        exact, close = (MemberPredictor(each, data.classes).predict(source, ids, Level()) for each in (member, halved))
+        exact, close = (MemberPredictor(each, data.classes).predict(source, ids, ONE_VIEW) for each in (member, halved))
     for image_id in ids:
         before, after = (apply_rules(finished.rules, *predictions[image_id]) > 0 for predictions in (exact, close))
         counts += count_masks(before, after).sum(axis=1)
