@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.data.id_patterns import Partition, Series
 
-LARGEST = 2000  # images; of fewer all are compared
+LARGEST, DRAWN = 2000, 1500  # images: up to the first number all are compared, of more so many
 FEWEST_GROUPS = 8  # that a part holds; of groups too large for that some images are drawn
 RUN = 8  # successive images
 
@@ -27,11 +27,11 @@ class Sample:
 
     @classmethod
     def of(cls, partitions: Sequence[Partition], series: Sequence[Series], count: int) -> "Sample":
-        """All of `count` images, or LARGEST of them at most, drawn alike in every run."""
+        """All of `count` images, or where these are more than LARGEST about DRAWN, the same ones in every run."""
         if count <= LARGEST:
             return cls.everything(count, len(partitions), len(series))
         rng = np.random.default_rng(0)
-        share = LARGEST // (len(partitions) + len(series) + 1)
+        share = DRAWN // (len(partitions) + len(series) + 1)
         parts = [_whole_groups(partition.groups, share, rng) for partition in partitions]
         runs = [_runs(one, share, rng) for one in series]
         strangers = rng.choice(count, share, replace=False)

@@ -33,6 +33,18 @@ def test_photo(tmp_path):
     assert one["jpeg"] != other["jpeg"]
 
 
+@pytest.mark.parametrize("exif", [False, True])
+def test_png_with_and_without_exif(tmp_path, exif):
+    if exif:
+        write_photo(tmp_path / "a.png", "X100", "2021:04:30 10:00:05")
+    else:
+        cv2.imwrite(str(tmp_path / "a.png"), noise())
+    expected = {"folder": tmp_path.name, "size": "24 x 32"}
+    facts = file_facts(tmp_path / "a.png")
+    assert {key: facts[key] for key in expected} == expected
+    assert set(facts) - set(expected) == ({"camera", "day", "seconds"} if exif else set())
+
+
 def test_photos_make_partitions_and_a_series(tmp_path):
     for number in range(6):
         write_photo(tmp_path / f"{number}.jpg", f"cam{number % 2}", f"2021:04:{10 + number} 10:00:00")
