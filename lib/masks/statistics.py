@@ -21,7 +21,7 @@ CHANGED = 5  # groups that must score differently; with fewer, a standard error 
 def nested_parts(folds: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The part of each image, (images,) whole numbers; a nested score leaves out one part at a time.
 
-    The parts are the folds if there are three or more. Otherwise the images are split into PARTS parts by whole groups,
+    The parts are the folds if there are three or more. Otherwise the images are split into five parts by whole groups,
     or image by image if there are fewer than three groups: no model has seen the images it is scored on, so thresholds
     and morphology can be chosen across any parts.
     """

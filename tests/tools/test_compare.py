@@ -200,7 +200,7 @@ def test_interval_counts_a_group_once():
     assert np.ptp(grouped) == pytest.approx(np.sqrt(10) * np.ptp(single), rel=0.25)
 
 
-def test_most_different_rises_then_falls():
+def test_most_changed_rises_then_falls():
     difference = np.zeros((12, 2))
     difference[[1, 3, 5, 7, 9], [0, 1, 0, 1, 0]] = [0.1, 0.5, 0.3, 0.2, 0.4]
     difference[[2, 4], [0, 1]] = [-0.1, -0.2]
