@@ -40,6 +40,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from planted import planted_pair
 from training_speed import Training, bare, clock, pipeline, quiet
 
@@ -77,7 +78,7 @@ class Sizes(NamedTuple):
     steps: int
 
 
-FULL = Sizes(64, 768, (256, 512), ENCODERS, 16, 2, 40)
+FULL = Sizes(128, 768, (256, 512), ENCODERS, 16, 2, 40)
 SMALL = Sizes(9, 64, (32, 64), ("resnet10t",), 2, 1, 2)
 
 
@@ -352,6 +353,7 @@ def started(sizes: Sizes, *overrides: str) -> Iterator[Training]:
             yield training
         finally:
             training.state.accelerator.free_memory()
+            AcceleratorState._reset_state()  # which keeps one precision for the whole process
 
 
 def loader_alone(training: Training) -> Callable[[], tuple[float, float]]:
