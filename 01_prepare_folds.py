@@ -28,7 +28,9 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.record import StageRecord
+    from lib.submission.outputs import require_format
 
+    require_format(settings)  # now and not after the night: 05 needs it
     if settings.ensemble.members:
         return prepare_ensemble(run, settings)
     record = StageRecord(run, "01_prepare_folds")

@@ -25,8 +25,10 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.run.lock import lock_run
     from lib.run.provenance import fold_inputs, training_inputs
     from lib.run.record import StageRecord
+    from lib.submission.outputs import require_format
     from lib.training.kept_images import remove_kept
 
+    require_format(settings)
     record = StageRecord(run, "02_train")
     if settings.ensemble.members:
         print(f"an ensemble has nothing to train; its members are {', '.join(map(str, settings.ensemble.members))}")

@@ -225,13 +225,14 @@ def search_objects(
     choices = {}
     for (name, rules), of_kinds, *of_class in zip(masks.items(), kinds, *scores, strict=True):
         by_kind = dict(zip(of_kinds, np.stack(of_class, axis=1), strict=True))
-        choices[name] = _choose(ClassTrials(trials, rules, by_kind, parts), groups)
+        choices[name] = choose_objects(ClassTrials(trials, rules, by_kind, parts), groups)
     nested = np.stack([choice.nested_scores for choice in choices.values()], axis=1)
     interval = bootstrap_interval(nested, np.ones_like(nested), groups, REPEATS)
     return ObjectResult(describe_score(settings), choices, interval, table.id.tolist())
 
 
-def _choose(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
+def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
+    """Choose the rule of one class; `groups` is (images,)."""
     (_, components), (_, cut) = tried.nested(cut=False), tried.nested(cut=True)
     gain = Gain.between(*(np.stack([nested, np.ones_like(nested)]) for nested in (components, cut)), groups)
     adopted = not gain.doubt()

@@ -149,6 +149,7 @@ BAD_INPUT = {
     "code in YAML": (write_settings("data: !!python/object/apply:os.system ['touch broken']"), [], ["blobs.yaml"]),
     "a billion laughs": (write_settings(f"{LAUGHS}\nname: *l11"), [], ["blobs.yaml"]),
     "more folds than images": (None, ["folds.count=30"], ["folds.count", "24 groups"]),
+    "a format's file is not there": (None, ["submission.format=mine.py:write"], ["mine.py", "submission.format"]),
     "runs is a file": (lambda folder: (folder / "runs").write_text(""), [], ["runs/blobs", "cannot be"]),
 }
 
@@ -278,6 +279,7 @@ def test_a_damaged_state_is_told_and_restart_helps(prepared):
         (["train.precision=fp16"], ["train.precision"]),
         (["--folds", "7"], ["--folds 7", "0 to 2"]),
         (["data.channels=4"], ["data.channels"]),
+        (["submission.format=mine.py:write"], ["mine.py", "submission.format"]),
     ],
 )
 def test_stage_02_refuses(prepared, overrides, words):
