@@ -76,8 +76,8 @@ def is_done(run, fold: int | str, made_from: dict) -> bool:
     now = made_from["train"]["epochs"]
     if before not in (None, now):
         raise UserError(
-            f"fold {fold} is done (train.epochs: {before} -> {now}) and its learning rate has come down to zero, so it "
-            f"cannot go on; add --restart --folds {fold} to train it again, or let a new run start from its weights "
+            f"fold {fold} is done (train.epochs: {before} -> {now}) and its learning rate has fallen to zero, so it "
+            f"cannot continue; add --restart --folds {fold} to train it again, or let a new run start from its weights "
             f"(model.weights={run.root})"
         )
     require_fold(run, fold, made_from)

@@ -71,7 +71,7 @@ def warn_of_unfinished(run, folds) -> None:
         if not metrics.get("finished", True):
             print(
                 f"warning   fold {fold} is not trained to its end: its weights are of epoch {metrics['epoch']} of "
-                f"{metrics['epochs']}; {run.command('02_train', '--folds', fold)} goes on"
+                f"{metrics['epochs']}; {run.command('02_train', '--folds', fold)} continues it"
             )
 
 

@@ -204,7 +204,7 @@ class TestData(Images):
     def warning(self) -> str | None:
         """The test images and masks that do not reach the submission, and the reasons; None if all do."""
         if not self.rows:
-            return "neither test images nor rows of the sample: the submission has only a header"
+            return "there are neither test images nor rows in the sample, so the submission has only a header"
         if not self.unreadable:
             return masks_without_row(self.rows, self.settings.classes)
         bad, count = len(self.unreadable), len(self.ids) + len(self.unreadable)

@@ -89,7 +89,7 @@ def _read_table(run: RunFolder, classes: list[str], folds: pd.DataFrame) -> pd.D
         raise UserError(f"{run.external} has no column {', '.join(missing)}; {REMEDY}")
     table[coverages] = table[coverages].apply(pd.to_numeric, errors="coerce")
     if table[coverages].isna().any(axis=None):
-        raise UserError(f"{run.external} has a coverage that is no number; {REMEDY}")
+        raise UserError(f"{run.external} has a coverage that is not a number; {REMEDY}")
     twins = table[table.source == TRAINING].merge(folds[["id", "fold"]], on="id")
     folds_of = twins.groupby("group").fold.agg(frozenset).to_dict()
     table["left_out_of"] = [folds_of.get(group, frozenset()) for group in table.group]

@@ -61,8 +61,8 @@ class ExternalCheck:
         if self.of_test:
             text += (
                 f"warning   duplicates of test images are among the external ones ({len(self.of_test)}: "
-                f"{listed(self.of_test)}); a score on the test images then is of images learned from; exclude, in "
-                "data.external, leaves images out\n"
+                f"{listed(self.of_test)}); a score on the test images is then partly one on training images; "
+                "exclude, in data.external, leaves images out\n"
             )
         return text
 

@@ -172,7 +172,7 @@ def why_without_mask(
         return None
     ends = ", ".join(f"{{id}}{end}" for end in sorted({end for _, end in further})[:SHOWN])
     return (
-        f"they are called as other images are, with something after that: {ends}; if they are masks or the like, let "
+        f"their names are those of other images with something appended: {ends}; if they are masks or the like, let "
         f"{source.images.setting} = '{source.images.pattern}' or data.train_masks say so, or name them in data.exclude"
     )
 

@@ -156,7 +156,7 @@ def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
     if counts.unknown:
         lines.append(
             f"{counts.unknown} mask files, such as {counts.doubts['unknown']}, are ignored throughout; their images "
-            "teach nothing and score as empty ones that are right; leave them out with data.exclude"
+            "teach nothing and score like empty images that are right; leave them out with data.exclude"
         )
     return lines
 
@@ -218,11 +218,11 @@ def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None
         )
     if "lossy" in counts.doubts:
         return (
-            f"{counts.doubts['lossy']} is a lossy file, whose values are no exact numbers; set "
+            f"{counts.doubts['lossy']} is a lossy file, whose values are not exact; set "
             f"data.masks.above={_middle(values)} if all that is bright is mask"
         )
     if len(values) > 2 and any(value != int(value) for value in values):
-        return f"they are no whole numbers; set data.masks.above={_middle(values)} if they are soft masks"
+        return f"they are not whole numbers; set data.masks.above={_middle(values)} if they are soft masks"
     if len(values) < 2:
         state = "empty" if values <= {0} else "full"
         return f"all masks are {state}: check data.train_masks and data.masks"

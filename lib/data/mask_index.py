@@ -163,7 +163,7 @@ def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: Data
     if not images:
         raise UserError(
             f"data.train_images = '{settings.train_images}' and data.train_masks = '{settings.train_masks}' find the "
-            "same files; let data.train_masks say what the masks' names have that those of the images do not, as in "
+            "same files; let data.train_masks name what only the masks' names contain, as in "
             "{id}_mask.png, or {id}.json for annotations"
         )
     return images

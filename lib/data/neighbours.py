@@ -79,5 +79,5 @@ def _number(text: str, image_id: str, order: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{{{order}}} of image '{image_id}' is '{text}', which is no number (data.neighbours.order)")
+        raise UserError(f"{{{order}}} of image '{image_id}' is '{text}', which is not a number (data.neighbours.order)")
     return number

@@ -77,7 +77,7 @@ def describe_neighbours(images: Images, folds: pd.DataFrame) -> str:
     if split:
         text += (
             f"warning   {len(split)} series are split over folds, such as that of '{split[0][0]}': neighbours are "
-            "alike, so that out-of-fold scores come out too good; set data.group to what a series has in common\n"
+            "alike, so out-of-fold scores are too good; set data.group to what a series has in common\n"
         )
     return text
 

@@ -63,7 +63,9 @@ def _judged(
     if scale is None or scale == "image":
         return f"checked   {described}\n"
     made = f"{scale[0]:g} to {scale[1]:g} become 0 to 255"
-    remedy = f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (data.nodata names those that are none)"
+    remedy = (
+        f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (data.nodata names those that mean no data)"
+    )
     if are_mixed:
         remedy = "data.value_range=image takes each image's own range, as some are of 8 bits and others of more"
     if outside:

@@ -83,9 +83,9 @@ class Gain:
         if self.mean <= 0:
             return "nothing is gained"
         if np.isnan(self.standard_error):
-            return "the images are all of one group, so nothing tells how sure the gain is"
+            return "all images are of one group, so it is unknown how sure the gain is"
         if self.changed < CHANGED:
-            return f"{self.changed} groups of images score differently, and it takes {CHANGED}"
+            return f"{self.changed} groups of images score differently, fewer than {CHANGED}"
         if self.mean <= limit * self.standard_error:
             return f"that is less than {limit:g} standard errors"
         return ""

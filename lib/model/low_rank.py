@@ -30,7 +30,7 @@ def learn_low_rank(encoder: nn.Module, rank: int, name: str) -> None:
     layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise UserError(
-            f"train.lora_rank={rank} needs an encoder with linear layers, which model.encoder={name} has not; choose "
+            f"train.lora_rank={rank} needs an encoder with linear layers, which model.encoder={name} lacks; choose "
             "one with attention, such as vit_small_patch16_dinov3, or set train.lora_rank=0"
         )
     for layer in layers:

@@ -131,7 +131,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def write_data(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     if folder.exists():
-        print(f"{folder} is there already; remove it to have it written again")
+        print(f"{folder} exists already; remove it to write it again")
         return
     gray, water = read_world()
     tiles = cut_tiles(water)

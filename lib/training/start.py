@@ -51,7 +51,7 @@ def load_or_begin(job: FoldJob, accelerator: Accelerator) -> TrainState:
     if changed := differences(without_epochs(content["made_from"]), without_epochs(job.made_from)):
         raise UserError(f"{job.folder.root} was begun with other inputs ({'; '.join(changed[:3])}); {RESTART}")
     if content["precision"] != job.precision and accelerator.is_main_process:
-        print(f"note      fold {job.fold} was begun in {content['precision']} and goes on in {job.precision}")
+        print(f"note      fold {job.fold} was started in {content['precision']} and continues in {job.precision}")
     state.load(job.folder.resume, content)
     if state.epoch > epochs:
         raise UserError(
@@ -98,7 +98,7 @@ def network_of_run(job: FoldJob) -> BuiltModel:
     run, settings = open_run(Path(job.settings.model.weights))
     if not run.folds.is_file():
         raise UserError(
-            f"model.weights={run.root} is no run, whose folder holds folds.csv; name the run itself and not one of its "
+            f"model.weights={run.root} is not a run folder (no folds.csv); name the run itself and not one of its "
             "folds, so that each fold starts from that of the same number"
         )
     if run.root.resolve() == job.folder.root.parent.resolve():

@@ -114,7 +114,7 @@ def test_a_training_goes_on_where_auto_means_another_precision(competition, tmp_
     AcceleratorState._reset_state(reset_partial_state=True)  # as in another process
     monkeypatch.setattr(fold_job, "resolve_precision", lambda *_: now)
     train(settings, tmp_path, made_from={"train": {"epochs": 2}})
-    assert f"fold 0 was begun in {begun} and goes on in {now}" in capsys.readouterr().out
+    assert f"fold 0 was started in {begun} and continues in {now}" in capsys.readouterr().out
     assert metrics_of(tmp_path)["finished"] and metrics_of(tmp_path)["precision"] == now
     assert len(pd.read_csv(tmp_path / "fold_0" / "history.csv")) == 2
 
@@ -234,7 +234,9 @@ def test_a_run_of_another_network_is_no_start(competition, tmp_path, sections, w
         starting_network(job)
 
 
-@pytest.mark.parametrize(("place", "words"), [("fold_0", "is no run"), ("fold_0/model.safetensors", "a whole network")])
+@pytest.mark.parametrize(
+    ("place", "words"), [("fold_0", "is not a run"), ("fold_0/model.safetensors", "a whole network")]
+)
 def test_one_fold_of_a_run_is_no_start_for_all(competition, tmp_path, place, words):
     """Its model has seen what the other folds leave out."""
     other = finished_run(competition, tmp_path / "a")

@@ -99,4 +99,4 @@ def test_what_is_selected_only_without_folds_is_not_adopted_and_the_reason_is_gi
 
 def test_the_gain_of_a_single_group_is_of_unknown_certainty():
     gain = Gain.between(np.stack([np.zeros(8), np.ones(8)]), np.ones((2, 8)), np.zeros(8, int))
-    assert np.isnan(gain.standard_error) and "all of one group" in gain.doubt()
+    assert np.isnan(gain.standard_error) and "images are of one group" in gain.doubt()
