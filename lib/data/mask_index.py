@@ -83,21 +83,21 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
     """Id, class index and run lengths of each row, or of each row and class where each class has a column."""
     columns = training_columns(settings)
     keys = row_keys(table, path, columns, settings.classes)
-    if names := class_columns(table, columns, settings.classes):
-        rows = zip(*(table[name] for name in names), strict=True)
-        for (image_id, _), texts in zip(keys, rows, strict=True):
-            yield from ((image_id, class_index, text) for class_index, text in enumerate(texts))
-        return
-    _refuse_file_names(table, path, [columns.rle] if columns.rle in table else named_like_rle(table) or list(table)[1:])
-    name = columns.rle or guess_rle_column(list(table), columns, path)
-    texts = column(table, name, path, "data.rle_column")
-    if settings.doubtful_rle == "error" and max(map(len, texts), default=0) in LONGEST_CELL:
+    names = class_columns(table, columns, settings.classes)
+    if not names:
+        candidates = [columns.rle] if columns.rle in table else named_like_rle(table) or list(table)[1:]
+        _refuse_file_names(table, path, candidates)
+        names = [columns.rle or guess_rle_column(list(table), columns, path)]
+    rle_columns = [column(table, name, path, "data.rle_column") for name in names]
+    longest = max((len(text) for texts in rle_columns for text in texts), default=0)
+    if settings.doubtful_rle == "error" and longest in LONGEST_CELL:
         raise UserError(
-            f"{path}: the longest run lengths have {max(map(len, texts))} characters, where spreadsheets cut a cell; "
+            f"{path}: the longest run lengths have {longest} characters, where spreadsheets cut a cell; "
             "take the file as it was before a spreadsheet wrote it, or set data.doubtful_rle=read if it is whole"
         )
-    for key, text in zip(keys, texts, strict=True):
-        yield *key, text
+    for (image_id, first), texts in zip(keys, zip(*rle_columns, strict=True), strict=True):
+        for class_index, text in enumerate(texts, start=first):
+            yield image_id, class_index, text
 
 
 def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:

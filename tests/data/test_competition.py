@@ -597,6 +597,9 @@ def test_each_class_may_have_a_column(tmp_path):
     write_lines(tmp_path / "train.csv", "id,note,heart,lung", *rows)
     layout = DataSettings(root=tmp_path, classes=["lung", "heart"])
     assert_masks(open_training(layout), masks)
+    write_lines(tmp_path / "train.csv", "id,heart,lung", *(f"{id},,{'1 1 ' * 8191}12" for id in masks))
+    with pytest.raises(UserError, match="spreadsheets cut a cell"):
+        open_training(layout)
     write_lines(tmp_path / "sample_submission.csv", "id,rle_heart,lung_rle", "test_c,,", "test_a,,", "test_b,,")
     test = open_test(layout)
     assert test.rle_columns == [2, 1] and [row[:2] for row in test.rows[:3]] == [
