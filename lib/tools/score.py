@@ -2,9 +2,10 @@
 
     python -m lib.tools.score runs/NAME/submission.csv data/NAME/solution.csv --config configs/NAME.yaml
 
-The last column of the submission holds the run lengths, the others identify the mask. The solution has the same
-columns and may have more. Several rows of one mask are its objects. The settings name the convention of the run lengths
-(data.rle) and the metric (threshold.metric, or objects.metric if submission.rows is instance); the default is Dice.
+The last column of the submission holds the run lengths, the others identify the mask; or each class has a column of its
+run lengths. The solution has the same columns and may have more. Several rows of one mask are its objects. The settings
+name the convention of the run lengths (data.rle) and the metric (threshold.metric, or objects.metric if submission.rows
+is instance); the default is Dice.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from lib.config.data_settings import RleSettings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
 from lib.data.images import MAX_PIXELS
-from lib.data.rle_table import row_keys, sample_columns
+from lib.data.rle_table import class_columns, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
 from lib.masks.metrics import Metric, pooled
 from lib.masks.objects import describe_score, score_terms
@@ -49,9 +50,11 @@ def score_submission(submission: Path, solution: Path, settings: Settings) -> Su
     No image is opened: run lengths alone give the pixels that two masks share. Raises UserError if the tables do not
     hold the same masks, or anything other than run lengths.
     """
-    rows = read_table(submission, "the submission")
-    columns = list(rows)
-    predicted, truth = _masks(submission, columns), _masks(solution, columns)
+    rows, known = read_table(submission, "the submission"), read_table(solution, "the solution")
+    if names := class_columns(rows, sample_columns(settings.data, list(rows)), settings.data.classes):
+        beside = [name for name in rows if name not in names]
+        rows, known = (_row_per_class(*of, names, beside, settings) for of in ((rows, submission), (known, solution)))
+    predicted, truth = _masks(rows, submission, list(rows)), _masks(known, solution, list(rows))
     if truth.keys() != predicted.keys():
         key = min(truth.keys() ^ predicted.keys())
         lacking, having = (submission, solution) if key in truth else (solution, submission)
@@ -88,9 +91,19 @@ def describe_metric(settings: Settings) -> str:
     return str(Metric.of(settings.threshold))
 
 
-def _masks(path: Path, columns: list[str]) -> RleTexts:
+def _row_per_class(table: Table, path: Path, names: list[str], beside: list[str], settings: Settings) -> Table:
+    """A table with a row for each class, from one with the columns `names` of each class's run lengths."""
+    texts = zip(*(column(table, name, path, "as in the submission") for name in names), strict=True)
+    others = {name: column(table, name, path, "as in the submission") for name in beside}
+    return {
+        **{name: [value for value in values for _ in names] for name, values in others.items()},
+        "class": settings.data.classes * len(table[names[0]]),
+        "rle": [text for of_image in texts for text in of_image],
+    }
+
+
+def _masks(table: Table, path: Path, columns: list[str]) -> RleTexts:
     """Run lengths by mask. Raises UserError for a missing column and for a table without rows."""
-    table = read_table(path, "the solution")
     *keys, texts = [column(table, name, path, "as in the submission") for name in columns]
     masks = defaultdict(list)
     for key, text in zip(zip(*keys, strict=True), texts, strict=True):

@@ -107,3 +107,11 @@ def test_the_score_is_the_mean_over_the_classes(tmp_path, columns):
     truth = write(tmp_path / "solution.csv", [(*keys[0], "1 4"), (*keys[1], "1 10")], columns)
     predicted = write(tmp_path / "submission.csv", [(*keys[0], "1 2"), (*keys[1], "1 10")], columns)
     assert score_submission(predicted, truth, settings).score == pytest.approx((4 / 6 + 1) / 2)
+
+
+def test_each_class_may_have_a_column(tmp_path):
+    settings = Settings(name="x", data=DataSettings(classes=["road", "car"]))
+    truth = write(tmp_path / "solution.csv", [("a", "1 4", ""), ("b", "5 2", "9 1")], ("id", "rle_road", "rle_car"))
+    predicted = write(tmp_path / "submission.csv", [("b", "", "5 2"), ("a", "", "3 4")], ("id", "rle_car", "rle_road"))
+    score = score_submission(predicted, truth, settings)
+    assert score.masks == 4 and score.score == pytest.approx(((2 * 2 / (4 + 4) + 1) / 2 + (1 + 0) / 2) / 2)
