@@ -28,6 +28,7 @@ from lib.data.competition import open_training
 from lib.data.folds import read_folds
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import fold_inputs
+from lib.run.record import sealed
 from lib.tools.score import score_submission
 from lib.training.fold_job import FoldJob, plan_fold
 from lib.training.trainer import train_folds
@@ -110,7 +111,7 @@ def take_best(last: RunFolder, best: RunFolder) -> None:
         shutil.copytree(source.root, target.root, dirs_exist_ok=True)
         os.replace(target.root / BEST, target.weights)
         changed = {"made_from": made_from[fold], "weights_sha256": sha256_of_file(target.weights)}
-        write_json(target.metrics, read_json(source.metrics) | changed)
+        write_json(target.metrics, sealed(read_json(source.metrics) | changed))
 
 
 def hold_out_fold(source: Path, work: Path, arguments: argparse.Namespace) -> Path:

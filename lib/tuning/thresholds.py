@@ -29,7 +29,10 @@ from lib.tuning.score_table import ScoreTable
 from lib.tuning.triplet import best_gate
 
 HALF = 128  # the threshold that is p >= .5
-ADVICE = "Train longer, and try threshold.rule=triplet (docs/losses.md: mostly empty data)"
+ADVICE = {  # by threshold.rule
+    "threshold": "Train longer, and try threshold.rule=triplet (docs/losses.md: mostly empty data)",
+    "triplet": "Train longer; docs/losses.md, mostly empty data, has what else was tried",
+}
 FOREIGN = 0.1  # a fold that loses more at the threshold of the other folds has a model unlike theirs
 
 
@@ -37,6 +40,7 @@ FOREIGN = 0.1  # a fold that loses more at the threshold of the other folds has 
 class ClassChoice:
     """The rule chosen for one class, and its scores."""
 
+    kind: str  # threshold.rule
     rule: Rule
     plateau: tuple[int, int]  # thresholds whose scores do not differ significantly from that of the chosen one
     fold_rules: dict[int, Rule]  # tuned on all folds but this one
@@ -69,7 +73,7 @@ class ClassChoice:
         if self.rule.is_empty:
             return (
                 f"no mask at all scores {self.all_empty:.4f}, more than any threshold (the best, t={THRESHOLDS[best]}: "
-                f"{self.curve[best]:.4f}), so every mask of the submission is empty. {ADVICE}"
+                f"{self.curve[best]:.4f}), so every mask of the submission is empty. {ADVICE[self.kind]}"
             )
         gain, error = self.over_no_mask.mean, np.nan_to_num(self.over_no_mask.standard_error)  # nan: a single group
         if gain <= error:
@@ -77,7 +81,7 @@ class ClassChoice:
             return (
                 f"no mask at all scores {self.all_empty:.4f}, {compared} {self.rule} (nested {self.over_no_mask} over "
                 "it): as far as these images can tell, the model adds nothing to an empty submission. "
-                f"{ADVICE}"
+                f"{ADVICE[self.kind]}"
             )
         return ""
 
@@ -249,6 +253,7 @@ def _choose_rule(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice
         nested[:, left_out] = terms_of(tuned, alone)
         fold_nested[fold] = float(pooled(*nested[:, left_out]))
     return ClassChoice(
+        kind=kind,
         rule=rule,
         plateau=plateau(_behind(rule, table), rule.threshold),
         fold_rules=fold_rules,

@@ -197,6 +197,7 @@ def test_no_mask_at_all_is_chosen_where_it_scores_best(rule, tmp_path):
     assert choice.nested == choice.in_sample == choice.all_empty == pytest.approx(40 / 43)
     assert not choice.rule.apply(made[0][1][..., 0]).any()
     assert "no mask at all scores 0.9302, more than any threshold" in str(result)
+    assert ("threshold.rule=triplet" in str(result)) == (rule == "threshold")  # no advice to do what is done
     write_json(tmp_path / "threshold.json", result.to_dict())
     assert read_rules(tmp_path / "threshold.json", ["a"]) == {"a": Rule(NO_MASK)}
     assert "every mask of the submission is empty" in result.to_dict()["classes"]["a"]["about_no_mask"]
