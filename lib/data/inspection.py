@@ -170,4 +170,5 @@ def inspect_test(settings: DataSettings) -> str:
         )
     if absent := masks_without_row(data.rows, settings.classes):
         return f"warning   {absent}"
-    return f"checked   {count} test images, {len(data.rows)} rows of {settings.sample_submission or 'the submission'}"
+    rows = len(data.rows) // len(data.rle_columns)
+    return f"checked   {count} test images, {rows} rows of {settings.sample_submission or 'the submission'}"

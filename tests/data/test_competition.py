@@ -602,6 +602,7 @@ def test_each_class_may_have_a_column(tmp_path):
         open_training(layout)
     write_lines(tmp_path / "sample_submission.csv", "id,rle_heart,lung_rle", "test_c,,", "test_a,,", "test_b,,")
     test = open_test(layout)
+    assert inspect_test(layout) == "checked   3 test images, 3 rows of sample_submission.csv"
     assert test.rle_columns == [2, 1] and [row[:2] for row in test.rows[:3]] == [
         ("test_c", 0),
         ("test_c", 1),
