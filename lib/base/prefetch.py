@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = min(os.cpu_count() or 1, 16)
-BATCH = 64  # items of a function so quick that handing one to a thread takes as long
+ITEMS_PER_TASK = 64  # items of a function so quick that handing one to a thread takes as long
 
 
 def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Result]]:
@@ -34,6 +34,6 @@ def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead:
 
 def prefetched_in_batches(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
     """Do as `prefetched` does, handing 64 items at a time to a thread: for functions that take microseconds."""
-    batches = [items[first : first + BATCH] for first in range(0, len(items), BATCH)]
+    batches = [items[first : first + ITEMS_PER_TASK] for first in range(0, len(items), ITEMS_PER_TASK)]
     for batch, results in prefetched(lambda batch: [function(item) for item in batch], batches, ahead=4 * THREADS):
         yield from zip(batch, results, strict=True)

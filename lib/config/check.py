@@ -58,7 +58,7 @@ def _explain(problems: list[dict], content: dict) -> str:
             # settings that contradict each other
             clauses.append(f"section '{'.'.join(keys)}': {', or '.join(messages)}")
         else:
-            clauses.append(f"setting '{'.'.join(keys)}' = {_shown(value)}: {', or '.join(messages)}")
+            clauses.append(f"setting '{'.'.join(keys)}' = {_shortened(value)}: {', or '.join(messages)}")
     return "; ".join(clauses)
 
 
@@ -70,7 +70,7 @@ def _setting_at(location: list[str]) -> tuple[str, ...]:
     return tuple(location[:depth])
 
 
-def _shown(value: object) -> str:
+def _shortened(value: object) -> str:
     """A value from the file, shortened: through YAML's references a few lines can expand to gigabytes."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 80, 80

@@ -33,7 +33,7 @@ class Sample:
         rng = np.random.default_rng(0)
         share = DRAWN // (len(partitions) + len(series) + 1)
         parts = [_whole_groups(partition.groups, share, rng) for partition in partitions]
-        runs = [_runs(one, share, rng) for one in series]
+        runs = [_runs(order, share, rng) for order in series]
         strangers = rng.choice(count, share, replace=False)
         images = np.unique(np.concatenate([*parts, *runs, strangers]))
         judges = [

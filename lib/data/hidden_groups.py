@@ -68,7 +68,11 @@ def strong_series(series: Sequence[Series], vectors: np.ndarray, sample: Sample)
         likeness_of_series(order, neighbour, sample.images, judges)
         for order, judges in zip(series, sample.of_series, strict=True)
     ]
-    return [order for order, found in zip(series, likeness, strict=True) if found.kappa >= STRONG and found.z >= SURE_Z]
+    return [
+        order
+        for order, measured in zip(series, likeness, strict=True)
+        if measured.kappa >= STRONG and measured.z >= SURE_Z
+    ]
 
 
 def search(

@@ -94,8 +94,8 @@ def class_columns(table: Table, columns: Columns, classes: list[str]) -> list[st
     if len(classes) == 1 or columns.class_name is not None:
         return []
     names = ([name, f"rle_{name}", f"{name}_rle"] for name in classes)
-    found = [next((name for name in of_class if name in table), None) for of_class in names]
-    return found if all(found) else []
+    rle_columns = [next((name for name in of_class if name in table), None) for of_class in names]
+    return rle_columns if all(rle_columns) else []
 
 
 def class_index_of(name: str, classes: list[str], source: Path | str) -> int:

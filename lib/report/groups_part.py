@@ -14,7 +14,7 @@ from lib.report.pictures import SIDE, fitted, shown_image
 from lib.run.folder import RunFolder
 
 GROUPS = 8  # pictures of a fold, one for each of its largest groups
-PAIRS = 4  # of each kind
+SHOWN_PAIRS = 4  # of each kind
 
 
 def groups_part(run: RunFolder, settings: Settings) -> dict | None:
@@ -66,7 +66,7 @@ def _fold_items(table: pd.DataFrame, training: Images) -> Iterator[Item]:
 
 def _pair_items(pairs: list[dict], images: Images, training: Images, title: str) -> Iterator[Item]:
     """A row of two pictures for each pair of leak.json."""
-    for pair in pairs[:PAIRS]:
+    for pair in pairs[:SHOWN_PAIRS]:
         score = "" if pair["score"] is None else f", score {pair['score']:.3f}"
         pictures = [
             ("image", _small(images, pair["id"])),

@@ -189,7 +189,7 @@ def _predict_missing(
             predictions = [
                 predictor.predict(source, part, level) for predictor, source in zip(predictors, sources, strict=True)
             ]
-            _write_averages(predictions, weights, {id: names[id][level] for id in part}, store)
+            _write_part(predictions, weights, {id: names[id][level] for id in part}, store)
             budget.spent(sum(seen[id] for id in part), level, time.monotonic() - began)
             if budget.seconds is not None and not budget.writing:
                 budget.writing = _seconds_of_writing(finished, predictions[0][part[0]])
@@ -215,13 +215,13 @@ def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[lis
         yield part
 
 
-def _write_averages(
-    found: list[dict[str, Prediction]], weights: list[float], names: dict[str, str], store: MapStore
+def _write_part(
+    of_members: list[dict[str, Prediction]], weights: list[float], names: dict[str, str], store: MapStore
 ) -> None:
     """Write the weighted averages of the members' predictions."""
 
     def write(image_id: str) -> None:
-        predictions = [of_member[image_id] for of_member in found]
+        predictions = [of_member[image_id] for of_member in of_members]
         store.write(names[image_id], *average_predictions(predictions, weights))
 
     for _ in prefetched(write, names, ahead=THREADS):

@@ -97,7 +97,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for challenger, scored in zip(runs[1:], scores[1:], strict=True):
         differences = describe_difference(scores[0], scored, table, settings.threshold.bootstrap, measures_of(metric))
         content["against"][challenger.name] = differences
-        print(f"\n{challenger.name} against {runs[0].name}\n{as_text(differences)}")
+        print(f"\n{challenger.name} against {runs[0].name}\n{differences_as_text(differences)}")
         dice = np.stack([scores[0], scored])[..., 0]
         draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
     print(
@@ -225,7 +225,7 @@ def describe_difference(
     return content
 
 
-def as_text(differences: dict) -> str:
+def differences_as_text(differences: dict) -> str:
     """The result of `describe_difference` as a table, one line per measure."""
     lines = {
         measure: {

@@ -28,14 +28,14 @@ def leaderboard(arguments: argparse.Namespace) -> StageSummary:
     if not entries and not unreadable:
         raise UserError(f"{arguments.runs} holds no run; make one with 01_prepare_folds.py")
     all_boards = boards(entries)
-    print("\n".join([*map(as_text, all_boards), *(f"\nwarning   {sentence}" for sentence in unreadable)]))
+    print("\n".join([*map(board_as_text, all_boards), *(f"\nwarning   {sentence}" for sentence in unreadable)]))
     path = arguments.runs / "leaderboard.html"
     write_leaderboard(path, all_boards, unreadable)
-    results = {"boards": [to_dict(board) for board in all_boards], "unreadable": unreadable}
+    results = {"boards": [board_as_dict(board) for board in all_boards], "unreadable": unreadable}
     return StageSummary([path], f"look at {path}", time.monotonic() - started, results)
 
 
-def as_text(board: "Board") -> str:
+def board_as_text(board: "Board") -> str:
     """The runs of a board, best first, each with the settings in which it differs below it."""
     width, lines = max(len(entry.name) for entry in board.entries), [f"\n{board.title}"]
     for entry in board.entries:
@@ -46,7 +46,7 @@ def as_text(board: "Board") -> str:
     return "\n".join(lines)
 
 
-def to_dict(board: "Board") -> dict:
+def board_as_dict(board: "Board") -> dict:
     """The same for JSON."""
     names = ("name", "state", "seconds", "differences")
     runs = [

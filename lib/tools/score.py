@@ -54,7 +54,7 @@ def score_submission(submission: Path, solution: Path, settings: Settings) -> Su
     if names := class_columns(rows, sample_columns(settings.data, list(rows)), settings.data.classes):
         beside = [name for name in rows if name not in names]
         rows, known = (_row_per_class(*of, names, beside, settings) for of in ((rows, submission), (known, solution)))
-    predicted, truth = _masks(rows, submission, list(rows)), _masks(known, solution, list(rows))
+    predicted, truth = _texts_by_mask(rows, submission, list(rows)), _texts_by_mask(known, solution, list(rows))
     if truth.keys() != predicted.keys():
         key = min(truth.keys() ^ predicted.keys())
         lacking, having = (submission, solution) if key in truth else (solution, submission)
@@ -102,7 +102,7 @@ def _row_per_class(table: Table, path: Path, names: list[str], beside: list[str]
     }
 
 
-def _masks(table: Table, path: Path, columns: list[str]) -> RleTexts:
+def _texts_by_mask(table: Table, path: Path, columns: list[str]) -> RleTexts:
     """Run lengths by mask. Raises UserError for a missing column and for a table without rows."""
     *keys, texts = [column(table, name, path, "as in the submission") for name in columns]
     masks = defaultdict(list)

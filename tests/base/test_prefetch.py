@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lib.base.prefetch import BATCH, THREADS, prefetched, prefetched_in_batches
+from lib.base.prefetch import ITEMS_PER_TASK, THREADS, prefetched, prefetched_in_batches
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -16,7 +16,7 @@ def test_results_come_in_the_order_of_the_items():
     assert list(prefetched(slowest_first, range(9), ahead=4)) == [(number, number**2) for number in range(9)]
 
 
-@pytest.mark.parametrize("count", [0, 1, BATCH, 3 * BATCH + 1])
+@pytest.mark.parametrize("count", [0, 1, ITEMS_PER_TASK, 3 * ITEMS_PER_TASK + 1])
 def test_batches_give_each_item_its_result_in_order(count):
     squares = prefetched_in_batches(lambda number: number**2, range(count))
     assert list(squares) == [(number, number**2) for number in range(count)]

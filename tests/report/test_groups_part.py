@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from lib.base.files import read_json
-from lib.report.groups_part import PAIRS, groups_part
+from lib.report.groups_part import SHOWN_PAIRS, groups_part
 from lib.report.page import write_report
 from lib.tuning.leak import measure_leak
 from lib.tuning.thresholds import choose_thresholds
@@ -40,7 +40,7 @@ def test_pairs_are_in_different_folds_and_the_nearest_come_first(measured):
     distances = [pair["distance"] for pair in nearest]
     assert distances == sorted(distances) and all(0 <= pair["score"] <= 1 for pair in nearest)
     groups, leaks, relatives = part["galleries"]
-    assert len(groups.items) == FOLDS and len(leaks.items) == PAIRS and len(relatives.items) == 2 * PAIRS
+    assert len(groups.items) == FOLDS and len(leaks.items) == SHOWN_PAIRS and len(relatives.items) == 2 * SHOWN_PAIRS
     assert {item.id for item in relatives.items} <= set(measured.test.ids)
 
 
