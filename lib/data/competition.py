@@ -7,7 +7,6 @@ memory as text. The objects can be pickled: each loader process holds a copy.
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from lib.base.errors import UserError
@@ -35,7 +34,7 @@ from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
 from lib.data.sample_submission import SubmissionRow, masks_without_row, match_sample, read_sample
 from lib.data.unreadable import Unreadable, find_unreadable, first_problems
-from lib.masks.metrics import IGNORED
+from lib.masks.metrics import IGNORED, planes
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
 
@@ -159,7 +158,7 @@ class TrainingData(Images):
                 for number, text in enumerate(texts, start=1):
                     labels[self._decode(image_id, [text], shape) > 0, class_index] = number
         else:
-            for class_index, mask in enumerate(cv2.split(self.read_mask(image_id))):
+            for class_index, mask in enumerate(planes(self.read_mask(image_id))):
                 objects, _ = components((mask == 1).view(np.uint8))
                 labels[:, :, class_index] = np.where(mask == IGNORED, -1, objects)
         return labels

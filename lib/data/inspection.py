@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from lib.base.errors import SHOWN, UserError
@@ -24,6 +23,7 @@ from lib.data.rle_check import describe_convention, require_convention
 from lib.data.sample_submission import masks_without_row
 from lib.data.unreadable import find_unreadable, first_problems
 from lib.data.value_range import value_range_line
+from lib.masks.metrics import planes
 
 LABEL = len("checked   ")  # of a line of 01
 
@@ -123,7 +123,7 @@ def _inspect(
         mask = training.read_mask(image_id, files)
     except UserError as error:
         return str(error)
-    coverage = tuple(map(share_of_mask, cv2.split(mask)))
+    coverage = tuple(map(share_of_mask, planes(mask)))
     small = thumbnail(image)
     facts = ImageFacts(image_id, *image.shape[:2], coverage, pixel_hash(image), perceptual_hash(small))
     seen = seen_of(training, image_id, mask) if training.settings.resize.is_set else None

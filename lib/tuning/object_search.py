@@ -54,10 +54,22 @@ class ClassObjects:
     in_sample: float
     components: float  # nested, of connected components alone
     all_empty: float  # of no object at all
+    over_none: Gain  # nested, over no object at all
     gain: Gain  # nested gain of cutting touching objects
     without_fold: dict[int, ObjectRule]
     scores: np.ndarray  # (images,) of the rule
     nested_scores: np.ndarray  # (images,) each at the rule chosen without its fold
+
+    def about_no_object(self) -> str:
+        """A warning if no object at all is chosen, or scores about as well as the choice; else an empty text."""
+        if self.rule.mask.is_empty:
+            return f"no object at all scores {self.all_empty:.4f}, more than any rule, so the submission has none"
+        if self.over_none.mean <= np.nan_to_num(self.over_none.standard_error):
+            return (
+                f"no object at all scores {self.all_empty:.4f}, nested {self.over_none} is gained over it: as far as "
+                "these images can tell, the model adds nothing to an empty submission"
+            )
+        return ""
 
     def to_dict(self) -> dict:
         return {
@@ -66,6 +78,8 @@ class ClassObjects:
             "in_sample": self.in_sample,
             "components_nested": self.components,
             "all_empty": self.all_empty,
+            "gain_over_no_object": self.over_none.mean,
+            "about_no_object": self.about_no_object(),
             "gain_of_cutting": self.gain.mean,
             "standard_error": self.gain.standard_error,
             "cutting_not_adopted": self.gain.doubt(),
@@ -113,6 +127,8 @@ class ObjectResult:
         for name, choice in self.classes.items():
             reason = f"; not adopted: {choice.gain.doubt()}" if choice.gain.doubt() else ""
             lines.append(f"  {name}: {choice.rule}; cutting gains {choice.gain} nested{reason}")
+            if choice.about_no_object():
+                lines.append(f"  warning: {choice.about_no_object()}")
         return "\n".join(lines)
 
 
@@ -234,18 +250,25 @@ def search_objects(
 def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
     """Choose the rule of one class; `groups` is (images,)."""
     (_, components), (_, cut) = tried.nested(cut=False), tried.nested(cut=True)
-    gain = Gain.between(*(np.stack([nested, np.ones_like(nested)]) for nested in (components, cut)), groups)
+    gain = _gain(components, cut, groups)
     adopted = not gain.doubt()
     without_fold, nested = tried.nested(adopted)
     rule, scores = tried.best(adopted)
+    none = tried.scores[kind_of(tried.masks.rule)][:, -1]
     return ClassObjects(
         rule=rule,
         nested=float(nested.mean()),
         in_sample=float(scores.mean()),
         components=float(components.mean()),
-        all_empty=float(tried.scores[kind_of(tried.masks.rule)][:, -1].mean()),
+        all_empty=float(none.mean()),
+        over_none=_gain(none, nested, groups),
         gain=gain,
         without_fold=without_fold,
         scores=scores,
         nested_scores=nested,
     )
+
+
+def _gain(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> Gain:
+    """The gain in the mean from some scores (images,) to others."""
+    return Gain.between(*(np.stack([scores, np.ones_like(scores)]) for scores in (before, after)), groups)

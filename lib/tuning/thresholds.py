@@ -70,6 +70,11 @@ class ClassChoice:
     def about_no_mask(self) -> str:
         """A warning if no mask at all is chosen, or scores about as well as the choice; else an empty text."""
         best = int(self.curve.argmax())
+        if self.all_empty == 1:
+            return (
+                "no image that is scored holds this class, so its score counts nothing but false alarms; if some "
+                "should, look at data.classes and at how masks are matched and read"
+            )
         if self.rule.is_empty:
             return (
                 f"no mask at all scores {self.all_empty:.4f}, more than any threshold (the best, t={THRESHOLDS[best]}: "

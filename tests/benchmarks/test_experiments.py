@@ -4,6 +4,7 @@ from pathlib import Path
 
 import ablations
 import calibration
+import chance
 import experiments
 import loss_gradients
 import losses
@@ -181,6 +182,16 @@ def test_claims_come_from_where_the_stages_write_them(tmp_path):
     found = [(row[estimate], row[f"{estimate}: test"]) for estimate in calibration.ESTIMATES]
     assert found == [(0.2, 0.5), (0.1, 0.5), (0.4, 0.6), (0.3, 0.6)]
     assert read_json(tmp_path / "results" / "run" / "result.json") == content
+
+
+@pytest.mark.parametrize("name", ["threshold", "objects behind a triplet"])
+def test_noise_is_scored_by_rules_that_have_not_seen_it(name, monkeypatch):
+    monkeypatch.setattr(chance, "NEW_IMAGES", 40)
+    drawn = chance.draw(name, 0)
+    assert 0 < drawn["new images"] < 1 and abs(drawn["nested - new"]) < 0.5
+    pairs = chance.noise(np.random.default_rng(0), 40, empty_share=0)
+    maps, truths = (np.stack([pair[part] for pair in pairs]).ravel() for part in (1, 2))
+    assert abs(np.corrcoef(maps, truths)[0, 1]) < 0.1
 
 
 def test_a_rehearsal_tunes_on_some_cells_and_scores_on_the_others():

@@ -826,6 +826,20 @@ def test_inspect_all_tells_size_coverage_and_hash(tmp_path):
     assert facts[0].sha256 == facts[1].sha256 != facts[2].sha256
 
 
+def test_more_classes_than_opencv_has_channels(tmp_path):
+    """Of an array with more than 128 channels, cv2.split makes something else, without an error."""
+    names = [f"c{number}" for number in range(130)]
+    save(tmp_path / "train_images" / "a.png", np.zeros((4, 10), np.uint8))
+    write_lines(
+        tmp_path / "train.csv", "id," + ",".join(names), "a," + ",".join(f"1 {n % 7}" * (n % 7 > 0) for n in range(130))
+    )
+    training = open_training(DataSettings(root=tmp_path, classes=names, doubtful_rle="read"))
+    (fact,) = inspect_all(training).facts
+    assert fact.coverage == tuple(number % 7 / 40 for number in range(130))
+    objects, masks = training.read_objects("a"), training.read_mask("a")
+    assert objects.shape == (4, 10, 130) and np.array_equal(objects > 0, masks > 0)
+
+
 def test_the_hash_tells_shapes_apart(tmp_path):
     for id, shape in (("a", (2, 8)), ("b", (4, 4))):
         save(tmp_path / "train_images" / f"{id}.png", np.zeros(shape, np.uint8))

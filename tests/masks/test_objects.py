@@ -241,6 +241,11 @@ def test_no_object_at_all_is_chosen_where_it_scores_best():
     assert str(result.rules["nucleus"]) == "no object at all"
     assert result.mean("in_sample") == result.mean("nested") == result.mean("all_empty") == 11 / 12
     assert not result.rules["nucleus"].apply(pairs["00"][0]).any() and "all empty 0.9167" in str(result)
+    assert "warning: no object at all scores 0.9167, more than any rule" in str(result)
+    good = {f"{n:02d}": scene(random, touching=False) for n in range(12)}
+    assert "warning" not in str(search(good))
+    half = {n: (pair[0], pair[1] * (int(n) % 2)) for n, pair in good.items()}  # false alarms in every other image
+    assert "warning: no object at all scores 0.5000, nested +0.0000" in str(search(half, ObjectSettings(areas=[0])))
 
 
 def test_an_image_is_scored_behind_the_gate_chosen_without_its_part():

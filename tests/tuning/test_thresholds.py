@@ -233,6 +233,15 @@ def test_what_adds_nothing_to_an_empty_submission_is_said():
     assert "no mask at all" not in str(clear) and clear.classes["a"].about_no_mask() == ""
 
 
+@pytest.mark.parametrize("metric", ["dice", "dice_global", "f_beta"])
+def test_a_class_that_no_image_holds_is_said_to_be_one(metric):
+    made = [(image_id, maps, np.concatenate([truth, 0 * truth], axis=2)) for image_id, maps, truth in images(12)]
+    made = [(image_id, np.concatenate([maps, maps], axis=2), truth) for image_id, maps, truth in made]
+    result = choose_thresholds(count_images(made, ["a", "b"]), np.arange(12) % 3, ThresholdSettings(metric=metric))
+    assert "no image that is scored holds this class" in result.classes["b"].about_no_mask()
+    assert "holds this class" not in result.classes["a"].about_no_mask()
+
+
 def test_a_rule_that_no_mask_at_all_beats_on_the_folds_left_out_is_said_to_score_less():
     choice = choose_thresholds(count_images(images(12), ["a"]), np.arange(12) % 3, ThresholdSettings()).classes["a"]
 
