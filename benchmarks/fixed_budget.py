@@ -10,7 +10,7 @@ notebook          whole images, flips, Dice loss, Adam of a constant rate, no va
                   with the same ImageNet weights, batch size and precision. Images of several sizes are resized to
                   squares of train.crop_size, and their probabilities back
 nnU-Net           its 2-D configuration from random weights, see nnunet_fold.py; same precision, no validation,
-                  last weights (pip install -e '.[benchmarks]')
+                  last weights (pip install nnunetv2==2.8.1, in an environment of its own: that brings an older timm)
 
 All are scored on the fold's images, in one view, at .5 and at the threshold tuned on the other folds. WORK keeps what
 is finished.
@@ -84,7 +84,9 @@ def prepare(arguments: argparse.Namespace) -> RunFolder:
 def can_run_nnunet(run: RunFolder, overrides: list[str]) -> bool:
     """Whether nnU-Net is installed and the data is of one class; a line says if not."""
     if importlib.util.find_spec("nnunetv2") is None:
-        print(f"not measured: {NNUNET}; pip install -e '.[benchmarks]'")
+        print(
+            f"not measured: {NNUNET}; pip install nnunetv2==2.8.1 in an environment of its own: it brings older packages"
+        )
         return False
     if len(open_run(run.root, overrides)[1].data.classes) > 1:
         print(f"not measured: {NNUNET}, on data of several classes")
