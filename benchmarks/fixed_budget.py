@@ -84,9 +84,7 @@ def prepare(arguments: argparse.Namespace) -> RunFolder:
 def can_run_nnunet(run: RunFolder, overrides: list[str]) -> bool:
     """Whether nnU-Net is installed and the data is of one class; a line says if not."""
     if importlib.util.find_spec("nnunetv2") is None:
-        print(
-            f"not measured: {NNUNET}; pip install nnunetv2==2.8.1 in an environment of its own: it brings older packages"
-        )
+        print(f"not measured: {NNUNET}; pip install nnunetv2==2.8.1, in an environment of its own")
         return False
     if len(open_run(run.root, overrides)[1].data.classes) > 1:
         print(f"not measured: {NNUNET}, on data of several classes")
