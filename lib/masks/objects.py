@@ -116,6 +116,9 @@ class ObjectRule:
         return cls(Rule.from_dict(content["mask"]), Split(**content["split"]), content["min_area"])
 
 
+Rules = dict[str, Rule] | dict[str, ObjectRule]  # by class; of objects with submission.rows=instance
+
+
 class Matches(NamedTuple):
     """The predicted objects of an image: their areas, and at how many of the limits each is right."""
 

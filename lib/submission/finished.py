@@ -10,13 +10,12 @@ from pathlib import Path
 from lib.base.errors import UserError, plural
 from lib.base.files import read_json, sha256_of_file
 from lib.config.schema import Settings
-from lib.masks.objects import read_object_rules
+from lib.masks.objects import Rules, read_object_rules
 from lib.masks.rules import read_rules
 from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
 from lib.run.provenance import all_images_model, require_stage, require_thresholds
 from lib.run.record import require_same
-from lib.submission.write import Rules
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
 SHARED = ("infer.", "data.root=", "data.resize_csv=", "data.resize_test_csv=")  # overrides that members take over

@@ -20,13 +20,13 @@ from lib.config.schema import Settings
 from lib.data.competition import TestData
 from lib.masks.drawing import as_rgb, outlined, tinted
 from lib.masks.metrics import planes
-from lib.masks.objects import ObjectRule
+from lib.masks.objects import ObjectRule, Rules
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
 from lib.run.folder import RunFolder
 from lib.submission.coco import require_pycocotools, write_coco
 from lib.submission.mask_files import unreadable_sizes, write_masks, zip_files
-from lib.submission.write import Rules, write_submission
+from lib.submission.write import write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
 RECORD = "apply.json"  # the list of files the command has written

@@ -16,10 +16,10 @@ from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.sample_submission import SubmissionRow
 from lib.masks.metrics import Pair, planes, pooled
-from lib.masks.objects import score_terms
+from lib.masks.objects import Rules, score_terms
 from lib.masks.rules import apply_rules
 from lib.prediction.map_store import MapReader, presence_for
-from lib.submission.write import Rules, decode_rows, encode_rows, grouped_texts, with_texts
+from lib.submission.write import decode_rows, encode_rows, grouped_texts, with_texts
 
 RLE_COLUMN = 2  # after id and class
 TOLERANCE = 1e-9  # rounding, as sums are taken in another order

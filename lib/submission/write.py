@@ -16,12 +16,10 @@ from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData
 from lib.data.sample_submission import SubmissionRow
-from lib.masks.objects import ObjectRule
+from lib.masks.objects import Rules
 from lib.masks.rle import decode, decode_labels, encode, encode_labels
-from lib.masks.rules import Rule
 from lib.prediction.map_store import MapReader, scored_masks
 
-Rules = dict[str, Rule] | dict[str, ObjectRule]  # of each class; objects where submission.rows is instance
 Check = tuple[int, int, int]  # height, width and checksum of a mask
 
 

@@ -32,7 +32,7 @@ from lib.base.cli import StageSummary, plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json
 from lib.config.schema import GROWING_STEPS, Settings
-from lib.masks.objects import ObjectRule, read_object_rules
+from lib.masks.objects import ObjectRule, Rules, read_object_rules
 from lib.masks.rules import STEPS, Gate, Rule, Step, read_rules
 from lib.run.folder import RunFolder, open_run
 
@@ -73,16 +73,14 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     return StageSummary([*written, rules_file], next_command, time.monotonic() - started, results)
 
 
-def rules_of(run: RunFolder, settings: Settings) -> tuple[dict[str, Rule] | dict[str, ObjectRule], float]:
+def rules_of(run: RunFolder, settings: Settings) -> tuple[Rules, float]:
     """The rules that 05 chose, and their in-sample score."""
     if settings.submission.rows == "instance":
         return read_object_rules(run.objects, settings.data.classes), read_json(run.objects)["in_sample"]
     return read_rules(run.postprocess, settings.data.classes), read_json(run.postprocess)["after"]["in_sample"]
 
 
-def changed_rules(
-    rules: dict[str, Rule] | dict[str, ObjectRule], words: list[str], settings: Settings
-) -> dict[str, Rule] | dict[str, ObjectRule]:
+def changed_rules(rules: Rules, words: list[str], settings: Settings) -> Rules:
     """The rules with the changes that words such as `threshold=0.6` or `dent.remove=off` make, in their order.
 
     Raises UserError for an unknown class or rule, and for a value that makes no sense.
@@ -145,7 +143,7 @@ def step_of(key: str, value: object, word: str) -> Step:
     return Step(key, value)
 
 
-def out_of_fold_score(run: RunFolder, settings: Settings, training: "TrainingData", rules: dict) -> float:
+def out_of_fold_score(run: RunFolder, settings: Settings, training: "TrainingData", rules: Rules) -> float:
     """The score of the rules on the out-of-fold maps, each mask written as a submission's rows and read back."""
     from lib.data.folds import read_trained
     from lib.prediction.map_store import read_scored
