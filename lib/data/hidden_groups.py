@@ -27,6 +27,10 @@ LARGEST_SHARE = 0.5  # the largest share of the images that one group may hold
 BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
 OVERLAPS = "overlaps"  # column of the table
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
+NOTHING = (
+    "hidden    no groups: no part of ids or files goes with the likeness of the images; scenes that nothing but the "
+    "images would show cannot be found"
+)
 UNDO = "If the test images are of these same scenes, or these are not scenes: folds.hidden_groups=warn"
 
 
@@ -37,6 +41,7 @@ class Finding:
     partition: Partition
     likeness: Likeness
     obstacle: str
+    folds: int  # to be filled
 
     @property
     def count(self) -> int:
@@ -50,6 +55,12 @@ class Finding:
     @property
     def is_weak(self) -> bool:
         return not self.is_strong and self.likeness.kappa >= WEAK and self.likeness.z >= LIKELY_Z
+
+    def setting(self, table: str, column: str) -> str:
+        """The settings that group folds by it: a rule for ids or headers, or else a column of the `table`."""
+        rule = self.partition.setting
+        setting = f'data.group="{rule}"' if rule else f"data.group_csv={table} data.group={column}"
+        return setting if self.count >= self.folds else f"{setting} folds.count={self.count}"
 
     def __str__(self) -> str:
         likeness = self.likeness
@@ -92,7 +103,7 @@ def search(
     for partition in distinct(candidates):
         groups = partition.groups[sample.images]
         likeness = likeness_of_groups(groups, neighbour, judges.get(id(partition)))
-        findings.append(Finding(partition, likeness, _obstacle(partition, folds)))
+        findings.append(Finding(partition, likeness, _obstacle(partition, folds), folds))
     findings = [finding for finding in findings if finding.is_strong or finding.is_weak]
     findings.sort(key=lambda finding: (not finding.is_strong, bool(finding.obstacle), -finding.likeness.kappa))
     if findings and _is_usable(findings[0]):
@@ -112,13 +123,14 @@ def _is_usable(finding: Finding) -> bool:
 
 def _obstacle(partition: Partition, folds: int) -> str:
     sizes = np.unique(partition.groups, return_counts=True)[1]
-    if len(sizes) < folds:
-        return f"{len(sizes)} groups cannot fill {folds} folds; folds.count={len(sizes)} could"
-    if sizes.max() > LARGEST_SHARE * sizes.sum():
-        return f"one group holds {sizes.max() / sizes.sum():.0%} of the images"
+    reasons = []
     if partition.may_be_class:
-        return "they may be kinds of images (organs, findings, devices) rather than scenes"
-    return ""
+        reasons.append("they may be kinds of images (organs, findings, devices) rather than scenes")
+    if len(sizes) < folds:
+        reasons.append(f"{len(sizes)} groups cannot fill {folds} folds")
+    elif sizes.max() > LARGEST_SHARE * sizes.sum():
+        reasons.append(f"one group holds {sizes.max() / sizes.sum():.0%} of the images")
+    return "; ".join(reasons)
 
 
 def _neighbours(vectors: np.ndarray) -> np.ndarray:
@@ -171,20 +183,20 @@ def describe_findings(
     are those of lib/data/overlaps.py, `folds` what the folds by each finding would hold ("": not said).
     """
     if not findings and overlaps is None:
-        return "hidden    no groups: ids, files and images show no scenes that several images share"
+        return NOTHING
     best, lines = chosen(findings), []
     for number, finding in enumerate(findings, start=1):
-        rule = finding.partition.setting
-        setting = f'data.group="{rule}"' if rule else f"data.group_csv={table} data.group=candidate_{number}"
         if finding is best:
             verb = "folds are grouped by" if mode == "auto" else "folds could be grouped by"
             lines.append(f"{'hidden ' if mode == 'auto' else 'warning'}   {verb} {finding}")
-        elif best is None or finding.is_strong:
+        elif best is None or (finding.is_strong and not finding.partition.is_cut and not finding.partition.by_images):
             why = finding.obstacle or ("weak evidence" if finding.is_weak else "the first finding explains more")
             lines.append(f"{'hidden ' if best else 'warning'}   not used: {finding} ({why})")
         else:
             continue
-        lines.append(f"          to {'set' if finding is best else 'use'} it: {setting}")
+        lines.append(
+            f"          to {'set' if finding is best else 'use'} it: {finding.setting(table, f'candidate_{number}')}"
+        )
         if folds and folds[number - 1]:
             lines.append(f"          its folds would hold {folds[number - 1]}")
     if overlaps is not None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-SEPARATORS = r"_\-. ()"
+SEPARATORS = "-_. ()"  # the hyphen first: no backslash, which YAML and shells read in their own ways
 FIELD = re.compile(rf"[^{SEPARATORS}]+")
 LAST_NUMBER = re.compile(r"(\d+)\D*$")
 COORDINATE = re.compile(r"[A-Za-z]{0,4}(\d{1,7})")
@@ -50,7 +50,7 @@ def id_partitions(ids: Sequence[str]) -> list[Partition]:
     partitions += [_by_field(fields, place) for place in range(1, shared)]
     if shared == 1 and all(map(LAST_NUMBER.search, ids)):
         stems = [image_id[: LAST_NUMBER.search(image_id).start()] for image_id in ids]
-        partitions.append(_partition("the text before the last number of the id", stems, r"id:(.*?)\d+\D*$"))
+        partitions.append(_partition("the text before the last number of the id", stems, "id:(.*?)[0-9]+[^0-9]*$"))
     return distinct(partitions)
 
 
@@ -91,10 +91,11 @@ def id_series(ids: Sequence[str]) -> list[Series]:
 
 
 def _by_first_fields(ids: Sequence[str], fields: list[list[str]], count: int) -> Partition:
-    separators = {image_id[len(parts[0]) : len(parts[0]) + 1] for image_id, parts in zip(ids, fields, strict=True)}
-    between = re.escape(separators.pop()) if len(separators) == 1 else f"[{SEPARATORS}]"
-    another = "[^_]" if between == "_" else f"[^{SEPARATORS}]"
-    setting = f"id:({another}+{f'{between}+{another}+' * (count - 1)})"
+    present = set("".join(ids)) & set(SEPARATORS)
+    separators = min(present) if len(present) == 1 else SEPARATORS
+    field, between = f"([^{separators}]+)", f"[{separators}]+"
+    before = f"[{separators}]*" if any(image_id[0] in SEPARATORS for image_id in ids) else ""
+    setting = f"id:{before}{between.join([field] * count)}"
     what = "the first field of the id" if count == 1 else f"the first {count} fields of the id"
     return _partition(what, ["_".join(parts[:count]) for parts in fields], setting)
 

@@ -94,6 +94,15 @@ def test_classes_in_the_ids_are_reported_and_not_used(names):
     assert "warning" in text and "grouped by" not in text
 
 
+def test_a_finding_of_too_few_groups_is_proposed_with_as_many_folds():
+    sites = np.repeat(["north", "south"], 60)
+    ids = [f"{site}_{hashlib.sha256(str(k).encode()).hexdigest()[:8]}x" for k, site in enumerate(sites)]
+    (finding,) = find(ids, images_of(sites))
+    assert "2 groups cannot fill 5 folds" in finding.obstacle and "kinds of images" in finding.obstacle
+    text = describe_findings([finding], "auto", "t.csv")
+    assert 'to use it: data.group="id:([^_]+)" folds.count=2' in text
+
+
 def test_three_videos_cannot_fill_five_folds_and_are_cut_into_blocks():
     """The names of the videos are proposed with fewer folds; by default frames next to each other share a fold."""
     videos = np.repeat(["0001TP", "0006R0", "0016E5"], 100)

@@ -100,3 +100,21 @@ def test_coordinates_make_a_grid():
 def test_hashes_make_no_series():
     assert id_series(["abc", "d1"]) == [] and id_series([]) == []
     assert id_series([f"{10**20 + k}" for k in range(9)]) == []
+
+
+@pytest.mark.parametrize("first", ["", "_"])
+@pytest.mark.parametrize("separators", ["_", "-", ".", "_-", "-_. ()"])
+def test_a_proposed_rule_makes_the_groups_that_were_found(first, separators):
+    """Also if fields are parted by different characters, and without a backslash, which quoted YAML would not take."""
+    random = np.random.default_rng(0)
+    fields = random.integers(0, 5, (60, 4)).astype(str)
+    ids = [
+        f"{first}a{row[0]}" + "".join(f"{random.choice(list(separators))}{field}x" for field in row[1:])
+        for row in fields
+    ]
+    partitions = [partition for partition in id_partitions(ids) if partition.setting]
+    assert len(partitions) >= 4
+    for partition in partitions:
+        by_rule = np.array([group_in_id(partition.setting, image_id) for image_id in ids])
+        assert numbered_by_first(by_rule).tolist() == numbered_by_first(partition.groups).tolist()
+        assert "\\" not in partition.setting
