@@ -1,7 +1,7 @@
 """Image features from the first layers of a pretrained encoder, which show which images are of one scene.
 
 The encoder is always the one whose weights come with requirements.txt, whatever the run trains. It sees thumbnails of
-64 x 64 pixels, which costs 1.5 ms per image on one CPU core, plus the import of torch (docs/hidden_groups.md). Its
+64 x 64 pixels, which costs 1.3 to 2 ms per image on one CPU core, plus the import of torch (docs/hidden_groups.md). Its
 middle layers separate scenes better than its last ones, which tell what is in an image rather than where it was taken.
 """
 
