@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.base.files import read_json, sha256_of_file
+from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.external import describe_table
 from lib.data.folds import coverage_columns, coverage_columns_of, describe_groups, stored_folds
@@ -14,6 +14,7 @@ from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
 from lib.report.overview import metric_name
 from lib.run.folder import FoldFolder, RunFolder
+from lib.run.record import history_digest
 
 BINS = 12  # of the histograms
 LISTED = 12  # rows of a list at most; the table on disk has all
@@ -138,7 +139,7 @@ def _has_history(folder: FoldFolder) -> bool:
     if not folder.history.is_file():
         return False
     metrics = read_json(folder.metrics) if folder.metrics.is_file() else {}
-    return metrics.get("history_sha256") in (None, sha256_of_file(folder.history))
+    return metrics.get("history_sha256") in (None, history_digest(folder.history))
 
 
 def _training_chart(histories: dict[int, pd.DataFrame], name: str, title: str, settings: Settings) -> Chart:

@@ -1,5 +1,6 @@
 """Records: the inputs and files of a stage or a fold, kept as JSON beside its files and checked by later stages."""
 
+import csv
 import platform
 import shlex
 import sys
@@ -22,6 +23,14 @@ PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "n
 ADDED_KEYS = ("training_files", "fold", "left_out_images", "best_epoch_by", "weights_file")
 DIGEST_LENGTH = 64
 SEAL = "content_sha256"
+SPEED = "images_per_second"  # a column of history.csv
+
+
+def history_digest(path: Path) -> str:
+    """SHA-256 of the rows of history.csv without the speed, in which no two trainings are equal."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [{name: value for name, value in row.items() if name != SPEED} for row in csv.DictReader(file)]
+    return sha256_of_json(rows)
 
 
 class StageRecord:

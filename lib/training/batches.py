@@ -173,8 +173,7 @@ def loader_processes(setting: int | None, device: torch.device) -> int:
 def batches(loader: DataLoader, epoch: int) -> Iterator[Batch]:
     """The batches of an epoch, counted from 0, which the loader's processes begin to make at once.
 
-    Raises a worker's UserError with its own sentence, which torch buries in a traceback; also if a worker was killed,
-    as the kernel does when memory is short.
+    Raises a worker's UserError with its own sentence, which torch buries in a traceback.
     """
     loader.sampler.epoch = epoch
     return _with_plain_errors(iter(loader))
@@ -185,7 +184,3 @@ def _with_plain_errors(stream: Iterator[Batch]) -> Iterator[Batch]:
         yield from stream
     except UserError as error:
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError("a loader process was killed, most likely for lack of memory; lower train.workers") from None

@@ -8,7 +8,7 @@ from lib.base.files import sha256_of_file, write_json
 from lib.config.check import save_settings
 from lib.data.tables import write_table
 from lib.model.network import save_weights
-from lib.run.record import sealed
+from lib.run.record import history_digest, sealed
 from lib.training.display import score_text
 from lib.training.fold_job import FoldJob
 from lib.training.state import TrainState
@@ -63,7 +63,7 @@ def fold_metrics(job: FoldJob, state: TrainState) -> dict:
         "weights_source": state.weights_source,
         "precision": job.precision,
         "weights_sha256": sha256_of_file(job.folder.weights),
-        "history_sha256": sha256_of_file(job.folder.history),
+        "history_sha256": history_digest(job.folder.history),
         "made_from": job.made_from,
     }
 

@@ -170,7 +170,10 @@ def learn_from_one_batch(job: FoldJob) -> None:
 
 @contextmanager
 def explained_errors(job: FoldJob) -> Iterator[None]:
-    """Turn torch's errors on lack of memory, and on batches with one value per channel, into UserErrors."""
+    """Turn torch's errors on lack of memory, and on batches with one value per channel, into UserErrors.
+
+    A loader process that is killed, as the kernel does when memory is short, may be noticed in the validation as well.
+    """
     batch, crop = job.plan.batch_size, " x ".join(map(str, job.crop))
     try:
         yield
@@ -183,6 +186,10 @@ def explained_errors(job: FoldJob) -> Iterator[None]:
             "single training image train.crops_per_image too), or train.crop_size"
         ) from None
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            raise UserError(
+                "a loader process was killed, most likely for lack of memory; lower train.workers"
+            ) from None
         if not is_out_of_memory(error):
             raise
         raise UserError(

@@ -447,7 +447,7 @@ def test_masks_beside_their_images_are_no_images(tmp_path):
         save(tmp_path / "benign" / f"{id}_mask.png", mask * 255)
     layout = DataSettings(root=tmp_path, train_images="benign", train_masks="benign/{id}_mask.png")
     assert_masks(open_training(layout), masks)
-    with pytest.raises(UserError, match="find the same files; let data.train_masks say"):
+    with pytest.raises(UserError, match="find the same files; let data.train_masks name"):
         open_training(layout.model_copy(update={"train_masks": "benign"}))
 
 

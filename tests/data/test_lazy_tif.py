@@ -103,7 +103,7 @@ def test_a_damaged_tile_in_the_middle_of_a_slide_makes_it_unreadable(tmp_path):
     images = Images(DataSettings(root=tmp_path), {name: [str(tmp_path / f"{name}.tif")] for name in ("whole", "hurt")})
     assert images.open_image("hurt").shape == COLOUR.shape  # its header and first tiles are whole
     unreadable = find_unreadable(images)
-    assert list(unreadable) == ["hurt"] and "hurt.tif" in unreadable["hurt"]
+    assert list(unreadable) == ["hurt"] and "hurt.tif" in unreadable["hurt"].problem
 
 
 def test_a_slide_is_predicted_without_being_decoded_whole(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from scipy import ndimage
 from scipy.stats import ks_2samp, kstwobign
 
 from lib.base.errors import UserError
-from lib.base.files import read_json, sha256_of_file, write_json, write_text
+from lib.base.files import read_json, write_json, write_text
 from lib.config.check import check_settings, save_settings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
@@ -46,7 +46,7 @@ from lib.report.pictures import FALSE_ALARM, MISSED, SIDE, TRUTH, data_uri, erro
 from lib.report.stages import ensemble_part, training_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import submission_inputs, test_inputs, threshold_inputs, training_inputs
-from lib.run.record import StageRecord
+from lib.run.record import StageRecord, history_digest
 from lib.submission.write import write_submission
 from lib.tools.compare import describe_difference, mask_scores
 from lib.training.tracking import require_tracker, tracked
@@ -322,7 +322,7 @@ def test_curves_that_training_did_not_write_are_not_shown(tmp_path, fake):
     run = RunFolder(tmp_path / "run")
     shutil.copytree(fake.run.root, run.root)
     for fold in range(FOLDS):
-        digest = sha256_of_file(run.fold(fold).history)
+        digest = history_digest(run.fold(fold).history)
         write_json(run.fold(fold).metrics, read_json(run.fold(fold).metrics) | {"history_sha256": digest})
     run.fold(0).history.write_text(run.fold(0).history.read_text().replace("0.8", "0.9"))
     assert [row["fold"] for row in training_part(run, fake.settings)["rows"]] == list(range(1, FOLDS))

@@ -145,7 +145,7 @@ def test_weights_that_blocks_share_are_averaged_once(competition, tmp_path):
 
 
 def test_low_rank_updates_need_linear_layers(competition, tmp_path):
-    with pytest.raises(UserError, match=r"linear layers, which model\.encoder=\S+ has not"):
+    with pytest.raises(UserError, match=r"linear layers, which model\.encoder=\S+ lacks"):
         Begun(settings_of(competition, lora_rank=4), tmp_path)
     with pytest.raises(UserError, match=r"'train.lora_rank' = 4: updates of an encoder that train.freeze_epochs=all"):
         settings_of(competition, freeze_epochs="all", lora_rank=4)
