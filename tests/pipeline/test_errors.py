@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,11 +224,14 @@ def full_disk() -> None:
     in_epoch_2(lambda job, losses: limit_file_size(100_000) or losses)
 
 
-def killed_worker() -> None:
-    read = CropDataset.__getitem__
+def killed_worker(after: int = 2 * 4) -> None:
+    """Kill the loader process after so many items of epoch 2: two batches are made while epoch 1 is validated."""
+    read, of_epoch_2 = CropDataset.__getitem__, []
 
     def changed(self: CropDataset, key: tuple[int, int]) -> dict:
         if key[0] == 1:
+            of_epoch_2.append(key)
+        if len(of_epoch_2) > after:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(self, key)
 
@@ -241,6 +245,11 @@ TRAINING = {
     "full disk": (full_disk, [], ["runs/blobs/fold_0/", "cannot be written"]),
     "killed worker": (killed_worker, ["train.workers=1"], ["loader process was killed", "train.workers"]),
 }
+
+
+def test_a_loader_process_killed_during_the_validation_is_explained(prepared):
+    typed = [*stage_words(STAGES[1]), "--folds", "0", "train.workers=1"]
+    assert "loader process was killed" in error_of(script(prepared, *typed, plant=partial(killed_worker, 0)))
 
 
 @pytest.mark.parametrize("name", TRAINING)
