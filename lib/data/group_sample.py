@@ -13,7 +13,7 @@ import numpy as np
 from lib.data.id_patterns import Partition, Series
 
 LARGEST, DRAWN = 2000, 1500  # images: up to the first number all are compared, of more so many
-FEWEST_GROUPS = 8  # that a part holds; of groups too large for that some images are drawn
+GROUPS_IN_PART = 8  # that a part holds; of groups too large for that some images are drawn
 RUN = 8  # successive images
 
 
@@ -56,7 +56,7 @@ def _whole_groups(groups: np.ndarray, share: int, rng: np.random.Generator) -> n
     members = np.split(by_group, np.flatnonzero(np.diff(numbers[by_group])) + 1)
     chosen, room = [], share
     for index in rng.permutation(len(members)):
-        group = members[index][: share // FEWEST_GROUPS]
+        group = members[index][: share // GROUPS_IN_PART]
         if len(group) > room:
             break
         chosen.append(group)
@@ -76,5 +76,5 @@ def _runs(series: Series, share: int, rng: np.random.Generator) -> np.ndarray:
 def _judges(groups: np.ndarray, part: np.ndarray, images: np.ndarray, share: int) -> np.ndarray:
     """Positions in `images` of a candidate's part, and of all images of groups so large that siblings abound."""
     _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    is_large = sizes[numbers[images]] > share // FEWEST_GROUPS
+    is_large = sizes[numbers[images]] > share // GROUPS_IN_PART
     return np.flatnonzero(np.isin(images, part) | is_large)

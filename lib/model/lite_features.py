@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lib.model.weight_files import Tensors, packaged_tensors
 
-STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1))  # blocks, and stride of the first one
+BLOCKS = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1))  # blocks, and stride of the first one
 MIDDLE = 2  # the stage whose feature maps are the shallower of the two: 40 channels at stride 8
 NORM_EPSILON = 1e-3
 MEAN = STD = 127.5  # of pixel values 0 to 255, as in training
@@ -29,7 +29,7 @@ class LiteFeatures:
         tensors = packaged_tensors("lite0")
         self.stem = Convolution.folded(tensors, "_conv_stem", "_bn0", device, stride=2)
         self.stages, number = [], 0
-        for blocks, stride in STAGES:
+        for blocks, stride in BLOCKS:
             first = number
             self.stages.append([])
             for number in range(first, first + blocks):

@@ -37,10 +37,10 @@ class MaskRules(NamedTuple):
     @property
     def kinds(self) -> list[Rule]:
         """The rules without their thresholds, each once."""
-        return list(dict.fromkeys(map(kind_of, (self.rule, *self.without_part.values()))))
+        return list(dict.fromkeys(map(without_threshold, (self.rule, *self.without_part.values()))))
 
 
-def kind_of(rule: Rule) -> Rule:
+def without_threshold(rule: Rule) -> Rule:
     """The rule with its threshold left open."""
     return replace(rule, threshold=NO_MASK)
 
@@ -202,7 +202,7 @@ class ClassTrials:
 
     def best(self, cut: bool) -> tuple[ObjectRule, np.ndarray]:
         """The best rule on all images, and the score of each image."""
-        scores = self.scores[kind_of(self.masks.rule)]
+        scores = self.scores[without_threshold(self.masks.rule)]
         column = self.trials.choose(scores, cut)
         return self.trials.rule(column, self.masks.rule), scores[:, column]
 
@@ -211,7 +211,7 @@ class ClassTrials:
         left_out_scores, chosen = np.empty(len(self.parts)), {}
         for part, others, left_out in splits(self.parts):
             mask = self.masks.without_part[part]
-            scores = self.scores[kind_of(mask)]
+            scores = self.scores[without_threshold(mask)]
             column = self.trials.choose(scores[others], cut)
             chosen[part], left_out_scores[left_out] = self.trials.rule(column, mask), scores[left_out, column]
         return chosen, left_out_scores
@@ -254,7 +254,7 @@ def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
     adopted = not gain.doubt()
     without_fold, nested = tried.nested(adopted)
     rule, scores = tried.best(adopted)
-    none = tried.scores[kind_of(tried.masks.rule)][:, -1]
+    none = tried.scores[without_threshold(tried.masks.rule)][:, -1]
     return ClassObjects(
         rule=rule,
         nested=float(nested.mean()),
