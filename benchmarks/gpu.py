@@ -329,17 +329,24 @@ def training_rates(sizes: Sizes, device: torch.device) -> Iterator[list[str]]:
     for encoder, crop in itertools.product(sizes.encoders, sizes.crops):
         with started(sizes, f"model.encoder={encoder}", f"train.crop_size={crop}") as training:
             kinds = {"02": pipeline(training), "bare step": bare(training), "loader": loader_alone(training)}
-            images = len(training.loader) * training.job.plan.batch_size
-            rates = {name: [] for name in kinds}
-            for number in range(-1, sizes.rounds):
-                for name, epoch in kinds.items():
-                    with quiet():
-                        begun, ended = epoch(), clock()
-                    if number >= 0:  # the first round warms up
-                        rates[name].append(images / (ended[0] - begun[0]))
-        medians = {name: statistics.median(found) for name, found in rates.items()}
+            medians = median_rates(training, kinds, sizes.rounds)
         ratio = medians["02"] / medians["bare step"]
         yield [encoder, str(crop), *(f"{rate:.0f}" for rate in medians.values()), f"{ratio:.2f}"]
+
+
+def median_rates(
+    training: Training, kinds: dict[str, Callable[[], tuple[float, float]]], rounds: int
+) -> dict[str, float]:
+    """Images per second of each kind of epoch, all in turn in each round."""
+    images = len(training.loader) * training.job.plan.batch_size
+    rates = {name: [] for name in kinds}
+    for number in range(-1, rounds):
+        for name, epoch in kinds.items():
+            with quiet():
+                begun, ended = epoch(), clock()
+            if number >= 0:  # the first round warms up
+                rates[name].append(images / (ended[0] - begun[0]))
+    return {name: statistics.median(of_kind) for name, of_kind in rates.items()}
 
 
 @contextmanager
@@ -399,12 +406,8 @@ def gpu_settings(sizes: Sizes, device: torch.device) -> Iterator[list[str]]:
     for (encoder, crop), (name, (overrides, change)) in itertools.product((smallest, largest), settings.items()):
         of_encoder = (f"model.encoder={encoder}", f"train.crop_size={crop}")
         with started(sizes, *of_encoder, *overrides) as training, change(training):
-            epoch, found = bare(training), []
-            for number in range(-1, sizes.rounds):
-                begun, ended = epoch(), clock()
-                if number >= 0:
-                    found.append(len(training.loader) * training.job.plan.batch_size / (ended[0] - begun[0]))
-        yield [name, encoder, str(crop), f"{statistics.median(found):.0f}"]
+            rate = median_rates(training, {"bare step": bare(training)}, sizes.rounds)["bare step"]
+        yield [name, encoder, str(crop), f"{rate:.0f}"]
 
 
 @contextmanager

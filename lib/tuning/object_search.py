@@ -249,10 +249,11 @@ def search_objects(
 
 def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
     """Choose the rule of one class; `groups` is (images,)."""
-    (_, components), (_, cut) = tried.nested(cut=False), tried.nested(cut=True)
-    gain = _gain(components, cut, groups)
+    by_cut = {cut: tried.nested(cut) for cut in (False, True)}
+    components = by_cut[False][1]
+    gain = _gain(components, by_cut[True][1], groups)
     adopted = not gain.doubt()
-    without_fold, nested = tried.nested(adopted)
+    without_fold, nested = by_cut[adopted]
     rule, scores = tried.best(adopted)
     none = tried.scores[without_threshold(tried.masks.rule)][:, -1]
     return ClassObjects(
