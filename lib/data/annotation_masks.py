@@ -6,6 +6,7 @@ A polygon's corners lie between pixels, (0, 0) being the image's corner.
 import json
 from base64 import b64decode
 from collections.abc import Sequence
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ def decode_annotation(text: str, shape: tuple[int, int]) -> np.ndarray:
         )
     if "png" in annotated:
         return _paste(annotated, shape)
-    masks = _pycocotools()
+    masks = require_pycocotools()
     try:
         if "counts" in annotated:
             return masks.decode(_compressed(annotated["counts"], shape, masks))
@@ -79,9 +80,10 @@ def _paste(annotated: dict, shape: tuple[int, int]) -> np.ndarray:
     raise UserError("its mask cannot be decoded, or lies outside the image")
 
 
-def _pycocotools():
+def require_pycocotools() -> ModuleType:
+    """Pycocotools' functions for run lengths. Raises UserError where the package is not installed."""
     try:
         from pycocotools import mask
     except ModuleNotFoundError:
-        raise UserError("annotation files need one more package: pip install pycocotools") from None
+        raise UserError("COCO json and other annotations need one more package: pip install pycocotools") from None
     return mask

@@ -133,9 +133,6 @@ def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     `images` has the columns id, group (missing: a group of its own) and sha256; `links` is the result of near_links for
     its rows. Of the names of its members, the given group or else the id, a group takes the first in sorted order.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     names = images.group.where(images.group.notna(), images.id).astype(str)
     count = len(images)
     group_nodes = count + pd.factorize(names)[0]
@@ -143,12 +140,20 @@ def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     image_nodes = np.arange(count)
     start = np.concatenate([image_nodes, image_nodes, links[:, 0]])
     end = np.concatenate([group_nodes, pixel_nodes, links[:, 1]])
-    graph = coo_matrix((np.ones(len(start), bool), (start, end)), shape=(3 * count, 3 * count))
-    component = connected_components(graph, directed=False)[1][:count]
+    component = linked(start, end, 3 * count)[:count]
     unique, rank = np.unique(names.to_numpy(), return_inverse=True)
     first = np.full(count, len(unique))
     np.minimum.at(first, component, rank)
     return unique[first[component]]
+
+
+def linked(start: np.ndarray, end: np.ndarray, nodes: int) -> np.ndarray:
+    """The connected component of each node, whole numbers from 0; the links lead from `start` to `end`."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_matrix((np.ones(len(start), bool), (start, end)), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1]
 
 
 def _mask_dice(first: np.ndarray, second: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.data.id_patterns import Partition, Series
+from lib.masks.statistics import group_members, group_numbers
 
 LARGEST, DRAWN = 2000, 1500  # images: up to the first number all are compared, of more so many
 GROUPS_IN_PART = 8  # that a part holds; of groups too large for that some images are drawn
@@ -50,10 +51,8 @@ class Sample:
 
 def _whole_groups(groups: np.ndarray, share: int, rng: np.random.Generator) -> np.ndarray:
     """Images of groups in random order, `share` at most; of a large group only some."""
-    numbers = np.unique(groups, return_inverse=True)[1]
     shuffled = rng.permutation(len(groups))
-    by_group = shuffled[np.argsort(numbers[shuffled], kind="stable")]
-    members = np.split(by_group, np.flatnonzero(np.diff(numbers[by_group])) + 1)
+    members = [shuffled[places] for places in group_members(groups[shuffled])]
     chosen, room = [], share
     for index in rng.permutation(len(members)):
         group = members[index][: share // GROUPS_IN_PART]
@@ -66,8 +65,7 @@ def _whole_groups(groups: np.ndarray, share: int, rng: np.random.Generator) -> n
 
 def _runs(series: Series, share: int, rng: np.random.Generator) -> np.ndarray:
     """Runs of successive images, `share` at most; those of a grid lie in its rows."""
-    keys = np.unique(series.keys, return_inverse=True)[1]
-    order = np.lexsort((*series.positions.T[::-1], keys))
+    order = np.lexsort((*series.positions.T[::-1], group_numbers(series.keys)))
     starts = np.arange(0, len(order) - RUN + 1, RUN)
     drawn = rng.choice(starts, min(len(starts), share // RUN), replace=False)
     return np.sort(order[(drawn[:, None] + np.arange(RUN)).ravel()])

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lib.masks.statistics import group_members, group_numbers
+
 BLOCK_BYTES = 1 << 26  # of similarities in memory at a time
 PERMUTATIONS = 200
 
@@ -58,7 +60,7 @@ def nearest(vectors: np.ndarray, others: np.ndarray, not_of: tuple[np.ndarray, n
 
 def likeness_of_groups(groups: np.ndarray, neighbour: np.ndarray, judges: np.ndarray | None = None) -> Likeness:
     """Likeness within groups; `neighbour` is the most similar other image of each, `judges` whose count (all)."""
-    numbers = np.unique(groups, return_inverse=True)[1]
+    numbers = group_numbers(groups)
     judges = np.arange(len(numbers)) if judges is None else judges
     rng = np.random.default_rng(0)
     dealt = [_share(rng.permutation(numbers), neighbour, judges) for _ in range(PERMUTATIONS)]
@@ -72,7 +74,7 @@ def likeness_beyond(coarse: np.ndarray, fine: np.ndarray, vectors: np.ndarray) -
 
     Chance deals out whole fine groups, so its deviation knows that images of one fine group are not independent.
     """
-    coarse, fine = (np.unique(labels, return_inverse=True)[1] for labels in (coarse, fine))
+    coarse, fine = group_numbers(coarse), group_numbers(fine)
     neighbour, _ = nearest(vectors, vectors, (fine, fine))
     coarse_of = np.zeros(fine.max() + 1, int)
     coarse_of[fine] = coarse
@@ -90,12 +92,8 @@ def likeness_of_places(
 
     Chance deals out the places within each key, so likeness of a whole key does not count.
     """
-    numbers = np.unique(keys, return_inverse=True)[1]
-    same_key = numbers[neighbour] == numbers
+    same_key, members = keys[neighbour] == keys, group_members(keys)
     rng = np.random.default_rng(0)
-    order = np.argsort(numbers, kind="stable")
-    bounds = np.flatnonzero(np.diff(numbers[order])) + 1
-    members = np.split(order, bounds)
 
     def share(of: np.ndarray) -> float:
         return float((same_key & (np.abs(of[neighbour] - of).max(axis=1) <= reach))[judges].mean())

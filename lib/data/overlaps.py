@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy.fft import irfft2, rfft2
 
-from lib.data.duplicates import THUMBNAIL
+from lib.data.duplicates import THUMBNAIL, linked
 
 CANDIDATES = 4  # most similar other images that each image is laid upon, at least
 PAIRS = 4000  # of few images more candidates are taken, up to so many pairs
@@ -29,22 +29,17 @@ def overlap_groups(thumbnails: np.ndarray, vectors: np.ndarray) -> np.ndarray | 
 
     `thumbnails` are uint8 (images, 64, 64), `vectors` the images' `unit_vectors`.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(vectors)
     similar = _similar_pairs(vectors)
     if not len(similar):
         return None
     details = [details_of(thumbnail) for thumbnail in thumbnails]
     agreeing = similar[_agree(details, similar)]
-    if len(np.unique(agreeing)) < max(FEWEST, WORTH_SAYING * count):
+    if len(np.unique(agreeing)) < max(FEWEST, WORTH_SAYING * len(vectors)):
         return None
     by_chance = _agree(details, _strangers(vectors)).mean()
     if len(agreeing) / len(similar) < MORE * by_chance:
         return None
-    graph = coo_matrix((np.ones(len(agreeing), bool), agreeing.T), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
+    return linked(*agreeing.T, len(vectors))
 
 
 def details_of(thumbnail: np.ndarray) -> np.ndarray | None:

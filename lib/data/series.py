@@ -4,12 +4,11 @@ Neighbouring frames of a video, slices of a volume and tiles of a map are alike,
 Blocks keep most neighbours together; only those on either side of a cut through a scene are separated.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from lib.data.id_patterns import Partition, Series
 from lib.data.likeness import Likeness, likeness_of_places
+from lib.masks.statistics import group_members, group_numbers
 
 CLOSE = {1: 2, 2: 1}  # places to either side that count as close: in an order (1 axis) and in a grid (2 axes)
 NATURAL_GAP = 5  # gaps between runs of numbers are this many times longer than those within
@@ -21,9 +20,9 @@ SAMPLED_PAIRS = 20_000  # drawn for the median
 def places(series: Series) -> np.ndarray:
     """Positions as ranks within their key, (images, 1 or 2): gaps do not count, equal positions share a rank."""
     ranks = np.empty_like(series.positions)
-    for members in _by_key(series.keys):
+    for members in group_members(series.keys):
         for axis in range(ranks.shape[1]):
-            ranks[members, axis] = np.unique(series.positions[members, axis], return_inverse=True)[1]
+            ranks[members, axis] = group_numbers(series.positions[members, axis])
     return ranks
 
 
@@ -45,7 +44,7 @@ def cut(series: Series, vectors: np.ndarray, most: int) -> list[Partition]:
     """
     if series.positions.shape[1] == 2:
         return [Partition(f"{series.name}, in blocks", _grid_blocks(series, most), is_cut=True)]
-    order = np.lexsort((series.positions[:, 0], np.unique(series.keys, return_inverse=True)[1]))
+    order = np.lexsort((series.positions[:, 0], group_numbers(series.keys)))
     links = _links(vectors[order])
     new_key = series.keys[order][1:] != series.keys[order][:-1]
     cuts_by_name = {"cut where the images change": (links < _level(vectors), True)}
@@ -130,7 +129,7 @@ def _halved(runs: np.ndarray, links: np.ndarray, most: int) -> np.ndarray:
 def _grid_blocks(series: Series, most: int) -> np.ndarray:
     """Names of blocks of a grid: each key halved along its longer side until no block has more than `most` images."""
     ranks, blocks, count = places(series), np.empty(len(series.keys), int), 0
-    waiting = list(_by_key(series.keys))
+    waiting = group_members(series.keys)
     while waiting:
         members = waiting.pop()
         axis = int(np.argmax(np.ptp(ranks[members], axis=0)))
@@ -144,10 +143,3 @@ def _grid_blocks(series: Series, most: int) -> np.ndarray:
             blocks[members] = count
             count += 1
     return named(blocks)
-
-
-def _by_key(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """The images of each key, in the order of the keys."""
-    numbers = np.unique(keys, return_inverse=True)[1]
-    order = np.argsort(numbers, kind="stable")
-    return iter(np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1))

@@ -99,6 +99,13 @@ def group_numbers(groups: np.ndarray) -> np.ndarray:
     return np.unique(groups, return_inverse=True)[1]
 
 
+def group_members(groups: np.ndarray) -> list[np.ndarray]:
+    """The positions of the images of each group, ascending, in the order of the groups' names."""
+    numbers = group_numbers(groups)
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
 def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Sum of `values` (images, ...) over the images of each group: (groups, ...), in any order."""
     numbers = group_numbers(groups)

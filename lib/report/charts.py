@@ -140,10 +140,10 @@ class Chart:
         """A vertical line over the whole height."""
         self.line([x, x], [self.y.low, self.y.high], colour, dash)
 
-    def word(self, x: float, y: float, text: str, anchor: str = "middle") -> None:
+    def word(self, x: float, y: float, text: str) -> None:
         """Text above a point."""
         [[left], [top]] = self._points([x], [y])
-        self.parts.append(f'<text x="{left:.1f}" y="{top - 4:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
+        self.parts.append(f'<text x="{left:.1f}" y="{top - 4:.1f}" text-anchor="middle">{escape(text)}</text>')
 
     def svg(self) -> Markup:
         """The chart as an <svg> element."""

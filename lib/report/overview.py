@@ -80,9 +80,7 @@ def objects_card(run: RunFolder) -> Card:
 
 
 def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
-    """Cards of the folds trained and the mean of their best validation scores; of an ensemble, its members."""
-    if members := settings.ensemble.members:
-        return [card("Average of", f"{len(members)} runs", ", ".join(map(str, members)))]
+    """Cards of the folds trained and the mean of their best validation scores."""
     folders = [run.fold(fold) for fold in range(settings.folds.count)]
     trained = [read_json(folder.metrics) for folder in folders if folder.metrics.is_file()]
     cards = [card("Folds trained", f"{len(trained)} of {len(folders)}", "one model per fold")]

@@ -8,13 +8,12 @@ digits stands as a number, as COCO's do.
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
-from lib.base.errors import UserError
 from lib.base.files import atomic_path
 from lib.config.schema import Settings
+from lib.data.annotation_masks import require_pycocotools
 from lib.data.competition import TestData
 from lib.masks.metrics import planes
 from lib.masks.morphology import components
@@ -73,12 +72,3 @@ def _image_numbers(ids: list[str]) -> dict[str, int | str]:
     """Ids as integers, as in COCO; text if one of them is not a number."""
     are_numbers = all(image_id.isdecimal() for image_id in ids)
     return {image_id: int(image_id) if are_numbers else image_id for image_id in ids}
-
-
-def require_pycocotools() -> ModuleType:
-    """Pycocotools' functions for run lengths. Raises UserError where the package is not installed."""
-    try:
-        from pycocotools import mask
-    except ModuleNotFoundError:
-        raise UserError("COCO's run lengths need one more package: pip install pycocotools") from None
-    return mask

@@ -17,6 +17,7 @@ from lib.base.files import write_bytes, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
+from lib.data.annotation_masks import require_pycocotools
 from lib.data.competition import TestData
 from lib.masks.drawing import as_rgb, outlined, tinted
 from lib.masks.metrics import planes
@@ -24,7 +25,7 @@ from lib.masks.objects import ObjectRule, Rules
 from lib.masks.rules import Rule, apply_rules
 from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
 from lib.run.folder import RunFolder
-from lib.submission.coco import require_pycocotools, write_coco
+from lib.submission.coco import write_coco
 from lib.submission.mask_files import unreadable_sizes, write_masks, zip_files
 from lib.submission.write import write_submission
 

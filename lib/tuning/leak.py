@@ -18,14 +18,11 @@ from lib.data.competition import TrainingData, open_test
 from lib.data.kept_features import image_features
 from lib.data.likeness import nearest, unit_vectors
 from lib.masks.metrics import pooled, ratio
-from lib.masks.statistics import bootstrap_interval
+from lib.masks.statistics import bootstrap_interval, group_members
 from lib.run.folder import RunFolder
 from lib.tuning.thresholds import ThresholdResult
 
-MATCHED, MATCHED_SHARE = (
-    10,
-    0.05,
-)  # training images that represent a test image: number, or share if it is more
+MATCHED, MATCHED_SHARE = 10, 0.05  # training images that represent a test image: number, or share if it is more
 LARGEST_BEYOND = 0.5  # share of the test images further than any training image, above which no score is given
 FEWEST_GROUPS = 5  # groups of matched images, below which no score is given
 LISTED_PAIRS = 8  # pairs of images stored for the report
@@ -142,10 +139,8 @@ def count_siblings(vectors: np.ndarray, groups: np.ndarray, test: np.ndarray) ->
 
 def _within_groups(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The distance of each image to the nearest other image of its group, for groups of two or more."""
-    numbers = np.unique(groups, return_inverse=True)[1]
-    order = np.argsort(numbers, kind="stable")
     distances = []
-    for members in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+    for members in group_members(groups):
         if len(members) > 1:
             numbers = np.arange(len(members))
             distances.append(Distances.of(vectors[members], vectors[members], (numbers, numbers)).to_nearest)

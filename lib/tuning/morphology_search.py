@@ -91,7 +91,6 @@ class PostprocessResult:
     interval: tuple[float, float]  # 95 % bootstrap interval of the nested score after
     ids: np.ndarray  # (images,)
     parts: np.ndarray  # (images,) the part of each image, see `ThresholdResult.parts`
-    parts: np.ndarray  # (images,) the part of each image, see `ThresholdResult.parts`
 
     @property
     def shown_gain(self) -> np.ndarray:

@@ -57,7 +57,6 @@ class ClassObjects:
     over_none: Gain  # nested, over no object at all
     gain: Gain  # nested gain of cutting touching objects
     without_fold: dict[int, ObjectRule]
-    scores: np.ndarray  # (images,) of the rule
     nested_scores: np.ndarray  # (images,) each at the rule chosen without its fold
 
     def about_no_object(self) -> str:
@@ -265,7 +264,6 @@ def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
         over_none=_gain(none, nested, groups),
         gain=gain,
         without_fold=without_fold,
-        scores=scores,
         nested_scores=nested,
     )
 

@@ -10,15 +10,15 @@ ROUNDING = 1e-12  # scores this close are equal
 REACH = 10  # columns on each side of a threshold that form its neighbourhood
 
 
-def best_threshold(table: ScoreTable, reach: int = REACH, tolerance: float = 0.5) -> int:
+def best_threshold(table: ScoreTable, reach: int = REACH) -> int:
     """The threshold to use, which prefers the centre of a plateau to an isolated peak.
 
-    Candidates are the thresholds whose score is at most `tolerance` standard errors of the paired difference below the
-    best. Of these, the one whose neighbourhood, `reach` columns on each side, has the best mean score is taken; ties:
+    Candidates are the thresholds whose score is at most half a standard error of the paired difference below the best.
+    Of these, the one whose neighbourhood, `reach` columns on each side, has the best mean score is taken; ties:
     the middle of their unbroken run. So a peak that clearly stands out from the rest is kept.
     """
     scores = table.scores()
-    candidates = _not_worse(table, int(np.argmax(scores)), tolerance)
+    candidates = _not_worse(table, int(np.argmax(scores)), tolerance=0.5)
     window = np.ones(2 * reach + 1) / (2 * reach + 1)
     neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
     judged = np.where(candidates, neighbourhood, -np.inf)
