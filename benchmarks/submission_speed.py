@@ -6,10 +6,9 @@ ours       read each map, threshold it, encode it, write the csv, read it back, 
 reading    read each map
 notebook   read each map, threshold it, encode it by the popular snippet, write the csv with pandas; nothing is checked
 
-18,000 maps of 101 x 101 pixels and 5,000 of 256 x 1600. A hundred of each are planted and linked under other names.
+18,000 maps of 101 x 101 pixels and 5,000 of 256 x 1600: a hundred of each are planted, and copied under other names.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from lib.config.schema import Settings
 from lib.data.competition import TestData, open_test
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore
+from lib.prediction.sealed_png import before_seal, seal
 from lib.submission.write import write_submission
 
 SETS = ((18_000, 101, 101), (5_000, 256, 1600))
@@ -69,11 +69,15 @@ def main() -> None:
 def plant(folder: Path, count: int, height: int, width: int) -> MapStore:
     """Maps of blobs; a map that is not square is put together from squares."""
     random, store = np.random.default_rng(0), MapStore(folder / "maps", ("mask",))
+    bodies = []
     for number in range(PLANTED):
         squares = [planted_pair(random, height)[0] for _ in range(-(-width // height))]
-        store.write(f"{number:06d}", np.hstack(squares)[:, :width, None])
+        name = f"{number:06d}"
+        store.write(name, np.hstack(squares)[:, :width, None])
+        bodies.append(before_seal(store.path(name, "mask").read_bytes(), f"mask/{name}"))
     for number in range(PLANTED, count):
-        os.link(store.path(f"{number % PLANTED:06d}", "mask"), store.path(f"{number:06d}", "mask"))
+        name, body = f"{number:06d}", bodies[number % PLANTED]
+        store.path(name, "mask").write_bytes(body + seal(body, f"mask/{name}"))
     return store
 
 
