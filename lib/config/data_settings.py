@@ -100,7 +100,7 @@ class DataSettings(Section):
     test_images_without_row: Literal["error", "skip"] = "error"  # in the sample; skip: one folder holds all images
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
     group: str | None = None  # shares a fold: a column (default `group`), {case} of a path, id:REGEX, dicom:PatientID
-    group_csv: str | None = None  # csv with the group column, ids in its first column; default: train_masks
+    group_csv: str | None = None  # csv with the group column and one of the images' ids; default: train_masks
 
     external: list[dict[str, object]] = []  # extra images with masks for training, never for validation; each source
     # has a weight and the data settings that differ from the run's, see docs/external_data.md
@@ -114,7 +114,7 @@ class DataSettings(Section):
     orientation: Literal["stored", "shown"] | None = None  # for EXIF-rotated images: the pixels that the masks match
     max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before decoding
     resize: ResizeSettings = Field(default_factory=ResizeSettings)  # the size at which the network sees images
-    resize_csv: str | None = None  # csv with resize.column, ids in its first column; default: train_masks
+    resize_csv: str | None = None  # csv with resize.column and one of the images' ids; default: train_masks
     resize_test_csv: str | None = None  # the same for the test images
 
     @model_validator(mode="before")

@@ -13,7 +13,7 @@ from string import digits
 from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, listed
-from lib.data.discovery import WILDCARD, without_suffix
+from lib.data.discovery import LONGEST_ID, WILDCARD, without_suffix
 from lib.data.tables import Table
 
 TRIED = 100  # ids; enough to see what they have in common
@@ -74,10 +74,24 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
     tried, images = sorted(unmatched)[:TRIED], set(image_ids)
     if not tried or not images:
         return None
-    for cause in (_other_column, _loose, _around_the_id, _around_the_file_name, _around_both, _rewritten):
+    if mistake := _other_column(tried, images, source) or _loose(tried, images):
+        return mistake
+    for cause in (_around_the_id, _around_the_file_name, _around_both):
         if mistake := cause(tried, images, source):
             return mistake
-    return None
+    return _rewritten(tried)
+
+
+def misspelt(unmatched: Collection[str], image_ids: Collection[str]) -> str | None:
+    """`likely_mistake` for a table that only has an id and a value for each image: how most ids are spelt otherwise."""
+    tried, images = sorted(set(unmatched))[:TRIED], set(image_ids)
+    if not tried or not images or max(map(len, tried)) > LONGEST_ID:
+        return None
+    if written := _common_template(tried, images):
+        return f"its ids have something around those of the images, as in {written}; write them as the images' names"
+    if written := _common_template(sorted(images)[:TRIED], set(tried)):
+        return f"the images' names have something around its ids; let the images' pattern say so, as in {written}"
+    return _loose(tried, images) or _rewritten(tried)
 
 
 def _other_column(tried: list[str], images: set[str], source: IdSource) -> str | None:
@@ -88,7 +102,7 @@ def _other_column(tried: list[str], images: set[str], source: IdSource) -> str |
     return None
 
 
-def _loose(tried: list[str], images: set[str], source: IdSource) -> str | None:
+def _loose(tried: list[str], images: set[str]) -> str | None:
     for loose, words in ((["case"], "upper and lower case"), (["zeros"], "leading zeros")):
         of_images = {loosened(image_id, loose): image_id for image_id in images}
         pairs = [(name, of_images[key]) for name in tried if (key := loosened(name, loose)) in of_images]
@@ -148,7 +162,7 @@ def _inside(name: str, around: tuple[str, str]) -> str:
     return name.removeprefix(around[0]).removesuffix(around[1])
 
 
-def _rewritten(tried: list[str], images: set[str], source: IdSource) -> str | None:
+def _rewritten(tried: list[str]) -> str | None:
     """Ids that a program has rewritten as numbers."""
     numbers = [name for name in tried if REWRITTEN.fullmatch(name)]
     return f"{listed(numbers)}: {AS_NUMBERS}" if len(numbers) > MAJORITY * len(tried) else None

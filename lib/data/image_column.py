@@ -1,13 +1,15 @@
 """A value for each image from a column of a table, such as its group or the size of its pixels."""
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import clean_id
-from lib.data.id_match import IdSource, likely_mistake, match_ids
-from lib.data.rle_table import row_keys, training_columns
+from lib.data.discovery import without_suffix
+from lib.data.id_match import loosened, match_ids, misspelt
+from lib.data.rle_table import is_pandas_index, row_keys, training_columns
 from lib.data.tables import Table, column, read_table
 
 Files = dict[str, list[str]]  # by id
@@ -16,14 +18,42 @@ Files = dict[str, list[str]]  # by id
 def named_table_column(
     path: Path, path_setting: str, name: str, setting: str, files: Files, settings: DataSettings
 ) -> dict[str, str]:
-    """The column `name` of a table whose first column holds ids or paths: its value for each id of `files`, sorted.
+    """The column `name` of a table of ids or paths: its value for each id of `files`, sorted.
 
-    `path_setting` and `setting` are the settings of the path and the column. Raises UserError if an image has no value
-    or two.
+    `path_setting` and `setting` are the settings of the path and the column. The ids are in the column that names all
+    images, whichever it is. Raises UserError if several do in different rows, or if an image has no value or two.
     """
     table = read_table(path, path_setting)
-    keys = [clean_id(text.rpartition("/")[2], path) for text in next(iter(table.values()))]
-    return _by_image(keys, column(table, name, path, setting), name, path, files, settings)
+    values = column(table, name, path, setting)
+    return _by_image(_ids_of_rows(table, path, files, settings), values, name, path, files, settings)
+
+
+def _ids_of_rows(table: Table, path: Path, files: Files, settings: DataSettings) -> list[str]:
+    """The ids in the column that names all images; if none does, in the one that names most."""
+    wanted = {loosened(image_id, settings.loose_ids) for image_id in files}
+    ids_of = {name: [_id_in(text) for text in texts] for name, texts in table.items()}
+    named = {
+        name: len(wanted & {loosened(text, settings.loose_ids) for text in ids})
+        for name, ids in ids_of.items()
+        if not is_pandas_index(table, name)
+    }
+    naming = [name for name, count in named.items() if count == len(wanted)]
+    if other := next((name for name in naming[1:] if ids_of[name] != ids_of[naming[0]]), None):
+        raise UserError(
+            f"{path}: column '{naming[0]}' names all images, and so does column '{other}', in other rows; keep only "
+            "the column of the ids"
+        )
+    most = max(named, key=named.get)
+    if not named[most]:
+        mistakes = (misspelt(ids, files) for ids in ids_of.values())
+        hint = next(filter(None, mistakes), f"its first column has {listed(sorted({*ids_of[most]}))}")
+        raise UserError(f"{path} has no column of the images' ids, such as {listed(sorted(files)[:1])}: {hint}")
+    return ids_of[most]
+
+
+def _id_in(text: str) -> str:
+    """The id in a cell that holds it alone, with a suffix, or at the end of a path."""
+    return unicodedata.normalize("NFC", without_suffix(re.split(r"[/\\]", text)[-1]))
 
 
 def masks_table_column(table: Table, name: str, setting: str, files: Files, settings: DataSettings) -> dict[str, str]:
@@ -42,7 +72,6 @@ def _by_image(
         if value_of.setdefault(image_id, value) != value:
             raise UserError(f"{path} has more than one {name} for '{image_id}': '{value_of[image_id]}' and '{value}'")
     if missing := [image_id for image_id in sorted(files) if not value_of.get(image_id)]:
-        source = IdSource(None, "data.", ("data.train_images", settings.train_images))
-        mistake = likely_mistake(value_of.keys() - files.keys(), missing, source)
+        mistake = misspelt(value_of.keys() - files.keys(), missing)
         raise UserError(f"{path} has no {name} for {listed(missing)}{f': {mistake}' if mistake else ''}")
     return {image_id: value_of[image_id] for image_id in sorted(files)}

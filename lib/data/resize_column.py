@@ -37,7 +37,7 @@ def values_of_test(settings: DataSettings, files: Files) -> dict[str, float]:
     if path is None:
         raise UserError(
             f"data.resize.column = {column} needs a value for each test image, too; set data.resize_test_csv to the "
-            "csv that holds them, with ids in its first column"
+            "csv that holds them and the images' ids"
         )
     texts = named_table_column(path, "data.resize_test_csv", column, "data.resize.column", files, settings)
     return _as_numbers(texts, path, settings)

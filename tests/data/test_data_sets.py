@@ -67,6 +67,15 @@ def cityscapes(root: Path):
     return {f"ulm_{id}": TWO[id] for id in IDS}
 
 
+def ham10000(root: Path):
+    for number, id in enumerate(IDS):
+        put(root / f"HAM10000_images_part_{1 + number % 2}/ISIC_{id}.jpg", picture(number))
+        put(root / f"HAM10000_segmentations_lesion_tschandl/ISIC_{id}_segmentation.png", mask_of(id))
+    rows = "".join(f"HAM_{number // 2},ISIC_{id},bkl\n" for number, id in enumerate(IDS))
+    (root / "HAM10000_metadata.csv").write_text(f"lesion_id,image_id,dx\n{rows}")
+    return {f"ISIC_{id}": DISC[id] for id in IDS}
+
+
 def named(template: str, write):
     """The same masks under the ids that a template gives."""
 
@@ -190,6 +199,7 @@ READ = {
     "Roboflow's COCO export": roboflow,
     "Kvasir-SEG": kvasir,
     "ISIC 2018": named("ISIC_{id}", pairs("Input/ISIC_{id}.jpg", "GroundTruth/ISIC_{id}_segmentation.png")),
+    "HAM10000": ham10000,
     "ISIC 2017": isic2017,
     "CVC-ClinicDB": pairs("Original/{id}.tif", "Ground Truth/{id}.tif"),
     "Massachusetts Buildings": massachusetts,
