@@ -26,6 +26,10 @@ from lib.data.value_range import value_range_line
 from lib.masks.metrics import planes
 
 LABEL = len("checked   ")  # of a line of 01
+LONE_OBJECTS = (
+    "data.instances=true, but no image has several objects in a class, so that all of its mask is one object; without "
+    "data.instances each connected component is one"
+)
 
 
 class ImageFacts(NamedTuple):
@@ -97,11 +101,20 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
         raise UserError(f"{counted}: {'; '.join(problems[:SHOWN])}{more} (data.exclude leaves images out)")
     notes = [] if training.has_table else [f"checked   {explain_values(counts, training.settings)}"]
     notes += [f"warning   {doubt}" for doubt in warnings(counts, training.settings) if not training.has_table]
+    notes += [f"warning   {LONE_OBJECTS}"] if _are_lone_objects(training, counts) else []
     notes += [f"checked   {describe_seen(seen)}"] if training.settings.resize.is_set else []
     if not any(any(image.coverage) for image in facts):
         source = f"{training.settings.root / training.settings.train_masks} (data.train_masks)"
         raise UserError(f"the masks of all {len(facts)} training images in {source} are empty: nothing can be learned")
     return Inspection(facts, notes, noted)
+
+
+def _are_lone_objects(training: TrainingData, counts: ValueCounts) -> bool:
+    """Whether data.instances is set although each image's mask is a single row or file that holds no objects apart."""
+    settings, pieces = training.settings, map(training.pieces, training.ids)
+    if not settings.instances or any(len(of_class) > 1 for of_image in pieces for of_class in of_image):
+        return False
+    return training.has_table or settings.masks.say_what_is_mask or counts.objects <= counts.files
 
 
 def _inspect(

@@ -35,7 +35,7 @@ class ValueCounts:
     others: int = 0  # pixels of further values, once there are MOST_VALUES
     palette: dict[Value, str] = field(default_factory=dict)  # colours of the indexes that occur
     files: int = 0
-    objects: int = 0  # numbers but 0, summed over the files
+    objects: int = 0  # numbers but 0 and ignored ones, summed over the files
     unknown: int = 0  # files of which every pixel is ignored
     doubts: dict[str, str] = field(default_factory=dict)  # the first file of each kind of doubt
 
@@ -44,7 +44,7 @@ class ValueCounts:
         values = count_values(pixels, settings.are_colours)
         self._count(values)
         self.files += 1
-        self.objects += sum(value != 0 for value in values)
+        self.objects += sum(value != 0 and value not in settings.ignore for value in values)
         if settings.ignore and values.keys() <= {*settings.ignore}:
             self.unknown += 1
             self.doubts.setdefault("unknown", path)
@@ -153,6 +153,9 @@ def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
     lines, share = [], 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
     if not settings.masks.say_what_is_mask and len(counts.pixels) <= 2 and share > MUCH:
         lines.append(f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask")
+    are_labels = settings.instances and not settings.masks.say_what_is_mask and len(counts.pixels) > 2
+    if are_labels and 255 in {*counts.pixels} - {*settings.masks.ignore} and 254 not in counts.pixels:
+        lines.append("255 is taken for an object; set data.masks.ignore=255 if it marks borders or unlabelled pixels")
     if counts.unknown:
         lines.append(
             f"{counts.unknown} mask files, such as {counts.doubts['unknown']}, are ignored throughout; their images "

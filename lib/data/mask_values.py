@@ -176,11 +176,11 @@ def hex_colours(colours: np.ndarray) -> list[str]:
 def file_objects(pixels: MaskPixels, settings: MaskSettings, class_name: str) -> np.ndarray:
     """The objects of a mask file, numbered from 1, int32 (height, width), 0 being background and -1 ignored.
 
-    Each number but 0 is an object, so that those that touch stay apart. Where the settings say which pixels are mask,
-    or the file is a palette's, all of them are one object.
+    Each number or index but 0 is an object, so that those that touch stay apart. Where the settings say which pixels
+    are mask, all of them are one object.
     """
     (mask,) = class_masks(pixels, settings, [class_name])
-    if settings.say_what_is_mask or pixels.palette is not None or pixels.are_colours:
+    if settings.say_what_is_mask or pixels.are_colours:
         return np.where(mask == IGNORED, -1, mask).astype(np.int32)
     numbers = np.unique(np.where(mask == 1, pixels.values, 0), return_inverse=True)[1].reshape(mask.shape)
     numbers += mask.all()  # without background the first number is an object, too

@@ -297,6 +297,7 @@ GRAY_FILES = {
     "RGB": lambda of: png(lambda id: np.dstack([of(id)] * 3)),
     "with an opaque alpha plane": lambda of: png(lambda id: with_alpha(of(id), np.full(SHAPE, 255))),
     "palette of grays": lambda of: palette(of, [(number,) * 3 for number in range(256)]),
+    "palette of colours": lambda of: palette(of, [(number, 0, 255 * (number > 0)) for number in range(256)]),
     "array of three planes": lambda of: npy(lambda id: np.dstack([of(id)] * 3)),
 }
 SAID = [
@@ -315,6 +316,8 @@ def test_gray_values_mean_the_same_in_every_kind_of_file(tmp_path, said):
     found = {}
     for kind, writer in GRAY_FILES.items():
         (tmp_path / kind).mkdir()
+        if kind == "palette of colours" and said != {"instances": True}:
+            continue  # its colours are others, and an index has no brightness
         training = open_training(write(tmp_path / kind, writer(gray), said))
         found[kind] = [training.read_mask(id) for id in IDS] + [training.read_objects(id) for id in IDS]
     for kind, arrays in found.items():
@@ -346,6 +349,32 @@ def test_masks_of_most_pixels_are_warned_of(tmp_path):
     assert inspect_all(training).notes[1].startswith("warning   79.")
     training = open_training(write(tmp_path, png(inside(0, 255)), {"masks": {"inverted": True}}))
     assert len(inspect_all(training).notes) == 1
+
+
+def voc_objects(id: str) -> np.ndarray:
+    """Two touching halves, and 255 around them."""
+    return np.where(RING[id], 255, np.where(INSIDE[id], 1 + (ROWS > 11), 0)).astype(np.uint8)
+
+
+def test_objects_of_a_palette_file_stay_apart_and_its_void_is_asked_for(tmp_path):
+    write_mask = palette(voc_objects, [(number, 0, 255 * (number > 0)) for number in range(256)])
+    training = open_training(write(tmp_path, write_mask, {"instances": True, "masks": {"ignore": 255}}))
+    (note,) = inspect_all(training).notes
+    assert "each number but 0 is an object, 6 in all, 255 ignored" in note
+    expected = np.where(RING["a"], -1, np.where(INSIDE["a"], 1 + (ROWS > 11), 0))
+    np.testing.assert_array_equal(training.read_objects("a")[..., 0], expected)
+    _, warning = inspect_all(open_training(write(tmp_path, write_mask, {"instances": True}))).notes
+    assert "255 is taken for an object; set data.masks.ignore=255" in warning
+
+
+@pytest.mark.parametrize("said", [{}, {"classes": {"cell": 1}}, {"masks": {"above": 0.5}}], ids=str)
+def test_one_mask_for_each_image_is_warned_of_where_objects_are_meant(tmp_path, said):
+    write_mask = png(lambda id: (INSIDE[id] | (COLUMNS > 26)).astype(np.uint8))
+    training = open_training(write(tmp_path, write_mask, said | {"instances": True}))
+    assert training.read_objects("a").max() == 1
+    assert "no image has several objects in a class" in inspect_all(training).notes[1]
+    training = open_training(write(tmp_path, write_mask, said))
+    assert training.read_objects("a").max() == 2 and len(inspect_all(training).notes) == 1
 
 
 @pytest.mark.parametrize(("section", "cases"), [("### Read as meant", READ), ("### Refused", REFUSED)])
