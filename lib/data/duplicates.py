@@ -147,6 +147,13 @@ def merged_groups(images: pd.DataFrame, links: np.ndarray) -> np.ndarray:
     return unique[first[component]]
 
 
+def joined(groups: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The groups, whole numbers from 0, of images that share a group in either way, directly or by a chain."""
+    count, images = len(groups), np.arange(len(groups))
+    ends = np.concatenate([count + groups, count + groups.max() + 1 + others])
+    return linked(np.tile(images, 2), ends, ends.max() + 1)[:count]
+
+
 def linked(start: np.ndarray, end: np.ndarray, nodes: int) -> np.ndarray:
     """The connected component of each node, whole numbers from 0; the links lead from `start` to `end`."""
     from scipy.sparse import coo_matrix

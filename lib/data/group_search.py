@@ -9,12 +9,23 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.config.schema import FoldSettings
 from lib.data.competition import TrainingData
+from lib.data.duplicates import joined
 from lib.data.file_metadata import metadata_candidates
 from lib.data.group_sample import Sample
-from lib.data.hidden_groups import Finding, chosen, describe_findings, groups_table, search, strong_series
+from lib.data.hidden_groups import (
+    Finding,
+    Scenes,
+    chosen,
+    describe_findings,
+    groups_table,
+    search,
+    strong_series,
+    unsuited,
+)
 from lib.data.id_patterns import distinct, id_partitions, id_series
 from lib.data.kept_features import encoded, write_features
 from lib.data.likeness import unit_vectors
+from lib.data.mosaics import borders_of, mosaic_groups
 from lib.data.overlaps import overlap_groups
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
@@ -38,9 +49,10 @@ class HiddenGroupSearch:
         self.findings: list[Finding] = []
         self.seconds = 0.0
         self.encoder = None
-        self.overlaps: np.ndarray | None = None  # groups of images that share pixels, where nothing else is found
+        self.scenes: Scenes | None = None  # what only the images show, where nothing else is found
         self._waiting: list[tuple[str, np.ndarray]] = []
         self._gray: list[np.ndarray] = []  # thumbnails of the images compared
+        self._borders: list[np.ndarray] = []  # of all images, 256 bytes each
         if self.is_on:
             self._timed(self._prepare)
 
@@ -54,7 +66,10 @@ class HiddenGroupSearch:
 
     def see(self, image_id: str, thumbnail: np.ndarray) -> None:
         """Take the next image's thumbnail, uint8 (64, 64, channels)."""
-        if not self.is_on or image_id not in self._sampled:
+        if not self.is_on:
+            return
+        self._borders.append(borders_of(thumbnail))
+        if image_id not in self._sampled:
             return
         self._waiting.append((image_id, thumbnail))
         self._gray.append(thumbnail.mean(axis=2).astype(np.uint8))
@@ -68,9 +83,14 @@ class HiddenGroupSearch:
         self._timed(self._encode)
         self.findings = self._timed(self._search)
         best = chosen(self.findings)
-        if best is None and len(self._gray) == len(self.data.ids):
-            self.overlaps = self._timed(overlap_groups, np.stack(self._gray), self._vectors())
-        return best.partition.groups if best and self.settings.hidden_groups == "auto" else None
+        if best is None:
+            self.scenes = self._timed(self._search_scenes)
+        if self.settings.hidden_groups != "auto":
+            return None
+        if self.scenes and not self.scenes.obstacle:
+            first = np.unique(self.scenes.groups, return_index=True)[1]  # image of each scene, after which it is named
+            return np.array(self.data.ids)[first[self.scenes.groups]]
+        return best.partition.groups if best else None
 
     def allowed(self, links: np.ndarray) -> np.ndarray:
         """The links between near duplicates without those across a cut through a scene, which would undo the cut."""
@@ -85,8 +105,8 @@ class HiddenGroupSearch:
         run.hidden_groups.unlink(missing_ok=True)
         if self.encoder and len(self.sample.images) == len(self.data.ids):
             write_features(run.features, self.data, self.encoder.features())
-        if self.findings or self.overlaps is not None:
-            write_table(run.hidden_groups, groups_table(self.data.ids, self.findings, self.overlaps))
+        if self.findings or self.scenes:
+            write_table(run.hidden_groups, groups_table(self.data.ids, self.findings, self.scenes))
 
     def describe(self, run: RunFolder, images: "pd.DataFrame") -> str:
         """The findings and the seconds spent, as lines to print; empty if nothing was searched.
@@ -96,7 +116,7 @@ class HiddenGroupSearch:
         if not self.encoder:
             return ""
         table = os.path.relpath(run.hidden_groups, self.data.settings.root)
-        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.overlaps, self._folds(images))
+        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.scenes, self._folds(images))
         compared, count = len(self.sample.images), len(self.data.ids)
         which = "images" if compared == count else f"{compared} of {count} images"
         return f"{text}\n          ({which} were compared in {self.seconds:.1f} s)\n"
@@ -120,6 +140,20 @@ class HiddenGroupSearch:
             self._encode_all()
             strong = strong_series(self.series, self._vectors(), self.sample)
         return search(self.partitions, strong, self._vectors(), self.settings.count, self.sample)
+
+    def _search_scenes(self) -> Scenes | None:
+        mosaics = mosaic_groups(np.stack(self._borders))
+        has_all = len(self._gray) == len(self.data.ids)
+        overlaps = overlap_groups(np.stack(self._gray), self._vectors()) if has_all else None
+        if mosaics is None and overlaps is None:
+            return None
+        if mosaics is None:
+            relation = "share pixels with another one, at another place"
+            return Scenes("overlaps", relation, overlaps, "look at them first")
+        groups, relation = mosaics, "continue another one at a border, as the tiles of one photo do"
+        if overlaps is not None:
+            groups, relation = joined(mosaics, overlaps), "continue or overlap another one, as crops of one photo do"
+        return Scenes("mosaics", relation, groups, unsuited(groups, self.settings.count))
 
     def _vectors(self) -> np.ndarray:
         features = self.encoder.features().astype(np.float32)

@@ -25,7 +25,6 @@ WEAK, LIKELY_Z = 0.05, 4  # and from which it is worth a warning
 BEYOND = 0.3  # kappa among images of different finer groups from which the coarser partition is preferred
 LARGEST_SHARE = 0.5  # the largest share of the images that one group may hold
 BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
-OVERLAPS = "overlaps"  # column of the table
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
 NOTHING = (
     "hidden    no groups: no part of ids or files goes with the likeness of the images; scenes that nothing but the "
@@ -67,6 +66,29 @@ class Finding:
         return (
             f"{self.count} groups by {self.partition.name}: the most similar other image is of the same group for "
             f"{likeness.share:.0%} of the images, by chance for {likeness.chance:.0%}"
+        )
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Groups that only the images show: parts of one scene, whatever their ids."""
+
+    column: str  # of the table
+    relation: str  # of an image to another one of its scene, as a verb
+    groups: np.ndarray  # (images,) numbers
+    obstacle: str  # the reason not to use them without being told to ("" if none)
+
+    def describe(self, mode: str, table: str) -> str:
+        """How many there are, whether folds are grouped by them, and the settings for it, as lines to print."""
+        sizes = np.bincount(self.groups)
+        joined = (sizes[self.groups] > 1).sum()
+        is_used = mode == "auto" and not self.obstacle
+        not_used = f"are not grouped by them: {self.obstacle}" if self.obstacle else "could be grouped by them"
+        return (
+            f"{'hidden ' if is_used else 'warning'}   {joined} of {len(self.groups)} images {self.relation}: "
+            f"{(sizes > 1).sum()} scenes, at most {sizes.max()} images each\n"
+            f"          folds {'are grouped by them' if is_used else not_used}\n"
+            f"          to {'set' if is_used else 'use'} them: data.group_csv={table} data.group={self.column}"
         )
 
 
@@ -122,15 +144,19 @@ def _is_usable(finding: Finding) -> bool:
 
 
 def _obstacle(partition: Partition, folds: int) -> str:
-    sizes = np.unique(partition.groups, return_counts=True)[1]
-    reasons = []
-    if partition.may_be_class:
-        reasons.append("they may be kinds of images (organs, findings, devices) rather than scenes")
+    kinds = "they may be kinds of images (organs, findings, devices) rather than scenes"
+    reasons = [kinds if partition.may_be_class else "", unsuited(partition.groups, folds)]
+    return "; ".join(filter(None, reasons))
+
+
+def unsuited(groups: np.ndarray, folds: int) -> str:
+    """The reason why groups cannot be spread over so many folds; "" if they can."""
+    sizes = np.unique(groups, return_counts=True)[1]
     if len(sizes) < folds:
-        reasons.append(f"{len(sizes)} groups cannot fill {folds} folds")
-    elif sizes.max() > LARGEST_SHARE * sizes.sum():
-        reasons.append(f"one group holds {sizes.max() / sizes.sum():.0%} of the images")
-    return "; ".join(reasons)
+        return f"{len(sizes)} groups cannot fill {folds} folds"
+    if sizes.max() > LARGEST_SHARE * sizes.sum():
+        return f"one group holds {sizes.max() / sizes.sum():.0%} of the images"
+    return ""
 
 
 def _neighbours(vectors: np.ndarray) -> np.ndarray:
@@ -165,24 +191,24 @@ def is_nested(fine: np.ndarray, coarse: np.ndarray) -> bool:
     return len(np.unique(pairs)) == len(np.unique(fine))
 
 
-def groups_table(ids: Sequence[str], findings: Sequence[Finding], overlaps: np.ndarray | None = None) -> "pd.DataFrame":
-    """The groups of every finding for data.group_csv: columns id, candidate_1, candidate_2, ..., overlaps."""
+def groups_table(ids: Sequence[str], findings: Sequence[Finding], scenes: Scenes | None = None) -> "pd.DataFrame":
+    """The groups of every finding for data.group_csv: columns id, candidate_1, candidate_2, ..., that of the scenes."""
     import pandas as pd
 
     columns = {f"candidate_{number}": finding.partition.groups for number, finding in enumerate(findings, start=1)}
-    columns |= {} if overlaps is None else {OVERLAPS: overlaps}
+    columns |= {scenes.column: scenes.groups} if scenes else {}
     return pd.DataFrame({"id": list(ids)} | columns)
 
 
 def describe_findings(
-    findings: Sequence[Finding], mode: str, table: str, overlaps: np.ndarray | None = None, folds: Sequence[str] = ()
+    findings: Sequence[Finding], mode: str, table: str, scenes: Scenes | None = None, folds: Sequence[str] = ()
 ) -> str:
     """The findings, their use and the reasons, as lines to print.
 
-    `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`; `overlaps`
-    are those of lib/data/overlaps.py, `folds` what the folds by each finding would hold ("": not said).
+    `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`; `folds` is
+    what the folds by each finding would hold ("": not said).
     """
-    if not findings and overlaps is None:
+    if not findings and scenes is None:
         return NOTHING
     best, lines = chosen(findings), []
     for number, finding in enumerate(findings, start=1):
@@ -199,15 +225,9 @@ def describe_findings(
         )
         if folds and folds[number - 1]:
             lines.append(f"          its folds would hold {folds[number - 1]}")
-    if overlaps is not None:
-        sizes = np.bincount(overlaps)
-        joined = sizes[overlaps] > 1
-        lines.append(
-            f"warning   {joined.sum()} of {len(overlaps)} images share pixels with another one, at another "
-            f"place: {(sizes > 1).sum()} scenes, at most {sizes.max()} images each; folds are not grouped by it"
-        )
-        lines.append(f"          to use them: data.group_csv={table} data.group={OVERLAPS}")
+    if scenes:
+        lines.append(scenes.describe(mode, table))
     lines.append(f"          {AT_STAKE}")
-    if best and mode == "auto":
+    if mode == "auto" and (best or (scenes and not scenes.obstacle)):
         lines.append(f"          {UNDO}")
     return "\n".join(lines)

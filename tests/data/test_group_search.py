@@ -77,13 +77,48 @@ def test_yaml_s_off_is_no_boolean(scenes):
     assert load_settings(Path("demo.yaml"), []).folds.hidden_groups == "off"
 
 
-def test_shuffled_crops_are_not_grouped(scenes):
-    """The same crops under ids that mean nothing: no default groups, and the folds are those without a search."""
+def rename_images(names: list[str]) -> None:
+    """Give the images of data/train_images other ids, in the order of their ids."""
     table = pd.read_csv("data/train.csv")
-    names = [f"img_{number:02d}" for number in np.random.default_rng(0).permutation(48)]
     for old, new in zip(table.id, names, strict=True):
         Path(f"data/train_images/{old}.png").rename(f"data/train_images/{new}.png")
     table.assign(id=names).to_csv("data/train.csv", index=False)
+
+
+def test_tiles_of_a_photo_are_grouped_whatever_their_ids(scenes, capsys):
+    names = [f"img_{number:02d}" for number in np.random.default_rng(0).permutation(48)]
+    rename_images(names)
+    scene_of = dict(zip(names, np.arange(48) // 6, strict=True))
+    table = prepare("name=mosaics")
+    printed = capsys.readouterr().out
+    assert "48 of 48 images continue another one at a border, as the tiles of one photo do: 8 scenes" in printed
+    assert "folds are grouped by them" in printed and "folds.hidden_groups=warn" in printed
+    scene = table.id.map(scene_of)
+    assert table.groupby("group").id.count().eq(6).all() and scene.groupby(table.group).nunique().eq(1).all()
+    assert set(table.group) <= set(names)
+
+    warned = prepare("name=warned", "folds.hidden_groups=warn")
+    assert "folds could be grouped by them" in capsys.readouterr().out and warned.group.nunique() == 48
+    used = prepare("name=used", "data.group_csv=../runs/warned/hidden_groups.csv", "data.group=mosaics")
+    assert used.fold.groupby(scene).nunique().eq(1).all()
+
+
+def test_a_single_mosaic_is_no_reason_to_group(scenes, capsys):
+    """All tiles are of one photo: folds by it cannot be made."""
+    whole = texture(0, 480)
+    rename_images([f"img_{number:02d}" for number in np.random.default_rng(0).permutation(48)])
+    for number, path in enumerate(sorted(Path("data/train_images").iterdir())):
+        row, column = divmod(number * 29 % 48, 8)
+        cv2.imwrite(str(path), whole[80 * row : 80 * row + 80, 60 * column : 60 * column + 60])
+    table = prepare("name=one")
+    assert "folds are not grouped by them: " in capsys.readouterr().out and table.group.nunique() == 48
+
+
+def test_independent_images_are_not_grouped(scenes):
+    """No groups, and the folds are those without a search."""
+    for seed, path in enumerate(sorted(Path("data/train_images").iterdir())):
+        cv2.imwrite(str(path), texture(seed, 80))
+    rename_images([f"img_{number:02d}" for number in range(48)])
     assert prepare("name=shuffled").equals(prepare("name=plain", "folds.hidden_groups=off"))
 
 
@@ -120,8 +155,8 @@ def test_a_sample_of_the_images_finds_the_same_groups(scenes, monkeypatch, capsy
     assert not Path("runs/sampled/features.npz").exists()
 
 
-def test_half_overlapping_crops_with_hashes_as_ids_are_a_warning_and_can_be_used(tmp_path, monkeypatch, capsys):
-    """Windows of 6 scenes at half their size from each other: not grouped unasked, and grouped by one line."""
+def write_windows(tmp_path: Path, step: int) -> dict[str, int]:
+    """Nine windows of each of 6 scenes, 192 wide and `step` apart, named by hashes; the scene of each."""
     folder = tmp_path / "data" / "train_images"
     folder.mkdir(parents=True)
     scene_of = {}
@@ -131,10 +166,16 @@ def test_half_overlapping_crops_with_hashes_as_ids_are_a_warning_and_can_be_used
             for column in range(3):
                 name = hashlib.sha256(f"{scene} {row} {column}".encode()).hexdigest()[:12]
                 scene_of[name] = scene
-                window = whole[96 * row : 96 * row + 192, 96 * column : 96 * column + 192]
+                window = whole[step * row : step * row + 192, step * column : step * column + 192]
                 cv2.imwrite(str(folder / f"{name}.png"), window)
     pd.DataFrame({"id": list(scene_of), "rle": "1 50"}).to_csv(tmp_path / "data" / "train.csv", index=False)
     (tmp_path / "demo.yaml").write_text("data: {root: data}\nfolds: {count: 3}\n")
+    return scene_of
+
+
+def test_overlapping_crops_with_hashes_as_ids_are_a_warning_and_can_be_used(tmp_path, monkeypatch, capsys):
+    """Not grouped unasked, and grouped by one line."""
+    scene_of = write_windows(tmp_path, step=80)
     monkeypatch.chdir(tmp_path)
     warned = prepare("name=warned")
     printed = capsys.readouterr().out
@@ -142,3 +183,13 @@ def test_half_overlapping_crops_with_hashes_as_ids_are_a_warning_and_can_be_used
     assert warned.group.nunique() == 54
     used = prepare("name=used", "data.group_csv=../runs/warned/hidden_groups.csv", "data.group=overlaps")
     assert used.groupby(used.id.map(scene_of)).fold.nunique().eq(1).all()
+
+
+def test_crops_that_overlap_some_and_continue_others_are_one_scene(tmp_path, monkeypatch, capsys):
+    """At half their size from each other every second one continues the first."""
+    scene_of = write_windows(tmp_path, step=96)
+    monkeypatch.chdir(tmp_path)
+    table = prepare("name=both")
+    assert "54 of 54 images continue or overlap another one" in capsys.readouterr().out
+    scene = table.id.map(scene_of)
+    assert table.group.nunique() == 6 and table.group.groupby(scene).nunique().eq(1).all()
