@@ -27,8 +27,8 @@ LARGEST_SHARE = 0.5  # the largest share of the images that one group may hold
 BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
 NOTHING = (
-    "hidden    no groups: no part of ids or files goes with the likeness of the images; scenes that nothing but the "
-    "images would show cannot be found"
+    "hidden    no groups: no part of ids or files goes with the likeness of the images, and these do not continue one "
+    "another at their borders; scenes that show in no other way cannot be found"
 )
 UNDO = "If the test images are of these same scenes, or these are not scenes: folds.hidden_groups=warn"
 
