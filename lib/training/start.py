@@ -21,7 +21,7 @@ from lib.run.record import differences
 from lib.training.batches import build_dataset
 from lib.training.fold_job import FoldJob
 from lib.training.losses import SegmentationLoss
-from lib.training.state import RESTART, TrainState, begin_state, read_checkpoint, seed_all
+from lib.training.state import RESTART, TrainState, begin_state, read_checkpoint, seed_all, set_train_mode
 from lib.training.tracking import require_tracker
 
 NETWORK_SETTINGS = (
@@ -157,7 +157,8 @@ def try_out(jobs: list[FoldJob]) -> None:
 def learn_from_one_batch(job: FoldJob) -> None:
     """Make a training step without an update, on a network that is then discarded. Raises UserError if it fails."""
     with explained_errors(job):
-        network = starting_network(job).network.to(job.device).train()
+        network = starting_network(job).network.to(job.device)
+        set_train_mode(network, job.settings.train, epoch=job.settings.train.epochs - 1)  # the last: most of it learns
         loss_of = SegmentationLoss.of(job.settings).to(job.device)
         dataset = build_dataset(job, loss_of.needs_distance)
         batch = default_collate([dataset[0, index] for index in range(job.plan.batch_size)])

@@ -59,10 +59,10 @@ class TrainState:
         """The history's row of the first epoch with the highest score."""
         return max(self.history, key=lambda row: row[self.score_name])
 
-    def train_mode(self, is_frozen: bool) -> None:
-        """Set the network to training mode, except for a frozen encoder, whose batch-norm statistics stay fixed too."""
+    def train_mode(self, settings: TrainSettings, epoch: int) -> None:
+        """Set the network to training mode for an epoch, counted from 0; see `set_train_mode`."""
         self.network.train()
-        self.module.network.encoder.train(not is_frozen)
+        set_train_mode(self.module, settings, epoch)
 
     def set_learning_rate(self, rate: float, is_frozen: bool) -> None:
         """Set the learning rate of each parameter group; 0 for a frozen encoder."""
@@ -102,6 +102,19 @@ class TrainState:
         if self.accelerator.scaler is not None and content["scaler"]:  # absent if training began in another precision
             self.accelerator.scaler.load_state_dict(content["scaler"])
         self.history = content["history"]
+
+
+def set_train_mode(network: SegmentationNet, settings: TrainSettings, epoch: int) -> None:
+    """Set a network to training mode, except for what keeps its batch-norm statistics: a frozen encoder, or its norms.
+
+    With train.lora_rank only linear layers learn, so the norms stay as they are while dropout acts as in training.
+    """
+    network.train()
+    encoder = network.network.encoder.train(not settings.freezes_encoder(epoch))
+    if settings.lora_rank:
+        for module in encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 CHECKPOINT_KEYS = {"network", "averaged", "optimizer", "scaler", "history", "made_from", "precision"}

@@ -108,7 +108,7 @@ def train_epoch(
 ) -> dict:
     """Train on an epoch's batches; its row of the history, with the means of the loss and of its terms."""
     seed_all(job.settings.train.seed, job.seed, state.epoch, state.accelerator.process_index)
-    state.train_mode(is_frozen=job.settings.train.freezes_encoder(state.epoch))
+    state.train_mode(job.settings.train, state.epoch)
     sums: dict[str, torch.Tensor] = {}
     started = shown = time.monotonic()
     for number, batch in enumerate(wait.timed(stream)):

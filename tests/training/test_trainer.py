@@ -148,7 +148,7 @@ def test_the_presence_head_learns_and_is_averaged_like_the_rest(competition, tmp
     begun = Begun(settings_of(competition, {"model": TINY | {"presence": 0.5}}), tmp_path)
     head, averaged = (net.network.classification_head[3].weight for net in (begun.state.module, begun.state.averaged))
     first = head.detach().clone()
-    begun.state.train_mode(is_frozen=False)
+    begun.state.train_mode(begun.job.settings.train, epoch=0)
     decay = averaging_decay(0, begun.job.settings.train.ema_decay)
     losses = train_step(begun.job, begun.state, begun.loss_of, next(begun.batches()), 0)
     terms = parse_terms(begun.job.settings.loss.terms)
