@@ -9,6 +9,7 @@ from lib.config.schema import Settings
 from lib.config.section import Section
 from lib.run.flattery import flattery
 from lib.run.folder import SCRIPTS, RunFolder
+from lib.run.record import is_upload
 
 PURPOSES = (
     "data checked, folds made",
@@ -33,14 +34,22 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
     elif not settings.ensemble.members:
         cards += training_cards(run, settings)
     if {"04", "05"} <= done and settings.submission.format == "csv" and run.submission.is_file():
-        with run.submission.open(encoding="utf-8") as file:
-            rows = sum(1 for _ in file) - 1
-        order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
-        cards.append(
-            card("Submission", "ready", f"{run.submission.name}: {rows:,} rows {order}")
-            | {"note": "every mask was decoded again and is the same", "tone": "good"}
-        )
+        cards.append(submission_card(run, settings))
     return cards
+
+
+def submission_card(run: RunFolder, settings: Settings) -> Card:
+    """Card of submission.csv: that it was checked, or that it is no longer the file that was."""
+    with run.submission.open("rb") as file:
+        rows = sum(1 for _ in file) - 1
+    if not is_upload(run.record("05_postprocess"), run.submission):
+        note = "not the file that 05 wrote and checked; run it again"
+        return card("Submission", "edited", f"{run.submission.name}: {rows:,} rows") | {"note": note}
+    order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
+    return card("Submission", "ready", f"{run.submission.name}: {rows:,} rows {order}") | {
+        "note": "every mask was decoded again and is the same",
+        "tone": "good",
+    }
 
 
 def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:

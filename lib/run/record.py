@@ -54,10 +54,11 @@ class StageRecord:
             self.path.unlink(missing_ok=True)
             save_settings(settings, self.run.config)
 
-    def write(self, made_from: dict, files: list[Path] = ()) -> float:
+    def write(self, made_from: dict, files: list[Path] = (), uploads: list[Path] = ()) -> float:
         """Write the record once the stage's files are whole; return the seconds the stage took.
 
-        `files` are those that later stages read and check: their SHA-256 is kept.
+        `files` are those that later stages read and check: their SHA-256 is kept. So is that of `uploads`, which no
+        stage reads, for whoever shows or scores them.
         """
         seconds = time.monotonic() - self.started
         if not is_first():
@@ -70,6 +71,7 @@ class StageRecord:
             "made_from": made_from,
             "settings": self.settings,
             "wrote": {path.name: sha256_of_file(path) for path in files},
+            "uploads": {path.name: sha256_of_file(path) for path in uploads},
         }
         flush_disk(self.run.root)  # once for all maps, so that the record does not survive a power cut without them
         write_json(self.path, content)
@@ -122,6 +124,12 @@ def require_written(recorded: Path, remedy: str) -> None:
         path = recorded.with_name(name)
         if fingerprint(path, remedy) != digest:
             raise UserError(f"{path} is not what {recorded.stem} wrote (damaged or edited); {remedy}")
+
+
+def is_upload(recorded: Path, path: Path) -> bool:
+    """Whether a file to upload is as its stage wrote it. Records by earlier versions do not say; they count as yes."""
+    uploads = read_json(recorded).get("uploads")
+    return uploads is None or uploads.get(path.name) == sha256_of_file(path)
 
 
 def differences(before: dict, after: dict) -> list[str]:

@@ -106,9 +106,10 @@ def new_submissions(
             write_submission(new / run.unprocessed.name, data, store, unprocessed, settings)
         yield Written([run.root / path.relative_to(new) for path in written.paths], written.description)
         for path in list(new.iterdir()):
-            if path.is_dir():
-                shutil.rmtree(run.root / path.name, ignore_errors=True)
-            path.replace(run.root / path.name)
+            target = run.root / path.name
+            if path.is_dir() and target.exists():
+                target.replace(new / f"previous_{path.name}")  # goes with the temporary folder
+            path.replace(target)
 
 
 def predicted(data: TestData, store: MapReader, rules: Rules, settings: Settings) -> Predictions:

@@ -3,13 +3,14 @@
     python -m lib.tools.summary runs/NAME [--solution data/NAME/solution.csv]
 
 A run whose scores belong to older models is refused. With a solution (a table of run lengths like the submission) both
-submissions are scored against it.
+submissions are scored against it, if they are those that 05 wrote.
 """
 
 import argparse
 from pathlib import Path
 
 from lib.base.cli import plain_parser, run_command
+from lib.base.errors import UserError
 from lib.base.files import read_json
 from lib.run.flattery import describe_flattery
 from lib.run.folder import SCRIPTS, RunFolder, open_run
@@ -20,6 +21,7 @@ from lib.run.provenance import (
     submission_inputs,
     trained_folds,
 )
+from lib.run.record import is_upload
 from lib.tools.score import score_submission
 
 
@@ -37,11 +39,21 @@ def summarise(arguments: argparse.Namespace) -> None:
     lines += oof_lines(threshold, postprocess)
     if arguments.solution:
         for name, path in (("threshold only", run.unprocessed), ("submission.csv", run.submission)):
+            require_upload(run, path)
             lines.append((f"test, {name}", str(score_submission(path, arguments.solution, settings))))
     lines += [("seconds", seconds_per_stage(run)), ("look at", f"{run.report}, {run.before_after}")]
     width = max(len(name) for name, _ in lines)
     print("\n".join(["", *(f"{name.ljust(width)}   {text}" for name, text in lines)]))
     print(describe_flattery(run, settings) + note_of_all_images(run, settings), end="")
+
+
+def require_upload(run: RunFolder, path: Path) -> None:
+    """Raise UserError where a submission is not the one that 05 wrote."""
+    if path.is_file() and not is_upload(run.record("05_postprocess"), path):
+        raise UserError(
+            f"{path} is not what the last 05_postprocess.py wrote (edited, damaged or older); run "
+            f"{run.command('05_postprocess')}, or score the file itself with lib.tools.score"
+        )
 
 
 def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:

@@ -48,6 +48,10 @@ def cut(path: Path, sibling: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def empty(path: Path, sibling: Path) -> None:
+    os.truncate(path, 0)
+
+
 def zero_tail(path: Path, sibling: Path) -> None:
     content = path.read_bytes()
     keep = len(content) * 2 // 3
@@ -66,7 +70,7 @@ def exchange(path: Path, sibling: Path) -> None:
     sibling.write_bytes(content)
 
 
-DAMAGES = (delete, cut, zero_tail, flip_bit, exchange)
+DAMAGES = (delete, cut, empty, zero_tail, flip_bit, exchange)
 
 
 def contents(root: Path) -> dict[str, bytes]:

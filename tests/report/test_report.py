@@ -190,7 +190,7 @@ class FakeRun:
         write_submission(
             self.run.submission, self.test, store, read_rules(self.run.postprocess, self.test.classes), self.settings
         )
-        record.write(submission_inputs(self.run, self.settings))
+        record.write(submission_inputs(self.run, self.settings), uploads=[self.run.submission])
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +316,18 @@ def test_edited_scores_are_not_shown(tmp_path, fake):
     assert "03" in stages_done(run, fake.settings)
     run.threshold.write_text(run.threshold.read_text().replace('"nested": 0.', '"nested": 0.9'))
     assert stages_done(run, fake.settings) == {"04"}
+
+
+def test_a_submission_that_was_edited_is_not_called_checked(tmp_path, fake):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(fake.run.root, run.root)
+    texts = []
+    for line in ("", "test_999,1 1\n"):
+        run.submission.write_text(run.submission.read_text() + line)
+        write_report(run, fake.settings)
+        texts.append(Page(run.report.read_text()).text)
+    assert ["every mask was decoded again and is the same" in text for text in texts] == [True, False]
+    assert ["not the file that 05 wrote and checked" in text for text in texts] == [False, True]
 
 
 def test_curves_that_training_did_not_write_are_not_shown(tmp_path, fake):

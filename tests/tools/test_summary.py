@@ -19,3 +19,17 @@ def test_a_setting_of_05_changed_afterwards_makes_its_scores_old(user, monkeypat
     config.write_text(config.read_text().replace("areas:\n  - 16\n", "areas:\n  - 17\n"))
     with pytest.raises(UserError, match=rf"postprocess.areas: .*17.*; run {STAGES[4]}.py --run runs/blobs"):
         summarise(arguments)
+
+
+def test_a_submission_that_05_did_not_write_is_not_scored(user, monkeypatch, capsys):
+    monkeypatch.chdir(user)
+    arguments = Namespace(run=Path("runs/blobs"), solution=Path("data/blobs/solution.csv"))
+    summarise(arguments)
+    assert "test, submission.csv" in capsys.readouterr().out
+    submission = Path("runs/blobs/submission.csv")
+    written = submission.read_text()
+    submission.write_text(Path("data/blobs/solution.csv").read_text())
+    with pytest.raises(UserError, match=r"submission.csv is not what the last 05_postprocess.py wrote"):
+        summarise(arguments)
+    submission.write_text(written)
+    summarise(arguments)
