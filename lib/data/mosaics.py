@@ -24,9 +24,9 @@ ROWS = 256  # borders compared with all others at a time
 
 def borders_of(thumbnail: np.ndarray) -> np.ndarray:
     """The borders (4, side), uint8, of a thumbnail (side, side, channels), extrapolated by half a pixel, in gray."""
-    gray = thumbnail.mean(axis=2)
-    pairs = ((gray[:, -1], gray[:, -2]), (gray[:, 0], gray[:, 1]), (gray[-1], gray[-2]), (gray[0], gray[1]))
-    return np.stack([np.clip(1.5 * outer - 0.5 * inner, 0, 255).astype(np.uint8) for outer, inner in pairs])
+    outer = np.stack([thumbnail[:, -1], thumbnail[:, 0], thumbnail[-1], thumbnail[0]]).mean(axis=2)
+    inner = np.stack([thumbnail[:, -2], thumbnail[:, 1], thumbnail[-2], thumbnail[1]]).mean(axis=2)
+    return np.clip(1.5 * outer - 0.5 * inner, 0, 255).astype(np.uint8)
 
 
 def mosaic_groups(borders: np.ndarray) -> np.ndarray | None:
