@@ -23,9 +23,9 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     from lib.prediction.ensemble import average_out_of_fold
     from lib.prediction.run_maps import predict_out_of_fold
     from lib.report.page import refresh_report
-    from lib.run.flattery import describe_flattery
+    from lib.run.flattery import notes_on_scores
     from lib.run.lock import lock_run
-    from lib.run.provenance import note_of_all_images, threshold_inputs, trained_folds
+    from lib.run.provenance import threshold_inputs, trained_folds
     from lib.run.record import StageRecord
     from lib.tuning.leak import measure_leak
     from lib.tuning.member_scores import describe_members, score_members
@@ -57,7 +57,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     refresh_report(run, settings)
     print(result)
     print(leak)
-    print(describe_flattery(run, settings) + note_of_all_images(run, settings), end="")
+    print(notes_on_scores(run, settings), end="")
     following = run.command("04_infer" if settings.data.test_images is not None else "05_postprocess")
     return StageSummary([run.oof, run.threshold], f"python {following}", seconds, result.to_dict())
 

@@ -19,8 +19,9 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.prediction.ensemble import average_test
     from lib.prediction.run_maps import predict_test
     from lib.report.page import refresh_report
+    from lib.run.flattery import note_of_all_images
     from lib.run.lock import lock_run
-    from lib.run.provenance import note_of_all_images, require_thresholds, test_inputs, trained_folds
+    from lib.run.provenance import require_thresholds, test_inputs, trained_folds
     from lib.run.record import StageRecord
 
     lock_run(run)

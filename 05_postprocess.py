@@ -26,9 +26,9 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.prediction.run_maps import open_oof_maps, open_predicted
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
-    from lib.run.flattery import describe_flattery
+    from lib.run.flattery import notes_on_scores
     from lib.run.lock import lock_run
-    from lib.run.provenance import note_of_all_images, require_thresholds, submission_inputs
+    from lib.run.provenance import require_thresholds, submission_inputs
     from lib.run.record import StageRecord
     from lib.submission.outputs import new_submissions, require_format
 
@@ -42,7 +42,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     test, test_maps = open_predicted(run, settings) if has_test else (None, None)
 
     result, objects, rules = choose(run, settings, training, table, oof)
-    print(describe_flattery(run, settings), end="")
+    print(notes_on_scores(run, settings), end="")
     submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext()
     with submissions as submission:  # they take their places at the end of the block
         record.begin(settings)
@@ -59,7 +59,6 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     if not has_test:
         print("no test images (data.test_images), so there is nothing to submit")
         return StageSummary([run.postprocess, run.report], f"look at {run.report}", seconds, read_json(run.postprocess))
-    print(note_of_all_images(run, settings), end="")
     upload = submission.paths[0]
     print(f"{upload}: {submission.description}")
     written = [run.postprocess, run.report, *submission.paths]

@@ -25,6 +25,7 @@ from lib.prediction.map_store import MapStore, read_pairs
 from lib.run.folder import open_run
 from lib.tuning.morphology_search import search_steps
 from lib.tuning.step_selection import SelectedRules, StepSelection
+from lib.tuning.thresholds import choose_thresholds
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -62,7 +63,8 @@ def whole_search(run_folder: Path) -> StepSelection:
     table = read_folds(run.folds, data, settings.folds.count)
     read = partial(read_pairs, MapStore(run.oof, tuple(data.classes)), data, size=settings.submission.size)
     folds, groups = table.fold.to_numpy(), group_numbers(table.group.to_numpy())
-    return search_steps(read, counts, 0, folds, groups, settings.threshold, settings.postprocess)
+    chosen = choose_thresholds(counts, folds, settings.threshold, groups)
+    return search_steps(read, counts, chosen, 0, groups, settings.postprocess)
 
 
 def adopted_gain(whole: StepSelection, known: np.ndarray, limit: float) -> dict[str, object]:

@@ -22,7 +22,7 @@ from planted import planted_pair
 from rle_speed import snippet_encode
 
 from lib.base.cli import plain_parser
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched
 from lib.config.data_settings import DataSettings
 from lib.config.schema import Settings
 from lib.data.competition import TestData, open_test
@@ -82,7 +82,7 @@ def plant(folder: Path, count: int, height: int, width: int) -> MapStore:
 
 
 def read_all(store: MapStore, data: TestData) -> None:
-    for _ in prefetched(store.read, data.ids, ahead=4 * THREADS):
+    for _ in prefetched(store.read, data.ids):
         pass
 
 

@@ -1,5 +1,9 @@
 """UserError, the exception for bad input, and the wording of messages for users."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
 SHOWN = 3  # ids or files that an error lists
 
 
@@ -12,6 +16,14 @@ class UserError(Exception):
 
 class DamagedImage(UserError):
     """An image file that is there but cannot be decoded."""
+
+
+def or_none(function: Callable[..., Result], *arguments: object) -> Result | None:
+    """The result of a call, or None where it raises UserError."""
+    try:
+        return function(*arguments)
+    except UserError:
+        return None
 
 
 def listed(ids: list[str]) -> str:

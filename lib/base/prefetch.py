@@ -13,10 +13,12 @@ THREADS = min(os.cpu_count() or 1, 16)
 ITEMS_PER_TASK = 64  # items of a function so quick that handing one to a thread takes as long
 
 
-def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Result]]:
+def prefetched(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4 * THREADS
+) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) in order, with up to `ahead` results computed before they are asked for.
 
-    After an error or Ctrl-C only the results being computed are waited for.
+    Fewer take less memory where results are large. After an error or Ctrl-C only results being computed are waited for.
     """
     pool = ThreadPoolExecutor(THREADS)
     try:
@@ -35,5 +37,5 @@ def prefetched(function: Callable[[Item], Result], items: Iterable[Item], ahead:
 def prefetched_in_batches(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
     """Do as `prefetched` does, handing 64 items at a time to a thread: for functions that take microseconds."""
     batches = [items[first : first + ITEMS_PER_TASK] for first in range(0, len(items), ITEMS_PER_TASK)]
-    for batch, results in prefetched(lambda batch: [function(item) for item in batch], batches, ahead=4 * THREADS):
+    for batch, results in prefetched(lambda batch: [function(item) for item in batch], batches):
         yield from zip(batch, results, strict=True)

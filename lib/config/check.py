@@ -2,7 +2,6 @@
 
 import difflib
 import reprlib
-from functools import reduce
 from pathlib import Path
 
 import yaml
@@ -44,22 +43,29 @@ def _explain(problems: list[dict], content: dict) -> str:
     for problem in problems:
         location = [str(part) for part in problem["loc"]]
         if problem["type"] == "extra_forbidden":
-            known = _fields_at(location[:-1])
-            nearest = difflib.get_close_matches(location[-1], known, n=1)
-            hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
-            clauses.append(f"unknown setting '{'.'.join(location)}', {hint}")
+            clauses.append(_about_unknown(location))
         else:
             message = problem["msg"].removeprefix("Value error, ")
             wrong.setdefault(_setting_at(location), []).append(f"{message[0].lower()}{message[1:]}")
-    for keys, messages in wrong.items():
-        if keys[:3] == ("data", "masks", "values"):
-            keys = ("data", "classes")  # as written; see DataSettings
-        if isinstance(value := reduce(lambda place, key: place.get(key), keys, content), dict) and _fields_at(keys):
-            # settings that contradict each other
-            clauses.append(f"section '{'.'.join(keys)}': {', or '.join(messages)}")
-        else:
-            clauses.append(f"setting '{'.'.join(keys)}' = {_shortened(value)}: {', or '.join(messages)}")
-    return "; ".join(clauses)
+    return "; ".join([*clauses, *(_about_wrong(keys, messages, content) for keys, messages in wrong.items())])
+
+
+def _about_unknown(location: list[str]) -> str:
+    known = _fields_at(location[:-1])
+    nearest = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+    return f"unknown setting '{'.'.join(location)}', {hint}"
+
+
+def _about_wrong(keys: tuple[str, ...], messages: list[str], content: dict) -> str:
+    if keys[:3] == ("data", "masks", "values"):
+        keys = ("data", "classes")  # as written; see DataSettings
+    value = content
+    for key in keys:
+        value = value.get(key)
+    if isinstance(value, dict) and _fields_at(keys):  # settings that contradict each other
+        return f"section '{'.'.join(keys)}': {', or '.join(messages)}"
+    return f"setting '{'.'.join(keys)}' = {_shortened(value)}: {', or '.join(messages)}"
 
 
 def _setting_at(location: list[str]) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ class Images:
         self.classes = settings.classes
         self.ids = sorted(files)
         self.files = files  # by id; several files are the planes of one image
-        self._header_options = settings.max_pixels, settings.orientation == "shown"
+        self._of_header = {"max_pixels": settings.max_pixels, "as_shown": settings.orientation == "shown"}
+        self._of_pixels = {"value_range": settings.value_range, "plane": settings.plane, **self._of_header}
         self._sizes: dict[str, tuple[int, int]] = {}  # cached, so that each header is read once
 
     @property
@@ -77,16 +78,14 @@ class Images:
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) from the file's header."""
         if image_id not in self._sizes:
-            self._sizes[image_id] = image_size(self.image_path(image_id), *self._header_options)
+            self._sizes[image_id] = image_size(self.image_path(image_id), **self._of_header)
         return self._sizes[image_id]
 
     def read_image(self, image_id: str) -> np.ndarray:
         """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a damaged file."""
-        settings = self.settings
         paths = [Path(path) for path in self.files[image_id]]
-        channels = settings.channels if len(paths) == 1 else 1
-        reading = settings.value_range, settings.plane, *self._header_options
-        planes = [read_image(path, channels, *reading, settings.nodata) for path in paths]
+        channels = self.settings.channels if len(paths) == 1 else 1
+        planes = [read_image(path, channels, nodata=self.settings.nodata, **self._of_pixels) for path in paths]
         for path, plane in zip(paths, planes, strict=True):
             if plane.shape != planes[0].shape:
                 raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")
@@ -96,9 +95,8 @@ class Images:
     def open_image(self, image_id: str) -> np.ndarray | Slide:
         """The image for reading regions, `[top:bottom, left:right]`; of a slide only these regions are decoded."""
         settings, paths = self.settings, self.files[image_id]
-        reading = settings.value_range, settings.plane, *self._header_options
         may_be_slide = len(paths) == 1 and not settings.nodata  # "no data" must not be averaged with data
-        slide = open_slide(Path(paths[0]), settings.channels, *reading) if may_be_slide else None
+        slide = open_slide(Path(paths[0]), settings.channels, **self._of_pixels) if may_be_slide else None
         return self.read_image(image_id) if slide is None else slide
 
 

@@ -125,14 +125,9 @@ def without_suffix(text: str) -> str:
     return stem if dot + suffix.lower() in SUFFIXES else text
 
 
-def compile_pattern(pattern: str) -> re.Pattern:
-    """A pattern that a whole text must match, its placeholders being groups. Raises UserError where it is none."""
-    return _expression(pattern, ())
-
-
 def without_parts(name: str, segment: str, parts: dict[str, str], left_out: Collection[str]) -> str:
     """A file's name without some of the parts that the last segment of its pattern has."""
-    match = _expression(segment, tuple(sorted(parts.items()))).fullmatch(name)
+    match = compile_pattern(segment, tuple(sorted(parts.items()))).fullmatch(name)
     spans = sorted(match.span(part) for part in left_out if part in match.groupdict()) if match else []
     for start, end in reversed(spans):
         name = name[:start] + name[end:]
@@ -183,7 +178,7 @@ def _walk(folder: str, segments: list[str], parts: dict[str, str]) -> Iterator[t
             yield parts, path
         return
     known = tuple((name, parts[name]) for name in PLACEHOLDER.findall(segment) if name in parts)
-    expression = _expression(segment, known)
+    expression = compile_pattern(segment, known)
     for entry in _entries(folder):
         match = expression.fullmatch(entry.name)
         if match is None:
@@ -200,8 +195,11 @@ def _is_above(folder: str, below: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _expression(segment: str, known: tuple[tuple[str, str], ...]) -> re.Pattern:
-    """A segment of a pattern as a regular expression with a group for each part that is not known yet."""
+def compile_pattern(segment: str, known: tuple[tuple[str, str], ...] = ()) -> re.Pattern:
+    """A pattern, or a segment of one, that a whole text must match, as an expression with a group for each part.
+
+    `known` are the parts found above the segment, with their values. Raises UserError where it is no pattern.
+    """
     try:
         return re.compile(_without_backtracking(_tokens(segment, dict(known)), segment))
     except re.error as error:

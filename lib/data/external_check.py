@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from lib.base.errors import UserError, listed
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.errors import listed, or_none
+from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
 from lib.config.schema import Settings
@@ -33,7 +33,7 @@ class ExternalCheck:
         with_hashes = pd.concat([_inspected(name, data) for name, (_, data) in self.sources.items()], ignore_index=True)
         near = settings.folds.near_duplicates
         self.table = with_twins(with_hashes, training, near)
-        self.of_test = test_twins(with_hashes, settings.data, near)
+        self.of_test = twins_in_test(with_hashes, settings.data, near)
 
     def write(self, run: RunFolder) -> None:
         """Write external.csv and the content of the files; remove those of settings without external images."""
@@ -84,15 +84,12 @@ def with_twins(external: pd.DataFrame, training: pd.DataFrame, near: bool) -> pd
     ]
 
 
-def test_twins(external: pd.DataFrame, settings: DataSettings, near: bool) -> list[str]:
+def twins_in_test(external: pd.DataFrame, settings: DataSettings, near: bool) -> list[str]:
     """Ids of the external images that are duplicates of test images, as far as these can be read."""
-    if settings.test_images is None:
+    test = or_none(open_test, settings)  # where there are none, or errors, 01 says so
+    if test is None:
         return []
-    try:
-        test = open_test(settings)
-    except UserError:
-        return []  # of which 01 warns anyway
-    seen = progress("test images", prefetched(lambda image_id: _hashes(test, image_id), test.ids, 4 * THREADS))
+    seen = progress("test images", prefetched(lambda image_id: _hashes(test, image_id), test.ids))
     rows = [(f"test/{image_id}", *hashes) for image_id, hashes in seen if hashes is not None]
     test_table = pd.DataFrame(rows, columns=["id", "sha256", "perceptual_hash"]).assign(is_test=True)
     renamed = external.assign(id=external.source + "/" + external.id, is_test=False)
@@ -101,15 +98,9 @@ def test_twins(external: pd.DataFrame, settings: DataSettings, near: bool) -> li
     return external.id[combined.group[len(rows) :].isin(combined.group[: len(rows)]).to_numpy()].tolist()
 
 
-test_twins.__test__ = False  # not a test, whatever pytest makes of its name
-
-
 def _hashes(test: TestData, image_id: str) -> tuple[str, str] | None:
-    try:
-        image = test.read_image(image_id)
-    except UserError:
-        return None
-    return pixel_hash(image), perceptual_hash(thumbnail(image))
+    image = or_none(test.read_image, image_id)
+    return None if image is None else (pixel_hash(image), perceptual_hash(thumbnail(image)))
 
 
 def _inspected(name: str, data: TrainingData) -> pd.DataFrame:

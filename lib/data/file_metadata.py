@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lib.base.errors import UserError
 from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.data.dicom import dicom_fields
@@ -25,6 +26,8 @@ NAME_OF_KEY = {
     "size": "the size of the image",
     **{key: f"{key} in the DICOM header" for key in DICOM_KEYS},
 }
+# what Pillow and pydicom raise for headers that are damaged or unusual
+DAMAGED = (UserError, OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 MAY_BE_CLASSES = ("folder", "camera", "jpeg", "size")  # may be kinds of images rather than scenes
 
 
@@ -73,7 +76,7 @@ def file_facts(path: Path) -> dict[str, object]:
                 facts |= _geography(dict(image.tag_v2))
             elif "exif" in image.info:  # without it, Pillow would decode a PNG to look behind the pixels
                 facts |= _exif(image)
-    except Exception:  # whatever a parser stumbles over; 01 has decoded the pixels by now, and this is only a hint
+    except DAMAGED:  # 01 reports damaged images when it decodes them; here a header is only a hint
         return facts
     return facts
 

@@ -82,22 +82,25 @@ class HiddenGroupSearch:
             return None
         self._timed(self._encode)
         self.findings = self._timed(self._search)
-        best = chosen(self.findings)
-        if best is None:
+        if chosen(self.findings) is None:
             self.scenes = self._timed(self._search_scenes)
         if self.settings.hidden_groups != "auto":
             return None
         if self.scenes and not self.scenes.obstacle:
             first = np.unique(self.scenes.groups, return_index=True)[1]  # image of each scene, after which it is named
             return np.array(self.data.ids)[first[self.scenes.groups]]
-        return best.partition.groups if best else None
+        return self.used.partition.groups if self.used else None
+
+    @property
+    def used(self) -> Finding | None:
+        """The finding by which folds are grouped."""
+        return chosen(self.findings) if self.settings.hidden_groups == "auto" else None
 
     def allowed(self, links: np.ndarray) -> np.ndarray:
         """The links between near duplicates without those across a cut through a scene, which would undo the cut."""
-        best = chosen(self.findings)
-        if self.settings.hidden_groups != "auto" or not best or not best.partition.is_cut:
+        if not self.used or not self.used.partition.is_cut:
             return links
-        groups = best.partition.groups
+        groups = self.used.partition.groups
         return links[groups[links[:, 0]] == groups[links[:, 1]]]
 
     def write(self, run: RunFolder) -> None:
@@ -125,10 +128,9 @@ class HiddenGroupSearch:
         """For each finding what its folds would hold; empty for the one in use, and where groups are too few."""
         from lib.data.folds import assign_folds, describe_folds
 
-        used = chosen(self.findings) if self.settings.hidden_groups == "auto" else None
         lines = []
         for finding in self.findings:
-            shows = finding is not used and finding.count >= self.settings.count
+            shows = finding is not self.used and finding.count >= self.settings.count
             by_finding = images.assign(group=finding.partition.groups)
             made = assign_folds(by_finding, self.settings.count, self.settings.seed) if shows else None
             lines.append("" if made is None else describe_folds(made))

@@ -15,7 +15,7 @@ from pathlib import Path
 from lib.base.distributed import is_first, wait_for_all
 from lib.base.errors import UserError, listed
 from lib.base.files import CHUNK_BYTES, read_json, sha256_of_json, write_text
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_training
 from lib.data.mask_index import is_table, masks_table_files
@@ -170,7 +170,7 @@ def present_state(sources: dict[str, ContentSource], known: Known) -> tuple[Know
     suspects = [name for name in states if name not in same] if len(same) < len(states) else []
     digests = {name: sources[name].digest() for name in suspects if sources[name].texts is not None}
     in_files = [name for name in suspects if name not in digests]
-    digests |= prefetched(lambda name: sources[name].digest(), in_files, ahead=4 * THREADS)
+    digests |= prefetched(lambda name: sources[name].digest(), in_files)
     current = {name: same.get(name) or [digests[name], state] for name, state in states.items()}
     return current, [name for name in suspects if name not in known or known[name][0] != digests[name]]
 

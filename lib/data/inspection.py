@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.base.errors import SHOWN, UserError
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, open_test
@@ -41,6 +41,16 @@ class ImageFacts(NamedTuple):
     coverage: tuple[float, ...]  # share of mask pixels per class, 0 to 1
     sha256: str  # of the decoded pixels and their shape
     perceptual_hash: str  # nearly the same for near copies
+
+
+class InspectedImage(NamedTuple):
+    """A training image and its mask, read and checked."""
+
+    facts: ImageFacts
+    values: ValueCounts  # of its mask files
+    thumbnail: np.ndarray  # uint8 (64, 64, channels)
+    seen: Seen | None  # by the network, with data.resize
+    noted: Known  # the content of its files
 
 
 class Inspection(NamedTuple):
@@ -81,20 +91,20 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
     UserError with the number of unusable images and the problems of the first few, or if it is uncertain what the
     values mean.
     """
-    facts, problems, counts, seen, noted = [], [], ValueCounts(), [], {}
+    facts, problems, counts, all_seen, noted = [], [], ValueCounts(), [], {}
     sources = training_sources(training)
     # threads: a process takes 0.4 s to start, and 0.1 of the 0.7 ms for 256 x 256 pixels hold Python's lock
-    inspected = prefetched(partial(_inspect, training, sources), training.ids, ahead=4 * THREADS)
+    inspected = prefetched(partial(_inspect, training, sources), training.ids)
     for _, result in progress("checking", inspected, len(training.ids)):
         if isinstance(result, str):
             problems.append(result)
         else:
-            facts.append(result[0])
-            counts.merge(result[1])
-            seen.append(result[3])
-            noted |= result[4]
+            facts.append(result.facts)
+            counts.merge(result.values)
+            all_seen.append(result.seen)
+            noted |= result.noted
             if see:
-                see(result[0].id, result[2])
+                see(result.facts.id, result.thumbnail)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
@@ -102,7 +112,7 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
     notes = [] if training.has_table else [f"checked   {explain_values(counts, training.settings)}"]
     notes += [f"warning   {doubt}" for doubt in warnings(counts, training.settings) if not training.has_table]
     notes += [f"warning   {LONE_OBJECTS}"] if _are_lone_objects(training, counts) else []
-    notes += [f"checked   {describe_seen(seen)}"] if training.settings.resize.is_set else []
+    notes += [f"checked   {describe_seen(all_seen)}"] if training.settings.resize.is_set else []
     if not any(any(image.coverage) for image in facts):
         source = f"{training.settings.root / training.settings.train_masks} (data.train_masks)"
         raise UserError(f"the masks of all {len(facts)} training images in {source} are empty: nothing can be learned")
@@ -117,13 +127,8 @@ def _are_lone_objects(training: TrainingData, counts: ValueCounts) -> bool:
     return training.has_table or settings.masks.say_what_is_mask or counts.objects <= counts.files
 
 
-def _inspect(
-    training: TrainingData, sources: dict[str, ContentSource], image_id: str
-) -> tuple[ImageFacts, ValueCounts, np.ndarray, Seen | None, Known] | str:
-    """The facts of an image, its mask values, its thumbnail, its size for the network, and the content of its files.
-
-    For an image that cannot be used, the problem as text.
-    """
+def _inspect(training: TrainingData, sources: dict[str, ContentSource], image_id: str) -> InspectedImage | str:
+    """Read an image and its mask; for one that cannot be used, the problem as text."""
     counts = ValueCounts()
     names = [f"image {image_id}", *([] if training.has_table else [f"mask {image_id}"])]
     try:
@@ -140,7 +145,7 @@ def _inspect(
     small = thumbnail(image)
     facts = ImageFacts(image_id, *image.shape[:2], coverage, pixel_hash(image), perceptual_hash(small))
     seen = seen_of(training, image_id, mask) if training.settings.resize.is_set else None
-    return facts, counts, small, seen, noted
+    return InspectedImage(facts, counts, small, seen, noted)
 
 
 def skipped_lines(settings: DataSettings) -> list[str]:

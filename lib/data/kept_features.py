@@ -2,14 +2,13 @@
 
 import hashlib
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib.base.files import atomic_path
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.data.competition import Images
 from lib.data.duplicates import thumbnail
@@ -54,7 +53,8 @@ def encoded(data: Images) -> "ImageEncoder":
     from lib.data.features import ImageEncoder  # loads torch
 
     encoder = ImageEncoder()
-    for image_id, small in progress("image features", _thumbnails(data), len(data.ids)):
+    thumbnails = prefetched(lambda image_id: thumbnail(data.read_image(image_id)), data.ids)
+    for image_id, small in progress("image features", thumbnails, len(data.ids)):
         encoder.add(image_id, small)
     return encoder
 
@@ -67,7 +67,3 @@ def files_digest(data: Images) -> str:
             status = Path(path).stat()
             digest.update(repr((image_id, path, status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()
-
-
-def _thumbnails(data: Images) -> Iterable[tuple[str, np.ndarray]]:
-    return prefetched(lambda image_id: thumbnail(data.read_image(image_id)), data.ids, ahead=4 * THREADS)

@@ -80,12 +80,10 @@ class ValueCounts:
         """The values with their shares of all pixels, the most common first."""
         whole = self.pixels.total() + self.others
         chosen = sorted(values, key=lambda value: -self.pixels[value])
-        words = [f"{self._named(value)} ({_percent(self.pixels[value] / whole)})" for value in chosen[:SHOWN_VALUES]]
+        names = {value: f"{value} = {self.palette[value]}" if value in self.palette else f"{value}" for value in chosen}
+        words = [f"{names[value]} ({_percent(self.pixels[value] / whole)})" for value in chosen[:SHOWN_VALUES]]
         rest = len(chosen) - SHOWN_VALUES
         return ", ".join(words) + (f" and {rest}{' or more' if self.others else ''} other values" if rest > 0 else "")
-
-    def _named(self, value: Value) -> str:
-        return f"{value} = {self.palette[value]}" if value in self.palette else f"{value}"
 
 
 def count_values(pixels: MaskPixels, as_colours: bool) -> dict[Value, int]:

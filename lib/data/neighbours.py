@@ -42,16 +42,12 @@ def neighbour_index(settings: DataSettings, pattern: str, setting: str, without:
             f"each of the {len(files)} images of {setting} = '{pattern}' is a series of its own; put * in place of the "
             f"parts of the pattern that differ from one neighbour to the next (data.neighbours)"
         )
-    stacks = {}
+    reach, step = settings.neighbours.reach, settings.neighbours.step
+    offsets, stacks = range(-reach * step, reach * step + 1, step), {}
     for ids in series:
         for place in range(len(ids)):
-            stacks[ids[place]] = [ids[min(max(place + offset, 0), len(ids) - 1)] for offset in _offsets(settings)]
+            stacks[ids[place]] = [ids[min(max(place + offset, 0), len(ids) - 1)] for offset in offsets]
     return NeighbourIndex(series, stacks, files)
-
-
-def _offsets(settings: DataSettings) -> range:
-    reach, step = settings.neighbours.reach, settings.neighbours.step
-    return range(-reach * step, reach * step + 1, step)
 
 
 def _series(parts: dict[str, dict[str, str]], settings: DataSettings, source: str) -> list[list[str]]:

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, or_none
 from lib.data.competition import Images
 from lib.data.resizing import ResizedImages
-from lib.data.unreadable import find_unreadable, size_if_readable
+from lib.data.unreadable import find_unreadable
 
 
 class WithNeighbours:
@@ -53,7 +53,7 @@ def require_usable_neighbours(images: Images) -> None:
         problem = next(iter(problems.values())).problem
         raise UserError(f"{len(problems)} neighbours cannot be read: {problem} (data.neighbours)")
     for ids in images.neighbours.series:
-        sizes = {size: image_id for image_id in reversed(ids) if (size := size_if_readable(everything, image_id))}
+        sizes = {size: image_id for image_id in reversed(ids) if (size := or_none(everything.image_size, image_id))}
         if len(sizes) > 1:
             (size, image_id), (other_size, other_id), *_ = sizes.items()
             raise UserError(

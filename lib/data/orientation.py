@@ -3,12 +3,11 @@
 Annotators who work in a browser see the shown pixels; OpenCV and Pillow read the stored ones.
 """
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, or_none
 from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import Images, TrainingData
 from lib.data.headers import read_header, suffix_of
@@ -55,12 +54,8 @@ def turned_images(images: Images) -> dict[str, int]:
 
 
 def _orientation(path: str) -> int:
-    if _starts_without_exif(path):
-        return 1
-    try:
-        return read_header(Path(path)).orientation
-    except UserError:
-        return 1
+    header = None if _starts_without_exif(path) else or_none(read_header, Path(path))
+    return header.orientation if header else 1
 
 
 def _starts_without_exif(path: str) -> bool:
@@ -111,6 +106,6 @@ def _mask_sizes(training: TrainingData, image_id: str) -> Iterator[tuple[int, in
         yield from ((*size, 1) for piece in pieces if (size := json.loads(piece).get("size")))
     elif not training.has_table:
         for path in map(Path, pieces):
-            with contextlib.suppress(UserError):  # the check of every mask reports it
-                size = image_size(path, training.settings.max_pixels)
+            size = or_none(image_size, path, training.settings.max_pixels)
+            if size is not None:  # else the check of every mask reports it
                 yield *size, 1 if suffix_of(path) in WITHOUT_ORIENTATION else read_header(path).orientation

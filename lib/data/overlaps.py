@@ -17,6 +17,9 @@ LEAST_SHARE = 0.33  # of the area
 LEAST_SHIFT = 5  # pixels of a thumbnail; at the same place all images of a microscope may have their rim
 LIKELY = 0.5  # correlation of the details, below which their parts are not compared
 SAME = 0.7  # median correlation of the parts: one spot in common is no overlap
+SIZE = 2 * THUMBNAIL  # of the padded images whose products are taken at all shifts
+SHIFTS = np.minimum(np.arange(SIZE), SIZE - np.arange(SIZE))  # pixels, of either sign
+AREA = np.outer(THUMBNAIL - SHIFTS, THUMBNAIL - SHIFTS)  # that two images have in common at each shift
 PARTS = 3  # each way
 FINE, COARSE = 1.0, 3.0  # pixels of a thumbnail: standard deviations of the blurs between which details lie
 PLAIN = 1.0  # gray levels; with less detail nothing can be told
@@ -56,15 +59,12 @@ def agreement(first: np.ndarray | None, second: np.ndarray | None) -> float:
     """
     if first is None or second is None:
         return 0.0
-    size = 2 * THUMBNAIL
-    products = irfft2(rfft2(first, (size, size)) * np.conj(rfft2(second, (size, size))), (size, size))
-    shifts = np.minimum(np.arange(size), size - np.arange(size))
-    area = np.outer(THUMBNAIL - shifts, THUMBNAIL - shifts)
-    means = np.where(area < LEAST_SHARE * THUMBNAIL**2, -np.inf, products / np.maximum(area, 1))
+    products = irfft2(rfft2(first, (SIZE, SIZE)) * np.conj(rfft2(second, (SIZE, SIZE))), (SIZE, SIZE))
+    means = np.where(AREA < LEAST_SHARE * THUMBNAIL**2, -np.inf, products / np.maximum(AREA, 1))
     down, right = (int(shift) for shift in np.unravel_index(means.argmax(), means.shape))
-    if max(shifts[down], shifts[right]) < LEAST_SHIFT:
+    if max(SHIFTS[down], SHIFTS[right]) < LEAST_SHIFT:
         return 0.0
-    rows, columns = (_overlap(shift if shift < THUMBNAIL else shift - size) for shift in (down, right))
+    rows, columns = (_overlap(shift if shift < THUMBNAIL else shift - SIZE) for shift in (down, right))
     common = np.stack([first[rows[0], columns[0]], second[rows[1], columns[1]]])
     whole = _correlation(common)
     if whole < LIKELY:

@@ -7,7 +7,6 @@ mask falls apart into stripes. Components are counted on the runs, without drawi
 order only mirrors the mask, which changes no count; there the border of the right mask lies on edges of the image.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, or_none
 from lib.config.data_settings import RleSettings
 from lib.data.competition import TrainingData, open_compared
 from lib.data.mask_index import is_rle_table
@@ -138,8 +137,8 @@ def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Read
         class_index, texts = _first_texts(table.pieces(image_id), table.settings.rle)
         if not texts:
             continue
-        shape = _or_none(table.image_size, image_id)
-        truth = _or_none(images.read_mask, image_id) if images else None
+        shape = or_none(table.image_size, image_id)
+        truth = or_none(images.read_mask, image_id) if images else None
         if shape and (images is None or truth is not None):  # broken files are reported when all are checked
             readings.append(Reading(image_id, texts, shape, table.settings.rle_factor))
             if images:
@@ -207,7 +206,7 @@ def _counts(readings: list[Reading], declared: RleSettings) -> dict[RleSettings,
     for convention in candidates(declared):
         of_masks = []
         for reading in readings:
-            of_masks.append(_or_none(reading.count_components, convention))
+            of_masks.append(or_none(reading.count_components, convention))
             if of_masks[-1] is None:
                 break
         else:
@@ -237,7 +236,7 @@ def _refuse_smaller_size(readings: list[Reading], declared: RleSettings, fewest:
 
 def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: RleSettings) -> Verdict:
     small = [reading for reading in readings if reading.shape[0] * reading.shape[1] <= MAX_EDGE_PIXELS]
-    measured = [_or_none(_edge_strengths, reading, training, turned) for reading in small]
+    measured = [or_none(_edge_strengths, reading, training, turned) for reading in small]
     strengths = np.array([pair for pair in measured if pair and min(pair) > 0])
     if len(strengths) < 2:
         return Verdict(
@@ -269,15 +268,8 @@ def _edge_strengths(reading: Reading, training: TrainingData, turned: RleSetting
 
 def _iou(reading: Reading, truth: np.ndarray, convention: RleSettings) -> float:
     """IoU of the decoded mask with the truth; 0 if the run lengths cannot be decoded."""
-    mask = _or_none(reading.decoded, convention)
+    mask = or_none(reading.decoded, convention)
     return 0 if mask is None else float(iou(*count_mask(mask, truth)))
-
-
-def _or_none(read: Callable, *arguments):
-    try:
-        return read(*arguments)
-    except UserError:
-        return None
 
 
 def _merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from lib.base.errors import SHOWN, DamagedImage, UserError
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.errors import SHOWN, DamagedImage, UserError, or_none
+from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.data.lazy_tif import Slide
 
@@ -32,18 +32,10 @@ def find_unreadable(images: "Images", what: str = "test images") -> dict[str, Un
                 for top in range(0, image.shape[0], STRIP):
                     image[top : top + STRIP, :]
         except UserError as error:
-            return Unreadable(str(error), size_if_readable(images, image_id))
+            return Unreadable(str(error), or_none(images.image_size, image_id))
 
-    results = progress(what, prefetched(unreadable, images.ids, ahead=4 * THREADS), len(images.ids))
+    results = progress(what, prefetched(unreadable, images.ids), len(images.ids))
     return {image_id: image for image_id, image in results if image is not None}
-
-
-def size_if_readable(images: "Images", image_id: str) -> tuple[int, int] | None:
-    """(height, width) by the image's header; None if that cannot be read."""
-    try:
-        return images.image_size(image_id)
-    except UserError:
-        return None
 
 
 def first_problems(unreadable: dict[str, Unreadable]) -> str:

@@ -1,18 +1,33 @@
 """The range of values in images of more than 8 bits, and whether their scaling to 0..255 suits it."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import or_none
+from lib.config.data_settings import DataSettings
 from lib.data.competition import Images
 from lib.data.headers import suffix_of
 from lib.data.images import read_content
-from lib.data.scaling import is_nodata
+from lib.data.scaling import Range, is_nodata
 
 SAMPLED_FILES = 32  # spread over all; each is decoded once more
 EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 LEAST_USED_SHARE = 0.1  # of the scale, which data should use
+
+
+class FileValues(NamedTuple):
+    """The values of one image file."""
+
+    is_eight_bit: bool
+    scale: Range = None  # what becomes 0 to 255
+    low: float = 0.0  # smallest of the `count` values that are finite and no "no data"
+    high: float = 0.0
+    count: int = 0
+    clipped: int = 0  # of these, outside data.value_range
+    missing: int = 0  # values that stand for no data
+    size: int = 0  # all values
 
 
 def value_range_line(images: Images) -> str:
@@ -24,41 +39,40 @@ def value_range_line(images: Images) -> str:
     every = [Path(path) for image_id in images.ids for path in images.files[image_id]]
     with_eight_bit = isinstance(settings.value_range, tuple)
     paths = [path for path in every if with_eight_bit or suffix_of(path) not in EIGHT_BIT]
-    ranges, depths, outside, count, missing, everything, scale = [], set(), 0, 0, 0, 0, None
-    for path in paths[:: -(-len(paths) // SAMPLED_FILES) or 1]:
-        try:
-            content = read_content(path, settings.max_pixels)
-        except UserError:
-            continue  # the check of every image reports it
-        if content.values.dtype.kind == "b":
-            continue
-        depths.add(content.full_range == (0, 255))
-        if content.full_range == (0, 255) and not with_eight_bit:
-            continue
-        values = content.values if settings.plane is None else content.values[:, :, settings.plane : settings.plane + 1]
-        known = values[~is_nodata(values, settings.nodata)]
-        missing, everything = missing + values.size - known.size, everything + values.size
-        values = known[np.isfinite(known)]
-        if not values.size:
-            continue
-        ranges.append((float(values.min()), float(values.max())))
-        scale = settings.value_range or content.full_range
-        if isinstance(settings.value_range, tuple):
-            outside += np.count_nonzero((values < scale[0]) | (values > scale[1]))
-        count += values.size
-    if not ranges:
+    sampled = paths[:: -(-len(paths) // SAMPLED_FILES) or 1]
+    files = [measured for path in sampled if (measured := _measured(path, settings)) is not None]
+    with_values = [file for file in files if file.count]
+    if not with_values:
         return ""
-    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    described = f"values from {low:.9g} to {high:.9g} in {len(ranges)} of {len(every)} image files read"
+    low, high = min(file.low for file in with_values), max(file.high for file in with_values)
+    described = f"values from {low:.9g} to {high:.9g} in {len(with_values)} of {len(every)} image files read"
     if settings.nodata:
-        described += f", {missing / everything:.1%} of them no data"
-    are_mixed = len(depths) > 1 or len(paths) < len(every)
-    return _judged(described, low, high, scale, outside / count, are_mixed)
+        missing = sum(file.missing for file in files) / sum(file.size for file in files)
+        described += f", {missing:.1%} of them no data"
+    clipped = sum(file.clipped for file in with_values) / sum(file.count for file in with_values)
+    are_mixed = len({file.is_eight_bit for file in files}) > 1 or len(paths) < len(every)
+    return _judged(described, low, high, with_values[-1].scale, clipped, are_mixed)
 
 
-def _judged(
-    described: str, low: float, high: float, scale: tuple[float, float] | str | None, outside: float, are_mixed: bool
-) -> str:
+def _measured(path: Path, settings: DataSettings) -> FileValues | None:
+    """The values of a file, not counted where they stay as they are; None for bool and for what cannot be read."""
+    content = or_none(read_content, path, settings.max_pixels)  # the check of every image reports the errors
+    if content is None or content.values.dtype.kind == "b":
+        return None
+    is_eight_bit = content.full_range == (0, 255)
+    if is_eight_bit and not isinstance(settings.value_range, tuple):
+        return FileValues(is_eight_bit)
+    values = content.values if settings.plane is None else content.values[:, :, settings.plane : settings.plane + 1]
+    known = values[~is_nodata(values, settings.nodata)]
+    finite = known[np.isfinite(known)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    scale, clipped = settings.value_range or content.full_range, 0
+    if isinstance(settings.value_range, tuple):
+        clipped = np.count_nonzero((finite < scale[0]) | (finite > scale[1]))
+    return FileValues(is_eight_bit, scale, low, high, finite.size, clipped, values.size - known.size, values.size)
+
+
+def _judged(described: str, low: float, high: float, scale: Range, clipped: float, are_mixed: bool) -> str:
     """The line; a warning if values are clipped or use little of the scale."""
     if scale is None or scale == "image":
         return f"checked   {described}\n"
@@ -68,8 +82,8 @@ def _judged(
     )
     if are_mixed:
         remedy = "data.value_range=image takes each image's own range, as some are of 8 bits and others of more"
-    if outside:
-        return f"warning   {described}; {made}, and {outside:.2%} of the values are clipped; {remedy}\n"
+    if clipped:
+        return f"warning   {described}; {made}, and {clipped:.2%} of the values are clipped; {remedy}\n"
     if 0 < high - low < LEAST_USED_SHARE * (scale[1] - scale[0]):
         used = (high - low) / (scale[1] - scale[0])
         return f"warning   {described}; {made}, of which they use {used:.1%}; {remedy}\n"

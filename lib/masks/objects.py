@@ -10,16 +10,12 @@ the mean over the limits of TP / (TP + FP + FN), or of the F-beta score. Above a
 one partner, so no assignment is needed.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from lib.base.errors import UserError
-from lib.base.files import read_json
 from lib.config.schema import ObjectSettings, Settings
 from lib.masks.metrics import LIMITS, Metric, count_mask, exceeded_limits, f_beta, iou
 from lib.masks.morphology import components
@@ -171,12 +167,3 @@ def score_terms(mask: np.ndarray, truth: np.ndarray, settings: Settings) -> tupl
     if settings.submission.rows == "instance":
         return object_score(match_objects(mask, truth), settings.objects), 1.0
     return Metric.of(settings.threshold).terms(*count_mask(mask, truth))
-
-
-def read_object_rules(path: Path, classes: Iterable[str]) -> dict[str, ObjectRule]:
-    """The rule of each class, in the order given, from an objects.json. Raises UserError if one is missing."""
-    try:
-        choices = read_json(path)["classes"]
-        return {name: ObjectRule.from_dict(choices[name]["rule"]) for name in classes}
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} holds no rules of objects; remove it and run 05_postprocess.py again") from None

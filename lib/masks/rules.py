@@ -149,13 +149,13 @@ def apply_rules(rules: Mapping[str, Rule], maps: np.ndarray, presence: np.ndarra
     return np.stack([rule.apply(plane, of_class) for rule, plane, of_class in of_classes], axis=-1)
 
 
-def read_rules(path: Path, classes: Iterable[str]) -> dict[str, Rule]:
+def read_rules(path: Path, classes: Iterable[str], kind: type = Rule) -> dict[str, Rule]:
     """The rule of each class, in the order given, from a threshold.json or postprocess.json.
 
-    Raises UserError if a class has no rule, or one with impossible values.
+    `kind` is ObjectRule for an objects.json. Raises UserError if a class has no rule, or one with impossible values.
     """
     try:
         choices = read_json(path)["classes"]
-        return {name: Rule.from_dict(choices[name]["rule"]) for name in classes}
+        return {name: kind.from_dict(choices[name]["rule"]) for name in classes}
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} holds no rules; remove it and run the stage that writes it again") from None

@@ -90,6 +90,20 @@ class Gain:
             return f"that is less than {limit:g} standard errors"
         return ""
 
+    def about_nothing(self, nothing: str, score: float, rule: object) -> str:
+        """A warning if a rule gains about nothing over empty masks, which score `score`; else an empty text.
+
+        `nothing` names them: no mask at all.
+        """
+        error = np.nan_to_num(self.standard_error)  # nan: a single group
+        if self.mean > error:
+            return ""
+        compared = "more than" if self.mean < -error else "about as much as"
+        return (
+            f"{nothing} scores {score:.4f}, {compared} {rule} (nested {self} over it): as far as these images can "
+            "tell, the model adds nothing to an empty submission"
+        )
+
     def __str__(self) -> str:
         return f"{self.mean:+.4f} ± {self.standard_error:.4f}"
 

@@ -41,13 +41,19 @@ Weighting = tuple[float, ...]  # of each member, adding up to 1
 class Scores:
     """The scores of every weighting on each fold."""
 
+    weightings: list[Weighting]
     sums: np.ndarray  # (weightings, folds, classes, 2, 255), the terms of the metric summed over a fold's images
     folds: np.ndarray  # (folds,) their numbers
 
-    def best(self, among: list[int], folds: np.ndarray) -> int:
+    def best(self, among: list[Weighting], on: np.ndarray) -> Weighting:
         """Of the weightings `among` the one that scores best on some folds (bool), each class at its best threshold."""
-        curves = ratio(*np.moveaxis(self.sums[among][:, folds].sum(axis=1), 2, 0))  # (among, classes, 255)
+        numbers = [self.weightings.index(weighting) for weighting in among]
+        curves = ratio(*np.moveaxis(self.sums[numbers][:, on].sum(axis=1), 2, 0))  # (among, classes, 255)
         return among[int(np.argmax(curves.max(axis=2).mean(axis=1)))]
+
+    def best_without(self, among: list[Weighting]) -> dict[str, Weighting]:
+        """For each fold the weighting that scores best on the others."""
+        return {f"fold_{fold}": self.best(among, self.folds != fold) for fold in self.folds.tolist()}
 
 
 def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> MapStore:
@@ -97,18 +103,11 @@ def find_weights(stores: list[MapStore], settings: Settings, data: TrainingData,
     names = [str(path) for path in settings.ensemble.members]
     together, without = trials(settings.ensemble.weights, len(names))
     weightings = sorted({*together, *(row for rows in without for row in rows)})
-    scores = count_weightings(stores, np.array(weightings), settings, data, table)
-
-    def best(rows: list[Weighting], folds: np.ndarray) -> Weighting:
-        return weightings[scores.best([weightings.index(row) for row in rows], folds)]
-
-    def best_of_folds(rows: list[Weighting]) -> dict[str, Weighting]:
-        return {f"fold_{fold}": best(rows, scores.folds != fold) for fold in scores.folds.tolist()}
-
+    scores = count_weightings(stores, weightings, settings, data, table)
     return {
-        "weights": dict(zip(names, best(together, np.ones(len(scores.folds), bool)), strict=True)),
-        "of_fold": best_of_folds(together),
-        "of_fold_without": {name: best_of_folds(rows) for name, rows in zip(names, without, strict=True)},
+        "weights": dict(zip(names, scores.best(together, np.ones(len(scores.folds), bool)), strict=True)),
+        "of_fold": scores.best_without(together),
+        "of_fold_without": {name: scores.best_without(rows) for name, rows in zip(names, without, strict=True)},
     }
 
 
@@ -124,7 +123,7 @@ def trials(setting: str | list[float], members: int) -> tuple[list[Weighting], l
 
 
 def count_weightings(
-    stores: list[MapStore], weightings: np.ndarray, settings: Settings, data: TrainingData, table: pd.DataFrame
+    stores: list[MapStore], weightings: list[Weighting], settings: Settings, data: TrainingData, table: pd.DataFrame
 ) -> Scores:
     """Score every weighting's average at all thresholds in one pass over the members' maps."""
     metric = Metric.of(settings.threshold)
@@ -145,7 +144,7 @@ def count_weightings(
     streams = zip(*(read_pairs(store, data, table.id, settings.submission.size) for store in stores), strict=True)
     for pairs, terms in progress("weights", prefetched(measure, streams, ahead=2 * THREADS), len(table)):
         sums[:, np.searchsorted(folds, fold_of[pairs[0][0]])] += terms
-    return Scores(sums, folds)
+    return Scores(weightings, sums, folds)
 
 
 def averaged_pairs(
@@ -163,7 +162,7 @@ def averaged_pairs(
         return scored_pair(maps, data.read_mask(image_id), size, data.settings.are_exclusive)
 
     rows = zip(table.id, table.fold, strict=True)
-    return ((row[0], *pair) for row, pair in prefetched(read, rows, ahead=4 * THREADS))
+    return ((row[0], *pair) for row, pair in prefetched(read, rows))
 
 
 def averaged_presence(stores: list[MapStore], of_fold: dict[str, Weighting], table: pd.DataFrame) -> np.ndarray | None:

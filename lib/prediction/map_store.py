@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lib.base.errors import UserError, listed
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.masks.metrics import IGNORED, Pair
@@ -65,7 +65,7 @@ class MapStore:
 
     def require(self, ids: Iterable[str]) -> None:
         """Raise UserError unless the maps of all these images are there, intact, and made from what `makers` says."""
-        missing = [image_id for image_id, is_there in prefetched(self.has, ids, ahead=4 * THREADS) if not is_there]
+        missing = [image_id for image_id, is_there in prefetched(self.has, ids) if not is_there]
         if missing:
             raise UserError(
                 f"probability maps of {listed(missing)} in {self.folder} are absent, damaged, or of other images or "
@@ -133,7 +133,7 @@ def presence_in(content: bytes, name: str) -> int | None:
 def read_presence(store: MapReader, ids: Iterable[str]) -> np.ndarray | None:
     """The presence of each class in some images, uint8 (images, classes); None where it is not predicted."""
     of_images = []
-    for _, presence in prefetched(store.presence, ids, ahead=4 * THREADS):
+    for _, presence in prefetched(store.presence, ids):
         if presence is None:
             return None
         of_images.append(presence)
@@ -163,7 +163,7 @@ def read_pairs(
             )
         return scored_pair(maps, truth, size, store.are_exclusive)
 
-    return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
+    return ((image_id, *pair) for image_id, pair in prefetched(read, ids))
 
 
 def read_objects(store: MapReader, data: TrainingData, ids: Iterable[str]) -> Iterator[Pair]:
@@ -174,7 +174,7 @@ def read_objects(store: MapReader, data: TrainingData, ids: Iterable[str]) -> It
         maps[objects < 0] = 0
         return maps, objects
 
-    return ((image_id, *pair) for image_id, pair in prefetched(read, ids, ahead=4 * THREADS))
+    return ((image_id, *pair) for image_id, pair in prefetched(read, ids))
 
 
 def read_scored(store: MapStore, data: TrainingData, ids: Iterable[str], settings: Settings) -> Iterator[Pair]:
@@ -225,7 +225,12 @@ def scored_masks(
 
     Every stage and tool makes its masks here. Areas in the rules are in pixels of that size.
     """
-    return apply_rules(rules, scored_map(store, image_id, size), presence_for(rules, store, image_id))
+    return masks_by(rules, scored_map(store, image_id, size), store, image_id)
+
+
+def masks_by(rules: Mapping[str, Rule | ObjectRule], maps: np.ndarray, store: MapReader, image_id: str) -> np.ndarray:
+    """The masks or objects that the rules make of an image's maps, see `apply_rules`; its presence is in the store."""
+    return apply_rules(rules, maps, presence_for(rules, store, image_id))
 
 
 def presence_for(rules: Mapping[str, Rule | ObjectRule], store: MapReader, image_id: str) -> np.ndarray | None:

@@ -20,7 +20,13 @@ from lib.model.network import SegmentationNet, logits_of
 from lib.prediction.map_store import MapStore, Prediction
 from lib.prediction.sliding_window import LargeImage, blended_map
 
-FLIPS = {"none": [()], "hflip": [(), (3,)], "flips": [(), (3,), (2,), (2, 3)], "d4": [(), (3,), (2,), (2, 3)]}
+FLIPS = [(), (3,), (2,), (2, 3)]  # axes of (batch, channels, height, width)
+TTA_VIEWS = {  # of infer.tta: whether height and width are exchanged, and then the axes that are flipped
+    "none": [(False, ())],
+    "hflip": [(False, axes) for axes in FLIPS[:2]],
+    "flips": [(False, axes) for axes in FLIPS],
+    "d4": [(is_transposed, axes) for is_transposed in (False, True) for axes in FLIPS],
+}
 MAX_BATCH_PIXELS = 1 << 22  # a batch of larger images is smaller, so that memory is bounded by this and not by the data
 
 
@@ -179,31 +185,32 @@ class Predictor:
         height, width = pixels.shape[2:]
         margin = self.settings.margin
         pixels = pixels[:, :, mirrored(height, margin, self.device)][..., mirrored(width, margin, self.device)]
-        is_logits = self.settings.average == "logits"
-        total, total_presence, views = 0, None, 0
+        total, presences, views = 0, [], TTA_VIEWS[self.settings.tta]
         finite = torch.ones(len(self.networks), len(images), dtype=torch.bool, device=self.device)
-
-        def averaged(logits: torch.Tensor) -> torch.Tensor:
-            return logits.float() if is_logits else logits.float().sigmoid()
-
-        for turned in (False, True) if self.settings.tta == "d4" else (False,):
-            for axes in FLIPS[self.settings.tta]:
-                view = _transposed(pixels, turned).flip(axes)
-                for number, network in enumerate(self.networks):
-                    with autocast(self.device, precision):
-                        logits, presence = logits_of(network(view))
-                    finite[number] &= logits.isfinite().flatten(1).all(dim=1)
-                    total = total + _transposed(averaged(logits).flip(axes), turned)
-                    if presence is not None:
-                        finite[number] &= presence.isfinite().all(dim=1)
-                        total_presence = averaged(presence) + (0 if total_presence is None else total_presence)
-                    views += 1
-        total = total[..., margin : margin + height, margin : margin + width]
-        means = [None if sums is None else sums / views for sums in (total, total_presence)]
-        mean, mean_presence = (values.sigmoid() if is_logits and values is not None else values for values in means)
+        for is_transposed, axes in views:
+            view = _transposed(pixels, is_transposed).flip(axes)
+            for number, network in enumerate(self.networks):
+                with autocast(self.device, precision):
+                    logits, presence = logits_of(network(view))
+                finite[number] &= logits.isfinite().flatten(1).all(dim=1)
+                total = total + _transposed(self._to_average(logits).flip(axes), is_transposed)
+                if presence is not None:
+                    finite[number] &= presence.isfinite().all(dim=1)
+                    presences.append(self._to_average(presence))
+        count = len(views) * len(self.networks)
+        mean = self._averaged(total[..., margin : margin + height, margin : margin + width] / count)
+        mean_presence = self._averaged(sum(presences) / count) if presences else None
         broken = (~finite).nonzero().tolist()
         probabilities = BatchProbabilities(mean.permute(0, 2, 3, 1), mean_presence)
         return probabilities, BrokenLogits(*broken[0]) if broken else None
+
+    def _to_average(self, logits: torch.Tensor) -> torch.Tensor:
+        """What is averaged over views and networks, by infer.average: logits, or their probabilities."""
+        return logits.float() if self.settings.average == "logits" else logits.float().sigmoid()
+
+    def _averaged(self, mean: torch.Tensor) -> torch.Tensor:
+        """The probabilities of that mean."""
+        return mean.sigmoid() if self.settings.average == "logits" else mean
 
 
 def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:
@@ -212,9 +219,9 @@ def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:
     return torch.minimum(places, 2 * length - 1 - places)
 
 
-def _transposed(tensor: torch.Tensor, turned: bool) -> torch.Tensor:
+def _transposed(tensor: torch.Tensor, is_transposed: bool) -> torch.Tensor:
     """The images mirrored along their diagonal, if asked; twice gives them back."""
-    return tensor.transpose(2, 3) if turned else tensor
+    return tensor.transpose(2, 3) if is_transposed else tensor
 
 
 def whole_strides(settings: InferSettings, stride: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Stages 03 and 04: which maps are missing, or of older models or images, and predicting just those."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,13 +10,13 @@ from lib.base.distributed import is_first, own_share, wait_for_all
 from lib.base.files import read_json, sha256_of_json
 from lib.base.progress import progress
 from lib.config.schema import Settings
-from lib.data.competition import TestData, TrainingData, open_test
+from lib.data.competition import Images, TestData, TrainingData, open_test
 from lib.data.input_files import image_digests, known_test_images, write_known
 from lib.data.unreadable import naming_the_setting
 from lib.prediction.map_store import MapStore
 from lib.run.folder import Fold, RunFolder
 from lib.run.members import open_members
-from lib.run.provenance import require_maps, test_inputs, test_models, threshold_inputs, trained_folds
+from lib.run.provenance import models_of_test, require_maps, test_inputs, threshold_inputs, trained_folds
 
 if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does without
     import torch
@@ -82,7 +82,7 @@ def predict_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
     with progress("out-of-fold maps", total=sum(map(len, missing.values()))) as bar:
         for fold, ids in missing.items():
             if ids:
-                _predict(run, settings, data, [fold], ids, store, bar)
+                _predict(build_predictor(run, settings, data.classes, [fold]), data, ids, store, bar)
     wait_for_all()
     return store
 
@@ -100,29 +100,22 @@ def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
     missing = own_missing(store, data.ids)
     with progress("test maps", total=len(missing)) as bar:
         if missing:
-            _predict(run, settings, data, test_models(run, settings), missing, store, bar)
+            predictor = build_predictor(run, settings, data.classes, models_of_test(run, settings))
+            _predict(predictor, data, missing, store, bar)
     wait_for_all()
     return store
 
 
-def _predict(
-    run: RunFolder,
-    settings: Settings,
-    data: TrainingData | TestData,
-    folds: list[Fold],
-    ids: list[str],
-    store: MapStore,
-    bar: tqdm,
-) -> None:
+def _predict(predictor: "Predictor", data: Images, ids: list[str], store: MapStore, bar: tqdm) -> None:
     from lib.model.device import give_back_memory
     from lib.prediction.predictor import predict_to_store
 
-    for _ in predict_to_store(build_predictor(run, settings, data.classes, folds), data, ids, store):
+    for _ in predict_to_store(predictor, data, ids, store):
         bar.update()
     give_back_memory()  # to the report, which may read a large image
 
 
-def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Iterable[Fold]) -> "Predictor":
+def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Sequence[Fold]) -> "Predictor":
     """The average of the models of some folds, or of all images, on the best device there is."""
     from lib.model.device import best_device, keep_freed_memory
     from lib.model.folded_norms import with_folded_norms
@@ -131,28 +124,27 @@ def build_predictor(run: RunFolder, settings: Settings, classes: list[str], fold
 
     device = best_device()
     keep_freed_memory(device)
-    folds = list(folds)
     weights = (run.fold(fold).weights for fold in folds)
     networks = [
         with_folded_norms(load_weights(path, settings.model, len(classes), settings.data.network_channels))
         for path in weights
     ]
-    names, precision = [f"fold {fold}" for fold in folds], precision_of(run, settings, folds, device)
     trained = trained_precisions(run, settings, folds, device)
+    precision = common_precision(trained, device)
     if precision == "fp32" and trained != {"fp32"} and is_first():
         print(f"note      trained in {' and '.join(sorted(trained))}, predicted in fp32 on this {device.type}")
-    return Predictor(networks, settings.infer, device, precision, names)
+    return Predictor(networks, settings.infer, device, precision, [f"fold {fold}" for fold in folds])
 
 
-def precision_of(run: RunFolder, settings: Settings, folds: list[int], device: "torch.device") -> str:
-    """The precision for predicting with some folds, by `prediction_precision`; fp32 where theirs differ."""
+def common_precision(trained: set[str], device: "torch.device") -> str:
+    """The precision for predicting with models trained in these, by `prediction_precision`; fp32 if theirs differ."""
     from lib.model.device import prediction_precision
 
-    each = {prediction_precision(trained, device) for trained in trained_precisions(run, settings, folds, device)}
+    each = {prediction_precision(precision, device) for precision in trained}
     return each.pop() if len(each) == 1 else "fp32"
 
 
-def trained_precisions(run: RunFolder, settings: Settings, folds: list[int], device: "torch.device") -> set[str]:
+def trained_precisions(run: RunFolder, settings: Settings, folds: Sequence[Fold], device: "torch.device") -> set[str]:
     """The precisions that the folds were trained in; the setting's on this device for one that did not record it."""
     from lib.model.device import resolve_precision
 

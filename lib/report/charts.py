@@ -174,6 +174,11 @@ class Chart:
         return (self.left + across * (self.width - RIGHT - self.left)).tolist(), (bottom - up * (bottom - TOP)).tolist()
 
 
+def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The share of the values in each bin of a histogram, in %."""
+    return 100 * np.histogram(values, edges)[0] / max(len(values), 1)
+
+
 def series(number: int) -> tuple[str, str]:
     """Colour and dash pattern of the line with this number."""
     return f"s{number % SERIES}", DASHES[number // SERIES % len(DASHES)]

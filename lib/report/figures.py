@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from lib.base.files import write_bytes
 from lib.data.competition import TrainingData
 from lib.masks.metrics import THRESHOLDS, count_masks, dice
-from lib.masks.rules import Rule, apply_rules
-from lib.prediction.map_store import MapStore, presence_for, read_pairs
+from lib.masks.rules import Rule
+from lib.prediction.map_store import MapStore, masks_by, read_pairs
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
 from lib.tuning.morphology_search import PostprocessResult
 from lib.tuning.thresholds import ClassChoice, ThresholdResult
@@ -74,7 +74,7 @@ def plot_before_after(
         shown, truth = shown_image(data.open_image(image_id)), _union(truths)
         panels = [(image_id[:24], shown), ("truth", mask_picture(shown, truth, TRUTH))]
         for title, rules in (("threshold only", before), ("with morphology", after)):
-            masks = apply_rules(rules, probability_maps, presence_for(rules, maps, image_id))
+            masks = masks_by(rules, probability_maps, maps, image_id)
             score = float(dice(*count_masks(masks, truths)).mean())
             panels.append((f"{title}: Dice {score:.3f}", errors_picture(shown, _union(masks), truth)))
         rows.append(panels)

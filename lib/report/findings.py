@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.report.charts import Axis, Chart
+from lib.report.charts import Axis, Chart, shares
 from lib.report.measures import BORDER_NAMES, OofScores, OofStats, TestStats, largest_gap
 
 CLOUD = 1500  # dots of a cloud, at most
@@ -53,10 +53,10 @@ def errors_in_words(scores: OofScores, objects: np.ndarray, border: np.ndarray) 
     if len(objects):
         limit = np.quantile(objects[:, 0], 0.25)
         small = objects[:, 0] <= limit
-        shares = [(part[:, 1] >= FOUND).mean() for part in (objects[small], objects[~small]) if len(part)]
+        found = [(part[:, 1] >= FOUND).mean() for part in (objects[small], objects[~small]) if len(part)]
         sentences.append(
-            f"Of the smallest quarter of the objects (up to {limit:.0f} px) {shares[0]:.0%} are found"
-            + (f", of the larger ones {shares[1]:.0%}." if len(shares) > 1 else ".")
+            f"Of the smallest quarter of the objects (up to {limit:.0f} px) {found[0]:.0%} are found"
+            + (f", of the larger ones {found[1]:.0%}." if len(found) > 1 else ".")
         )
     empty = scores.positives == 0
     if empty.any():
@@ -102,12 +102,12 @@ def _objects_chart(objects: np.ndarray) -> Chart:
     edges = 4.0**powers
     number = np.histogram(objects[:, 0], edges)[0]
     hits = np.histogram(objects[objects[:, 1] >= FOUND, 0], edges)[0]
-    shares = 100 * hits / np.maximum(number, 1)
+    found = 100 * hits / np.maximum(number, 1)
     chart = Chart(
         "Objects found, by size", Axis("size of the true object, px", edges[0], edges[-1], log=True), Axis("%", 0, 112)
     )
-    chart.bars(edges, shares, "s2")
-    for left, right, share, count in zip(edges, edges[1:], shares, number, strict=False):
+    chart.bars(edges, found, "s2")
+    for left, right, share, count in zip(edges, edges[1:], found, number, strict=False):
         if count:
             chart.word(np.sqrt(left * right), share, f"{count:,}")
     chart.caption = "Found: at least half covered by the mask. Above each bar: the number of objects."
@@ -116,12 +116,12 @@ def _objects_chart(objects: np.ndarray) -> Chart:
 
 def _border_chart(border: np.ndarray) -> Chart:
     """Wrong pixels by their distance to the true border, misses on top of false alarms."""
-    shares = 100 * border / border.sum()
+    percent = 100 * border / border.sum()
     x = Axis("distance to the true border, px", 0, len(BORDER_NAMES))
-    chart = Chart("Where the wrong pixels are", x, Axis("% of the wrong pixels", 0, 1.12 * shares.sum(axis=0).max()))
+    chart = Chart("Where the wrong pixels are", x, Axis("% of the wrong pixels", 0, 1.12 * percent.sum(axis=0).max()))
     places = np.arange(len(BORDER_NAMES) + 1)
-    chart.bars(places, shares.sum(axis=0), "miss")
-    chart.bars(places, shares[0], "alarm")
+    chart.bars(places, percent.sum(axis=0), "miss")
+    chart.bars(places, percent[0], "alarm")
     chart.x_names = BORDER_NAMES
     chart.legend = [("missed", "box", "miss"), ("false alarm", "box", "alarm")]
     return chart
@@ -166,15 +166,15 @@ def shift_in_words(oof: np.ndarray, test: np.ndarray) -> dict:
 
 def _test_coverage_chart(name: str, truth: np.ndarray, oof: np.ndarray, test: np.ndarray) -> Chart:
     edges = np.linspace(0, 100 * max(float(c.max()) for c in (truth, oof, test)) or 1, COVERAGE_BINS + 1)
-    shares = [100 * np.histogram(100 * c, edges)[0] / len(c) for c in (truth, oof, test)]
+    in_bins = [shares(100 * c, edges) for c in (truth, oof, test)]
     chart = Chart(
         f"Coverage of {name}",
         Axis("% of the image that is mask", 0, float(edges[-1])),
-        Axis("% of the images", 0, 1.08 * max(float(s.max()) for s in shares)),
+        Axis("% of the images", 0, 1.08 * float(np.max(in_bins))),
     )
-    chart.bars(edges, shares[0], "soft")
-    chart.steps(edges, shares[1], "s0")
-    chart.steps(edges, shares[2], "s3")
+    chart.bars(edges, in_bins[0], "soft")
+    chart.steps(edges, in_bins[1], "s0")
+    chart.steps(edges, in_bins[2], "s3")
     chart.legend = [
         ("training, truth", "box", "soft"),
         ("training, predicted out of fold", "line", "s0"),
@@ -190,12 +190,12 @@ def certainty_chart(stats: dict[str, TestStats]) -> Chart | None:
     if not len(values):
         return None
     edges = np.linspace(min(float(values.min()), 0.98), 1, COVERAGE_BINS + 1)
-    shares = 100 * np.histogram(values, edges)[0] / len(values)
+    in_bins = shares(values, edges)
     chart = Chart(
         "Certainty of the test masks",
         Axis("Dice that the map expects of its own mask", float(edges[0]), 1),
-        Axis("% of the masks", 0, 1.08 * float(shares.max())),
+        Axis("% of the masks", 0, 1.08 * float(in_bins.max())),
     )
-    chart.bars(edges, shares, "s4")
+    chart.bars(edges, in_bins, "s4")
     chart.caption = "Dice if the truth were as probable as the map says. Overconfident models are not as good as this."
     return chart

@@ -11,10 +11,10 @@ from lib.config.check import dotted
 from lib.config.schema import Settings
 from lib.report.charts import Axis, Chart
 from lib.report.overview import metric_name, stage_times
-from lib.report.page import stages_done, write_page
-from lib.run.flattery import flattery
+from lib.report.page import stages_done
+from lib.run.flattery import flattery, note_of_all_images
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import note_of_all_images, trained_folds
+from lib.run.provenance import trained_folds
 
 NOT_COMPARED = {"name"}
 OF_MEMBERS = {"model", "augment", "loss", "train", "infer"}  # sections that an ensemble has no use for
@@ -169,8 +169,3 @@ def name_differences(entries: list[Entry]) -> None:
         for entry in using:
             if str(entry.settings.get(key)) != usual:
                 entry.differences.append(f"{key}={entry.settings.get(key)}")
-
-
-def write_leaderboard(path: Path, boards: list[Board], unreadable: list[str]) -> None:
-    """Write the page; its links to the runs' pages are relative to its folder."""
-    write_page(path, "leaderboard.html", title="Leaderboard", boards=boards, unreadable=unreadable, refresh=False)

@@ -12,9 +12,10 @@ import numpy as np
 
 from lib.base.prefetch import THREADS, prefetched
 from lib.masks import morphology
-from lib.masks.metrics import IGNORED, Counts, Pair, dice, known_only, planes
-from lib.masks.rules import Rule, apply_rules
-from lib.prediction.map_store import MapReader, presence_for, scored_map
+from lib.masks.metrics import IGNORED, Counts, Metric, Pair, dice, known_only, planes
+from lib.masks.rules import Rule
+from lib.prediction.map_store import MapReader, masks_by, scored_map
+from lib.tuning.score_table import ScoreTable
 
 IMAGES, PIXELS = 1000, 64_000_000  # at most, in a sample of maps
 LEAST = 24  # images in a sample, whatever their size
@@ -37,21 +38,10 @@ class OofScores:
     @classmethod
     def of(cls, counts: Counts, rules: dict[str, Rule]) -> "OofScores":
         """At the rules without their morphology steps: threshold, and gates if any."""
-        tp, fp = np.empty(counts.positives.shape, int), np.empty(counts.positives.shape, int)
-        for class_index, rule in enumerate(rules.values()):
-            if rule.is_empty:
-                tp[:, class_index] = fp[:, class_index] = 0
-                continue
-            tp[:, class_index], fp[:, class_index] = (
-                table[:, class_index, rule.threshold - 1] for table in (counts.tp, counts.fp)
-            )
-            if rule.gate:
-                at_top = class_index, rule.gate.top - 1
-                reach = counts.tp[:, *at_top] + counts.fp[:, *at_top]
-                tp[reach < rule.gate.area, class_index] = fp[reach < rule.gate.area, class_index] = 0
-            if rule.presence is not None:
-                is_absent = counts.presence[:, class_index] < rule.presence
-                tp[is_absent, class_index] = fp[is_absent, class_index] = 0
+        images = np.arange(len(counts.ids))
+        tables = [ScoreTable.of_class(counts, class_index, Metric(), images) for class_index in range(len(rules))]
+        at_rules = [table.counts_at(rule) for table, rule in zip(tables, rules.values(), strict=True)]
+        tp, fp = np.stack(at_rules, axis=2).astype(int)
         fn = counts.positives - tp
         coverage = counts.positives / counts.pixels[:, None]
         ids, classes = counts.ids.tolist(), counts.classes.tolist()
@@ -90,7 +80,7 @@ def measure_oof(pairs: Iterable[Pair], rules: dict[str, Rule], store: MapReader)
 
     def measure(pair: Pair) -> OofStats:
         image_id, maps, truth = pair
-        masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
+        masks = masks_by(rules, maps, store, image_id)
         known = np.maximum(np.count_nonzero(truth != IGNORED, axis=(0, 1)), 1)
         known_masks, truth = known_only(masks, truth)
         of_classes = list(zip(planes(known_masks), planes(truth), strict=True))
@@ -114,7 +104,7 @@ def measure_test(
 
     def measure(image_id: str) -> TestStats:
         maps = scored_map(store, image_id, size)
-        masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
+        masks = masks_by(rules, maps, store, image_id)
         return TestStats(masks.mean(axis=(0, 1)), expected_dice(masks, maps))
 
     return dict(prefetched(measure, ids, ahead=2 * THREADS))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.base.errors import UserError
+from lib.base.errors import or_none
 from lib.base.files import write_text
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
@@ -85,13 +85,8 @@ def stage_is_done(
     run: RunFolder, settings: Settings, stage: str, inputs_of: Callable[[RunFolder, Settings], dict]
 ) -> bool:
     """Whether a stage was made from what its inputs are now, and its files are as it left them."""
-    if not run.record(stage).is_file():
-        return False
-    try:
-        require_stage(run, stage, inputs_of(run, settings))
-    except UserError:
-        return False
-    return True
+    is_recorded = run.record(stage).is_file()
+    return is_recorded and or_none(lambda: require_stage(run, stage, inputs_of(run, settings))) is not None
 
 
 def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:

@@ -4,7 +4,7 @@ import numpy as np
 
 from lib.base.files import read_json
 from lib.masks.metrics import Counts
-from lib.report.charts import Axis, Chart
+from lib.report.charts import Axis, Chart, shares
 from lib.run.folder import RunFolder
 
 PRESENCE_BINS = 20
@@ -35,14 +35,14 @@ def presence_part(run: RunFolder) -> dict | None:
 def _chart(name: str, presence: np.ndarray, is_there: np.ndarray, required: int | None) -> Chart:
     """Histograms of presence, 0 to 1, of the images without the class and of those with it."""
     edges = np.linspace(0, 1, PRESENCE_BINS + 1)
-    shares = [100 * np.histogram(presence[kind], edges)[0] / max(kind.sum(), 1) for kind in (~is_there, is_there)]
+    without, with_it = shares(presence[~is_there], edges), shares(presence[is_there], edges)
     chart = Chart(
         "Presence, out of fold" + (f": {name}" if name else ""),
         Axis("probability that the image holds the class", 0, 1),
-        Axis("% of the images", 0, 1.08 * max(share.max() for share in shares)),
+        Axis("% of the images", 0, 1.08 * max(without.max(), with_it.max())),
     )
-    chart.bars(edges, shares[0], "soft")
-    chart.steps(edges, shares[1], "s0")
+    chart.bars(edges, without, "soft")
+    chart.steps(edges, with_it, "s0")
     chart.legend = [("without the class", "box", "soft"), ("with it", "line", "s0")]
     if required is not None:
         chart.upright(required / 255, "s3")

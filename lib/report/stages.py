@@ -11,7 +11,7 @@ from lib.data.external import describe_table
 from lib.data.folds import coverage_columns, coverage_columns_of, describe_groups, stored_folds
 from lib.data.tables import read_table
 from lib.masks.rules import NO_MASK
-from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series
+from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series, shares
 from lib.report.overview import metric_name
 from lib.run.folder import FoldFolder, RunFolder
 from lib.run.record import history_digest
@@ -70,17 +70,13 @@ def _coverage_chart(table: pd.DataFrame, fold: int, name: str, column: str) -> C
     """Histogram of the coverage of one fold, with that of all images as a line; both in % of images."""
     values = 100 * table[column].to_numpy()
     edges = np.linspace(0, max(float(values.max()), 1e-3), BINS + 1)
-    inside = (table.fold == fold).to_numpy()
-    shares = [100 * np.histogram(part, edges)[0] / len(part) for part in (values, values[inside])]
-    top = 100 * max(
-        np.histogram(values[(table.fold == other).to_numpy()], edges)[0].max() / (table.fold == other).sum()
-        for other in table.fold.unique()
-    )
-    y = Axis("% of images", 0, 1.08 * max(top, shares[0].max()))
+    of_all = shares(values, edges)
+    of_folds = {other: shares(values[(table.fold == other).to_numpy()], edges) for other in table.fold.unique()}
+    y = Axis("% of images", 0, 1.08 * float(np.max([of_all, *of_folds.values()])))
     title = f"Fold {fold}" if len(coverage_columns_of(table)) == 1 else f"Fold {fold}, {name}"
     chart = Chart(title, Axis(f"% {name}", 0, edges[-1]), y, width=SMALL_WIDTH, height=SMALL_HEIGHT)
-    chart.bars(edges, shares[1], "s0")
-    chart.steps(edges, shares[0], "s3", width=1.5)
+    chart.bars(edges, of_folds[fold], "s0")
+    chart.steps(edges, of_all, "s3", width=1.5)
     return chart
 
 
@@ -91,24 +87,7 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
     if not histories:
         return None
     score = next(name for name in next(iter(histories.values())) if name.startswith("val_"))
-    rows = []
-    for fold, history in histories.items():
-        best, last = history.loc[history[score].idxmax()], history.iloc[-1]
-        metrics = read_json(run.fold(fold).metrics) if run.fold(fold).metrics.is_file() else {}
-        rows.append(
-            {
-                "fold": fold,
-                "epochs": len(history),
-                "done": metrics.get("finished", bool(metrics)),
-                "best": int(best.epoch),
-                "last_score": float(last[score]),
-                "score": float(best[score]),
-                "threshold": int(best.threshold),
-                "speed": float(history.images_per_second.median()),
-                "weights": metrics.get("weights_source", ""),
-                "precision": metrics.get("precision", ""),
-            }
-        )
+    rows = [_training_row(run, fold, history, score) for fold, history in histories.items()]
     names = {score: f"Validation {metric_name(vars(settings.threshold))}", "loss": "Training loss"}
     names |= {
         name: f"Loss term: {name.removeprefix('loss_')}"
@@ -131,6 +110,24 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
         "score": metric_name(vars(settings.threshold)),
         "training": sum(not row["done"] for row in rows) + settings.folds.count - len(rows),
         "early": [row["fold"] for row in rows if row["done"] and row["best"] == settings.train.epochs],
+    }
+
+
+def _training_row(run: RunFolder, fold: int, history: pd.DataFrame, score: str) -> dict:
+    """A fold's row of the table: epochs, scores, speed; `score` is the column of the validation score."""
+    best, last = history.loc[history[score].idxmax()], history.iloc[-1]
+    metrics = read_json(run.fold(fold).metrics) if run.fold(fold).metrics.is_file() else {}
+    return {
+        "fold": fold,
+        "epochs": len(history),
+        "done": metrics.get("finished", bool(metrics)),
+        "best": int(best.epoch),
+        "last_score": float(last[score]),
+        "score": float(best[score]),
+        "threshold": int(best.threshold),
+        "speed": float(history.images_per_second.median()),
+        "weights": metrics.get("weights_source", ""),
+        "precision": metrics.get("precision", ""),
     }
 
 

@@ -8,17 +8,30 @@ import numpy as np
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.run.folder import RunFolder, open_run
-from lib.run.members import open_members
+from lib.run.members import runs_with_models
 
 
-def describe_flattery(run: RunFolder, settings: Settings) -> str:
-    """A line for each reason, or an empty text; of an ensemble for each member."""
-    return "".join(f"note      {reason}\n" for reason in flattery(run, settings))
+def notes_on_scores(run: RunFolder, settings: Settings) -> str:
+    """A line for each reason, of an ensemble for each member, and the `note_of_all_images`; or an empty text."""
+    reasons = "".join(f"note      {reason}\n" for reason in flattery(run, settings))
+    return reasons + note_of_all_images(run, settings)
+
+
+def note_of_all_images(run: RunFolder, settings: Settings) -> str:
+    """A line where the test maps are also of models that no score is of, else an empty text."""
+    runs = runs_with_models(run, settings)
+    roots = [str(each.root) for each, its_settings in runs if its_settings.train.all_images]
+    if not roots:
+        return ""
+    return (
+        f"note      test images are also predicted by the model of all images of {', '.join(roots)} "
+        "(train.all_images); scores are of the folds' models alone\n"
+    )
 
 
 def flattery(run: RunFolder, settings: Settings) -> list[str]:
     """The reasons why nested scores are optimistic; also those of runs whose weights the models began with."""
-    runs = open_members(settings) if settings.ensemble.members else [(run, settings)]
+    runs = runs_with_models(run, settings)
     return list(dict.fromkeys(reason for each in runs for reason in _reasons(*each)))
 
 

@@ -13,6 +13,11 @@ def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
     return members
 
 
+def runs_with_models(run: RunFolder, settings: Settings) -> list[tuple[RunFolder, Settings]]:
+    """The run itself or, for an ensemble, its members."""
+    return open_members(settings) if settings.ensemble.members else [(run, settings)]
+
+
 def require_no_ensemble(members: list[tuple[RunFolder, Settings]]) -> None:
     """Raise UserError where a member is an ensemble itself."""
     if nested := [member.root for member, settings in members if settings.ensemble.members]:

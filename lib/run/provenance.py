@@ -13,7 +13,7 @@ from lib.config.external_source import external_sources
 from lib.config.schema import Settings
 from lib.run.counted import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 from lib.run.folder import ALL, Fold, RunFolder, open_run
-from lib.run.members import open_members
+from lib.run.members import open_members, runs_with_models
 from lib.run.record import differences, fingerprint, is_intact, require_same, require_written
 
 
@@ -127,9 +127,8 @@ def all_images_model(run: RunFolder, settings: Settings) -> dict[str, str]:
     {} without train.all_images; of an ensemble, those of its members. Raises UserError where it is not trained, as
     require_fold does.
     """
-    members = enumerate(open_members(settings)) if settings.ensemble.members else [(0, (run, settings))]
     fingerprints = {}
-    for number, (member, member_settings) in members:
+    for number, (member, member_settings) in enumerate(runs_with_models(run, settings)):
         if member_settings.train.all_images:
             if not member.fold(ALL).metrics.is_file():
                 remedy = f"run {member.command('02_train', '--folds', ALL)}"
@@ -139,24 +138,9 @@ def all_images_model(run: RunFolder, settings: Settings) -> dict[str, str]:
     return fingerprints
 
 
-def test_models(run: RunFolder, settings: Settings) -> list[Fold]:
+def models_of_test(run: RunFolder, settings: Settings) -> list[Fold]:
     """The models of a run that 04 averages: of the trained folds and, with train.all_images, of all images."""
     return [*trained_folds(run, settings), *([ALL] if settings.train.all_images else [])]
-
-
-test_models.__test__ = False  # not a test, whatever pytest makes of its name
-
-
-def note_of_all_images(run: RunFolder, settings: Settings) -> str:
-    """A line for the stages that print a score, where the test maps also are of models that no score is of."""
-    members = open_members(settings) if settings.ensemble.members else [(run, settings)]
-    roots = [str(member.root) for member, member_settings in members if member_settings.train.all_images]
-    if not roots:
-        return ""
-    return (
-        f"note      test images are also predicted by the model of all images of {', '.join(roots)} "
-        "(train.all_images); scores are of the folds' models alone\n"
-    )
 
 
 def require_fold(run: RunFolder, fold: Fold, made_from: dict) -> str:

@@ -29,7 +29,7 @@ from lib.model.device import best_device
 from lib.prediction.ensemble import average_predictions
 from lib.prediction.map_store import MapStore, Prediction, decided
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_own_size
-from lib.prediction.run_maps import build_predictor, precision_of
+from lib.prediction.run_maps import build_predictor, common_precision, trained_precisions
 from lib.submission.finished import FinishedRun, Member
 from lib.submission.time_budget import Level, TimeBudget
 from lib.submission.write import encode_rows
@@ -143,22 +143,24 @@ def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dic
                 content += "".join(sha256_of_file(Path(path)) for path in images.neighbours.files_of(image_id))
         return {level: hashlib.sha256((made_by[level] + content).encode()).hexdigest() for level in levels}
 
-    return dict(prefetched(names, data.ids, ahead=4 * THREADS))
+    return dict(prefetched(names, data.ids))
 
 
 def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
     """The inputs of each member's maps, apart from the image."""
-    return [
-        {
-            "weights": hashes[: level.count(len(hashes))],
-            "infer": member.settings.infer.model_dump(exclude={"batch_size"}) | {"tta": level.tta(tta)},
-            "data": member.settings.data.model_dump(mode="json", exclude=PLACES),
-            "precision": precision_of(member.run, member.settings, list(member.folds), best_device()),
-            "weight": member.weight,
-        }
-        for member, hashes in zip(finished.members, finished.weight_hashes, strict=True)
-        for tta in [member.settings.infer.tta]
-    ]
+    device, made_by = best_device(), []
+    for member, hashes in zip(finished.members, finished.weight_hashes, strict=True):
+        infer, trained = member.settings.infer, trained_precisions(member.run, member.settings, member.folds, device)
+        made_by.append(
+            {
+                "weights": hashes[: level.count(len(hashes))],
+                "infer": infer.model_dump(exclude={"batch_size"}) | {"tta": level.tta(infer.tta)},
+                "data": member.settings.data.model_dump(mode="json", exclude=PLACES),
+                "precision": common_precision(trained, device),
+                "weight": member.weight,
+            }
+        )
+    return made_by
 
 
 def _predict_missing(

@@ -10,8 +10,8 @@ from pathlib import Path
 from lib.base.errors import UserError, plural
 from lib.base.files import read_json, sha256_of_file
 from lib.config.schema import Settings
-from lib.masks.objects import Rules, read_object_rules
-from lib.masks.rules import read_rules
+from lib.masks.objects import ObjectRule, Rules
+from lib.masks.rules import Rule, read_rules
 from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
 from lib.run.provenance import all_images_model, require_stage, require_thresholds
@@ -78,8 +78,8 @@ def open_finished(
         all_images_model(run, run_settings)
     members = _open_members(run, settings, overrides, folds, root if is_bundle else Path())
     rules_file = rules_by_hand or _rules_file(run, settings)
-    read = read_object_rules if settings.submission.rows == "instance" else read_rules
-    rules = read(rules_file, settings.data.classes)
+    kind = ObjectRule if settings.submission.rows == "instance" else Rule
+    rules = read_rules(rules_file, settings.data.classes, kind)
     finished = FinishedRun(run, settings, members, rules, rules_file)
     if is_bundle:
         _require_whole(finished)

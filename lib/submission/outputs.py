@@ -22,8 +22,8 @@ from lib.data.competition import TestData
 from lib.masks.drawing import as_rgb, outlined, tinted
 from lib.masks.metrics import planes
 from lib.masks.objects import ObjectRule, Rules
-from lib.masks.rules import Rule, apply_rules
-from lib.prediction.map_store import MapReader, presence_for, scored_map, scored_masks
+from lib.masks.rules import Rule
+from lib.prediction.map_store import MapReader, masks_by, scored_map, scored_masks
 from lib.run.folder import RunFolder
 from lib.submission.coco import write_coco
 from lib.submission.mask_files import unreadable_sizes, write_masks, zip_files
@@ -117,7 +117,7 @@ def predicted(data: TestData, store: MapReader, rules: Rules, settings: Settings
 
     def predict(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         maps = scored_map(store, image_id, settings.submission.size)
-        return maps, apply_rules(rules, maps, presence_for(rules, store, image_id))
+        return maps, masks_by(rules, maps, store, image_id)
 
     return ((image_id, *prediction) for image_id, prediction in prefetched(predict, data.ids, ahead=2 * THREADS))
 

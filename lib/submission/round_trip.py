@@ -17,8 +17,7 @@ from lib.config.schema import Settings
 from lib.data.sample_submission import SubmissionRow
 from lib.masks.metrics import Pair, planes, pooled
 from lib.masks.objects import Rules, score_terms
-from lib.masks.rules import apply_rules
-from lib.prediction.map_store import MapReader, presence_for
+from lib.prediction.map_store import MapReader, masks_by
 from lib.submission.write import decode_rows, encode_rows, grouped_texts, with_texts
 
 RLE_COLUMN = 2  # after id and class
@@ -34,7 +33,7 @@ def round_trip_score(stream: Iterable[Pair], rules: Rules, settings: Settings, s
 
     def measure(pair: Pair) -> np.ndarray:
         image_id, maps, truth = pair
-        masks = apply_rules(rules, maps, presence_for(rules, store, image_id))
+        masks = masks_by(rules, maps, store, image_id)
         decoded = through_a_file(image_id, masks, settings)
         if not np.array_equal(decoded, masks):
             raise UserError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.base.files import atomic_path
-from lib.base.prefetch import THREADS, prefetched
+from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData
@@ -72,7 +72,7 @@ def _encoded_in_order(
         return scored_masks(store, image_id, rules, settings.submission.size)
 
     waiting, turn = {}, 0
-    for image_id, masks in progress("submission", prefetched(masks_of, numbers_of, ahead=4 * THREADS), len(numbers_of)):
+    for image_id, masks in progress("submission", prefetched(masks_of, numbers_of), len(numbers_of)):
         for number in numbers_of[image_id]:
             plane = np.ascontiguousarray(masks[..., data.rows[number].class_index])
             waiting[number] = encode_rows(plane, settings), (*plane.shape, zlib.crc32(plane))

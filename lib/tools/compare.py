@@ -39,9 +39,9 @@ from lib.prediction.run_maps import open_oof_maps
 from lib.report.comparison import write_comparison
 from lib.report.galleries import most_changed
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
-from lib.run.flattery import describe_flattery
+from lib.run.flattery import notes_on_scores
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import note_of_all_images, require_thresholds
+from lib.run.provenance import require_thresholds
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
@@ -100,12 +100,7 @@ def compare(arguments: argparse.Namespace) -> None:
         print(f"\n{challenger.name} against {runs[0].name}\n{differences_as_text(differences)}")
         dice = np.stack([scores[0], scored])[..., 0]
         draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
-    print(
-        "",
-        *(describe_flattery(run, settings) + note_of_all_images(run, settings) for run, settings in opened),
-        sep="\n",
-        end="",
-    )
+    print("", *(notes_on_scores(run, settings) for run, settings in opened), sep="\n", end="")
     write_json(out / "compare.json", content)
     write_table(out / "compare.csv", score_table(runs, scores, data, table, measures_of(metric)), "%.6f")
     write_comparison(out / "compare.html", content, runs, scores, data, table)

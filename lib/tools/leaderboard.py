@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def leaderboard(arguments: argparse.Namespace) -> StageSummary:
-    from lib.report.leaderboard import boards, read_entries, write_leaderboard
+    from lib.report.leaderboard import boards, read_entries
+    from lib.report.page import write_page
 
     started = time.monotonic()
     if not arguments.runs.is_dir():
@@ -30,7 +31,7 @@ def leaderboard(arguments: argparse.Namespace) -> StageSummary:
     all_boards = boards(entries)
     print("\n".join([*map(board_as_text, all_boards), *(f"\nwarning   {sentence}" for sentence in unreadable)]))
     path = arguments.runs / "leaderboard.html"
-    write_leaderboard(path, all_boards, unreadable)
+    write_page(path, "leaderboard.html", title="Leaderboard", boards=all_boards, unreadable=unreadable, refresh=False)
     results = {"boards": [board_as_dict(board) for board in all_boards], "unreadable": unreadable}
     return StageSummary([path], f"look at {path}", time.monotonic() - started, results)
 

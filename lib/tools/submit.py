@@ -32,7 +32,7 @@ from lib.base.cli import StageSummary, plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json
 from lib.config.schema import GROWING_STEPS, Settings
-from lib.masks.objects import ObjectRule, Rules, read_object_rules
+from lib.masks.objects import ObjectRule, Rules
 from lib.masks.rules import STEPS, Gate, Rule, Step, read_rules
 from lib.run.folder import RunFolder, open_run
 
@@ -76,7 +76,7 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
 def rules_of(run: RunFolder, settings: Settings) -> tuple[Rules, float]:
     """The rules that 05 chose, and their in-sample score."""
     if settings.submission.rows == "instance":
-        return read_object_rules(run.objects, settings.data.classes), read_json(run.objects)["in_sample"]
+        return read_rules(run.objects, settings.data.classes, ObjectRule), read_json(run.objects)["in_sample"]
     return read_rules(run.postprocess, settings.data.classes), read_json(run.postprocess)["after"]["in_sample"]
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import read_json
-from lib.run.flattery import describe_flattery
+from lib.run.flattery import notes_on_scores
 from lib.run.folder import SCRIPTS, RunFolder, open_run
 from lib.run.provenance import (
-    note_of_all_images,
     require_stage,
     require_thresholds,
     submission_inputs,
@@ -44,7 +43,7 @@ def summarise(arguments: argparse.Namespace) -> None:
     lines += [("seconds", seconds_per_stage(run)), ("look at", f"{run.report}, {run.before_after}")]
     width = max(len(name) for name, _ in lines)
     print("\n".join(["", *(f"{name.ljust(width)}   {text}" for name, text in lines)]))
-    print(describe_flattery(run, settings) + note_of_all_images(run, settings), end="")
+    print(notes_on_scores(run, settings), end="")
 
 
 def require_upload(run: RunFolder, path: Path) -> None:

@@ -6,6 +6,7 @@ Every term is averaged over images and classes, computed in float32, and smaller
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -59,6 +60,19 @@ def signed_distances(masks: np.ndarray) -> np.ndarray:
     return np.stack([signed_distance(np.ascontiguousarray(mask)) for mask in np.moveaxis(masks, -1, 0)])
 
 
+class Pixels(NamedTuple):
+    """Predictions and truths, float32: all of a batch (images, classes, height, width), or some as (pixels,)."""
+
+    logits: Tensor
+    probabilities: Tensor
+    truths: Tensor
+    distances: Tensor | None
+
+    def where(self, chosen: Tensor) -> "Pixels":
+        """The pixels for which `chosen`, bool, is true."""
+        return Pixels(*(None if values is None else values[chosen] for values in self))
+
+
 class SegmentationLoss(nn.Module):
     """The weighted sum of the terms in `settings.terms`, plus the loss of the presence head if the network has one.
 
@@ -99,8 +113,8 @@ class SegmentationLoss(nn.Module):
                 term = partial(self._term_of_known, known=masks != IGNORED)
             else:
                 term = self._term
-            probabilities = logits.sigmoid()
-            terms = {name: term(name, logits, probabilities, truths, distances) for name in self.weights}
+            pixels = Pixels(logits, logits.sigmoid(), truths, distances)
+            terms = {name: term(name, pixels) for name in self.weights}
             if presence is not None:
                 terms["presence"] = presence_loss(presence.float(), masks)
         region, boundary = schedule(self.settings.boundary_schedule, done_share)
@@ -111,32 +125,22 @@ class SegmentationLoss(nn.Module):
             total = total + self.presence_weight * terms["presence"]
         return total, {name: term.detach() for name, term in terms.items()}
 
-    def _term_of_known(
-        self,
-        name: str,
-        logits: Tensor,
-        probabilities: Tensor,
-        truths: Tensor,
-        distances: Tensor | None,
-        known: Tensor,
-    ) -> Tensor:
+    def _term_of_known(self, name: str, pixels: Pixels, known: Tensor) -> Tensor:
         """A term without ignored pixels: left out of means; in region terms neither predicted nor true."""
         if not known.any():
-            return logits.sum() * 0
-        if name == "lovasz":
-            return self._term(name, logits, probabilities, truths, distances)
+            return pixels.logits.sum() * 0
+        if name == "lovasz":  # which leaves them out itself
+            return self._term(name, pixels)
         if name in REGION_TERMS:
-            return self._term(name, logits, probabilities * known, truths * known, distances)
+            probabilities, truths = pixels.probabilities * known, pixels.truths * known
+            return self._term(name, pixels._replace(probabilities=probabilities, truths=truths))
         if name == "border_bce":
-            near = border_closeness(distances, self.settings.border_width)[known]
-            return self._border_bce(logits[known], truths[known], near)
-        distances = None if distances is None else distances[known]
-        return self._term(name, logits[known], probabilities[known], truths[known], distances)
+            near = border_closeness(pixels.distances, self.settings.border_width)[known]
+            return self._border_bce(pixels.logits[known], pixels.truths[known], near)
+        return self._term(name, pixels.where(known))
 
-    def _term(
-        self, name: str, logits: Tensor, probabilities: Tensor, truths: Tensor, distances: Tensor | None
-    ) -> Tensor:
-        settings = self.settings
+    def _term(self, name: str, pixels: Pixels) -> Tensor:
+        settings, (logits, probabilities, truths, distances) = self.settings, pixels
         match name:
             case "bce":
                 return F.binary_cross_entropy_with_logits(logits, smoothed(truths, settings.label_smoothing))

@@ -24,7 +24,7 @@ from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, influe
 from lib.tuning.morphology_candidates import GRID, Candidates
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.step_selection import SelectedRules, StepSelection
-from lib.tuning.thresholds import ClassChoice, choose_thresholds
+from lib.tuning.thresholds import ClassChoice, ThresholdResult, choose_thresholds
 
 SEARCHED = 2000  # images: 160 MB of counts, of one class at a time
 SCORES = ("nested", "in_sample", "gap")
@@ -149,8 +149,8 @@ def search_morphology(
     if settings.steps and len(np.unique(parts)) < 3:
         raise UserError("choosing morphology needs at least three images; set postprocess.steps=[] to skip it")
     selected = [
-        search_steps(read, counts, class_index, parts, groups, thresholds, settings, asks).selected()
-        for class_index, asks in enumerate(choice.rule.presence is not None for choice in chosen.classes.values())
+        search_steps(read, counts, chosen, class_index, groups, settings).selected()
+        for class_index in range(len(chosen.classes))
     ]
     if settings.steps:
         terms = score_rules(read, counts, parts, chosen.metric, selected)
@@ -170,20 +170,20 @@ def search_morphology(
 def search_steps(
     read: ReadPairs,
     counts: Counts,
+    chosen: ThresholdResult,
     class_index: int,
-    parts: np.ndarray,
     groups: np.ndarray,
-    thresholds: ThresholdSettings,
     settings: PostprocessSettings,
-    asks_presence: bool = False,
 ) -> StepSelection:
-    """Count the masks of every rule of one class on the searched images; arguments as in `search_morphology`.
+    """Count the masks of every rule of one class on the searched images; `groups` are whole numbers (images,).
 
-    With `asks_presence` rules require presence, as chosen with the threshold.
+    Rules require presence if the rule in `chosen` does.
     """
+    choice = list(chosen.classes.values())[class_index]
     images = np.sort(np.random.default_rng(0).permutation(len(counts.ids))[:SEARCHED])
-    counts_used = counts if asks_presence else replace(counts, presence=None)
-    plain = ScoreTable.of_class(counts_used, class_index, Metric.of(thresholds), groups).of(images)
+    plain = ScoreTable.of_class(counts, class_index, chosen.metric, groups).of(images)
+    if choice.rule.presence is None:
+        plain = replace(plain, presence=None)
     tables = {(): plain}
     if settings.steps:
         candidates = Candidates.build(settings)
@@ -193,7 +193,7 @@ def search_steps(
         for steps, levels in candidates.blocks:
             columns = slice(before, before := before + len(levels))
             tables[steps] = replace(plain, thresholds=levels, tp=tp[:, columns], fp=fp[:, columns])
-    return StepSelection(tables, parts[images], thresholds.rule)
+    return StepSelection(tables, chosen.parts[images], choice.kind)
 
 
 def count_candidates(candidates: Candidates, pairs: Iterable[Pair], class_index: int, images: int) -> np.ndarray:

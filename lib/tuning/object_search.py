@@ -63,12 +63,7 @@ class ClassObjects:
         """A warning if no object at all is chosen, or scores about as well as the choice; else an empty text."""
         if self.rule.mask.is_empty:
             return f"no object at all scores {self.all_empty:.4f}, more than any rule, so the submission has none"
-        if self.over_none.mean <= np.nan_to_num(self.over_none.standard_error):
-            return (
-                f"no object at all scores {self.all_empty:.4f}, nested {self.over_none} is gained over it: as far as "
-                "these images can tell, the model adds nothing to an empty submission"
-            )
-        return ""
+        return self.over_none.about_nothing("no object at all", self.all_empty, self.rule)
 
     def to_dict(self) -> dict:
         return {

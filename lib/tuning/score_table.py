@@ -41,6 +41,10 @@ class ScoreTable:
         shut = np.zeros(len(self.tp), bool) if rule.presence is None else self.presence < rule.presence
         return shut | (self.predicted(rule.gate.top) < rule.gate.area) if rule.gate else shut
 
+    def behind_gates(self, rule: Rule) -> "ScoreTable":
+        """The table with the masks emptied that the rule's gates empty."""
+        return self.emptied(self.shut_by(rule))
+
     def emptied(self, images: np.ndarray) -> "ScoreTable":
         """The table with the masks of some images (bool) emptied at every threshold."""
         if not images.any():
@@ -60,6 +64,13 @@ class ScoreTable:
         """Mask pixels at a threshold, (images,)."""
         column = self.column(threshold)
         return self.tp[:, column] + self.fp[:, column]
+
+    def counts_at(self, rule: Rule) -> np.ndarray:
+        """True and false positives of the masks by a rule, without its steps, (2, images)."""
+        if rule.is_empty:
+            return np.zeros((2, len(self.tp)), self.tp.dtype)
+        column = self.column(rule.threshold)
+        return np.where(self.shut_by(rule), 0, np.stack([self.tp[:, column], self.fp[:, column]]))
 
     def terms(self, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         """The two terms of `Metric.terms` at some thresholds, each (images, columns)."""

@@ -26,11 +26,6 @@ Family = tuple[str, ...]  # names of the steps, () for the threshold alone
 NONE_LEFT_OUT = frozenset()  # all folds are used
 
 
-def family_of(steps: Steps) -> Family:
-    """The names of the steps."""
-    return tuple(step.name for step in steps)
-
-
 class SelectedRules(NamedTuple):
     """The rules that the search selected for one class."""
 
@@ -64,7 +59,7 @@ class StepSelection:
         self.tables, self.folds, self.kind, self.limit = tables, folds, kind, limit
         self.families: dict[Family, list[Steps]] = {}
         for steps in tables:
-            self.families.setdefault(family_of(steps), []).append(steps)
+            self.families.setdefault(tuple(step.name for step in steps), []).append(steps)
         self._best_rules: dict[frozenset[int], dict[Family, Rule]] = {}
         self._fold_sums: dict[tuple[Steps, Rule], np.ndarray] = {}
 

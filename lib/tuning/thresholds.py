@@ -80,15 +80,8 @@ class ClassChoice:
                 f"no mask at all scores {self.all_empty:.4f}, more than any threshold (the best, t={THRESHOLDS[best]}: "
                 f"{self.curve[best]:.4f}), so every mask of the submission is empty. {ADVICE[self.kind]}"
             )
-        gain, error = self.over_no_mask.mean, np.nan_to_num(self.over_no_mask.standard_error)  # nan: a single group
-        if gain <= error:
-            compared = "more than" if gain < -error else "about as much as"
-            return (
-                f"no mask at all scores {self.all_empty:.4f}, {compared} {self.rule} (nested {self.over_no_mask} over "
-                "it): as far as these images can tell, the model adds nothing to an empty submission. "
-                f"{ADVICE[self.kind]}"
-            )
-        return ""
+        doubt = self.over_no_mask.about_nothing("no mask at all", self.all_empty, self.rule)
+        return doubt and f"{doubt}. {ADVICE[self.kind]}"
 
     def foreign_folds(self) -> dict[int, tuple[int, float, float]]:
         """Folds that the threshold of the others does not suit: their best threshold, its score, their nested score."""
@@ -221,7 +214,7 @@ def tune(table: ScoreTable, kind: str) -> Rule:
     If the table has presence and requiring it gains, the rule requires it; presence is decided first.
     """
     rule = Rule(NO_MASK, presence=best_presence(table))
-    gate = best_gate(table.emptied(table.shut_by(rule))) if kind == "triplet" else None
+    gate = best_gate(table.behind_gates(rule)) if kind == "triplet" else None
     rule = replace(rule, gate=gate)
     behind = _behind(rule, table)
     threshold = best_threshold(behind)
@@ -232,7 +225,7 @@ def tune(table: ScoreTable, kind: str) -> Rule:
 
 def _behind(rule: Rule, table: ScoreTable) -> ScoreTable:
     """The table after the rule's gates: masks emptied where they shut, and thresholds only up to the gate's top."""
-    opened = table.emptied(table.shut_by(rule))
+    opened = table.behind_gates(rule)
     return opened.up_to(rule.gate.top) if rule.gate else opened
 
 
@@ -248,12 +241,12 @@ def _choose_class(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoic
 
 def _choose_rule(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice:
     rule = tune(table, kind)
-    curve = table.emptied(table.shut_by(rule)).scores()
+    curve = table.behind_gates(rule).scores()
     nested = np.empty((2, len(parts)))
     fold_rules, fold_curves, fold_nested = {}, {}, {}
     for fold, others, left_out in splits(parts):
         alone = table.of(left_out)
-        fold_curves[fold] = alone.emptied(alone.shut_by(rule)).scores()
+        fold_curves[fold] = alone.behind_gates(rule).scores()
         tuned = fold_rules[fold] = tune(table.of(others), kind)
         nested[:, left_out] = terms_of(tuned, alone)
         fold_nested[fold] = float(pooled(*nested[:, left_out]))
@@ -275,4 +268,5 @@ def _choose_rule(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice
 
 def terms_of(rule: Rule, table: ScoreTable) -> np.ndarray:
     """The terms of a rule without morphology, (2, images)."""
-    return np.where(table.shut_by(rule), table.empty_terms(), table.terms_at(rule.threshold))
+    tp, fp = table.counts_at(rule)
+    return np.stack(table.metric.terms(tp, fp, table.positives - tp))

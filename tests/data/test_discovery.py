@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib.base.errors import UserError
-from lib.data.discovery import _expression, clean_id, fill, find_files, make_id
+from lib.data.discovery import clean_id, compile_pattern, fill, find_files, make_id
 from tests import REPOSITORY
 
 
@@ -202,7 +202,7 @@ def plain_expression(segment: str) -> re.Pattern:
 def test_names_match_as_a_plain_regular_expression_does(tokens, name):
     segment = "".join(tokens)
     try:
-        found = _expression(segment, ()).fullmatch(name)
+        found = compile_pattern(segment).fullmatch(name)
     except UserError:  # more wildcards than may go back
         return
     expected = plain_expression(segment).fullmatch(name)
@@ -214,13 +214,13 @@ def test_no_name_takes_long_to_match():
     segments = ["{a}_{b}_{c}_{d}_{e}_{f}_{g}", "*_*_*_*_*_*x", "*_{a}_{b}_*_{c}_{d}", "{a}{b}{c}{d}x{e}"]
     script = (
         "import resource; resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
-        "from lib.data.discovery import _expression\n"
+        "from lib.data.discovery import compile_pattern\n"
         f"for segment in {segments}:\n"
-        "    for end in ('_', '.png', 'x'): _expression(segment, ()).fullmatch('_' * 240 + end)"
+        "    for end in ('_', '.png', 'x'): compile_pattern(segment).fullmatch('_' * 240 + end)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
 
 
 def test_a_pattern_that_would_take_too_long_is_refused():
     with pytest.raises(UserError, match="may take years to match"):
-        _expression("*_{a}*_{b}*_{c}*_{d}*_{e}.png", ())
+        compile_pattern("*_{a}*_{b}*_{c}*_{d}*_{e}.png")

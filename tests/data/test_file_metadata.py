@@ -71,6 +71,16 @@ def test_odd_exif_is_no_error(tmp_path, taken):
     assert file_facts(tmp_path / "a.jpg").get("seconds") is None
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe1 no photo", b"II*\0\xff\xff\xff\xff"])
+def test_a_damaged_header_tells_the_folder_alone_and_no_mistake_is_hidden(tmp_path, monkeypatch, content):
+    (tmp_path / "a.tif").write_bytes(content)
+    assert file_facts(tmp_path / "a.tif") == {"folder": tmp_path.name}
+    write_photo(tmp_path / "a.jpg", "X", "2021:04:30 10:00:05")
+    monkeypatch.delattr("lib.data.file_metadata._exif")
+    with pytest.raises(NameError):
+        file_facts(tmp_path / "a.jpg")
+
+
 def test_geotiff_tiles_lie_side_by_side(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     for row in range(2):

@@ -24,7 +24,7 @@ from lib.prediction.predictor import (
     predict_to_store,
     whole_strides,
 )
-from lib.prediction.run_maps import precision_of
+from lib.prediction.run_maps import common_precision, trained_precisions
 from lib.run.folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -336,8 +336,9 @@ def test_half_precision_is_fp16_on_a_gpu_and_what_a_cpu_computes_in(tmp_path, mo
     for fold, precision in enumerate(trained):
         write_json(run.fold(fold).metrics, {"precision": precision})
     settings = Settings(name="test", train={"precision": "auto"})
-    assert precision_of(run, settings, [0, 1], CPU) == on_cpu
-    assert precision_of(run, settings, [0, 1], torch.device("cuda")) == on_gpu
+    assert common_precision(trained_precisions(run, settings, [0, 1], CPU), CPU) == on_cpu
+    gpu = torch.device("cuda")
+    assert common_precision(trained_precisions(run, settings, [0, 1], gpu), gpu) == on_gpu
 
 
 @given(st.integers(0, 255), st.floats(-0.6, 0.6))

@@ -85,7 +85,8 @@ def test_of_a_preset_the_strengths_count(run):
 
 def test_of_an_ensemble_the_weights_and_the_members_maps_count_and_not_their_places(run, monkeypatch):
     members = {}
-    monkeypatch.setattr(provenance, "open_members", lambda settings: members[str(settings.ensemble.members[0])])
+    for name in ("lib.run.members.open_members", "lib.run.provenance.open_members"):
+        monkeypatch.setattr(name, lambda settings: members[str(settings.ensemble.members[0])])
 
     def ensemble(place: str, infer: dict, **others: object) -> Settings:
         members[place] = [(run, Settings(name="member", folds={"count": 2}, infer=infer))] * 2

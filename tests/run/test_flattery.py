@@ -7,7 +7,7 @@ import pytest
 from lib.base.files import write_json
 from lib.config.check import save_settings
 from lib.config.schema import Settings
-from lib.run.flattery import describe_flattery, flattery
+from lib.run.flattery import flattery, notes_on_scores
 from lib.run.folder import RunFolder
 
 
@@ -21,7 +21,7 @@ def run_of(folder: Path, **sections: dict) -> tuple[RunFolder, Settings]:
 
 
 def test_a_run_that_chooses_nothing_on_what_is_scored_is_not_optimistic(tmp_path):
-    assert describe_flattery(*run_of(tmp_path / "run")) == ""
+    assert notes_on_scores(*run_of(tmp_path / "run")) == ""
 
 
 def test_the_best_epoch_is_named_with_its_gain(tmp_path):

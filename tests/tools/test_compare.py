@@ -83,7 +83,7 @@ def compared(*runs: Path, out: Path) -> dict:
 
 def test_scores_are_the_nested_ones_and_the_better_run_wins(two_runs, tmp_path, capsys, monkeypatch):
     poor, good = two_runs
-    note = "lib.tools.compare.note_of_all_images"
+    note = "lib.tools.compare.notes_on_scores"
     monkeypatch.setattr(note, lambda run, settings: "said of good\n" if run.root == good else "")
     found = compared(poor, good, out=tmp_path / "out")["good"]
     for measure in ("dice", "iou", "boundary_iou"):

@@ -218,16 +218,16 @@ def test_standard_errors_are_those_of_groups():
     """Every image twice: copies in one group add no certainty, copies that pass for images of their own do."""
     once, folds = blobs(18, specks=1.5), np.tile(np.arange(18) % 3, 2)
     twice = [(f"{copy}{image_id}", maps, truth) for copy in "ab" for image_id, maps, truth in once]
-    for groups, independent in (np.tile(np.arange(18), 2), 18), (np.arange(36), 36):
-        outcome = search(twice, folds=folds, groups=groups).classes["mask"]
-        counts = count_images(twice, ["mask"])
+    counts = count_images(twice, ["mask"])
+    grouped, apart = np.tile(np.arange(18), 2), np.arange(36)
+    outcomes = [search(twice, folds=folds, groups=groups).classes["mask"] for groups in (grouped, apart)]
+    for outcome, groups, independent in zip(outcomes, (grouped, apart), (18, 36), strict=True):
         alone = choose_thresholds(counts, folds, ThresholdSettings(), groups).classes["mask"].fold_rules
         before, after = (naive_dice(twice, [r[fold] for fold in folds]) for r in (alone, outcome.without_fold))
         gains = (after - before).reshape(-1, independent).mean(axis=0)  # of each group
         assert outcome.gain.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(independent), abs=1e-6)
     single = search(once).classes["mask"]
-    grouped = search(twice, folds=folds, groups=np.tile(np.arange(18), 2)).classes["mask"]
-    assert (grouped.rule, grouped.gain.mean) == (single.rule, pytest.approx(single.gain.mean))
+    assert (outcomes[0].rule, outcomes[0].gain.mean) == (single.rule, pytest.approx(single.gain.mean))
 
 
 def test_classes_are_chosen_apart():

@@ -70,13 +70,12 @@ def test_the_presence_is_chosen_among_all_pairs_with_a_threshold(metric, seed):
         hits = np.array([2 * (m & t).sum() for m, t in zip(masks, truths, strict=True)])
         open_size = np.array([m.sum() + t.sum() for m, t in zip(masks, truths, strict=True)])
         shut_size = np.array([t.sum() for t in truths])
-        for asked in LEVELS:
-            is_open = presence >= asked
-            found, size = np.where(is_open, hits, 0), np.where(is_open, open_size, shut_size)
-            if metric == "dice_global":
-                by_hand[asked - 1, threshold - 1] = found.sum() / size.sum()
-            else:
-                by_hand[asked - 1, threshold - 1] = np.where(size == 0, 1, found / np.maximum(size, 1)).mean()
+        is_open = presence >= LEVELS[:, None]  # (asked, images)
+        found, size = np.where(is_open, hits, 0), np.where(is_open, open_size, shut_size)
+        if metric == "dice_global":
+            by_hand[:, threshold - 1] = found.sum(axis=1) / size.sum(axis=1)
+        else:
+            by_hand[:, threshold - 1] = np.where(size == 0, 1, found / np.maximum(size, 1)).mean(axis=1)
     np.testing.assert_allclose(gated_scores(table, [table.presence])[0], by_hand, atol=1e-12)
 
     alone = max(table.scores().max(), score_by_hand(metric, made, [Rule(256)] * 16, presence))
