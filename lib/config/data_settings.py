@@ -92,7 +92,7 @@ class DataSettings(Section):
     doubtful_rle: Literal["error", "read"] = "error"  # when masks suggest that `rle` is wrong; read: only warn
     compare_masks: str | None = None  # the same masks in the other form, csv or mask files, to verify `rle` against
     instances: bool = False  # several rows or mask files per image: one per object, merged into one mask
-    other_classes: Literal["error", "skip"] = "error"  # classes in annotation files that `classes` does not list
+    other_classes: Literal["error", "skip"] = "error"  # classes of masks that `classes` does not list
     crowd: Literal["mask", "skip"] | None = None  # COCO crowd regions (iscrowd=1); must be set if there are any
     images_without_mask: Literal["error", "empty", "skip"] = "error"  # empty: train on them with an empty mask
     masks_without_image: Literal["error", "skip"] = "error"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import WILDCARD, find_files, is_excluded, make_id
+from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
 
 ANNOTATION_SUFFIXES = (".json", ".jsonl", ".txt")
@@ -57,7 +57,9 @@ def _annotated(settings: DataSettings) -> Iterator[Annotated]:
         yield from _images_of_file(settings.root / pattern, None, settings)
         return
     for parts, path in find_files(settings.root, pattern, setting):
-        if not is_excluded(make_id(settings.image_id, parts, path), settings):
+        if not parts.keys() >= {*PLACEHOLDER.findall(settings.image_id)}:  # its images are named inside
+            yield from _images_of_file(Path(path), None, settings)
+        elif not is_excluded(make_id(settings.image_id, parts, path), settings):
             yield from _images_of_file(Path(path), parts, settings)
 
 

@@ -15,7 +15,7 @@ from lib.data.annotation_masks import annotated_union
 from lib.data.discovery import NothingFound
 from lib.data.groups import read_groups
 from lib.data.id_match import match_ids
-from lib.data.image_index import list_images
+from lib.data.image_index import list_images, require_images
 from lib.data.images import image_size, read_image
 from lib.data.lazy_tif import Slide, open_slide
 from lib.data.mask_files import MaskFile, objects_of_files, read_mask_files, stacked, union_of_files
@@ -27,8 +27,8 @@ from lib.data.mask_index import (
     is_rle_table,
     is_table,
     match_masks,
+    paths_of_masks,
     read_masks_table,
-    without_mask_files,
 )
 from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
@@ -214,11 +214,12 @@ def open_training(settings: DataSettings) -> TrainingData:
     Raises UserError for missing files or tables, for ids that do not match, listing the first ones and their number,
     and for settings that do not fit the data.
     """
-    files, parts, excluded = list_images(settings, settings.train_images, "data.train_images")
+    require_images(settings, settings.train_images, "data.train_images")  # before the masks, which come second
     table = read_masks_table(settings, "data.train_masks") if is_rle_table(settings.train_masks) else None
     masks = index_masks(settings, table)
-    if not is_table(settings.train_masks):
-        files = without_mask_files(files, masks, settings)
+    files, parts, excluded = list_images(
+        settings, settings.train_images, "data.train_images", paths_of_masks(masks, settings)
+    )
     masks = match_masks(masks, table, files, settings, excluded)
     files = {image_id: files[image_id] for image_id in masks}
     groups, resize_values = read_groups(settings, table, files, parts), values_of_training(settings, files, table)

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Collection
 from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, listed
@@ -25,14 +26,28 @@ class ListedImages(NamedTuple):
     excluded: set[str]  # ids that data.exclude leaves out, in neither of these
 
 
-def list_images(settings: DataSettings, pattern: str, setting: str) -> ListedImages:
-    """List the files of each image. Raises UserError if there is none, or if an image has more or fewer than is set."""
+def require_images(settings: DataSettings, pattern: str, setting: str) -> None:
+    """Raise UserError if there is no data folder, or no file in it that the pattern matches."""
     if not settings.root.is_dir():
         raise UserError(f"the data folder {settings.root} does not exist (data.root){packed(settings.root)}")
+    next(find_files(settings.root, pattern, setting))
+
+
+def list_images(
+    settings: DataSettings, pattern: str, setting: str, mask_files: Collection[str] = frozenset()
+) -> ListedImages:
+    """List the files of each image, without those in `mask_files`, a set of paths.
+
+    In a folder that holds images and masks, `{id}.png` matches the masks `{id}_mask.png` as well. Raises UserError if
+    there is no image, or if one has more or fewer files than is set.
+    """
+    require_images(settings, pattern, setting)
     files, parts_of, excluded, planes = defaultdict(list), {}, set(), defaultdict(list)
     is_test = setting == "data.test_images" and settings.test_id is not None
     template = (settings.test_id, "data.test_id") if is_test else (settings.image_id, "data.image_id")
     for parts, path in find_files(settings.root, pattern, setting):
+        if path in mask_files:
+            continue
         image_id = make_id(template[0], parts, path, template[1])
         if is_excluded(image_id, settings):
             excluded.add(image_id)
@@ -43,6 +58,11 @@ def list_images(settings: DataSettings, pattern: str, setting: str) -> ListedIma
             planes[image_id].append(_plane_of(path, parts, pattern, template[0]))
     _check_number_of_files(files, settings, setting)
     _check_planes(planes, setting)
+    if not files and not excluded:
+        raise UserError(
+            f"{setting} = '{pattern}' and data.train_masks = '{settings.train_masks}' find the same files; let "
+            "data.train_masks name what only the masks' names contain, as in {id}_mask.png or {id}.json"
+        )
     if not files:
         raise UserError(f"data.exclude leaves no image of {setting} = '{pattern}'")
     return ListedImages(dict(files), parts_of, excluded)

@@ -96,7 +96,7 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
             "take the file as it was before a spreadsheet wrote it, or set data.doubtful_rle=read if it is whole"
         )
     for (image_id, first), texts in zip(keys, zip(*rle_columns, strict=True), strict=True):
-        for class_index, text in enumerate(texts, start=first):
+        for class_index, text in enumerate(texts, start=first) if first is not None else ():
             yield image_id, class_index, text
 
 
@@ -132,7 +132,8 @@ def _masks_from_files(settings: DataSettings) -> Masks:
             continue
         names = settings.classes if settings.are_indexed else [parts.get("class", settings.classes[0])]
         for name in names:
-            masks[image_id][class_index_of(name, settings.classes, path)].append(path)
+            if name in settings.classes or settings.other_classes == "error":
+                masks[image_id][class_index_of(name, settings.classes, path)].append(path)
     return dict(masks)
 
 
@@ -152,21 +153,11 @@ def check_single(masks: Masks, settings: DataSettings, what: str) -> None:
     )
 
 
-def without_mask_files(files: dict[str, list[str]], masks: Masks, settings: DataSettings) -> dict[str, list[str]]:
-    """The image files of each id, without those that data.train_masks matches as well.
-
-    In a folder that holds images and masks, `{id}.png` finds the masks `{id}_mask.png` as well. Raises UserError where
-    no image is left.
-    """
-    mask_files = {path for pieces in masks.values() for paths in pieces for path in paths}
-    images = {image_id: paths for image_id, paths in files.items() if mask_files.isdisjoint(paths)}
-    if not images:
-        raise UserError(
-            f"data.train_images = '{settings.train_images}' and data.train_masks = '{settings.train_masks}' find the "
-            "same files; let data.train_masks name what only the masks' names contain, as in "
-            "{id}_mask.png, or {id}.json for annotations"
-        )
-    return images
+def paths_of_masks(masks: Masks, settings: DataSettings) -> set[str]:
+    """The paths of the mask files, which are no images wherever they lie; none if the masks are texts."""
+    if is_table(settings.train_masks):
+        return set()
+    return {path for pieces in masks.values() for paths in pieces for path in paths}
 
 
 def match_masks(

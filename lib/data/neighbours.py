@@ -14,6 +14,7 @@ from itertools import pairwise
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.image_index import list_images
+from lib.data.mask_index import index_masks, is_table, paths_of_masks
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ def neighbour_index(settings: DataSettings, pattern: str, setting: str, without:
 
     Raises UserError for images that have no order, and where no image has a neighbour.
     """
-    files, parts, _ = list_images(settings, pattern, setting)
+    is_training = setting == "data.train_images" and not is_table(settings.train_masks)
+    masks = paths_of_masks(index_masks(settings, None), settings) if is_training else set()
+    files, parts, _ = list_images(settings, pattern, setting, masks)
     files = {image_id: paths for image_id, paths in files.items() if image_id not in without}
     series = _series({image_id: parts[image_id] for image_id in files}, settings, f"{setting} = '{pattern}'")
     if len(files) > 1 and len(series) == len(files):

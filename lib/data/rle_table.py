@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, without_suffix
 from lib.data.tables import Table, column
@@ -22,12 +22,13 @@ class Columns(NamedTuple):
     id_pattern: str  # what stands in the id column, as in {id}_mask
     prefix: str  # of the settings that say so: `data.` or `data.sample_`
     image_id: str = "{id}"  # the id from the parts of id_pattern, where it has several, as {folder}/{id}
+    skip_others: bool = False  # whether rows of a class that data.classes does not name are left out
 
 
 def training_columns(settings: DataSettings) -> Columns:
     """The columns of data.train_masks."""
     named = settings.id_column, settings.class_column, settings.rle_column
-    return Columns(*named, settings.id_pattern, "data.", settings.image_id)
+    return Columns(*named, settings.id_pattern, "data.", settings.image_id, settings.other_classes == "skip")
 
 
 def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
@@ -46,14 +47,19 @@ def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
     )
 
 
-def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> Iterator[tuple[str, int]]:
-    """Id and class index of each row. With several classes and no class column, the id column holds <id>_<class>."""
+def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> Iterator[tuple[str, int | None]]:
+    """Id and class index of each row, None for a class that is left out (data.other_classes).
+
+    With several classes and no class column, the id column holds <id>_<class>.
+    """
     texts = id_texts(table, path, columns)
     read_id = IdReader(columns, path)
     if columns.class_name:
         names = column(table, columns.class_name, path, f"{columns.prefix}class_column")
+        _check_classes(names, path, columns, classes)
+        index_of = {name: number for number, name in enumerate(classes)}
         for text, name in zip(texts, names, strict=True):
-            yield read_id(text), class_index_of(name, classes, path)
+            yield read_id(text), index_of.get(name)
     elif len(classes) == 1 or class_columns(table, columns, classes):
         for text in texts:
             yield read_id(text), 0
@@ -64,6 +70,21 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
                 raise UserError(f"{path}: '{text[:80]}' ends in none of the classes {classes}; {advice}")
             text, class_index = split
             yield read_id(text), class_index
+
+
+def _check_classes(names: list[str], path: Path, columns: Columns, classes: list[str]) -> None:
+    """Raise UserError for classes that data.classes does not name, unless they are left out, or if it names none."""
+    others = sorted({*names} - {*classes})
+    if not others or (columns.skip_others and {*names} & {*classes}):
+        return
+    rows = sum(name not in classes for name in names)
+    remedy = "name the classes as the table does"
+    if not columns.prefix.endswith("sample_") and not columns.skip_others:
+        remedy += ", or set data.other_classes=skip to leave these rows out"
+    raise UserError(
+        f"{path}: column '{columns.class_name}' has other classes than data.classes = {classes} in {rows} of "
+        f"{len(names)} rows: {listed(others)}; {remedy}"
+    )
 
 
 def id_texts(table: Table, path: Path, columns: Columns) -> Sequence[str]:
@@ -102,7 +123,8 @@ def class_index_of(name: str, classes: list[str], source: Path | str) -> int:
     """The number of a class. Raises UserError for one that data.classes does not name."""
     if name not in classes:
         raise UserError(
-            f"{source} has the class '{name}', which is not one of data.classes: {classes}; name the classes as it does"
+            f"{source} has the class '{name}', which is not one of data.classes: {classes}; name the classes as "
+            "it does, or set data.other_classes=skip to leave out the others"
         )
     return classes.index(name)
 
@@ -133,9 +155,10 @@ class IdReader:
         self.text_of: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
+        text = text.replace("\\", "/")  # as Windows writes paths
         if self.expression is not None:
             return self._inside(without_suffix(text))
-        if "/" in text or "\\" in text:
+        if "/" in text:
             raise UserError(
                 f"{self.path} has the id {ascii(text[:80])}, which cannot be used as a file name; "
                 f"if it is an id behind a folder, set {self.setting}=*/{{id}}"

@@ -76,6 +76,14 @@ def ham10000(root: Path):
     return {f"ISIC_{id}": DISC[id] for id in IDS}
 
 
+def cloud38(root: Path):
+    for number, id in enumerate(IDS):
+        for band in ("blue", "green", "nir", "red"):
+            put(root / f"train_{band}/{band}_patch_{id}.TIF", picture(number, planes=1))
+        put(root / f"train_gt/gt_patch_{id}.TIF", mask_of(id))
+    return {f"patch_{id}": DISC[id] for id in IDS}
+
+
 def named(template: str, write):
     """The same masks under the ids that a template gives."""
 
@@ -204,6 +212,7 @@ READ = {
     "CVC-ClinicDB": pairs("Original/{id}.tif", "Ground Truth/{id}.tif"),
     "Massachusetts Buildings": massachusetts,
     "Inria": pairs("train/images/{id}.tif", "train/gt/{id}.tif"),
+    "38-Cloud": cloud38,
     "LandCover.ai": labelled("images/{id}.tif", "masks/{id}.tif", {0: 0, 1: 1, 2: 3}),
     "DeepCrack": pairs("train_img/{id}.jpg", "train_lab/{id}.png"),
     "SUIM": coloured("images/{id}.jpg", "masks/{id}.bmp", {0: (0, 0, 0), 1: (0, 0, 255), 2: (255, 255, 0)}),

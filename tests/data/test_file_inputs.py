@@ -171,6 +171,11 @@ FILES = {
         "the files of 'a' and 'c' are not the same planes|_B3.png|_B4.png",
     ),
     "a folder of masks for each class": Row(classes(), {"train_images": "images"}),
+    "a folder of masks for each class, not all of them to be learned": Row(
+        both(classes(), lambda root: None),
+        {"train_images": "images", "train_masks": "masks/{class}/{id}.png", "classes": ["disc"]},
+        "has the class 'corner', which is not one of data.classes|data.other_classes=skip",
+    ),
     "a class without a file for some images": Row(
         classes("b"),
         {"train_images": "images", "classes": ["disc", "corner"], "train_masks": "masks/{class}/{id}.png"},
@@ -200,6 +205,21 @@ SECOND = [20, 15, 28, 15, 28, 20, 20, 20]
 BOX = dict.fromkeys(IDS, (ROWS >= 2) & (ROWS < 12) & (COLUMNS >= 3) & (COLUMNS < 9))
 BOTH = {id: BOX[id] | (ROWS >= 15) & (ROWS < 20) & (COLUMNS >= 20) & (COLUMNS < 28) for id in IDS}
 COCO = {"train_masks": "train.json"}
+
+
+def coco_in_folders(root: Path) -> Masks:
+    """The images of two splits, each with a COCO json of its own, as Roboflow packs them."""
+    coco([[POLYGON]])(root)
+    content = json.loads((root / "train.json").read_text())
+    for split, numbers in (("train", [0, 2]), ("valid", [1])):
+        (root / split).mkdir()
+        images = [content["images"][number] for number in numbers]
+        annotations = [content["annotations"][number] for number in numbers]
+        for image in images:
+            (root / "train_images" / image["file_name"]).rename(root / split / image["file_name"])
+        part = content | {"images": images, "annotations": annotations}
+        (root / split / "_annotations.coco.json").write_text(json.dumps(part))
+    return BOX
 
 
 def coco(
@@ -289,6 +309,10 @@ ANNOTATIONS = {
     ),
     "COCO sizes of the shown pixels, images with EXIF orientation": Row(
         turned_coco, COCO, "3 of 3|EXIF orientation|set data.orientation=shown"
+    ),
+    "a COCO json in each folder of images": Row(coco_in_folders),
+    "COCO file names as Label Studio writes them": Row(
+        coco([[POLYGON]], "..\\label-studio\\upload\\{id}.png"), COCO, "set data.id_pattern=*/{id}"
     ),
     "classes that `classes` does not name": Row(
         coco([[POLYGON], [SECOND]], category="tree"), COCO | {"classes": ["box"]}, "box, tree|data.other_classes=skip"

@@ -285,3 +285,15 @@ def test_the_stack_stands_beside_the_windows_of_a_large_image(volumes):
     [(_, prediction)] = predictor.predict(seen, ["a_2"])
     mean = np.mean([gray("a", number) for number in (1, 2, 3)]) / 255
     assert abs(int(prediction.maps[0, 0, 0]) - 255 / (1 + np.exp(-mean))) < 1
+
+
+def test_masks_beside_the_slices_are_no_neighbours(tmp_path):
+    for number in range(3):
+        for end in ("", "_mask"):
+            path = tmp_path / "case1" / f"case1_{number}{end}.png"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), np.full(SHAPE, 50 * number, np.uint8))
+    pattern = "{case}/{id}_{slice}"
+    paths = {"train_images": f"{pattern}.png", "train_masks": f"{pattern}_mask.png", "image_id": "{id}_{slice}"}
+    training = open_training(DataSettings(root=tmp_path, **paths, neighbours={"order": "slice"}))
+    assert training.neighbours.stacks["case1_1"] == ["case1_0", "case1_1", "case1_2"]

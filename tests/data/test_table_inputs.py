@@ -131,6 +131,11 @@ TABLES = {
     "a column of classes": Row(
         lines("id,kind,rle", lambda id: f"{id},corner,{encode(CORNER)}\n{id},disc,{RLE[id]}", meant=TWO)
     ),
+    "a column of classes, not all of them to be learned": Row(
+        lines("id,kind,rle", lambda id: f"{id},corner,{encode(CORNER)}\n{id},disc,{RLE[id]}"),
+        {"classes": ["disc"], "class_column": "kind"},
+        "other classes than data.classes = ['disc'] in 3 of 6 rows: 'corner'|data.other_classes=skip",
+    ),
     "a class after the id": Row(
         lines("id,rle", lambda id: f"{id}_corner,{encode(CORNER)}\n{id}_disc,{RLE[id]}", meant=TWO)
     ),
