@@ -25,7 +25,7 @@ from lib.data.hidden_groups import (
 from lib.data.id_patterns import distinct, id_partitions, id_series
 from lib.data.kept_features import encoded, write_features
 from lib.data.likeness import unit_vectors
-from lib.data.mosaics import borders_of, mosaic_groups
+from lib.data.mosaics import borders_of, find_mosaics
 from lib.data.overlaps import overlap_groups
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
@@ -144,18 +144,19 @@ class HiddenGroupSearch:
         return search(self.partitions, strong, self._vectors(), self.settings.count, self.sample)
 
     def _search_scenes(self) -> Scenes | None:
-        mosaics = mosaic_groups(np.stack(self._borders))
+        mosaics = find_mosaics(np.stack(self._borders))
         has_all = len(self._gray) == len(self.data.ids)
         overlaps = overlap_groups(np.stack(self._gray), self._vectors()) if has_all else None
-        if mosaics is None and overlaps is None:
-            return None
         if mosaics is None:
             relation = "share pixels with another one, at another place"
-            return Scenes("overlaps", relation, overlaps, "look at them first")
-        groups, relation = mosaics, "continue another one at a border, as the tiles of one photo do"
+            return None if overlaps is None else Scenes({"overlaps": overlaps}, relation, "look at them first")
+        row, column = mosaics.places.T
+        columns = {"mosaics": mosaics.groups, "mosaic_row": row, "mosaic_column": column}
+        relation = "continue another one at a border, as the tiles of one photo do"
         if overlaps is not None:
-            groups, relation = joined(mosaics, overlaps), "continue or overlap another one, as crops of one photo do"
-        return Scenes("mosaics", relation, groups, unsuited(groups, self.settings.count))
+            columns = {"scenes": joined(mosaics.groups, overlaps)} | columns
+            relation = "continue or overlap another one, as crops of one photo do"
+        return Scenes(columns, relation, unsuited(next(iter(columns.values())), self.settings.count))
 
     def _vectors(self) -> np.ndarray:
         features = self.encoder.features().astype(np.float32)

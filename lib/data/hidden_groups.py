@@ -73,14 +73,17 @@ class Finding:
 class Scenes:
     """Groups that only the images show: parts of one scene, whatever their ids."""
 
-    column: str  # of the table
+    columns: dict[str, np.ndarray]  # of the table, (images,) whole numbers; the first one holds the groups
     relation: str  # of an image to another one of its scene, as a verb
-    groups: np.ndarray  # (images,) numbers
     obstacle: str  # the reason not to use them without being told to ("" if none)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return next(iter(self.columns.values()))
 
     def describe(self, mode: str, table: str) -> str:
         """How many there are, whether folds are grouped by them, and the settings for it, as lines to print."""
-        sizes = np.bincount(self.groups)
+        sizes, column = np.bincount(self.groups), next(iter(self.columns))
         joined = (sizes[self.groups] > 1).sum()
         is_used = mode == "auto" and not self.obstacle
         not_used = f"are not grouped by them: {self.obstacle}" if self.obstacle else "could be grouped by them"
@@ -88,7 +91,7 @@ class Scenes:
             f"{'hidden ' if is_used else 'warning'}   {joined} of {len(self.groups)} images {self.relation}: "
             f"{(sizes > 1).sum()} scenes, at most {sizes.max()} images each\n"
             f"          folds {'are grouped by them' if is_used else not_used}\n"
-            f"          to {'set' if is_used else 'use'} them: data.group_csv={table} data.group={self.column}"
+            f"          to {'set' if is_used else 'use'} them: data.group_csv={table} data.group={column}"
         )
 
 
@@ -192,11 +195,11 @@ def is_nested(fine: np.ndarray, coarse: np.ndarray) -> bool:
 
 
 def groups_table(ids: Sequence[str], findings: Sequence[Finding], scenes: Scenes | None = None) -> "pd.DataFrame":
-    """The groups of every finding for data.group_csv: columns id, candidate_1, candidate_2, ..., that of the scenes."""
+    """The groups of every finding, for data.group_csv: id, candidate_1, candidate_2, ..., columns of the scenes."""
     import pandas as pd
 
     columns = {f"candidate_{number}": finding.partition.groups for number, finding in enumerate(findings, start=1)}
-    columns |= {scenes.column: scenes.groups} if scenes else {}
+    columns |= scenes.columns if scenes else {}
     return pd.DataFrame({"id": list(ids)} | columns)
 
 

@@ -7,12 +7,16 @@ borders fit if each is the other's best by far, as in solvers of jigsaw puzzles 
 or scaled are not recognised.
 """
 
+from collections import defaultdict, deque
+from typing import NamedTuple
+
 import numpy as np
 
 from lib.data.duplicates import linked
 
 RIGHT, LEFT, LOWER, UPPER = range(4)
 MEETING = ((RIGHT, LEFT), (LOWER, UPPER))
+STEPS = ((0, 1), (1, 0))  # rows and columns from the first image of such a pair to the second
 NEVER_MEETING = tuple((side, side) for side in (RIGHT, LEFT, LOWER, UPPER))
 PLAIN = 2.0  # gray levels: standard deviation along a border, below which it fits anything
 BY_FAR = 0.3  # squared distance to the best border, as a share of that to the second best
@@ -22,6 +26,13 @@ SAMPLE = 1000  # images of which all borders are compared first; the rest only i
 ROWS = 256  # borders compared with all others at a time
 
 
+class Mosaics(NamedTuple):
+    """Images that continue one another, directly or by a chain."""
+
+    groups: np.ndarray  # (images,) numbers
+    places: np.ndarray  # (images, 2) row and column in the mosaic, from 0
+
+
 def borders_of(thumbnail: np.ndarray) -> np.ndarray:
     """The borders (4, side), uint8, of a thumbnail (side, side, channels), extrapolated by half a pixel, in gray."""
     outer = np.stack([thumbnail[:, -1], thumbnail[:, 0], thumbnail[-1], thumbnail[0]]).mean(axis=2)
@@ -29,8 +40,8 @@ def borders_of(thumbnail: np.ndarray) -> np.ndarray:
     return np.clip(1.5 * outer - 0.5 * inner, 0, 255).astype(np.uint8)
 
 
-def mosaic_groups(borders: np.ndarray) -> np.ndarray | None:
-    """Groups of images that continue one another, directly or by a chain, as numbers; None if too few do.
+def find_mosaics(borders: np.ndarray) -> Mosaics | None:
+    """The mosaics that images are tiles of; None if too few continue another one.
 
     `borders` are those of all images, uint8 (images, 4, side). If there are many, a sample decides whether all are
     compared.
@@ -47,7 +58,8 @@ def mosaic_groups(borders: np.ndarray) -> np.ndarray | None:
         return None
     everything = np.arange(count)
     pairs = [fitting_pairs(borders[:, first], borders[:, second], everything) for first, second in MEETING]
-    return linked(*np.concatenate(pairs).T, count)
+    groups = linked(*np.concatenate(pairs).T, count)
+    return Mosaics(groups, _places(groups, pairs))
 
 
 def fitting_pairs(borders: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -60,6 +72,28 @@ def fitting_pairs(borders: np.ndarray, others: np.ndarray, numbers: np.ndarray) 
     back, is_clear = _best_by_far(others, borders, best)
     mutual = is_clear & (back == numbers)
     return np.stack([numbers[mutual], best[mutual]], axis=1)
+
+
+def _places(groups: np.ndarray, pairs: list[np.ndarray]) -> np.ndarray:
+    """Row and column of each image in its mosaic, by the first of its pairs that leads there."""
+    steps = defaultdict(list)
+    for of_direction, step in zip(pairs, STEPS, strict=True):
+        for first, second in of_direction.tolist():
+            steps[first].append((second, np.array(step)))
+            steps[second].append((first, -np.array(step)))
+    places, is_placed = np.zeros((len(groups), 2), int), np.zeros(len(groups), bool)
+    for start in steps:
+        waiting = deque([] if is_placed[start] else [start])
+        is_placed[start] = True
+        while waiting:
+            image = waiting.popleft()
+            for other, step in steps[image]:
+                if not is_placed[other]:
+                    places[other], is_placed[other] = places[image] + step, True
+                    waiting.append(other)
+    corners = np.zeros((groups.max() + 1, 2), int)
+    np.minimum.at(corners, groups, places)
+    return places - corners[groups]
 
 
 def _best_by_far(borders: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

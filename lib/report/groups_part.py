@@ -10,11 +10,12 @@ from lib.config.schema import Settings
 from lib.data.competition import Images, open_test, open_training
 from lib.data.folds import stored_folds
 from lib.report.galleries import Gallery, Item, encode_pictures
-from lib.report.pictures import SIDE, fitted, shown_image
+from lib.report.pictures import SIDE, fitted, shown_image, small_image, stretched
 from lib.run.folder import RunFolder
 
 GROUPS = 8  # pictures of a fold, one for each of its largest groups
 SHOWN_PAIRS = 4  # of each kind
+SHOWN_MOSAICS, MOSAIC_SIDE = 3, 600  # the largest; pixels of the longer side
 
 
 def groups_part(run: RunFolder, settings: Settings) -> dict | None:
@@ -25,6 +26,7 @@ def groups_part(run: RunFolder, settings: Settings) -> dict | None:
     table = stored_folds(run.folds)
     training, test = open_training(settings.data), open_test(settings.data)
     galleries = [
+        *_mosaic_galleries(run, training),
         Gallery(
             "fold_groups",
             "One image of each group",
@@ -52,6 +54,30 @@ def groups_part(run: RunFolder, settings: Settings) -> dict | None:
         ),
     ]
     return {"galleries": galleries, **content}
+
+
+def _mosaic_galleries(run: RunFolder, training: Images) -> Iterator[Gallery]:
+    """A gallery of the largest photos whose tiles the images are, if 01 found some."""
+    table = pd.read_csv(run.hidden_groups, dtype={"id": str}) if run.hidden_groups.is_file() else pd.DataFrame()
+    if "mosaics" not in table or not set(table.id) <= set(training.ids):
+        return
+    sizes = table.mosaics.value_counts()
+    items = [_mosaic_item(table[table.mosaics == name], training) for name in sizes.index[:SHOWN_MOSAICS]]
+    description = "Images that continue one another at their borders, laid side by side: there should be no seam."
+    yield Gallery("mosaics", "Tiles of one photo", description, items, folded=True)
+
+
+def _mosaic_item(tiles: pd.DataFrame, training: Images) -> Item:
+    """The tiles of a mosaic at their places; places without a tile are black."""
+    rows, columns = tiles.mosaic_row.max() + 1, tiles.mosaic_column.max() + 1
+    side = max(1, min(SIDE // 2, MOSAIC_SIDE // max(rows, columns)))
+    canvas = np.zeros((rows * side, columns * side, 3), np.uint8)
+    for tile in tiles.itertuples():
+        small = fitted(small_image(training.open_image(tile.id), side), (side, side))
+        top, left = side * tile.mosaic_row, side * tile.mosaic_column
+        canvas[top : top + side, left : left + side] = small
+    caption = f"and {len(tiles) - 1} more images"
+    return Item(tiles.id.iloc[0], "", caption, encode_pictures([("side by side", stretched(canvas))]))
 
 
 def _fold_items(table: pd.DataFrame, training: Images) -> Iterator[Item]:

@@ -44,18 +44,24 @@ def fitted_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def shown_image(image: np.ndarray | Slide) -> np.ndarray:
-    """An image (height, width, channels) as RGB, small; its first three channels, or the first as gray.
-
-    The lowest and highest 0.5 % of the values are clipped, so that dark microscopy becomes visible.
-    """
-    factor = SIDE / max(image.shape[:2])
+def small_image(image: np.ndarray | Slide, side: int) -> np.ndarray:
+    """An image (height, width, channels) as RGB uint8 of that longer side; its first three channels, or one as gray."""
+    factor = side / max(image.shape[:2])
     height, width = (max(1, round(factor * length)) for length in image.shape[:2])
     if isinstance(image, Slide):
         image = image.resampled((min(height, image.shape[0]), min(width, image.shape[1])))
-    small = fitted(as_rgb(image), (height, width)).astype(np.float32)
-    low, high = np.percentile(small, [0.5, 99.5])
-    return np.clip((small - low) * (255 / max(high - low, 32)), 0, 255).astype(np.uint8)
+    return fitted(as_rgb(image), (height, width))
+
+
+def stretched(picture: np.ndarray) -> np.ndarray:
+    """A picture whose lowest and highest 0.5 % of the values are clipped, so that dark microscopy becomes visible."""
+    low, high = np.percentile(picture, [0.5, 99.5])
+    return np.clip((picture.astype(np.float32) - low) * (255 / max(high - low, 32)), 0, 255).astype(np.uint8)
+
+
+def shown_image(image: np.ndarray | Slide) -> np.ndarray:
+    """An image (height, width, channels) as RGB, small and stretched."""
+    return stretched(small_image(image, SIDE))
 
 
 def probability_picture(shown: np.ndarray, probability_map: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 
 from lib.data import mosaics
 from lib.data.duplicates import thumbnail
-from lib.data.mosaics import LEFT, LOWER, RIGHT, UPPER, borders_of, fitting_pairs, mosaic_groups
+from lib.data.mosaics import LEFT, LOWER, RIGHT, UPPER, borders_of, find_mosaics, fitting_pairs
 from tests.data.test_overlaps import pictures, texture
 
 
@@ -38,10 +38,13 @@ def test_tiles_are_grouped_by_photo(sample, monkeypatch):
     monkeypatch.setattr(mosaics, "SAMPLE", sample)
     monkeypatch.setattr(mosaics, "ROWS", 7)
     borders, places = tiles_of([texture(seed) for seed in range(12)], 4)
-    groups = mosaic_groups(borders)
+    groups, found_places = find_mosaics(borders)
     same_group, same_photo = (labels[:, None] == labels for labels in (groups, places[:, 0]))
     assert not (same_group & ~same_photo).any()
     assert (same_group & same_photo).sum() > 0.7 * same_photo.sum()
+    for group in np.unique(groups):
+        true, found = places[groups == group, 1:], found_places[groups == group]
+        assert np.array_equal(found, true - true.min(axis=0))
 
 
 def test_pairs_that_fit_are_neighbours_in_the_photo():
@@ -72,10 +75,10 @@ def test_a_pair_fits_exactly_if_each_is_the_others_best_by_far():
 
 @pytest.mark.parametrize("kind", ["one spot", "spots", "rim", "stripes", "textures", "plain"])
 def test_independent_images_are_not_joined(kind):
-    assert mosaic_groups(np.stack([borders_of(picture[..., None]) for picture in pictures(kind)])) is None
+    assert find_mosaics(np.stack([borders_of(picture[..., None]) for picture in pictures(kind)])) is None
 
 
 def test_tiles_of_one_place_under_other_lights_are_not_joined():
     """Their right borders fit each other as well as they fit the neighbours' left ones: frames, not a mosaic."""
     borders, _ = tiles_of([np.clip(texture(seed) * light, 0, 255) for seed in (0, 1) for light in (0.8, 0.82, 0.84)], 3)
-    assert mosaic_groups(borders) is None
+    assert find_mosaics(borders) is None

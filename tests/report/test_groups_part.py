@@ -1,11 +1,17 @@
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from lib.base.files import read_json
+from lib.data.tables import write_table
+from lib.report import groups_part as groups_part_module
 from lib.report.groups_part import SHOWN_PAIRS, groups_part
 from lib.report.page import write_report
+from lib.report.pictures import SIDE
 from lib.tuning.leak import measure_leak
 from lib.tuning.thresholds import choose_thresholds
 from tests.report.test_report import FOLDS, FakeRun, Page
@@ -75,3 +81,21 @@ def test_without_test_images_it_is_said_and_nothing_stale_is_left(measured):
         measured.run, settings, measured.training, measured.table, list(range(FOLDS)), result
     )
     assert groups_part(measured.run, settings) is None
+
+
+def test_the_tiles_of_a_photo_are_laid_side_by_side(measured, monkeypatch):
+    """Two tiles beside each other and one below the second, of an image each that is one gray."""
+    grays = {image_id: 60 * (number + 1) for number, image_id in enumerate(measured.training.ids[:3])}
+    table = pd.DataFrame({"id": list(grays), "mosaics": 0, "mosaic_row": [0, 0, 1], "mosaic_column": [0, 1, 1]})
+    write_table(measured.run.hidden_groups, table)
+    drawn = []
+    monkeypatch.setattr(groups_part_module, "encode_pictures", lambda pictures: drawn.append(pictures) or [])
+    flat = SimpleNamespace(ids=list(grays), open_image=lambda image_id: np.full((50, 70, 3), grays[image_id], np.uint8))
+    (gallery,) = groups_part_module._mosaic_galleries(measured.run, flat)
+    measured.run.hidden_groups.unlink()
+    assert [item.caption for item in gallery.items] == ["and 2 more images"]
+    ((_, picture),) = drawn[0]
+    side = SIDE // 2
+    assert picture.shape == (2 * side, 2 * side, 3)
+    quarters = picture[side // 2 :: side, side // 2 :: side, 0]
+    assert quarters.tolist() == [[85, 170], [0, 255]]  # stretched: 0 to 180 become 0 to 255
