@@ -10,6 +10,7 @@ of a fold stay until its first new epoch is written. 03 can use the weights of a
 """
 
 import argparse
+import shlex
 
 from lib.base.cli import StageSummary
 from lib.base.errors import UserError
@@ -78,7 +79,7 @@ def is_done(run, fold: int | str, made_from: dict) -> bool:
         raise UserError(
             f"fold {fold} is done (train.epochs: {before} -> {now}) and its learning rate has fallen to zero, so it "
             f"cannot continue; add --restart --folds {fold} to train it again, or let a new run start from its weights "
-            f"(model.weights={run.root})"
+            f"({shlex.quote(f'model.weights={run.root}')})"
         )
     require_fold(run, fold, made_from)
     if is_first():

@@ -98,10 +98,21 @@ def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Setting
     """
     run = RunFolder(root)
     if not run.config.is_file():
-        raise UserError(f"{root} is not a run folder (no config.yaml); make one with 01_prepare_folds.py")
+        raise UserError(_without_config(run))
     settings = load_settings(run.config, overrides)
     require_all_settings(run, settings)
     return run, settings
+
+
+def _without_config(run: RunFolder) -> str:
+    """The error on a folder without config.yaml: it is no run, or has lost the file."""
+    stage, recorded = recorded_settings(run)
+    if not recorded:
+        return f"{run.root} is not a run folder (no config.yaml); make one with 01_prepare_folds.py"
+    return (
+        f"{run.config} does not exist; write it again from what {run.record(stage)} keeps under 'settings' "
+        "(JSON is YAML)"
+    )
 
 
 def require_all_settings(run: RunFolder, settings: "Settings") -> None:

@@ -3,6 +3,7 @@
 Nothing is written, so the folder may be read-only.
 """
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +85,8 @@ def open_finished(
     if is_bundle:
         _require_whole(finished)
     elif rules_by_hand:
-        again = f"run python -m lib.tools.submit {root} ... --out {rules_by_hand.parent} again"
+        command = shlex.join(["python", "-m", "lib.tools.submit", str(root), "--out", str(rules_by_hand.parent)])
+        again = f"run {command} again, with its rules"
         require_same(rules_by_hand, made_from, again)
     elif rules_file != run.threshold:
         require_stage(run, "05_postprocess", made_from)

@@ -140,7 +140,7 @@ def write_overlays(folder: Path, data: TestData, store: MapReader, rules: Rules,
 def require_apart(out: Path, source: Path) -> None:
     """Raise UserError if outputs would be written into the run or bundle that predicts."""
     if out.resolve() == source.resolve():
-        raise UserError(f"--out {out} is the run itself; choose a folder of its own")
+        raise UserError(f"{out} (--out) is the run itself; choose a folder of its own")
 
 
 def set_aside(folder: Path) -> None:

@@ -12,6 +12,7 @@ dropped when time runs short: first the next smaller one of d4, flips, hflip and
 
 import argparse
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
         out / "apply.json", {**results, "seconds": round(seconds, 2), "written": [str(path) for path in written]}
     )
     following = "upload" if arguments.images is None else "look at"
-    return StageSummary(written, f"{following} {written[0]}", seconds, results)
+    return StageSummary(written, f"{following} {shlex.quote(str(written[0]))}", seconds, results)
 
 
 def overrides_of(images: str | None) -> list[str]:

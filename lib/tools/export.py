@@ -11,6 +11,7 @@ images.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from lib.base.cli import StageSummary, parser, run_command
@@ -32,7 +33,8 @@ def export(arguments: argparse.Namespace) -> StageSummary:
     print(f"{folder}: {size / 1e6:.1f} MB, weights as {'float16' if as_float16 else 'float32'}")
     if not arguments.wheels:
         print("note      Kaggle's image lacks segmentation-models-pytorch; --wheels adds it to the bundle")
-    next_command = f"upload {folder} as a data set, or: python {folder}/apply.py --out FOLDER data.root=FOLDER"
+    apply = shlex.quote(str(folder / "apply.py"))
+    next_command = f"upload {folder} as a data set, or: python {apply} --out FOLDER data.root=FOLDER"
     return StageSummary([folder], next_command, time.monotonic() - started, {"bytes": size, "float16": as_float16})
 
 

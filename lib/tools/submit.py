@@ -20,6 +20,7 @@ The out-of-fold score of these rules is printed. It is in-sample: if you try man
 """
 
 import argparse
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,8 +69,8 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     write_json(arguments.out / RECORD, results)
     by_class = {name: {"rule": rule} for name, rule in results["rules"].items()}
     write_json(rules_file, {"made_from": require_thresholds(run, settings), "classes": by_class})
-    export = f"python -m lib.tools.export {run.root} --rules {rules_file}"
-    next_command = f"upload {written[0]}" if written else export
+    export = shlex.join(["python", "-m", "lib.tools.export", str(run.root), "--rules", str(rules_file)])
+    next_command = f"upload {shlex.quote(str(written[0]))}" if written else export
     return StageSummary([*written, rules_file], next_command, time.monotonic() - started, results)
 
 

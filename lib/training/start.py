@@ -114,9 +114,7 @@ def network_of_run(job: FoldJob) -> BuiltModel:
             )
     folder = run.fold(job.fold)
     if not folder.is_done:
-        raise UserError(
-            f"model.weights: fold {job.fold} of {run.root} is not trained; run 02_train.py --run {run.root}"
-        )
+        raise UserError(f"model.weights: fold {job.fold} of {run.root} is not trained; run {run.command('02_train')}")
     require_weights(run, job.fold)
     left_out = read_json(folder.metrics).get("made_from", {}).get("left_out_images")
     if left_out and left_out != job.made_from.get("left_out_images"):

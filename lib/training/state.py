@@ -129,7 +129,8 @@ def read_checkpoint(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read ({type(error).__name__}); {RESTART}") from None
-    if not isinstance(content, dict) or content.keys() != CHECKPOINT_KEYS:
+    is_ours = isinstance(content, dict) and content.keys() == CHECKPOINT_KEYS
+    if not (is_ours and isinstance(content["made_from"], dict) and isinstance(content["history"], list)):
         raise UserError(f"{path} was not written by this version of the project; {RESTART}")
     return content
 

@@ -1,6 +1,7 @@
 """The lines that a stage prints on new settings, and the records of its files."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from lib.config.schema import Settings
 from lib.run import record
 from lib.run.folder import RunFolder, open_run
 from lib.run.record import StageRecord, differences, is_intact, require_same, require_written, sealed
+from tests import REPOSITORY
 
 
 @pytest.fixture
@@ -97,6 +99,15 @@ def test_what_to_type_is_quoted():
     assert typed == "02_train.py --run 'my runs/a $1' --folds 1 2"
 
 
+def test_no_message_holds_a_command_with_an_unquoted_path():
+    """A folder with blanks would be two words, and the command another one."""
+    unquoted = re.compile(r"(\.py|--run|--out|--rules|lib\.tools\.\w+) \{(?!shlex)")
+    assert unquoted.search('f"run 02_train.py --run {run.root}"') and not unquoted.search("--out {shlex.quote(out)}")
+    files = [*(REPOSITORY / "lib").rglob("*.py"), *REPOSITORY.glob("0*.py")]
+    found = {path.name: unquoted.findall(path.read_text(encoding="utf-8")) for path in files}
+    assert {name for name, commands in found.items() if commands} == set()
+
+
 def end_stage(run: RunFolder, stage: str, settings: Settings) -> None:
     record = StageRecord(run, stage)
     record.begin(settings)
@@ -120,6 +131,15 @@ def test_a_file_of_settings_that_was_cut_short_is_refused(run, cut):
         open_run(run.root)
     write_text(run.config, json.dumps(read_json(run.record("04_infer"))["settings"]))  # the advice
     assert open_run(run.root)[1] == Settings(name="run")
+
+
+def test_settings_of_a_run_that_lost_its_file_are_in_its_record(run):
+    end_stage(run, "04_infer", load_settings(run.config, ["train.epochs=7"]))
+    run.config.unlink()
+    with pytest.raises(UserError, match=r"config.yaml does not exist; .*04_infer.json keeps under 'settings'"):
+        open_run(run.root)
+    write_text(run.config, json.dumps(read_json(run.record("04_infer"))["settings"]))  # the advice
+    assert open_run(run.root)[1].train.epochs == 7
 
 
 def test_a_setting_that_was_lost_may_be_given_on_the_command_line(run):

@@ -17,7 +17,7 @@ from lib.data.folds import write_folds
 from lib.run.folder import RunFolder
 from lib.training import fold_job, trainer
 from lib.training.start import load_or_begin, starting_network, try_out
-from lib.training.state import read_checkpoint
+from lib.training.state import CHECKPOINT_KEYS, read_checkpoint
 from lib.training.trainer import build_accelerator, train_folds
 from tests.training.jobs import TINY, jobs_of, settings_of, table_of, train
 
@@ -149,6 +149,8 @@ def test_a_fold_begun_anew_keeps_its_files_until_the_first_epoch(competition, tm
         (torch.zeros(3), "not written by this version"),
         ({"network": {}, "progress": {}}, "not written by this version"),
         ([1, 2], "not written by this version"),
+        (dict.fromkeys(CHECKPOINT_KEYS), "not written by this version"),
+        (dict.fromkeys(CHECKPOINT_KEYS) | {"made_from": {}, "history": []}, "does not fit the network"),
     ],
 )
 def test_a_state_file_that_holds_something_else_is_one_sentence(competition, tmp_path, content, words):
