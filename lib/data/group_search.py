@@ -9,7 +9,6 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.config.schema import FoldSettings
 from lib.data.competition import TrainingData
-from lib.data.duplicates import joined
 from lib.data.file_metadata import metadata_candidates
 from lib.data.group_sample import Sample
 from lib.data.hidden_groups import (
@@ -19,14 +18,13 @@ from lib.data.hidden_groups import (
     describe_findings,
     groups_table,
     search,
+    search_scenes,
     strong_series,
-    unsuited,
 )
 from lib.data.id_patterns import distinct, id_partitions, id_series
 from lib.data.kept_features import encoded, write_features
 from lib.data.likeness import unit_vectors
-from lib.data.mosaics import borders_of, find_mosaics
-from lib.data.overlaps import overlap_groups
+from lib.data.mosaics import borders_of
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
 
@@ -83,7 +81,10 @@ class HiddenGroupSearch:
         self._timed(self._encode)
         self.findings = self._timed(self._search)
         if chosen(self.findings) is None:
-            self.scenes = self._timed(self._search_scenes)
+            has_all = len(self._gray) == len(self.data.ids)
+            thumbnails = np.stack(self._gray) if has_all else None
+            borders, vectors = np.stack(self._borders), self._vectors()
+            self.scenes = self._timed(search_scenes, borders, thumbnails, vectors, self.settings.count)
         if self.settings.hidden_groups != "auto":
             return None
         if self.scenes and not self.scenes.obstacle:
@@ -142,21 +143,6 @@ class HiddenGroupSearch:
             self._encode_all()
             strong = strong_series(self.series, self._vectors(), self.sample)
         return search(self.partitions, strong, self._vectors(), self.settings.count, self.sample)
-
-    def _search_scenes(self) -> Scenes | None:
-        mosaics = find_mosaics(np.stack(self._borders))
-        has_all = len(self._gray) == len(self.data.ids)
-        overlaps = overlap_groups(np.stack(self._gray), self._vectors()) if has_all else None
-        if mosaics is None:
-            relation = "share pixels with another one, at another place"
-            return None if overlaps is None else Scenes({"overlaps": overlaps}, relation, "look at them first")
-        row, column = mosaics.places.T
-        columns = {"mosaics": mosaics.groups, "mosaic_row": row, "mosaic_column": column}
-        relation = "continue another one at a border, as the tiles of one photo do"
-        if overlaps is not None:
-            columns = {"scenes": joined(mosaics.groups, overlaps)} | columns
-            relation = "continue or overlap another one, as crops of one photo do"
-        return Scenes(columns, relation, unsuited(next(iter(columns.values())), self.settings.count))
 
     def _vectors(self) -> np.ndarray:
         features = self.encoder.features().astype(np.float32)

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.data.duplicates import joined
 from lib.data.group_sample import Sample
 from lib.data.id_patterns import Partition, Series, distinct, numbered_by_first
 from lib.data.likeness import Likeness, likeness_beyond, likeness_of_groups, nearest
+from lib.data.mosaics import find_mosaics
+from lib.data.overlaps import overlap_groups
 from lib.data.series import cut, likeness_of_series
 
 if TYPE_CHECKING:
@@ -135,6 +138,25 @@ def search(
         best = _best(findings, vectors, sample.images)
         findings.sort(key=lambda finding: finding is not best)
     return findings
+
+
+def search_scenes(borders: np.ndarray, thumbnails: np.ndarray | None, vectors: np.ndarray, folds: int) -> Scenes | None:
+    """Images that continue or overlap one another; `borders` are those of lib/data/mosaics.py.
+
+    `thumbnails` are uint8 (images, 64, 64), `vectors` their `unit_vectors`. Without thumbnails no overlap is found.
+    """
+    mosaics = find_mosaics(borders)
+    overlaps = None if thumbnails is None else overlap_groups(thumbnails, vectors)
+    if mosaics is None:
+        relation = "share pixels with another one, at another place"
+        return None if overlaps is None else Scenes({"overlaps": overlaps}, relation, "look at them first")
+    row, column = mosaics.places.T
+    columns = {"mosaics": mosaics.groups, "mosaic_row": row, "mosaic_column": column}
+    relation = "continue another one at a border, as the tiles of one photo do"
+    if overlaps is not None:
+        columns = {"scenes": joined(mosaics.groups, overlaps)} | columns
+        relation = "continue or overlap another one, as crops of one photo do"
+    return Scenes(columns, relation, unsuited(next(iter(columns.values())), folds))
 
 
 def chosen(findings: Sequence[Finding]) -> Finding | None:
