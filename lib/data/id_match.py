@@ -5,6 +5,7 @@ another column, upper and lower case, leading zeros, text before or after the id
 setting that mends it, and does not advise to skip what did not match or to take it as empty.
 """
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
@@ -17,8 +18,10 @@ from lib.data.discovery import LONGEST_ID, WILDCARD, without_suffix
 from lib.data.tables import Table
 
 TRIED = 100  # ids; enough to see what they have in common
+MOST_CLASSES = 50
 MAJORITY = 0.5  # share of the ids tried that a cause must explain
 MASK_WORDS = ("mask", "label", "seg", "gt", "annot", "truth", "fov", "superpixel", "contour", "overlay", "trimap")
+LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)")
 REWRITTEN = re.compile(r"\d+(\.\d+)?[eE]\+\d+|\d+\.0+")  # 1.23457E+11, 7.0
 AS_NUMBERS = "a spreadsheet or pandas took the ids for numbers; write the table anew with its ids as text"
 
@@ -74,12 +77,34 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
     tried, images = sorted(unmatched)[:TRIED], set(image_ids)
     if not tried or not images:
         return None
-    if mistake := _other_column(tried, images, source) or _loose(tried, images):
+    if mistake := _other_column(tried, images, source) or _loose(tried, images) or _class_after_the_id(tried, images):
         return mistake
     for cause in (_around_the_id, _around_the_file_name, _around_both):
         if mistake := cause(tried, images, source):
             return mistake
     return _rewritten(tried)
+
+
+def shifted_numbers(ids: Collection[str], image_ids: Collection[str]) -> str | None:
+    """The doubt about ids that are the images' but for a number that is always larger, or smaller, by as much.
+
+    Most of them then match an image, but not their own.
+    """
+    of_ids, of_images = (
+        sorted((match[1] + match[3], int(match[2])) for match in map(LAST_NUMBER.fullmatch, names) if match)
+        for names in (ids, image_ids)
+    )
+    if not len(of_ids) == len(ids) == len(of_images) == len(image_ids):
+        return None
+    texts = {text for text, _ in (*of_ids, *of_images)}
+    shifts = {number - of_image for (_, number), (_, of_image) in zip(of_ids, of_images, strict=True)}
+    if len(texts) != 1 or len(shifts) != 1 or shifts == {0}:
+        return None
+    ranges = [f"{numbers[0][1]} to {numbers[-1][1]}" for numbers in (of_ids, of_images)]
+    return (
+        f"they are numbered {ranges[0]}, the images {ranges[1]}, so that equal numbers may be different images; "
+        "number both alike"
+    )
 
 
 def misspelt(unmatched: Collection[str], image_ids: Collection[str]) -> str | None:
@@ -113,6 +138,24 @@ def _loose(tried: list[str], images: set[str]) -> str | None:
                 f"set data.loose_ids=[{loose[0]}]"
             )
     return None
+
+
+def _class_after_the_id(tried: list[str], images: set[str]) -> str | None:
+    """Several classes, each with rows of its own, called <id>_<class>."""
+    ends = [_end_after_id(name, images) for name in tried]
+    known = sorted({end for end in ends if end})
+    if not 1 < len(known) <= MOST_CLASSES or sum(end is None for end in ends) > (1 - MAJORITY) * len(tried):
+        return None
+    names = json.dumps([end[1:] for end in known])
+    return (
+        f"they are ids of images with {', '.join(known)} after them; if these are classes, set data.classes to {names}"
+    )
+
+
+def _end_after_id(name: str, images: set[str]) -> str | None:
+    """What stands after an image's id, or its file's name, in a name, as in _2; None if no image's id begins it."""
+    ends = (place.start() for place in re.finditer(r"[\W_]", name))
+    return next((name[end:] for end in reversed([*ends]) if without_suffix(name[:end]) in images), None)
 
 
 def _around_the_id(tried: list[str], images: set[str], source: IdSource) -> str | None:

@@ -12,7 +12,16 @@ from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.annotations import ANNOTATION_SUFFIXES, read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
-from lib.data.id_match import AS_NUMBERS, REWRITTEN, IdSource, Names, likely_mistake, match_ids, why_without_mask
+from lib.data.id_match import (
+    AS_NUMBERS,
+    REWRITTEN,
+    IdSource,
+    Names,
+    likely_mistake,
+    match_ids,
+    shifted_numbers,
+    why_without_mask,
+)
 from lib.data.rle_table import (
     class_columns,
     class_index_of,
@@ -175,7 +184,7 @@ def match_masks(
     check_single(masks, settings, f"{_pieces(settings)} in {source}")
     lost, bare = sorted(masks.keys() - files.keys()), sorted(files.keys() - masks.keys())
     described = _described(masks, table, files, settings)
-    if mistake := likely_mistake(lost, bare, described):
+    if mistake := (lost and shifted_numbers(masks, files)) or likely_mistake(lost, bare, described):
         raise UserError(f"masks {listed(lost)} of {source} have no image in {images}: {mistake}")
     if len(lost) == len(masks):
         raise UserError(

@@ -3,8 +3,9 @@
 Competition pages have named the wrong pixel order, and a mask decoded in the wrong order is still a valid mask. So a
 sample of the masks is decoded in every convention. If the same masks exist as images (data.compare_masks), the right
 convention agrees with them pixel by pixel. Otherwise it gives the fewest connected components: in the wrong order a
-mask falls apart into stripes. Components are counted on the runs, without drawing the mask. On square images the wrong
-order only mirrors the mask, which changes no count; there the border of the right mask lies on edges of the image.
+mask falls apart into stripes. If only the number of the first pixel is wrong, what touches an edge of the image leaves
+a sliver at the opposite edge. On square images the wrong order only mirrors the mask, which changes no count; there the
+border of the right mask lies on edges of the image.
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from lib.base.errors import UserError, or_none
 from lib.config.data_settings import RleSettings
 from lib.data.competition import TrainingData, open_compared
 from lib.data.mask_index import is_rle_table
-from lib.masks.components import Runs
+from lib.data.rle_components import count_components
 from lib.masks.metrics import count_mask, iou
-from lib.masks.rle import decode_union, divided, is_empty, parse_runs
+from lib.masks.rle import decode_union, divided, is_empty
 
 SAMPLE = 24  # masks, each decoded in every convention
+FEWEST_SLIVERS = 3  # masks with fewer components, and none with more, if pixels are counted from the other number
 CLEARLY_MORE = 1.5  # times as many components; one pixel of shift adds a few, the wrong order multiplies them
 FACTORS = (2, 3, 4, 8)  # how many times smaller the images may be that the run lengths were written for
 SAME_IOU = 0.005  # difference of IoU that is no difference
@@ -116,20 +118,6 @@ def settings_of(convention: RleSettings, declared: RleSettings) -> str:
     return " ".join(f"data.rle.{name}={getattr(convention, name)}" for name in changed)
 
 
-def count_components(texts: list[str], shape: tuple[int, int], convention: RleSettings) -> int:
-    """Connected components (through corners) of each text's mask, summed, from the runs alone.
-
-    Raises UserError as lib.masks.rle.decode does.
-    """
-    length = shape[0] if convention.order == "column" else shape[1]
-    total = 0
-    for text in texts:
-        starts, ends = _merged(*parse_runs(text, shape[0] * shape[1], convention))
-        lines = Runs(*_within_lines(starts, ends, length), (1, shape[0] * shape[1] // length, length))
-        total += int(lines.labels(through_corners=True).max(initial=-1)) + 1
-    return total
-
-
 def _sample(table: TrainingData, images: TrainingData | None) -> tuple[list[Reading], list[np.ndarray]]:
     """Run lengths of masks with pixels, spread evenly over the ids, and the same masks from `images` if given."""
     readings, truths = [], []
@@ -194,6 +182,11 @@ def _judge_by_components(readings: list[Reading], counts: dict[RleSettings, int]
     if counts[declared] > CLEARLY_MORE * counts[best]:
         text = f"looks wrong: {evidence}; as {describe_convention(best)} there are {counts[best]}"
         return Verdict(True, text, remedy=settings_of(best, declared))
+    other_base = declared.model_copy(update={"base": 1 - declared.base})
+    fewer, more = _changes(readings, declared, other_base)
+    if fewer >= FEWEST_SLIVERS and not more:
+        text = f"looks wrong: {evidence}; counted from {other_base.base}, {fewer} masks have fewer and none has more"
+        return Verdict(True, text, remedy=settings_of(other_base, declared))
     turned = declared.model_copy(update={"order": "row" if declared.order == "column" else "column"})
     if turned not in counts or counts[turned] > CLEARLY_MORE * counts[declared]:
         return Verdict(False, f"{evidence}; in the other order {counts.get(turned, 'not all can be decoded')}")
@@ -212,6 +205,13 @@ def _counts(readings: list[Reading], declared: RleSettings) -> dict[RleSettings,
         else:
             counts[convention] = sum(of_masks)
     return counts
+
+
+def _changes(readings: list[Reading], declared: RleSettings, other: RleSettings) -> tuple[int, int]:
+    """The number of masks with fewer components in the other convention, and with more or that it cannot decode."""
+    pairs = [(reading.count_components(declared), or_none(reading.count_components, other)) for reading in readings]
+    fewer = sum(count is not None and count < of_declared for of_declared, count in pairs)
+    return fewer, sum(count is None or count > of_declared for of_declared, count in pairs)
 
 
 def _refuse_smaller_size(readings: list[Reading], declared: RleSettings, fewest: int | None) -> None:
@@ -270,22 +270,3 @@ def _iou(reading: Reading, truth: np.ndarray, convention: RleSettings) -> float:
     """IoU of the decoded mask with the truth; 0 if the run lengths cannot be decoded."""
     mask = or_none(reading.decoded, convention)
     return 0 if mask is None else float(iou(*count_mask(mask, truth)))
-
-
-def _merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge runs: the same pixels as sorted runs that neither overlap nor touch."""
-    order = np.argsort(starts, kind="stable")
-    starts, ends = starts[order], np.maximum.accumulate(ends[order])
-    begins = np.append(True, starts[1:] > ends[:-1])[: len(starts)]
-    return starts[begins], ends[np.append(begins[1:], True)[: len(ends)]]
-
-
-def _within_lines(starts: np.ndarray, ends: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut runs at the ends of lines of `length` pixels; positions become line * (length + 1) + pixel."""
-    first, last = starts // length, (ends - 1) // length
-    parts = last - first + 1
-    run = np.repeat(np.arange(len(starts)), parts)
-    line = first[run] + np.arange(len(run)) - (np.cumsum(parts) - parts)[run]
-    left = np.maximum(starts[run] - line * length, 0)
-    right = np.minimum(ends[run] - line * length, length)
-    return line * (length + 1) + left, line * (length + 1) + right

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, why_without_mask
+from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, shifted_numbers, why_without_mask
 from lib.data.rle_table import class_columns, guess_rle_column, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
 
@@ -64,7 +64,9 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     images = settings.root / settings.test_images
     example = next(iter(files.values()))[0]
     source = IdSource(sample.table, "data.sample_", Names("data.test_images", settings.test_images, example))
-    if mistake := likely_mistake(absent, surplus, source):
+    if mistake := (absent and shifted_numbers(set(image_of.values()), files)) or likely_mistake(
+        absent, surplus, source
+    ):
         raise UserError(f"{listed(absent)} of {path} have no image in {images}: {mistake}")
     if len(absent) == len(set(image_of.values())):
         raise UserError(

@@ -246,7 +246,7 @@ def test_the_column_of_the_classes_is_named(tmp_path):
     write_lines(tmp_path / "sample_submission.csv", "id,number,rle", *(f"test_{id},1," for id in "abc"))
     with pytest.raises(UserError, match="set data.classes, or data.sample_class_column to .* one of: id, number, rle"):
         open_test(layout)
-    with pytest.raises(UserError, match="has in 3 of 3 rows: .1.; name the classes as the table does"):
+    with pytest.raises(UserError, match="in 3 of 3 rows: .1.; name the classes as the table does"):
         open_test(layout.model_copy(update={"sample_class_column": "number"}))
 
 

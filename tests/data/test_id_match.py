@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_test, open_training
-from lib.data.id_match import loosened, match_ids
+from lib.data.id_match import loosened, match_ids, shifted_numbers
 from lib.data.inspection import inspect_all
 from lib.masks.rle import encode
 from tests.competitions import write_lines
@@ -77,6 +77,35 @@ def test_a_sample_with_the_same_mistake_names_its_own_setting(tmp_path, mistake)
     assert {row.id for row in test.rows} == set(IDS)
     if "loose_ids" not in advised:
         assert all(name.startswith("sample_") for name in advised)
+
+
+def test_ids_that_count_from_another_number_are_no_ids_of_the_images(tmp_path):
+    names = [f"img_{number:03d}" for number in range(1, 6)]
+    rows = [f"img_{number:03d}," for number in range(5)]
+    write(tmp_path, lambda n, name, text: f"img_{n:03d},{text}", names=names, sample=rows)
+    words = "numbered 0 to 4, the images 1 to 5, so that equal numbers may be different images"
+    for options in ({}, LOOSEST):
+        with pytest.raises(UserError, match=f"'img_000' of .*{words}"):
+            open_training(DataSettings(root=tmp_path, **options))
+    with pytest.raises(UserError, match=words):
+        open_test(DataSettings(root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("ids", "images"),
+    [((), ()), (("a", "b"), ("c", "d")), (("1", "2"), ("1", "2")), (("1", "3"), ("2", "3")), (("1",), ("1", "2")),
+     (("a1", "a2"), ("b2", "b3")), (("1", "x"), ("2", "x"))],
+)  # fmt: skip
+def test_other_ids_are_not_taken_for_shifted_ones(ids, images):
+    assert shifted_numbers(set(ids), set(images)) is None
+
+
+def test_classes_after_the_ids_are_named(tmp_path):
+    masks = write(tmp_path, lambda n, name, text: f"{name}.png_1,{text}\n{name}.png_2,{text}")
+    with pytest.raises(UserError, match=r'ids of images with _1, _2 after them; .* set data.classes to \["1", "2"\]'):
+        open_training(DataSettings(root=tmp_path, classes=["defect"]))
+    layout = DataSettings(root=tmp_path, classes=["1", "2"])
+    assert_masks(open_training(layout), {id: np.stack([mask, mask], axis=2) for id, mask in masks.items()})
 
 
 def test_the_two_errors_of_old_do_not_lead_to_empty_masks(tmp_path):

@@ -12,7 +12,8 @@ from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_training
 from lib.data.inspection import check_images
-from lib.data.rle_check import candidates, check_convention, count_components, require_convention
+from lib.data.rle_check import candidates, check_convention, require_convention
+from lib.data.rle_components import count_components
 from lib.masks.rle import encode
 
 masks = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -91,6 +92,28 @@ def test_edges_tell_the_order_of_square_images(tmp_path, order):
         np.save(tmp_path / "train_images" / path.name, (noise + 200 * np.load(path)[:, :, None]).astype(np.uint8))
     verdict = check_convention(open_training(layout))
     assert verdict.is_wrong == (order == "row") and "edges under the borders of 24 masks are" in verdict.text
+
+
+@pytest.mark.parametrize("order", ["column", "row"])
+@pytest.mark.parametrize("written", [0, 1])
+@pytest.mark.parametrize("declared", [0, 1])
+def test_slivers_at_the_opposite_edge_tell_the_first_pixel(tmp_path, order, written, declared):
+    (tmp_path / "train_images").mkdir()
+    rows = ["id,rle"]
+    for number in range(16):
+        mask = np.zeros((24, 37), np.uint8)
+        mask[5:11, 6 + number : 12 + number] = 1
+        if number % 2:  # touches the first and the last of a column, or of a row
+            mask[[slice(0, 4), slice(20, 24)][number // 8], 14:20] = 1
+            mask[14:18, [slice(0, 4), slice(33, 37)][number // 8]] = 1
+        np.save(tmp_path / f"train_images/{number}.npy", mask[:, :, None])
+        rows.append(f"{number},{encode(mask, RleSettings(order=order, base=written))}")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    layout = DataSettings(root=tmp_path, rle=RleSettings(order=order, base=declared))
+    verdict = check_convention(open_training(layout))
+    assert verdict.is_wrong == (written != declared), verdict.text
+    if verdict.is_wrong:
+        assert verdict.remedy == f"data.rle.base={written}" and "counted from" in verdict.text
 
 
 def test_square_images_of_noise_do_not_tell_the_order(tmp_path):
