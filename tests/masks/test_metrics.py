@@ -1,5 +1,7 @@
+import zipfile
 from dataclasses import replace
 from fractions import Fraction
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -67,7 +69,16 @@ def test_counts_survive_the_disk(tmp_path, presence):
     assert [path.name for path in tmp_path.iterdir()] == ["oof_counts.npz"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no counts", b"PK\x03\x04broken"])
+def npz_without_end() -> bytes:
+    """A whole zip of an array whose header is no Python: numpy raises tokenize's error."""
+    header = b"{'descr': '<i4', 'shape': (3,"
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tp.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no counts", b"PK\x03\x04broken", npz_without_end()])
 def test_unreadable_counts_name_the_file(tmp_path, content):
     path = tmp_path / "oof_counts.npz"
     if content is not None:
