@@ -40,6 +40,26 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`; it takes its place if the block succeeds, and is removed otherwise.
+
+    A folder that is there already is removed once the new one has its name.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{state}.tmp") for state in ("new", "old"))
+    for left_over in (new, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def _flush(path: Path) -> None:
     """Flush the content of a file to disk."""
     with path.open("rb+") as file:

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 
 
-def tinted(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], share: float) -> np.ndarray:
-    """A copy with a colour blended over the mask, with opacity `share` (0 to 1)."""
+def tinted(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], share: float = 0.3) -> np.ndarray:
+    """A copy with a colour blended over the mask, with opacity `share` (0 to 1), and its outline in that colour."""
     mixed = picture.copy()
     mixed[mask > 0] = (1 - share) * picture[mask > 0] + share * np.array(colour)
-    return mixed
+    return outlined(mixed, mask, colour)
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

@@ -11,13 +11,13 @@ from lib.run.flattery import flattery
 from lib.run.folder import SCRIPTS, RunFolder
 from lib.run.record import is_upload
 
-PURPOSES = (
-    "data checked, folds made",
-    "one model per fold",
-    "out-of-fold maps and threshold",
-    "test maps",
-    "morphology and submission",
-)
+PURPOSES = {
+    "01_prepare_folds": "data checked, folds made",
+    "02_train": "one model per fold",
+    "03_oof_threshold": "out-of-fold maps and threshold",
+    "04_infer": "test maps",
+    "05_postprocess": "morphology and submission",
+}
 
 Card = dict[str, str]
 
@@ -154,19 +154,20 @@ def repeating_commands(settings: Settings) -> list[str]:
     return [f"python 01_prepare_folds.py --config configs/{settings.name}.yaml", *later]
 
 
+def stage_records(run: RunFolder) -> dict[str, dict]:
+    """The record of each stage that has one."""
+    return {stage: read_json(run.record(stage)) for stage in SCRIPTS if run.record(stage).is_file()}
+
+
 def stage_times(run: RunFolder) -> list[dict]:
     """Seconds and end of each stage that has a record."""
-    rows = []
-    for stage, purpose in zip(SCRIPTS, PURPOSES, strict=True):
-        if run.record(stage).is_file():
-            record = read_json(run.record(stage))
-            rows.append(
-                {"stage": stage, "purpose": purpose, "seconds": record["seconds"], "finished": record["finished"]}
-            )
-    return rows
+    return [
+        {"stage": stage, "purpose": PURPOSES[stage], "seconds": record["seconds"], "finished": record["finished"]}
+        for stage, record in stage_records(run).items()
+    ]
 
 
 def package_versions(run: RunFolder) -> dict[str, str]:
     """Package versions of the latest stage."""
-    records = [read_json(run.record(stage)) for stage in SCRIPTS if run.record(stage).is_file()]
+    records = stage_records(run).values()
     return max(records, key=lambda record: record["finished"])["versions"] if records else {}

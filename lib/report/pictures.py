@@ -72,7 +72,7 @@ def probability_picture(shown: np.ndarray, probability_map: np.ndarray) -> np.nd
 def mask_picture(shown: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """The small image with one mask tinted and outlined."""
     mask = fitted_mask((mask == 1).view(np.uint8), shown.shape[:2])
-    return outlined(tinted(shown, mask, colour, 0.3), mask, colour)
+    return tinted(shown, mask, colour)
 
 
 def errors_picture(shown: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -82,5 +82,5 @@ def errors_picture(shown: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np
     picture = np.repeat((gray * 0.6).astype(np.uint8)[..., None], 3, axis=2)
     picture = outlined(picture, truth, OUTLINE)
     for wrong, colour in ((mask & ~truth & 1, FALSE_ALARM), (truth & ~mask & 1, MISSED)):
-        picture = outlined(tinted(picture, wrong, colour, 0.65), wrong, colour)
+        picture = tinted(picture, wrong, colour, 0.65)
     return picture

@@ -14,8 +14,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +26,7 @@ from safetensors.torch import save
 
 import lib
 from lib.base.errors import UserError
-from lib.base.files import sha256_of_file, write_bytes, write_json, write_text
+from lib.base.files import atomic_folder, sha256_of_file, write_bytes, write_json, write_text
 from lib.config.check import save_settings
 from lib.config.schema import EnsembleSettings, Settings
 from lib.data.competition import TrainingData, open_training
@@ -92,7 +90,7 @@ def write_bundle(finished: FinishedRun, folder: Path, as_float16: bool, wheels: 
     Raises UserError where the wheels cannot be fetched, or as `require_free` does.
     """
     require_free(folder)
-    with _replaced(folder) as new:
+    with atomic_folder(folder) as new:
         _write_runs(finished, new, as_float16)
         _copy_code(new)
         if wheels:
@@ -171,23 +169,6 @@ def rounded(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     half = tensor.half()
     return half if half.isfinite().all() else tensor
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; it replaces `folder` if the block succeeds, and is removed otherwise."""
-    new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
-    for left_over in (new, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_runs(finished: FinishedRun, new: Path, as_float16: bool) -> None:

@@ -19,7 +19,7 @@ from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.annotation_masks import require_pycocotools
 from lib.data.competition import TestData
-from lib.masks.drawing import as_rgb, outlined, tinted
+from lib.masks.drawing import as_rgb, tinted
 from lib.masks.metrics import planes
 from lib.masks.objects import ObjectRule, Rules
 from lib.masks.rules import Rule
@@ -130,7 +130,7 @@ def write_overlays(folder: Path, data: TestData, store: MapReader, rules: Rules,
         masks = scored_masks(store, image_id, rules, settings.submission.size) > 0
         for plane, colour in zip(planes(masks), cycle(COLOURS), strict=False):
             mask = cv2.resize(plane.view(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            picture = outlined(tinted(picture, mask, colour, 0.3), mask, colour)
+            picture = tinted(picture, mask, colour)
         write_bytes(folder / f"{image_id}.jpg", cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes(), durable=False)
 
     for _ in progress("overlays", prefetched(write, data.ids, ahead=THREADS), len(data.ids)):

@@ -9,11 +9,8 @@ task would be trivial, since the ocean is painted in one blue.
 
 import argparse
 import gzip
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -22,6 +19,7 @@ import pandas as pd
 
 from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
+from lib.base.files import atomic_folder
 from lib.data.tables import write_table
 from lib.masks.rle import encode
 
@@ -69,21 +67,16 @@ def cut_tiles(water: np.ndarray, tile: int = TILE, stride: int = TILE_STRIDE) ->
     """
     scale = len(water) // 180  # pixels per degree
     rows = []
-    for south in range(-90, 90, CELL):
+    for south, west in product(range(-90, 90, CELL), range(-180, 180, CELL)):
+        cell = f"{'s' if south < 0 else 'n'}{abs(south):02d}{'w' if west < 0 else 'e'}{abs(west):03d}"
+        held_out = ((180 + west) // CELL + 2 * (90 + south) // CELL) % TEST_SHARE == 0
         top, bottom = (90 - min(south + CELL, NORTH)) * scale, (90 - max(south, SOUTH)) * scale
-        for west in range(-180, 180, CELL):
-            cell = f"{'s' if south < 0 else 'n'}{abs(south):02d}{'w' if west < 0 else 'e'}{abs(west):03d}"
-            left = (180 + west) * scale
-            held_out = ((180 + west) // CELL + 2 * (90 + south) // CELL) % TEST_SHARE == 0
-            corners = [
-                (row, column)
-                for row in _starts(top, bottom, tile, stride)
-                for column in _starts(left, left + CELL * scale, tile, stride)
-            ]
-            for number, (row, column) in enumerate(corners):
-                share = water[row : row + tile, column : column + tile].mean()
-                if LEAST_WATER <= share <= MOST_WATER:
-                    rows.append((f"{cell}_{number:02d}", cell, row, column, held_out, tile, tile))
+        left, right = (180 + west) * scale, (180 + west + CELL) * scale
+        corners = product(_starts(top, bottom, tile, stride), _starts(left, right, tile, stride))
+        for number, (row, column) in enumerate(corners):
+            share = water[row : row + tile, column : column + tile].mean()
+            if LEAST_WATER <= share <= MOST_WATER:
+                rows.append((f"{cell}_{number:02d}", cell, row, column, held_out, tile, tile))
     return pd.DataFrame(rows, columns=["id", "group", "row", "column", "held_out", "height", "width"])
 
 
@@ -116,18 +109,6 @@ def write_competition(folder: Path, gray: np.ndarray, water: np.ndarray, tiles: 
     return len(tiles) - len(test), len(test)
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `folder` if the block succeeds, and is removed otherwise."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_data(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     if folder.exists():
@@ -135,7 +116,7 @@ def write_data(arguments: argparse.Namespace) -> None:
         return
     gray, water = read_world()
     tiles = cut_tiles(water)
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         training, test = write_competition(temporary, gray, water, tiles)
     print(f"wrote     {folder}: {training} training and {test} test images of {TILE} x {TILE} pixels")
     print("next      python 01_prepare_folds.py --config configs/blue_marble.yaml")

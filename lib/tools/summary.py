@@ -12,8 +12,9 @@ from pathlib import Path
 from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import read_json
+from lib.report.overview import stage_records
 from lib.run.flattery import notes_on_scores
-from lib.run.folder import SCRIPTS, RunFolder, open_run
+from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import (
     require_stage,
     require_thresholds,
@@ -73,7 +74,7 @@ def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:
 
 def seconds_per_stage(run: RunFolder) -> str:
     """Seconds of each stage that has a record, and their sum."""
-    seconds = {stage: read_json(run.record(stage))["seconds"] for stage in SCRIPTS if run.record(stage).is_file()}
+    seconds = {stage: record["seconds"] for stage, record in stage_records(run).items()}
     return (
         "   ".join(f"{stage[:2]} {value:.0f}" for stage, value in seconds.items())
         + f"   all {sum(seconds.values()):.0f}"

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from lib.base.errors import UserError
-from lib.base.files import flush_disk, write_bytes
+from lib.base.files import atomic_folder, flush_disk, write_bytes
 
 
 @pytest.fixture
@@ -50,3 +50,18 @@ def test_a_file_that_cannot_be_renamed_leaves_the_old_one_and_nothing_else(tmp_p
     with pytest.raises(UserError, match=r"a\.json cannot be written: No space left"):
         write_bytes(tmp_path / "a.json", b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("before", [[], ["old.csv"]])
+def test_a_folder_takes_its_place_whole_or_leaves_what_was_there(tmp_path, before):
+    folder = tmp_path / "data"
+    for name in before:
+        folder.mkdir()
+        (folder / name).touch()
+    with pytest.raises(RuntimeError), atomic_folder(folder) as new:
+        (new / "half.csv").touch()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*")] == (["data", *before] if before else [])
+    with atomic_folder(folder) as new:
+        (new / "whole.csv").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "whole.csv"]

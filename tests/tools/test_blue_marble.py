@@ -8,7 +8,7 @@ import pytest
 from lib.base.errors import UserError
 from lib.masks.rle import decode
 from lib.tools import blue_marble
-from lib.tools.blue_marble import cut_tiles, read_world, whole_folder, write_competition
+from lib.tools.blue_marble import cut_tiles, read_world, write_competition
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +76,6 @@ def test_competition_is_complete_and_the_same_again(small_world, tmp_path):
             place = slice(row, row + 20), slice(column, column + 20)
             np.testing.assert_array_equal(decode(rle, (20, 20)), water[place])
             np.testing.assert_array_equal(cv2.imread(str(folder / images / f"{id}.png"), 0), gray[place])
-
-
-def test_folder_is_whole_or_absent(tmp_path):
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "data") as temporary:
-        (temporary / "train.csv").write_text("half")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-    with whole_folder(tmp_path / "data") as temporary:
-        (temporary / "train.csv").write_text("whole")
-    assert [path.name for path in tmp_path.rglob("*")] == ["data", "train.csv"]
 
 
 def test_missing_package_is_named(monkeypatch):
