@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, or_none
+from lib.base.prefetch import prefetched
+from lib.base.progress import progress
+from lib.config.data_settings import DataSettings
 from lib.config.schema import FoldSettings
-from lib.data.competition import TrainingData
+from lib.data.competition import TrainingData, open_test
+from lib.data.duplicates import thumbnail
 from lib.data.file_metadata import metadata_candidates
 from lib.data.group_sample import Sample
 from lib.data.hidden_groups import (
@@ -24,7 +28,7 @@ from lib.data.hidden_groups import (
 from lib.data.id_patterns import distinct, id_partitions, id_series
 from lib.data.kept_features import encoded, write_features
 from lib.data.likeness import unit_vectors
-from lib.data.mosaics import borders_of
+from lib.data.mosaics import borders_of, count_continuing
 from lib.data.tables import write_table
 from lib.run.folder import RunFolder
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FIRST = 64  # images passed to the encoder at a time
+TEST_SAMPLE = 1000  # test images of which the borders are compared
 
 
 class HiddenGroupSearch:
@@ -62,15 +67,15 @@ class HiddenGroupSearch:
         self.sample = Sample.of(self.partitions, self.series, len(self.data.ids))
         self._sampled = {self.data.ids[number] for number in self.sample.images.tolist()}
 
-    def see(self, image_id: str, thumbnail: np.ndarray) -> None:
-        """Take the next image's thumbnail, uint8 (64, 64, channels)."""
+    def see(self, image_id: str, small: np.ndarray) -> None:
+        """Take the next image's `thumbnail`, uint8 (64, 64, channels)."""
         if not self.is_on:
             return
-        self._borders.append(borders_of(thumbnail))
+        self._borders.append(borders_of(small))
         if image_id not in self._sampled:
             return
-        self._waiting.append((image_id, thumbnail))
-        self._gray.append(thumbnail.mean(axis=2).astype(np.uint8))
+        self._waiting.append((image_id, small))
+        self._gray.append(small.mean(axis=2).astype(np.uint8))
         if len(self._waiting) == FIRST:
             self._timed(self._encode)
 
@@ -81,10 +86,7 @@ class HiddenGroupSearch:
         self._timed(self._encode)
         self.findings = self._timed(self._search)
         if chosen(self.findings) is None:
-            has_all = len(self._gray) == len(self.data.ids)
-            thumbnails = np.stack(self._gray) if has_all else None
-            borders, vectors = np.stack(self._borders), self._vectors()
-            self.scenes = self._timed(search_scenes, borders, thumbnails, vectors, self.settings.count)
+            self.scenes = self._timed(self._search_scenes)
         if self.settings.hidden_groups != "auto":
             return None
         if self.scenes and not self.scenes.obstacle:
@@ -144,6 +146,15 @@ class HiddenGroupSearch:
             strong = strong_series(self.series, self._vectors(), self.sample)
         return search(self.partitions, strong, self._vectors(), self.settings.count, self.sample)
 
+    def _search_scenes(self) -> Scenes | None:
+        has_all = len(self._gray) == len(self.data.ids)
+        thumbnails, borders = np.stack(self._gray) if has_all else None, np.stack(self._borders)
+        scenes = search_scenes(borders, thumbnails, self._vectors(), self.settings.count)
+        if scenes is None or scenes.obstacle:
+            return scenes
+        tests = borders_of_test(self.data.settings)
+        return scenes.beside_test(len(tests), count_continuing(tests, borders)) if len(tests) else scenes
+
     def _vectors(self) -> np.ndarray:
         features = self.encoder.features().astype(np.float32)
         return unit_vectors(features, features.mean(axis=0), features.std(axis=0))
@@ -156,8 +167,8 @@ class HiddenGroupSearch:
     def _encode(self) -> None:
         """Encode the collected thumbnails. torch is imported here, so that errors before the first batch come fast."""
         self.encoder = self.encoder or self._encoder()
-        for image_id, thumbnail in self._waiting:
-            self.encoder.add(image_id, thumbnail)
+        for image_id, small in self._waiting:
+            self.encoder.add(image_id, small)
         self._waiting.clear()
 
     def _encoder(self):
@@ -173,3 +184,14 @@ class HiddenGroupSearch:
         result = function(*arguments)
         self.seconds += time.monotonic() - started
         return result
+
+
+def borders_of_test(settings: DataSettings) -> np.ndarray:
+    """The borders, as `borders_of` makes them, of the test images that can be read; of many, of some."""
+    data = or_none(open_test, settings)  # where there are none, or errors, 01 says so
+    if data is None:
+        return np.empty(0)
+    ids = np.random.default_rng(0).permutation(data.ids)[:TEST_SAMPLE].tolist()
+    read = progress("test images", prefetched(lambda image_id: or_none(data.read_image, image_id), ids), len(ids))
+    borders = [borders_of(thumbnail(image)) for _, image in read if image is not None]
+    return np.stack(borders) if borders else np.empty(0)

@@ -6,7 +6,7 @@ limits below, how they were chosen, and the false alarms.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,8 @@ STRONG, SURE_Z = 0.15, 6  # kappa and standard deviations from which a finding i
 WEAK, LIKELY_Z = 0.05, 4  # and from which it is worth a warning
 BEYOND = 0.3  # kappa among images of different finer groups from which the coarser partition is preferred
 LARGEST_SHARE = 0.5  # the largest share of the images that one group may hold
+FEWEST_TEST = 10  # test images; of fewer, nothing follows
+SAME_SCENES = 0.5  # share of test images in training scenes, relative to that of training images with siblings
 BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
 NOTHING = (
@@ -79,20 +81,35 @@ class Scenes:
     columns: dict[str, np.ndarray]  # of the table, (images,) whole numbers; the first one holds the groups
     relation: str  # of an image to another one of its scene, as a verb
     obstacle: str  # the reason not to use them without being told to ("" if none)
+    of_test: str = ""  # how many test images are of the same scenes ("": not known)
 
     @property
     def groups(self) -> np.ndarray:
         return next(iter(self.columns.values()))
+
+    def beside_test(self, count: int, continuing: int) -> "Scenes":
+        """The same, knowing how many of so many test images continue a training image.
+
+        If about as many do as among the training images, the test set is a random part of these scenes. Then folds that
+        keep scenes together would give the score on other scenes than those of the test set.
+        """
+        joined = (np.bincount(self.groups)[self.groups] > 1).mean()
+        of_test = f"{continuing} of {count} test images continue a training image"
+        of_same = count >= FEWEST_TEST and continuing / count >= SAME_SCENES * joined
+        obstacle = f"{of_test}, so the test set is of the same photos" if of_same else self.obstacle
+        return replace(self, of_test=of_test, obstacle=obstacle)
 
     def describe(self, mode: str, table: str) -> str:
         """How many there are, whether folds are grouped by them, and the settings for it, as lines to print."""
         sizes, column = np.bincount(self.groups), next(iter(self.columns))
         joined = (sizes[self.groups] > 1).sum()
         is_used = mode == "auto" and not self.obstacle
+        of_test = f"          {self.of_test}\n" if self.of_test and not self.obstacle else ""
         not_used = f"are not grouped by them: {self.obstacle}" if self.obstacle else "could be grouped by them"
         return (
             f"{'hidden ' if is_used else 'warning'}   {joined} of {len(self.groups)} images {self.relation}: "
             f"{(sizes > 1).sum()} scenes, at most {sizes.max()} images each\n"
+            f"{of_test}"
             f"          folds {'are grouped by them' if is_used else not_used}\n"
             f"          to {'set' if is_used else 'use'} them: data.group_csv={table} data.group={column}"
         )

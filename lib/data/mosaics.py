@@ -62,6 +62,16 @@ def find_mosaics(borders: np.ndarray) -> Mosaics | None:
     return Mosaics(groups, _places(groups, pairs))
 
 
+def count_continuing(tests: np.ndarray, borders: np.ndarray) -> int:
+    """The number of test images that continue a training image; both borders as in `find_mosaics`."""
+    everything, count = np.concatenate([borders, tests]), len(borders)
+    numbers, continuing = np.arange(count, len(everything)), set()
+    for first, second in (*MEETING, *(sides[::-1] for sides in MEETING)):
+        pairs = fitting_pairs(everything[:, first], everything[:, second], numbers)
+        continuing |= set(pairs[pairs[:, 1] < count, 0].tolist())
+    return len(continuing)
+
+
 def fitting_pairs(borders: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Pairs (image of `numbers`, other image), int (pairs, 2), whose borders are each other's best by far.
 

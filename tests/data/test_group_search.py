@@ -103,6 +103,32 @@ def test_tiles_of_a_photo_are_grouped_whatever_their_ids(scenes, capsys):
     assert used.fold.groupby(scene).nunique().eq(1).all()
 
 
+@pytest.mark.parametrize("of_same_photos", [True, False])
+def test_tiles_are_not_grouped_if_the_test_set_is_of_the_same_photos(of_same_photos, scenes, capsys):
+    """Every third tile is a test image; or the test images are tiles of other photos."""
+    rename_images([f"img_{number:02d}" for number in np.random.default_rng(0).permutation(48)])
+    table, folder = pd.read_csv("data/train.csv"), Path("data/test_images")
+    folder.mkdir()
+    if of_same_photos:
+        is_test = np.arange(48) % 3 == 1
+        for image_id in table.id[is_test]:
+            Path(f"data/train_images/{image_id}.png").rename(folder / f"{image_id}.png")
+        table[~is_test].to_csv("data/train.csv", index=False)
+    else:
+        for seed in range(12):
+            cv2.imwrite(str(folder / f"other_{seed}.png"), texture(seed, 80))
+    settings = "data: {root: data, sample_submission: null}\nfolds: {count: 4}\n"
+    Path("demo.yaml").write_text(settings)
+    prepare("name=tiles")
+    printed = capsys.readouterr().out
+    told = re.search(r"(\d+) of (\d+) test images continue a training image", printed)
+    if of_same_photos:
+        assert int(told[1]) > 10 and told[2] == "16"
+        assert f"folds are not grouped by them: {told[0]}, so the test set is of the same photos" in printed
+    else:
+        assert told[0].startswith("0 of 12") and "folds are grouped by them" in printed
+
+
 def test_a_single_mosaic_is_no_reason_to_group(scenes, capsys):
     """All tiles are of one photo: folds by it cannot be made."""
     whole = texture(0, 480)
