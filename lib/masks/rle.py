@@ -16,6 +16,7 @@ from lib.base.errors import UserError, plural
 from lib.config.data_settings import RleSettings
 
 STANDARD = RleSettings()
+OBJECTS = ";"  # between the lists of an image's objects, as in [12, 3];[40, 5]
 LONGEST_WORD = 1000  # characters of a text that may mean an empty mask
 
 

@@ -4,58 +4,55 @@ At prediction a batch norm is a fixed scale and shift of each channel, which the
 """
 
 from collections import Counter
-from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-if TYPE_CHECKING:
-    from lib.model.network import SegmentationNet
+from lib.model.network import Output, SegmentationNet, logits_of
 
 TEST_SIDE = 64  # pixels of the test image, unless the network wants more
 MOST_CHANGE = 1e-3  # largest difference of two logits that count as the same; float32 rounding gives about 1e-5
 
 
 @torch.inference_mode()
-def with_folded_norms(network: "SegmentationNet") -> "SegmentationNet":
-    """A copy for prediction whose batch norms are folded into the convolutions whose output they alone read.
+def fold_norms(network: SegmentationNet) -> bool:
+    """Fold the batch norms of a network, in place and for prediction, into the convolutions whose output they alone read.
 
-    Returns the network itself, in evaluation mode, where folding would change the logits of a test image, as where
+    Returns False, and leaves the network as it was, where folding would change the logits of a test image, as where
     a convolution's output is also read by something else. Costs two passes of a small image.
     """
-    from lib.model.network import logits_of  # loads packages that 01, which folds an encoder's norms, does without
-
-    network = network.eval()
-    folded = deepcopy(network)
-    image = _test_image(network)
-    fold_norms(folded, image)
-    outputs = zip(logits_of(folded(image)), logits_of(network(image)), strict=True)
-    same = all(torch.allclose(*pair, rtol=MOST_CHANGE, atol=MOST_CHANGE) for pair in outputs if pair[0] is not None)
-    return folded if same else network
-
-
-@torch.inference_mode()
-def fold_norms(network: nn.Module, image: torch.Tensor) -> None:
-    """Fold the norms of a network in evaluation mode, in place, with channels last; `image` is one it can take."""
-    for convolution, norm_name in _pairs(network, image):
-        norm = network.get_submodule(norm_name)
-        convolution.weight, convolution.bias = fuse_conv_bn_weights(
-            convolution.weight,
-            convolution.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.weight,
-            norm.bias,
-            transpose=isinstance(convolution, nn.ConvTranspose2d),
-        )
-        network.set_submodule(norm_name, _after(norm))
+    image = _test_image(network.eval())
+    pairs, before = _pairs(network, image)
+    originals = [(convolution, convolution.weight, convolution.bias, norm) for convolution, norm in pairs.values()]
+    for name, (convolution, norm) in pairs.items():
+        _fold(convolution, norm)
+        network.set_submodule(name, _after(norm))
     network.to(memory_format=torch.channels_last)
+    outputs = zip(logits_of(network(image)), logits_of(before), strict=True)
+    if all(torch.allclose(*pair, rtol=MOST_CHANGE, atol=MOST_CHANGE) for pair in outputs if pair[0] is not None):
+        return True
+    for name, (convolution, weight, bias, norm) in zip(pairs, originals, strict=True):
+        convolution.weight, convolution.bias = weight, bias
+        network.set_submodule(name, norm)
+    return False
 
 
-def _test_image(network: "SegmentationNet") -> torch.Tensor:
+def _fold(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
+    """Give a convolution the scale and shift of the norm after it."""
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=isinstance(convolution, nn.ConvTranspose2d),
+    )
+
+
+def _test_image(network: SegmentationNet) -> torch.Tensor:
     """uint8 noise (1, channels, height, width), always the same."""
     side = max(TEST_SIDE, network.stride)
     shape = 1, network.mean.shape[1], side, side
@@ -63,10 +60,11 @@ def _test_image(network: "SegmentationNet") -> torch.Tensor:
     return noise.to(network.mean.device)
 
 
-def _pairs(network: nn.Module, image: torch.Tensor) -> list[tuple[nn.Module, str]]:
-    """Convolutions and the names of the batch norms that alone read their output, seen in one pass of an image.
+def _pairs(network: nn.Module, image: torch.Tensor) -> tuple[dict[str, tuple[nn.Module, nn.BatchNorm2d]], Output]:
+    """Convolutions and the batch norms that alone read their output, by the norms' names, seen in one pass of an image.
 
-    Modules that are used twice are left out: one set of weights cannot carry two norms.
+    The pass's output is returned too. Modules that are used twice are left out: one set of weights cannot carry two
+    norms.
     """
     producers, pairs, uses, reads = {}, {}, [], Counter()
 
@@ -91,15 +89,16 @@ def _pairs(network: nn.Module, image: torch.Tensor) -> list[tuple[nn.Module, str
             hooks.append(module.register_forward_pre_hook(before_norm))
         if isinstance(module, nn.BatchNorm2d) or not list(module.children()):
             hooks.append(module.register_forward_pre_hook(before_reader))
-    network(image)
+    logits = network(image)
     for hook in hooks:
         hook.remove()
     names = {module: name for name, module in network.named_modules()}
-    return [
-        (convolution, names[norm])
+    alone = {
+        names[norm]: (convolution, norm)
         for norm, (convolution, output) in pairs.items()
         if uses.count(norm) == uses.count(convolution) == reads[id(output)] == 1
-    ]
+    }
+    return alone, logits
 
 
 def _after(norm: nn.BatchNorm2d) -> nn.Module:

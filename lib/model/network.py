@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 from torch import nn
-from torch.nn import functional
+from torch.nn import functional, init
+from torch.overrides import TorchFunctionMode
 
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
@@ -41,6 +42,7 @@ LEVELS = ("unet", "unetplusplus", "manet")  # whose decoders have a width for ea
 # Means of the encoder's last features. Their maxima grow with the image: a head that learned from crops then called
 # nearly all whole images empty with certainty, where no threshold can tell them apart (docs/presence.md).
 PRESENCE_HEAD = {"pooling": "avg", "dropout": 0.2}
+RANDOM = (torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
 MISFIT = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
@@ -136,12 +138,21 @@ def save_weights(network: SegmentationNet, path: Path) -> None:
 
 def load_weights(path: Path, settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
     """The network that `save_weights` wrote, asking no hub. Raises UserError where the file is absent or unfit."""
-    network = build_untrained(settings, class_count, channels)
+    with _NoRandomNumbers():
+        network = build_untrained(settings, class_count, channels)
     try:
         network.load_state_dict(read_tensors(path))
     except RuntimeError:
         raise UserError(f"{path} does not fit the model settings of the run; run 02_train.py --restart") from None
     return network
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves tensors as they are that would be filled with random numbers: two thirds of the time to build a network."""
+
+    def __torch_function__(self, function, _, args=(), kwargs=None):
+        arguments = kwargs or {}
+        return [*args, *arguments.values()][0] if function in RANDOM else function(*args, **arguments)
 
 
 def _build(

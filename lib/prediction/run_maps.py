@@ -118,17 +118,16 @@ def _predict(predictor: "Predictor", data: Images, ids: list[str], store: MapSto
 def build_predictor(run: RunFolder, settings: Settings, classes: list[str], folds: Sequence[Fold]) -> "Predictor":
     """The average of the models of some folds, or of all images, on the best device there is."""
     from lib.model.device import best_device, keep_freed_memory
-    from lib.model.folded_norms import with_folded_norms
+    from lib.model.folded_norms import fold_norms
     from lib.model.network import load_weights
     from lib.prediction.predictor import Predictor
 
     device = best_device()
     keep_freed_memory(device)
-    weights = (run.fold(fold).weights for fold in folds)
-    networks = [
-        with_folded_norms(load_weights(path, settings.model, len(classes), settings.data.network_channels))
-        for path in weights
-    ]
+    weights = [run.fold(fold).weights for fold in folds]
+    networks = [load_weights(path, settings.model, len(classes), settings.data.network_channels) for path in weights]
+    for network in networks:
+        fold_norms(network)
     trained = trained_precisions(run, settings, folds, device)
     precision = common_precision(trained, device)
     if precision == "fp32" and trained != {"fp32"} and is_first():

@@ -10,6 +10,7 @@
 Weights are stored as float16 if that hardly changes the masks of out-of-fold images, or if the caller asks for it.
 """
 
+import math
 import platform
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ ROOMS = (
 NEEDED_PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
 KAGGLE_LACKS = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
 UPLOAD = "dataset-metadata.json"  # the user's, for Kaggle's command line: name and owner of the data set
-CHECKED = 8  # images of each fold that float16 is measured on
+CHECKED = 24  # images that float16 is measured on, shared out over the folds
 ONE_VIEW = Level("none")  # several views would take longer, and average some of the change away
 SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
 SCRIPT = '''"""Predict with this bundle: python apply.py --out FOLDER data.root=FOLDER; --help says more."""
@@ -136,13 +137,14 @@ def check_float16(finished: FinishedRun) -> Float16Check:
     Raises UserError if the training images do not exist.
     """
     data, checks = open_training(finished.settings.data), []
+    of_fold = math.ceil(CHECKED / sum(len(member.folds) for member in finished.members))
     for member in finished.members:
         table = stored_folds(member.run.folds)
         for fold in member.folds:
             if fold == ALL:
                 continue  # no image is left out that it could be measured on
             ids = table.id[table.fold == fold].tolist()
-            ids = ids[:: max(1, len(ids) // CHECKED)][:CHECKED]
+            ids = ids[:: max(1, len(ids) // of_fold)][:of_fold]
             checks.append(_check_fold(finished, replace(member, folds=(fold,)), data, ids))
     return Float16Check(*(sum(column) for column in zip(*checks, strict=True)))
 

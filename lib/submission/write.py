@@ -17,7 +17,7 @@ from lib.config.schema import Settings
 from lib.data.competition import TestData
 from lib.data.sample_submission import SubmissionRow
 from lib.masks.objects import Rules
-from lib.masks.rle import decode, decode_labels, encode, encode_labels
+from lib.masks.rle import OBJECTS, decode, decode_labels, encode, encode_labels
 from lib.prediction.map_store import MapReader, scored_masks
 
 Check = tuple[int, int, int]  # height, width and checksum of a mask
@@ -92,7 +92,7 @@ def encode_rows(plane: np.ndarray, settings: Settings) -> list[str]:
     else:
         texts = list(encode_labels(plane, rle).values())
     if submission.text == "json":
-        texts = [";".join(f"[{text.replace(' ', ', ')}]" for text in texts)] if texts else []
+        texts = [OBJECTS.join(f"[{text.replace(' ', ', ')}]" for text in texts)] if texts else []
     return texts or [rle.empty]
 
 
@@ -101,7 +101,7 @@ def decode_rows(texts: list[str], shape: tuple[int, int], settings: Settings) ->
     rle, submission = settings.data.rle, settings.submission
     texts = [text for text in texts if text != rle.empty]
     if submission.text == "json":
-        texts = [part.strip("[]").replace(",", "") for text in texts for part in text.split(";")]
+        texts = [of_object for text in texts for of_object in text.split(OBJECTS)]
     if submission.rows == "mask":
         return decode(*(texts or [""]), shape, rle, disjoint=True)
     return decode_labels(texts, shape, rle)

@@ -3,9 +3,9 @@
     python -m lib.tools.score runs/NAME/submission.csv data/NAME/solution.csv --config configs/NAME.yaml
 
 The last column of the submission holds the run lengths, the others identify the mask; or each class has a column of its
-run lengths. The solution has the same columns and may have more. Several rows of one mask are its objects. The settings
-name the convention of the run lengths (data.rle) and the metric (threshold.metric, or objects.metric if submission.rows
-is instance); the default is Dice.
+run lengths. The solution has the same columns and may have more. Several rows of one mask are its objects, and so are
+several lists in a row, as in [12, 3];[40, 5]. The settings name the convention of the run lengths (data.rle) and the
+metric (threshold.metric, or objects.metric if submission.rows is instance); the default is Dice.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from lib.data.rle_table import class_columns, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
 from lib.masks.metrics import Metric, pooled
 from lib.masks.objects import describe_score, score_terms
-from lib.masks.rle import decode_labels, decode_union, parse_runs
+from lib.masks.rle import OBJECTS, decode_labels, decode_union, parse_runs
 
 RleTexts = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the values of the other columns
 
@@ -107,7 +107,7 @@ def _texts_by_mask(table: Table, path: Path, columns: list[str]) -> RleTexts:
     *keys, texts = [column(table, name, path, "as in the submission") for name in columns]
     masks = defaultdict(list)
     for key, text in zip(zip(*keys, strict=True), texts, strict=True):
-        masks[key].append(text)
+        masks[key] += text.split(OBJECTS)
     if not masks:
         raise UserError(f"{path} has no rows")
     return masks

@@ -97,6 +97,20 @@ def test_objects_are_scored_as_objects(tmp_path, metric, expected):
         score_submission(overlapping, truth, settings)
 
 
+def test_objects_as_lists_in_a_row(tmp_path):
+    """As Recod.ai's: one of two forgeries is found with IoU .75, beside a false alarm; an authentic image is right."""
+    rle = RleSettings(empty="authentic")
+    settings = Settings(name="x", data=DataSettings(rle=rle), submission=SubmissionSettings(rows="instance"))
+    truth = write(tmp_path / "solution.csv", [("a", "[1, 4];[10, 2, 20, 2]"), ("b", "authentic")])
+    predicted = write(tmp_path / "submission.csv", [("b", "authentic"), ("a", "[1, 3];[30, 1]")])
+    assert score_submission(predicted, truth, settings).score == pytest.approx((0.5 * 1 / 3 + 1) / 2)
+    as_masks = settings.model_copy(update={"submission": SubmissionSettings()})
+    assert score_submission(predicted, truth, as_masks).score == pytest.approx((2 * 3 / (8 + 4) + 1) / 2)
+    overlapping = write(tmp_path / "submission.csv", [("b", "authentic"), ("a", "[1, 3];[3, 1]")])
+    with pytest.raises(UserError, match="mask of a: objects 1 and 2 overlap"):
+        score_submission(overlapping, truth, settings)
+
+
 @pytest.mark.parametrize("columns", [("id", "class", "rle"), ("id_class", "rle")])
 def test_the_score_is_the_mean_over_the_classes(tmp_path, columns):
     """Pixels of one class are not pooled with those of another: (2 * 2 / 6 + 2 * 10 / 20) / 2, not 24 / 26."""

@@ -1,5 +1,6 @@
 """Training: what a batch is, the schedule, the averaged weights, and resuming as if nothing had happened."""
 
+import pickle
 import weakref
 from multiprocessing import active_children
 
@@ -44,7 +45,10 @@ def test_a_batch_depends_on_seed_and_epoch_but_not_on_workers(competition, tmp_p
 
 
 def test_distances_are_those_of_the_augmented_mask(settings, data):
-    item = CropDataset(images_of(data, data.ids), settings, (48, 64), with_distances=True)[(0, 0)]
+    dataset = CropDataset(images_of(data, data.ids), settings, (48, 64), with_distances=True)
+    item = dataset[(0, 0)]
+    copied = pickle.loads(pickle.dumps(dataset))[(0, 0)]  # as loader processes get it on Windows and macOS
+    assert all(torch.equal(copied[name], item[name]) for name in item)
     assert np.array_equal(item["distances"], signed_distances(item["masks"].numpy().transpose(1, 2, 0)))
 
 
