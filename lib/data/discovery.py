@@ -35,8 +35,10 @@ def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[st
     characters, as few as possible, and the same text wherever it is repeated. Hidden files do not match. Raises
     NothingFound if no file matches.
     """
+    pattern = pattern.replace(os.sep, "/")
     if WILDCARD.search(pattern):
-        root, pattern = (Path("/"), pattern[1:]) if pattern.startswith("/") else (root, pattern)
+        anchor = Path(pattern).anchor  # such as / or C:/
+        root, pattern = (Path(anchor), pattern.removeprefix(anchor)) if anchor else (root, pattern)
         files = _walk(str(root), ANY_FOLDERS.sub("**/", pattern).split("/"), {})
     else:
         files = _image_files(root / pattern, setting)

@@ -17,7 +17,7 @@ MOST_CHANGE = 1e-3  # largest difference of two logits that count as the same; f
 
 @torch.inference_mode()
 def fold_norms(network: SegmentationNet) -> bool:
-    """Fold the batch norms of a network, in place and for prediction, into the convolutions whose output they alone read.
+    """Fold a network's batch norms, in place and for prediction, into the convolutions whose output they alone read.
 
     Returns False, and leaves the network as it was, where folding would change the logits of a test image, as where
     a convolution's output is also read by something else. Costs two passes of a small image.

@@ -148,7 +148,7 @@ def load_weights(path: Path, settings: ModelSettings, class_count: int, channels
 
 
 class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves tensors as they are that would be filled with random numbers: two thirds of the time to build a network."""
+    """Does not fill tensors with random numbers, which takes two thirds of the time to build a network."""
 
     def __torch_function__(self, function, _, args=(), kwargs=None):
         arguments = kwargs or {}

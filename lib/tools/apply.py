@@ -73,7 +73,7 @@ def overrides_of(images: str | None) -> list[str]:
     if root.is_file():
         raise UserError(f"--images {images} is a file; give its folder, or a pattern such as {root.parent / '*'}")
     if WILDCARD.search(images):
-        root, pattern = Path(root.anchor), images.removeprefix(root.anchor)
+        root, pattern = Path(root.anchor), root.relative_to(root.anchor).as_posix()
         if not PLACEHOLDER.search(pattern):  # photos/*.jpg
             folders, slash, name = pattern.rpartition("/")
             pattern = folders + slash + name.replace("*", "{id}", 1)

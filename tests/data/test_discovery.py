@@ -74,6 +74,16 @@ def test_plain_characters_are_not_expressions(tmp_path):
     assert [path for _, path in found(tmp_path, "dots/{id}.png")] == ["dots/x.png"]
 
 
+def test_the_separators_of_windows(tmp_path, monkeypatch):
+    touch(tmp_path, "s/a.png")
+    monkeypatch.setattr("os.sep", "\\")
+    assert (
+        [path for _, path in found(tmp_path, "s\\{id}.png")]
+        == [path for _, path in found(tmp_path, "s")]
+        == ["s/a.png"]
+    )
+
+
 def test_sets_hold_plain_characters(tmp_path):
     touch(tmp_path, "s/a^.png", "s/a[.png", "s/a&&.png", "s/a!.png")
     assert [path for _, path in found(tmp_path, "s/{id}[[^].png")] == ["s/a[.png", "s/a^.png"]
