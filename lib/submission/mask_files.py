@@ -75,20 +75,28 @@ def pictures_of(masks: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
     classes = settings.data.classes
     if settings.submission.rows == "instance":
         return _folders(classes, [_as_uint16(plane) for plane in planes(masks)])
-    if settings.submission.pixels is None and len(classes) > 1 and "{class}" in settings.data.train_masks:
+    if has_file_per_class(settings):
         return _folders(classes, [255 * plane for plane in planes(masks)])
-    colours = [_colour(value) for value in _values(settings)]
+    colours = [_colour(value) for value in class_values(settings)]
     picture = np.zeros((*masks.shape[:2], len(colours[0])), np.uint8)
     for plane, colour in zip(planes(masks), colours, strict=True):
         picture[plane > 0] = colour
     return {"": picture[..., 0] if picture.shape[2] == 1 else picture}
 
 
+def has_file_per_class(settings: Settings) -> bool:
+    """Whether each class has its own mask files, in a folder of its name."""
+    if len(settings.data.classes) == 1:
+        return False
+    is_drawn_so = settings.submission.pixels is None and "{class}" in settings.data.train_masks
+    return is_drawn_so or settings.submission.rows == "instance"
+
+
 def _folders(classes: list[str], pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(classes if len(classes) > 1 else [""], pictures, strict=True))
 
 
-def _values(settings: Settings) -> list[int | str]:
+def class_values(settings: Settings) -> list[int | str]:
     """The value or colour of each class: as submission.pixels or data.classes say, else 255, or 1, 2, 3 ..."""
     classes, submission = settings.data.classes, settings.submission
     if submission.pixels is not None:

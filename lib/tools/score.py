@@ -1,15 +1,19 @@
 """Score a submission against a known solution, such as a held-out set or that of a finished competition.
 
     python -m lib.tools.score runs/NAME/submission.csv data/NAME/solution.csv --config configs/NAME.yaml
+    python -m lib.tools.score predictions/masks data/NAME/true_masks --config configs/NAME.yaml
 
-The last column of the submission holds the run lengths, the others identify the mask; or each class has a column of its
-run lengths. The solution has the same columns and may have more. Several rows of one mask are its objects, and so are
-several lists in a row, as in [12, 3];[40, 5]. The settings name the convention of the run lengths (data.rle) and the
-metric (threshold.metric, or objects.metric if submission.rows is instance); the default is Dice.
+Both are tables of run lengths, or folders or zips of mask files of the same names. The last column of a table holds
+the run lengths, the others identify the mask; or each class has a column of its run lengths. The solution has the
+columns of the submission and may have more. Several rows of one mask are its objects, and so are several lists in a
+row, as in [12, 3];[40, 5]. The settings name the convention of the run lengths (data.rle), the values of mask files
+(submission.pixels; data.masks for the solution) and the metric (threshold.metric, or objects.metric if submission.rows
+is instance); the default is Dice.
 """
 
 import argparse
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +30,7 @@ from lib.data.tables import Table, column, read_table
 from lib.masks.metrics import Metric, pooled
 from lib.masks.objects import describe_score, score_terms
 from lib.masks.rle import OBJECTS, decode_labels, decode_union, parse_runs
+from lib.tools.score_files import Terms, is_of_files, terms_of_files
 
 RleTexts = dict[tuple[str, ...], list[str]]  # run lengths of each mask, by the values of the other columns
 
@@ -45,11 +50,26 @@ class SubmissionScore:
 
 
 def score_submission(submission: Path, solution: Path, settings: Settings) -> SubmissionScore:
-    """Score one table of run lengths against another, mask by mask; for dice_global the pixels of a class are pooled.
+    """Score one table of run lengths, or folder or zip of mask files, against another, mask by mask.
 
-    No image is opened: run lengths alone give the pixels that two masks share. Raises UserError if the tables do not
-    hold the same masks, or anything other than run lengths.
+    For dice_global the pixels of a class are pooled. Raises UserError if the two do not hold the same masks, or hold
+    anything else.
     """
+    if submission.suffix.lower() == ".json":
+        raise UserError(
+            f"{submission} is not a table; COCO's own evaluation, pycocotools' COCOeval, scores its results"
+        )
+    terms = defaultdict(list)  # by class: of each mask, and of an empty one
+    terms_of = terms_of_files if is_of_files(submission) else _terms_of_tables
+    for class_index, of_mask in terms_of(submission, solution, settings):
+        terms[class_index].append(of_mask)
+    of_classes = [pooled(*np.moveaxis(np.array(masks, float), 2, 0)) for masks in terms.values()]
+    score, all_empty = np.mean(of_classes, axis=0)
+    return SubmissionScore(describe_metric(settings), float(score), float(all_empty), sum(map(len, terms.values())))
+
+
+def _terms_of_tables(submission: Path, solution: Path, settings: Settings) -> Iterator[Terms]:
+    """Score each mask of a table against another; run lengths alone give the pixels that two masks share."""
     rows, known = read_table(submission, "the submission"), read_table(solution, "the solution")
     if names := class_columns(rows, sample_columns(settings.data, list(rows)), settings.data.classes):
         beside = [name for name in rows if name not in names]
@@ -60,15 +80,11 @@ def score_submission(submission: Path, solution: Path, settings: Settings) -> Su
         lacking, having = (submission, solution) if key in truth else (solution, submission)
         raise UserError(f"{lacking} has no row of the mask {', '.join(key)}, which {having} has")
     class_of = _class_of_masks(submission, rows, settings)
-    terms = defaultdict(list)  # by class: of each mask, and of an empty one
     for key, texts in truth.items():
         try:
-            terms[class_of[key]].append([_terms(masks, texts, settings) for masks in (predicted[key], [])])
+            yield class_of[key], [_terms(masks, texts, settings) for masks in (predicted[key], [])]
         except UserError as error:
             raise UserError(f"{submission} or {solution}, mask of {', '.join(key)}: {error}") from None
-    of_classes = [pooled(*np.moveaxis(np.array(masks, float), 2, 0)) for masks in terms.values()]
-    score, all_empty = np.mean(of_classes, axis=0)
-    return SubmissionScore(describe_metric(settings), float(score), float(all_empty), len(truth))
 
 
 def _class_of_masks(path: Path, rows: Table, settings: Settings) -> dict[tuple[str, ...], int]:

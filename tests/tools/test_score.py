@@ -1,5 +1,7 @@
+import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,3 +131,67 @@ def test_each_class_may_have_a_column(tmp_path):
     predicted = write(tmp_path / "submission.csv", [("b", "", "5 2"), ("a", "", "3 4")], ("id", "rle_car", "rle_road"))
     score = score_submission(predicted, truth, settings)
     assert score.masks == 4 and score.score == pytest.approx(((2 * 2 / (4 + 4) + 1) / 2 + (1 + 0) / 2) / 2)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture)
+
+
+LEFT, RIGHT, NOTHING = (np.repeat([row], 3, axis=0).astype(np.uint8) for row in ([1, 1, 0, 0], [0, 0, 1, 1], [0] * 4))
+HALF = np.repeat([[1, 0, 0, 0]], 3, axis=0).astype(np.uint8)  # of LEFT
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_mask_files_by_hand(tmp_path, zipped):
+    """One class: 255 in the submission, and whatever the training masks hold in the solution."""
+    for name, mask, truth in (("a", HALF, LEFT), ("b", NOTHING, NOTHING), ("c", RIGHT, LEFT)):
+        write_picture(tmp_path / "masks" / f"{name}_mask.png", 255 * mask)
+        write_picture(tmp_path / "truth" / f"{name}_mask.tif", truth)
+    submission = tmp_path / "masks"
+    if zipped:
+        submission = Path(shutil.make_archive(str(tmp_path / "submission"), "zip", submission))
+    score = score_submission(submission, tmp_path / "truth", STANDARD)
+    assert score.score == pytest.approx((2 * 3 / (3 + 6) + 1 + 0) / 3)
+    assert score.all_empty == pytest.approx(1 / 3) and score.masks == 3
+    (tmp_path / "truth" / "c_mask.tif").unlink()
+    with pytest.raises(UserError, match="truth has no mask file 'c_mask', which .* has"):
+        score_submission(submission, tmp_path / "truth", STANDARD)
+    write_picture(tmp_path / "truth" / "c_mask.png", NOTHING[:2])
+    with pytest.raises(UserError, match=r"'c_mask' is \(3, 4\), but \(2, 4\) in .*truth"):
+        score_submission(submission, tmp_path / "truth", STANDARD)
+
+
+def test_mask_files_of_several_classes(tmp_path):
+    """As numbers, as colours where the training masks have colours, and as a file for each class."""
+    masks, truth = (HALF, RIGHT), (LEFT, RIGHT)
+    expected = pytest.approx((2 * 3 / (3 + 6) + 1) / 2)
+    data = {"classes": {"road": ["#ff0000"], "car": ["#0000ff"]}}
+    colours = Settings(name="x", data=data)
+    for folder, planes in (("masks", masks), ("truth", truth)):
+        picture = np.stack([255 * planes[1], NOTHING, 255 * planes[0]], axis=2)  # B, G, R
+        write_picture(tmp_path / "colours" / folder / "a.png", picture)
+        write_picture(tmp_path / "numbers" / folder / "a.png", planes[0] + 2 * planes[1])
+        for name, plane in zip(("road", "car"), planes, strict=True):
+            write_picture(tmp_path / "files" / folder / name / "a.png", 255 * plane)
+    numbers = Settings(name="x", data={"classes": {"road": 1, "car": 2}})
+    files = Settings(name="x", data={"classes": ["road", "car"], "train_masks": "masks/{class}/{id}.png"})
+    for name, settings in (("colours", colours), ("numbers", numbers), ("files", files)):
+        score = score_submission(tmp_path / name / "masks", tmp_path / name / "truth", settings)
+        assert score.score == expected and score.masks == 2, name
+
+
+def test_files_of_objects(tmp_path):
+    """Two objects that touch are two in the numbers, and one component in a solution of masks."""
+    instance = SubmissionSettings(rows="instance")
+    write_picture(tmp_path / "masks" / "a.png", (LEFT + 2 * RIGHT).astype(np.uint16))
+    write_picture(tmp_path / "truth" / "a.png", 7 * LEFT + 9 * RIGHT)
+    numbered = Settings(name="x", data=DataSettings(instances=True), submission=instance)
+    assert score_submission(tmp_path / "masks", tmp_path / "truth", numbered).score == 1
+    drawn = Settings(name="x", submission=instance)
+    assert score_submission(tmp_path / "masks", tmp_path / "truth", drawn).score == 0
+
+
+def test_coco_has_its_own_evaluation(tmp_path):
+    with pytest.raises(UserError, match="COCOeval"):
+        score_submission(tmp_path / "submission.json", tmp_path / "solution.json", STANDARD)
