@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 from torch import nn
-from torch.nn import functional, init
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
@@ -42,7 +42,6 @@ LEVELS = ("unet", "unetplusplus", "manet")  # whose decoders have a width for ea
 # Means of the encoder's last features. Their maxima grow with the image: a head that learned from crops then called
 # nearly all whole images empty with certainty, where no threshold can tell them apart (docs/presence.md).
 PRESENCE_HEAD = {"pooling": "avg", "dropout": 0.2}
-RANDOM = (torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
 MISFIT = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
@@ -138,21 +137,26 @@ def save_weights(network: SegmentationNet, path: Path) -> None:
 
 def load_weights(path: Path, settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
     """The network that `save_weights` wrote, asking no hub. Raises UserError where the file is absent or unfit."""
-    with _NoRandomNumbers():
-        network = build_untrained(settings, class_count, channels)
-    try:
-        network.load_state_dict(read_tensors(path))
-    except RuntimeError:
-        raise UserError(f"{path} does not fit the model settings of the run; run 02_train.py --restart") from None
+    network = build_untrained(settings, class_count, channels)
+    load_into(network, read_tensors(path), path)
     return network
 
 
-class _NoRandomNumbers(TorchFunctionMode):
-    """Does not fill tensors with random numbers, which takes two thirds of the time to build a network."""
+def load_networks(paths: list[Path], settings: ModelSettings, class_count: int, channels: int) -> list[SegmentationNet]:
+    """The same of several files: the network is built once, which takes longer than copying and loading it."""
+    untrained = build_untrained(settings, class_count, channels)
+    networks = [untrained, *(deepcopy(untrained) for _ in paths[1:])]
+    for network, path in zip(networks, paths, strict=True):
+        load_into(network, read_tensors(path), path)
+    return networks
 
-    def __torch_function__(self, function, _, args=(), kwargs=None):
-        arguments = kwargs or {}
-        return [*args, *arguments.values()][0] if function in RANDOM else function(*args, **arguments)
+
+def load_into(network: SegmentationNet, tensors: Tensors, path: Path) -> None:
+    """Give a network the tensors of a file. Raises UserError naming the file where they do not fit."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{path} does not fit the model settings of the run; run 02_train.py --restart") from None
 
 
 def _build(

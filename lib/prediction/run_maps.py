@@ -119,13 +119,13 @@ def build_predictor(run: RunFolder, settings: Settings, classes: list[str], fold
     """The average of the models of some folds, or of all images, on the best device there is."""
     from lib.model.device import best_device, keep_freed_memory
     from lib.model.folded_norms import fold_norms
-    from lib.model.network import load_weights
+    from lib.model.network import load_networks
     from lib.prediction.predictor import Predictor
 
     device = best_device()
     keep_freed_memory(device)
     weights = [run.fold(fold).weights for fold in folds]
-    networks = [load_weights(path, settings.model, len(classes), settings.data.network_channels) for path in weights]
+    networks = load_networks(weights, settings.model, len(classes), settings.data.network_channels)
     for network in networks:
         fold_norms(network)
     trained = trained_precisions(run, settings, folds, device)

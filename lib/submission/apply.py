@@ -68,11 +68,15 @@ class Maps:
 
 
 class MemberPredictor:
-    """Predicts with one member of a finished run; its networks are loaded once."""
+    """Predicts with the networks of one member of a finished run."""
 
-    def __init__(self, member: Member, classes: list[str]) -> None:
-        self.infer = member.settings.infer
-        self.whole = build_predictor(member.run, member.settings, classes, member.folds)
+    def __init__(self, whole: Predictor) -> None:
+        self.whole = whole
+        self.infer = whole.settings
+
+    @classmethod
+    def of(cls, member: Member, classes: list[str]) -> "MemberPredictor":
+        return cls(build_predictor(member.run, member.settings, classes, member.folds))
 
     def predict(self, images: Images, ids: list[str], level: Level) -> dict[str, Prediction]:
         """The predictions of some images by id.
@@ -173,7 +177,7 @@ def _predict_missing(
     budget: TimeBudget,
 ) -> None:
     """Predict the images part by part, each at the highest level that the remaining time allows."""
-    predictors = [MemberPredictor(member, data.classes) for member in finished.members] if missing else []
+    predictors = [MemberPredictor.of(member, data.classes) for member in finished.members] if missing else []
     sources = member_images(finished, data)
     weights = [member.weight for member in finished.members]
     pixels = {id: height * width for id, (height, width) in sizes.items()}

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -36,7 +35,11 @@ from lib.data.image_index import listed_as
 from lib.data.resize_column import values_of_training
 from lib.masks.metrics import count_masks
 from lib.masks.rules import apply_rules
+from lib.model.device import best_device
+from lib.model.network import SegmentationNet, build_untrained, load_into
 from lib.model.weight_files import read_tensors
+from lib.prediction.predictor import Predictor
+from lib.prediction.run_maps import precision_of
 from lib.run.folder import ALL, RunFolder
 from lib.submission.apply import MemberPredictor
 from lib.submission.finished import MANIFEST, FinishedRun, Member
@@ -140,27 +143,32 @@ def check_float16(finished: FinishedRun) -> Float16Check:
     of_fold = math.ceil(CHECKED / sum(len(member.folds) for member in finished.members))
     for member in finished.members:
         table = stored_folds(member.run.folds)
+        settings = member.settings
+        network = build_untrained(settings.model, len(data.classes), settings.data.network_channels)
         for fold in member.folds:
             if fold == ALL:
                 continue  # no image is left out that it could be measured on
             ids = table.id[table.fold == fold].tolist()
             ids = ids[:: max(1, len(ids) // of_fold)][:of_fold]
-            checks.append(_check_fold(finished, replace(member, folds=(fold,)), data, ids))
+            checks.append(_check_fold(finished, replace(member, folds=(fold,)), network, data, ids))
     return Float16Check(*(sum(column) for column in zip(*checks, strict=True)))
 
 
-def _check_fold(finished: FinishedRun, member: Member, data: TrainingData, ids: list[str]) -> tuple[int, int, int]:
-    """The three numbers of a Float16Check, of one fold's model."""
-    settings = member.settings.data
-    values = values_of_training(settings, data.files)
-    source = TrainingData(listed_as(settings, data.settings), data.files, {}, None, values)
-    counts = np.zeros(3, np.int64)
-    with TemporaryDirectory() as folder:
-        _write_weights(member, RunFolder(Path(folder)), as_float16=True)
-        halved = replace(member, run=RunFolder(Path(folder)))
-        exact, close = (MemberPredictor(each, data.classes).predict(source, ids, ONE_VIEW) for each in (member, halved))
+def _check_fold(
+    finished: FinishedRun, member: Member, network: SegmentationNet, data: TrainingData, ids: list[str]
+) -> tuple[int, int, int]:
+    """The three numbers of a Float16Check, of one fold's model, whose weights the network gets."""
+    settings, device, (path,), (fold,) = member.settings, best_device(), member.weight_files, member.folds
+    values = values_of_training(settings.data, data.files)
+    source = TrainingData(listed_as(settings.data, data.settings), data.files, {}, None, values)
+    precision = precision_of(member.run, settings, [fold], device)
+    counts, predictions, tensors = np.zeros(3, np.int64), [], read_tensors(path)
+    for weights in (tensors, {name: rounded(tensor) for name, tensor in tensors.items()}):
+        load_into(network, weights, path)
+        predictor = MemberPredictor(Predictor([network], settings.infer, device, precision, [f"fold {fold}"]))
+        predictions.append(predictor.predict(source, ids, ONE_VIEW))
     for image_id in ids:
-        before, after = (apply_rules(finished.rules, *predictions[image_id]) > 0 for predictions in (exact, close))
+        before, after = (apply_rules(finished.rules, *of_images[image_id]) > 0 for of_images in predictions)
         counts += count_masks(before, after).sum(axis=1)
     return len(ids), int(counts[1:].sum()), int(counts.sum())
 

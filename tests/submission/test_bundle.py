@@ -364,7 +364,7 @@ def test_what_does_not_fit_into_the_memory_goes_by_smaller_windows(run, tmp_path
     small = replace(member, settings=settings.model_copy(update={"infer": infer}))
     data = open_test(settings.data)
     np.testing.assert_array_equal(
-        maps.read("large"), MemberPredictor(small, ["blob"]).predict(data, ["large"], Level())["large"].maps
+        maps.read("large"), MemberPredictor.of(small, ["blob"]).predict(data, ["large"], Level())["large"].maps
     )
     monkeypatch.setattr(Predictor, "_predict_at_once", lambda *_: limited(None, np.zeros((1, 999, 999, 3))))
     with pytest.raises(OutOfMemory, match=r"256"):
