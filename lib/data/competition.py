@@ -246,7 +246,10 @@ def open_test(settings: DataSettings) -> TestData:
     has only a header needs no image at all.
     """
     if settings.test_images is None:
-        raise UserError("data.test_images is not set, so there is nothing to predict; 05 ends with the score")
+        raise UserError(
+            "data.test_images is not set, so there is nothing to predict: 05 ends with the score; to predict new images, "
+            "set it to their folder or pattern"
+        )
     files = _test_files(settings)
     sample, unreadable = read_sample(settings), {}
     rows = match_sample(sample, files, settings)

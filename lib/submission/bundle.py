@@ -39,7 +39,7 @@ from lib.model.device import best_device
 from lib.model.network import SegmentationNet, build_untrained, load_into
 from lib.model.weight_files import read_tensors
 from lib.prediction.predictor import Predictor
-from lib.prediction.run_maps import precision_of
+from lib.prediction.run_maps import common_precision, trained_precisions
 from lib.run.folder import ALL, RunFolder
 from lib.submission.apply import MemberPredictor
 from lib.submission.finished import MANIFEST, FinishedRun, Member
@@ -161,7 +161,7 @@ def _check_fold(
     settings, device, (path,), (fold,) = member.settings, best_device(), member.weight_files, member.folds
     values = values_of_training(settings.data, data.files)
     source = TrainingData(listed_as(settings.data, data.settings), data.files, {}, None, values)
-    precision = precision_of(member.run, settings, [fold], device)
+    precision = common_precision(trained_precisions(member.run, settings, [fold], device), device)
     counts, predictions, tensors = np.zeros(3, np.int64), [], read_tensors(path)
     for weights in (tensors, {name: rounded(tensor) for name, tensor in tensors.items()}):
         load_into(network, weights, path)
