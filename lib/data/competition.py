@@ -247,8 +247,8 @@ def open_test(settings: DataSettings) -> TestData:
     """
     if settings.test_images is None:
         raise UserError(
-            "data.test_images is not set, so there is nothing to predict: 05 ends with the score; to predict new images, "
-            "set it to their folder or pattern"
+            "data.test_images is not set, so there is nothing to predict: 05 ends with the score; to predict "
+            "new images, set it to their folder or pattern"
         )
     files = _test_files(settings)
     sample, unreadable = read_sample(settings), {}
