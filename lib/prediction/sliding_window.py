@@ -75,15 +75,13 @@ def blended_map(
     ends = [row.pixels.start for row in rows[1:]] + [height]  # up to where a row of windows completes the map
     strip = blended = None
     for row, end in zip(rows, ends, strict=True):
-        for batch in _batches(columns, batch_size):
-            crops = np.stack([image[row.pixels, column.pixels] for column in batch])
-            for column, probabilities in zip(batch, predict(crops), strict=True):
-                if blended is None:
-                    classes = probabilities.shape[2]
-                    strip = np.zeros((row.length, width, classes), np.float32)
-                    blended = np.empty((height, width, classes), np.uint8)
-                weights = row.weights[:, None, None] * column.weights[None, :, None]
-                strip[: row.length, column.pixels] += weights * probabilities
+        for column, probabilities in _predicted(image, row, columns, predict, batch_size):
+            if blended is None:
+                classes = probabilities.shape[2]
+                strip = np.zeros((row.length, width, classes), np.float32)
+                blended = np.empty((height, width, classes), np.uint8)
+            weights = row.weights[:, None, None] * column.weights[None, :, None]
+            strip[: row.length, column.pixels] += weights * probabilities
         done = end - row.pixels.start
         blended[row.pixels.start : end] = to_map(strip[:done])
         strip[: len(strip) - done] = strip[done:]
@@ -91,9 +89,12 @@ def blended_map(
     return blended
 
 
-def _batches(columns: list[Window], batch_size: int) -> Iterator[list[Window]]:
-    """The windows of a row, in batches of one length."""
+def _predicted(
+    image: LargeImage, row: Window, columns: list[Window], predict: Predict, batch_size: int
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """The windows of a row with their probabilities (height, width, classes), predicted in batches of one length."""
     for _, equal in groupby(columns, key=lambda column: column.length):
         equal = iter(equal)
         while batch := list(islice(equal, batch_size)):
-            yield batch
+            crops = np.stack([image[row.pixels, column.pixels] for column in batch])
+            yield from zip(batch, predict(crops), strict=True)
