@@ -17,6 +17,7 @@ from lib.config.data_settings import RleSettings
 
 STANDARD = RleSettings()
 OBJECTS = ";"  # between the lists of an image's objects, as in [12, 3];[40, 5]
+LONGEST_SHOWN = 40  # characters of a text in a message
 LONGEST_WORD = 1000  # characters of a text that may mean an empty mask
 
 
@@ -120,7 +121,7 @@ def parse_runs(text: str, pixels: int, convention: RleSettings = STANDARD) -> tu
         return np.empty(0, np.int64), np.empty(0, np.int64)
     text = _unlisted(text.strip())
     if not text.isascii() or text.encode().translate(None, b"0123456789 \t"):
-        raise UserError(f"'{_excerpt(text)}' is not whole numbers with blanks between them{_empty_hint(text)}")
+        raise UserError(f"'{_excerpt(text)}' is not whole numbers with blanks between them{_remedy(text)}")
     numbers = np.fromstring(text, dtype=np.int64, sep=" ")  # larger than int64 becomes the largest int64
     if len(numbers) % 2:
         raise UserError(
@@ -232,10 +233,24 @@ def _decimal(numbers: np.ndarray, separators: np.ndarray) -> str:
     return cv2.transpose(text).tobytes()[:-1].translate(None, b"\0").decode()
 
 
+def _remedy(text: str) -> str:
+    """Advice for a text that is no run lengths: what it may be."""
+    start = text[:LONGEST_WORD]
+    if re.match(r"(MULTI)?POLYGON|GEOMETRYCOLLECTION", start):
+        return "; outlines as WKT are not read: draw them as mask images, or write COCO json"
+    if re.fullmatch(r"[\[\](){}\s,;\d]*\d[\[\](){}\s,;\d]*", start):
+        return (
+            "; write the start and the length of each run with blanks between all numbers, without brackets or commas"
+        )
+    if len(text) > LONGEST_SHOWN and re.fullmatch(r"[0-o]+", start):
+        return "; if these are COCO's compressed run lengths, write COCO json"
+    return _empty_hint(text)
+
+
 def _empty_hint(text: str) -> str:
     """Advice to set data.rle.also_empty, for a text short enough to mean an empty mask."""
     are_numbers = re.search(r"\d[^\d\s]+\d", text)  # as in 1,2
-    if are_numbers or len(text.split()) > 2 or len(text) > 40:
+    if are_numbers or len(text.split()) > 2 or len(text) > LONGEST_SHOWN:
         return ""
     return f"; if {ascii(text)} stands for an empty mask, set data.rle.also_empty to [{json.dumps(text)}]"
 
@@ -246,4 +261,4 @@ def _first(wrong: np.ndarray) -> int:
 
 
 def _excerpt(text: str) -> str:
-    return ascii(text[:40])[1:-1] + ("..." if len(text) > 40 else "")
+    return ascii(text[:LONGEST_SHOWN])[1:-1] + ("..." if len(text) > LONGEST_SHOWN else "")
