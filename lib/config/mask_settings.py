@@ -45,7 +45,7 @@ class MaskSettings(Section):
     alpha: bool | None = None  # true: the alpha channel is the mask; false: ignore it; null: error if it contradicts
     miniswhite: Literal["stored", "shown"] | None = None  # tif that shows 0 as white: read the stored or shown values
     object_planes: bool = False  # each plane of a file is the mask of one object, e.g. npy (objects, height, width)
-    rescale: bool = False  # masks larger or smaller than the image by a whole factor are resized to it (nearest)
+    rescale: bool = False  # masks of another size but the image's shape are resized to it (nearest)
 
     @property
     def are_colours(self) -> bool:

@@ -90,30 +90,31 @@ def _oriented(pixels: MaskPixels, settings: DataSettings, path: str, image_path:
 
 
 def _fitted(pixels: MaskPixels, shape: tuple[int, int], may_rescale: bool, path: str, image_path: Path) -> MaskPixels:
-    """Pixels at the image's size: rescaled by nearest neighbour if data.masks.rescale allows it, by a whole factor."""
+    """Pixels at the image's size: rescaled (nearest) if the shapes agree and data.masks.rescale allows it."""
     size = pixels.values.shape[:2]
     if size == shape:
         return pixels
-    factor = _whole_factor(size, shape)
-    if factor is None or not may_rescale:
+    has_its_shape = _has_shape(size, shape)
+    if not has_its_shape or not may_rescale:
         sizes = f"{size[0]} x {size[1]} pixels (height x width), but its image {image_path} is {shape[0]} x {shape[1]}"
-        remedy = "; set data.masks.rescale=true if they show the same" if factor else ""
-        raise UserError(f"mask {path} is {sizes}{remedy}")
-    alpha = None if pixels.alpha is None else _scaled(pixels.alpha, size, shape)
-    return pixels._replace(values=_scaled(pixels.values, size, shape), alpha=alpha)
+        remedy = (
+            "set data.masks.rescale=true if they show the same" if has_its_shape else "neither is the other enlarged"
+        )
+        raise UserError(f"mask {path} is {sizes}; {remedy}")
+    alpha = None if pixels.alpha is None else _scaled(pixels.alpha, shape)
+    return pixels._replace(values=_scaled(pixels.values, shape), alpha=alpha)
 
 
-def _whole_factor(size: tuple[int, int], shape: tuple[int, int]) -> int | None:
-    """The ratio of two sizes, the same for height and width; None if it is not a whole number."""
-    small, large = sorted([size, shape])
-    factor = large[0] // small[0]
-    return factor if tuple(factor * length for length in small) == large else None
+def _has_shape(size: tuple[int, int], shape: tuple[int, int]) -> bool:
+    """Whether one size is the other enlarged: by one factor for height and width, the smaller one rounded to pixels."""
+    (height, width), (large_height, large_width) = sorted([size, shape])
+    is_larger = height < large_height and width < large_width
+    return is_larger and abs(height * large_width - width * large_height) < max(large_height, large_width)
 
 
-def _scaled(values: np.ndarray, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """Each pixel repeated, or the middle one of each block taken."""
-    if size < shape:
-        factor = shape[0] // size[0]
-        return values.repeat(factor, axis=0).repeat(factor, axis=1)
-    factor = size[0] // shape[0]
-    return np.ascontiguousarray(values[factor // 2 :: factor, factor // 2 :: factor])
+def _scaled(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """For each pixel of the new size the one of the old size that its centre lies in."""
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(shape, values.shape[:2], strict=True)
+    )
+    return np.ascontiguousarray(values[rows[:, None], columns])

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from lib.base.errors import UserError
 from lib.masks.metrics import IGNORED
@@ -82,6 +83,43 @@ def cloud38(root: Path):
             put(root / f"train_{band}/{band}_patch_{id}.TIF", picture(number, planes=1))
         put(root / f"train_gt/gt_patch_{id}.TIF", mask_of(id))
     return {f"patch_{id}": DISC[id] for id in IDS}
+
+
+def open_images(root: Path):
+    for number, id in enumerate(IDS):
+        put(root / f"train/{id}.jpg", picture(number))
+        for box, rows in (("0a1b", ROWS < 11), ("ff02", ROWS >= 11)):
+            larger = np.kron(DISC[id] & rows, np.ones((3, 3)))[1::2, 1::2]
+            put(root / f"train-masks/{id}_m01g317_{box}.png", larger.astype(np.uint8) * 255)
+
+
+def mvtec(root: Path):
+    for number, id in enumerate(IDS):
+        put(root / f"bottle/train/good/{id}.png", picture(number))
+        for place, defect in enumerate(("good", "broken_large")):
+            put(root / f"bottle/test/{defect}/{id}.png", picture(10 * place + number))
+        put(root / f"bottle/ground_truth/broken_large/{id}_mask.png", mask_of(id))
+    return {f"broken_large_{id}": DISC[id] for id in IDS} | {f"good_{id}": np.zeros(SHAPE, bool) for id in IDS}
+
+
+def kitti(root: Path):
+    for number, id in enumerate(IDS):
+        put(root / f"image_2/um_{id}.png", picture(number))
+        put(root / f"gt_image_2/um_lane_{id}.png", painted(CORNER.astype(int), {0: (255, 0, 0), 1: (255, 0, 255)}))
+        put(root / f"gt_image_2/um_road_{id}.png", painted(DISC[id].astype(int), {0: (255, 0, 0), 1: (255, 0, 255)}))
+    return {f"um_{id}": DISC[id] for id in IDS}
+
+
+def voc_objects(root: Path):
+    put(root / "JPEGImages/2008_1.jpg", picture(9))
+    for number, id in enumerate(IDS):
+        put(root / f"JPEGImages/{id}.jpg", picture(number))
+        objects = np.where(CORNER, 255, np.where(DISC[id], 1 + (ROWS > 11), 0)).astype(np.uint8)
+        indexed = Image.fromarray(objects, "L")
+        indexed.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, *[224, 224, 192] * 253])
+        (root / "SegmentationObject").mkdir(exist_ok=True)
+        indexed.save(root / f"SegmentationObject/{id}.png")
+    return {id: np.where(CORNER, IGNORED, DISC[id]) for id in IDS}
 
 
 def named(template: str, write):
@@ -206,6 +244,10 @@ READ = {
     "LIVECell": livecell,
     "Roboflow's COCO export": roboflow,
     "Kvasir-SEG": kvasir,
+    "Open Images": open_images,
+    "MVTec AD": mvtec,
+    "KITTI road": kitti,
+    "Pascal VOC, objects": voc_objects,
     "ISIC 2018": named("ISIC_{id}", pairs("Input/ISIC_{id}.jpg", "GroundTruth/ISIC_{id}_segmentation.png")),
     "HAM10000": ham10000,
     "ISIC 2017": isic2017,

@@ -14,6 +14,7 @@ from lib.config.check import check_settings
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_training
 from lib.data.inspection import inspect_all
+from lib.data.mask_files import _has_shape
 from tests import REPOSITORY
 from tests.data.input_rows import settings_of_cell
 from tests.data.test_images import save
@@ -42,6 +43,10 @@ def palette_image(labels: np.ndarray, colours: list[tuple[int, int, int]]) -> Im
     image.putdata(labels.astype(np.uint8).ravel().tolist())
     image.putpalette([channel for colour in colours for channel in colour])
     return image
+
+
+def half_as_large_again(id: str) -> np.ndarray:
+    return np.kron(INSIDE[id], np.ones((3, 3)))[1::2, 1::2].astype(np.uint8)
 
 
 def png(of: Callable[[str], np.ndarray]) -> Callable[[Path, str], None]:
@@ -182,6 +187,11 @@ READ = {
         {"masks": {"rescale": True}},
         INSIDE_ONLY,
     ),
+    "masks of 1.5 times the size": (
+        png(half_as_large_again),
+        {"masks": {"rescale": True}},
+        [{id: np.array(Image.fromarray(half_as_large_again(id)).resize(SHAPE[::-1], Image.NEAREST)) > 0 for id in IDS}],
+    ),
     "label image": (
         png(lambda id: TRIMAP[id] * (TRIMAP[id] != 2)),
         {"instances": True},
@@ -253,12 +263,12 @@ REFUSED = {
         ["a.npy has 2 planes", "must have one", "data.masks.object_planes=true"],
     ),
     "not finite": (npy(lambda id: np.where(INSIDE[id], np.nan, 0)), {}, ["a.npy holds values that are not finite"]),
-    "masks of another size by a whole factor": (
+    "masks of another size and the image's shape": (
         png(lambda id: INSIDE[id][::2, ::2].astype(np.uint8)),
         {},
         ["a.png is 12 x 15", "24 x 30", "data.masks.rescale=true"],
     ),
-    "masks of another size": (
+    "masks of another shape": (
         png(lambda id: INSIDE[id][:20].astype(np.uint8)),
         {"masks": {"rescale": True}},
         ["a.png is 20 x 30", "24 x 30"],
@@ -333,6 +343,16 @@ def test_each_plane_is_an_object_and_the_last_of_several_has_a_pixel(tmp_path):
     assert len(np.unique(objects)) == 4 and len(np.unique(10 * objects + expected)) == 4  # equal but for numbers
     with pytest.raises(UserError, match="with object_planes"):
         write(tmp_path, write_mask, said | {"masks": {"object_planes": True, "above": 1}})
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "has_it"),
+    [((683, 1024), (2000, 3000), True), ((2000, 3000), (681, 1024), False), ((1024, 683), (2000, 3000), False),
+     ((1000, 1000), (1000, 1001), False), ((768, 1024), (3000, 4000), True), ((50, 61), (100, 123), True),
+     ((50, 64), (100, 123), False), ((150, 184), (100, 123), True)],
+)  # fmt: skip
+def test_sizes_of_one_shape_differ_by_rounding_only(size, shape, has_it):
+    assert _has_shape(size, shape) == _has_shape(shape, size) == has_it
 
 
 @pytest.mark.parametrize("name", REFUSED)
