@@ -187,7 +187,8 @@ def explained_errors(job: FoldJob) -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
             raise UserError(
-                "a loader process was killed, most likely for lack of memory; lower train.workers"
+                f"a loader process was killed in fold {job.fold}, most likely for lack of memory; lower train.workers "
+                "and run 02_train.py again: it continues after the last complete epoch"
             ) from None
         if not is_out_of_memory(error):
             raise
