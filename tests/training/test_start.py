@@ -1,6 +1,7 @@
 """A fold's training begins, is interrupted, and begins anew; which epoch's weights it keeps."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -271,6 +272,16 @@ def test_a_batch_of_one_image_is_one_sentence_where_batch_norm_needs_more(compet
     model = {"architecture": architecture, "decoder_channels": None}
     (job,) = jobs_of(settings_of(competition, {"model": TINY | model}, batch_size=1), tmp_path)
     with pytest.raises(UserError, match=r"batches of 1 crop of 32 x 32 pixels.*train\.batch_size"):
+        try_out([job])
+
+
+@pytest.mark.parametrize(("frozen", "is_refused"), [("all", False), (1, True)])
+def test_a_batch_of_one_image_is_enough_where_no_batch_norm_of_the_encoder_learns(
+    competition, tmp_path, frozen, is_refused
+):
+    """At 32 pixels the encoder's last maps are one pixel, the decoder's two or more."""
+    (job,) = jobs_of(settings_of(competition, batch_size=1, freeze_epochs=frozen), tmp_path)
+    with pytest.raises(UserError, match="batches of 1 crop of 32 x 32") if is_refused else nullcontext():
         try_out([job])
 
 
