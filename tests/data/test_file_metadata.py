@@ -15,7 +15,7 @@ def noise(seed: int = 0) -> np.ndarray:
 def write_photo(path, camera: str, taken: str, quality: int = 80):
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker", camera
-    exif.get_ifd(0x8769)[0x9003] = taken
+    exif[0x8769] = {0x9003: taken}
     Image.fromarray(noise()).save(path, exif=exif, quality=quality)
 
 
