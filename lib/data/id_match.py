@@ -79,7 +79,7 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
         return None
     if mistake := _other_column(tried, images, source) or _loose(tried, images) or _class_after_the_id(tried, images):
         return mistake
-    for cause in (_around_the_id, _around_the_file_name, _around_both):
+    for cause in (_around_the_id, _around_the_file_name, _around_both, _varied_start):
         if mistake := cause(tried, images, source):
             return mistake
     return _rewritten(tried)
@@ -188,6 +188,19 @@ def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | 
         f"the same ids are in the images' names, as in {image}, and in the masks', as in {mask}; "
         f"{_in_path(source.images, image)}, and {_in_path(source.masks, mask)}"
     )
+
+
+def _varied_start(tried: list[str], images: set[str], source: IdSource) -> str | None:
+    """Another text before each id, as in 3f2a-{id}, which Label Studio puts before the names of uploaded files."""
+    signs = Counter(
+        sign for name in tried for sign in {*re.findall(r"[\W_]", name)} if name.partition(sign)[2] in images
+    )
+    if not signs or signs.most_common(1)[0][1] <= max(MAJORITY * len(tried), 1):
+        return None
+    written = f"*{signs.most_common(1)[0][0]}{{id}}"
+    setting = f"{source.prefix}id_pattern={written}"
+    advice = f"set {setting}" if source.masks is None else _in_path(source.masks, written)
+    return f"they are ids of images with another text before each, as in '{tried[0]}'; {advice}"
 
 
 def _common_start_and_end(names: list[str]) -> tuple[str, str]:

@@ -142,6 +142,8 @@ def guess_rle_column(names: Sequence[str], columns: Columns, path: Path | str) -
         if len(candidates) == 1:
             return candidates[0]
     setting = f"{columns.prefix}rle_column"
+    if not others:
+        raise UserError(f"{path} has no column of run lengths ({setting}); its columns are: {', '.join(names)}")
     raise UserError(f"{path}: set {setting} to the column of the run lengths, one of: {', '.join(names)}")
 
 

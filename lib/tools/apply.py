@@ -26,6 +26,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first
     from lib.base.files import write_json
     from lib.data.competition import open_test
+    from lib.data.discovery import skipped_files
     from lib.data.value_range import value_range_line
     from lib.submission.apply import predict_images
     from lib.submission.finished import open_finished
@@ -41,6 +42,8 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
         set_aside(out)
         if test.warning:
             print(f"warning   {test.warning}")
+        if arguments.images and (skipped := skipped_files(settings.data.root / settings.data.test_images)):
+            print(f"warning   {skipped} in {arguments.images} are not read")
         if arguments.images and (line := value_range_line(test)).startswith("warning"):
             print(line, end="")
     print(f"{len(test.ids)} images; {finished}", flush=True)

@@ -100,6 +100,20 @@ def test_other_ids_are_not_taken_for_shifted_ones(ids, images):
     assert shifted_numbers(set(ids), set(images)) is None
 
 
+def test_another_text_before_each_id_is_put_into_the_pattern(tmp_path):
+    masks = write(tmp_path, lambda n, name, text: f"{n * 7919:08x}-{name},{text}")
+    with pytest.raises(UserError, match="another text before each, as in '00000000-img_001'") as caught:
+        open_training(DataSettings(root=tmp_path))
+    assert_masks(open_training(DataSettings(root=tmp_path, **setting_in(str(caught.value)))), masks)
+
+
+def test_a_sample_of_ids_alone_lacks_the_column_to_fill_in(tmp_path):
+    write(tmp_path, lambda n, name, text: f"{name},{text}")
+    write_lines(tmp_path / "sample_submission.csv", "id", *IDS)
+    with pytest.raises(UserError, match="no column of run lengths .data.sample_rle_column.; its columns are: id"):
+        open_test(DataSettings(root=tmp_path))
+
+
 def test_classes_after_the_ids_are_named(tmp_path):
     masks = write(tmp_path, lambda n, name, text: f"{name}.png_1,{text}\n{name}.png_2,{text}")
     with pytest.raises(UserError, match=r'ids of images with _1, _2 after them; .* set data.classes to \["1", "2"\]'):
