@@ -58,11 +58,13 @@ def test_a_path_with_an_equals_sign_is_no_setting(monkeypatch):
     assert (seen[0].images, seen[0].overrides) == (words[2], [words[3]])
 
 
-def test_photos_that_use_little_of_16_bits_are_warned_of(user):
-    (user / "photos").mkdir()
+def test_photos_that_use_little_of_16_bits_and_what_is_not_read_are_warned_of(user):
+    (user / "photos" / "older").mkdir(parents=True)
+    (user / "photos" / "notes.txt").touch()
     cv2.imwrite(str(user / "photos" / "dark.png"), np.arange(48 * 64, dtype=np.uint16).reshape(48, 64))
     words = ["-m", "lib.tools.apply", "runs/blobs", "--images", "photos", "--out"]
     ended = script(user, *words, "dark")
     assert ended.code == 0 and "use 4.7%; data.value_range=[0, 3071] covers all" in ended.out, ended.err
+    assert "1 folder" in ended.out and "1 .txt file" in ended.out and "in photos are not read" in ended.out
     ended = script(user, *words, "light", "data.value_range=[0, 3071]")
     assert ended.code == 0 and "value_range" not in ended.out, ended.err
