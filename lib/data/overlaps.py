@@ -12,7 +12,6 @@ from lib.data.duplicates import THUMBNAIL, linked
 
 CANDIDATES = 4  # most similar other images that each image is laid upon, at least
 PAIRS = 4000  # of few images more candidates are taken, up to so many pairs
-STRANGERS = 1000  # pairs drawn at random, of which the less similar half is compared
 LEAST_SHARE = 0.33  # of the area
 LEAST_SHIFT = 5  # pixels of a thumbnail; at the same place all images of a microscope may have their rim
 LIKELY = 0.5  # correlation of the details, below which their parts are not compared
@@ -24,11 +23,11 @@ PARTS = 3  # each way
 FINE, COARSE = 1.0, 3.0  # pixels of a thumbnail: standard deviations of the blurs between which details lie
 PLAIN = 1.0  # gray levels; with less detail nothing can be told
 FEWEST, WORTH_SAYING = 10, 0.05  # images that overlap another one: number, and share of all
-MORE = 5  # times as many similar pairs as strangers agree; stripes and single spots agree with strangers as well
+MORE = 5  # times as many pairs agree as with one image mirrored; stripes and single spots agree mirrored as well
 
 
 def overlap_groups(thumbnails: np.ndarray, vectors: np.ndarray) -> np.ndarray | None:
-    """Groups of images that overlap, directly or by a chain, as numbers; None if too few do, or strangers do as well.
+    """Groups of images that overlap, directly or by a chain, as numbers; None if too few do, or mirrored ones do as well.
 
     `thumbnails` are uint8 (images, 64, 64), `vectors` the images' `unit_vectors`.
     """
@@ -36,11 +35,12 @@ def overlap_groups(thumbnails: np.ndarray, vectors: np.ndarray) -> np.ndarray | 
     if not len(similar):
         return None
     details = [details_of(thumbnail) for thumbnail in thumbnails]
-    agreeing = similar[_agree(details, similar)]
+    agreeing = similar[_agree(details, details, similar)]
     if len(np.unique(agreeing)) < max(FEWEST, WORTH_SAYING * len(vectors)):
         return None
-    by_chance = _agree(details, _strangers(vectors)).mean()
-    if len(agreeing) / len(similar) < MORE * by_chance:
+    mirrored = [None if one is None else one[:, ::-1] for one in details]
+    by_chance = _agree(details, mirrored, similar).sum() + 1  # one more: none is no proof that chance makes none
+    if len(agreeing) < MORE * by_chance:
         return None
     return linked(*agreeing.T, len(vectors))
 
@@ -73,15 +73,8 @@ def agreement(first: np.ndarray | None, second: np.ndarray | None) -> float:
     return float(np.median([_correlation(part) for part in parts]))
 
 
-def _agree(details: list[np.ndarray | None], pairs: np.ndarray) -> np.ndarray:
-    return np.array([agreement(details[first], details[second]) >= SAME for first, second in pairs.tolist()])
-
-
-def _strangers(vectors: np.ndarray) -> np.ndarray:
-    """Pairs of images that are hardly of one scene, int (pairs, 2)."""
-    pairs = np.random.default_rng(0).integers(len(vectors), size=(STRANGERS, 2))
-    similarity = (vectors[pairs[:, 0]] * vectors[pairs[:, 1]]).sum(axis=1)
-    return pairs[similarity <= np.median(similarity)]
+def _agree(details: list[np.ndarray | None], others: list[np.ndarray | None], pairs: np.ndarray) -> np.ndarray:
+    return np.array([agreement(details[first], others[second]) >= SAME for first, second in pairs.tolist()])
 
 
 def _overlap(shift: int) -> tuple[slice, slice]:
