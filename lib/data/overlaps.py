@@ -27,7 +27,7 @@ MORE = 5  # times as many pairs agree as with one image mirrored; stripes and si
 
 
 def overlap_groups(thumbnails: np.ndarray, vectors: np.ndarray) -> np.ndarray | None:
-    """Groups of images that overlap, directly or by a chain, as numbers; None if too few do, or mirrored ones do as well.
+    """Groups of images that overlap, directly or by a chain, as numbers; None if too few do, or mirrored ones as well.
 
     `thumbnails` are uint8 (images, 64, 64), `vectors` the images' `unit_vectors`.
     """
