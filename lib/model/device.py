@@ -4,7 +4,9 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Barrier
 
 import torch
 from torch import nn
@@ -33,6 +35,25 @@ def keep_freed_memory(device: torch.device) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 28)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def pool_sharing_cores(workers: int) -> ThreadPoolExecutor:
+    """Threads that share the cores of torch, each computing with its own ones.
+
+    A network of small layers keeps two cores busier by two images than by halves of the same layers, at whose ends the
+    cores wait for each other.
+    """
+    cores = torch.get_num_threads()
+    pool, all_started = ThreadPoolExecutor(workers), Barrier(workers)
+
+    def start(_: int) -> None:
+        torch.get_num_threads()  # the first call in a thread gives it the number of the process
+        torch.set_num_threads(max(1, cores // workers))  # holds for the thread that calls it, and for later ones
+        all_started.wait()
+
+    list(pool.map(start, range(workers)))
+    torch.set_num_threads(cores)
+    return pool
 
 
 def give_back_memory() -> None:

@@ -2,8 +2,8 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import InferSettings
 from lib.data.competition import Images
 from lib.data.network_input import as_network_sees
-from lib.model.device import autocast, is_out_of_memory
+from lib.model.device import autocast, is_out_of_memory, pool_sharing_cores
 from lib.model.network import SegmentationNet, logits_of
 from lib.prediction.map_store import MapStore, Prediction
 from lib.prediction.sliding_window import LargeImage, blended_map
@@ -87,6 +87,8 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.overflowing: set[int] = set()  # networks that have been reported
+        self.workers = min(torch.get_num_threads(), settings.batch_size) if device.type == "cpu" else 1
+        self.pool = pool_sharing_cores(self.workers) if self.workers > 1 else None
 
     def predict(self, images: ImageSource, ids: Iterable[str]) -> Iterator[tuple[str, Prediction]]:
         """Yield (id, prediction) of each image, its maps at the size at which it is read, in order of completion.
@@ -121,7 +123,6 @@ class Predictor:
         window, overlap = whole_strides(self.settings, stride)
         on_gpu = self.device.type != "cpu"  # a CPU gains nothing by several large windows at once
         batch_size = max(1, min(self.batch_size, MAX_BATCH_PIXELS // window**2)) if on_gpu else 1
-
         presences = []
 
         def predict(crops: np.ndarray) -> np.ndarray:
@@ -138,20 +139,24 @@ class Predictor:
         Where the memory does not hold a batch, this and all later ones are halved until it does. Raises
         OutOfMemory where it does not hold one image, and UserError for logits that are infinite or not a number.
         """
-        size = min(self.batch_size, len(images))
+        at_once = min(self.batch_size, len(images))
+        is_shared = 1 < self.workers <= at_once
+        size = math.ceil(at_once / self.workers) if is_shared else at_once
+        parts = [slice(start, start + size) for start in range(0, len(images), size)]
+        pool = self.pool if is_shared else None
         try:
-            parts = [slice(start, start + size) for start in range(0, len(images), size)]
-            pixels, presence = zip(*(self._predict_finite(images[part], ids[part]) for part in parts), strict=True)
+            predicted = _called(pool, lambda part: self._predict_finite(images[part], ids[part]), parts)
+            pixels, presence = zip(*predicted, strict=True)
             return BatchProbabilities(torch.cat(pixels), None if presence[0] is None else torch.cat(presence))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if size == 1:
+            if at_once == 1:
                 shape = " x ".join(map(str, images.shape[1:3]))
                 raise OutOfMemory(
                     f"out of memory: one image of {shape} pixels is too large for this machine; lower infer.window"
                 ) from None
-        self.batch_size = size // 2  # here, where what the failed batch held is free again
+        self.batch_size = at_once // 2  # here, where what the failed batch held is free again
         return self.predict_batch(images, ids)
 
     def _predict_finite(self, images: np.ndarray, ids: Sequence[str]) -> BatchProbabilities:
@@ -182,8 +187,7 @@ class Predictor:
     @torch.inference_mode()
     def _predict_at_once(self, images: np.ndarray, precision: str) -> tuple[BatchProbabilities, BrokenLogits | None]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, non_blocking=True)
-        height, width = pixels.shape[2:]
-        margin = self.settings.margin
+        (height, width), margin = pixels.shape[2:], self.settings.margin
         pixels = pixels[:, :, mirrored(height, margin, self.device)][..., mirrored(width, margin, self.device)]
         total, presences, views = 0, [], TTA_VIEWS[self.settings.tta]
         finite = torch.ones(len(self.networks), len(images), dtype=torch.bool, device=self.device)
@@ -211,6 +215,15 @@ class Predictor:
     def _averaged(self, mean: torch.Tensor) -> torch.Tensor:
         """The probabilities of that mean."""
         return mean.sigmoid() if self.settings.average == "logits" else mean
+
+
+def _called(pool: ThreadPoolExecutor | None, function: Callable, items: list) -> list:
+    """The results of a function, in threads if there is a pool; after an error none of them is running any more."""
+    if pool is None:
+        return [function(item) for item in items]
+    futures = [pool.submit(function, item) for item in items]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:

@@ -14,6 +14,7 @@ from lib.model.device import (
     computes_in,
     has_native_bf16,
     is_out_of_memory,
+    pool_sharing_cores,
     resolve_precision,
 )
 from lib.model.network import build_untrained
@@ -108,3 +109,14 @@ def test_no_weight_is_float64():
     """Apple's GPUs have none."""
     network = build_untrained(ModelSettings(encoder="resnet10t", weights="random"), class_count=1)
     assert not [name for name, tensor in network.state_dict().items() if tensor.dtype == torch.float64]
+
+
+def test_threads_that_share_the_cores_compute_with_their_own():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        pool = pool_sharing_cores(3)
+        assert set(pool.map(lambda _: torch.get_num_threads(), range(30))) == {2}
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -345,3 +346,45 @@ def test_half_precision_is_fp16_on_a_gpu_and_what_a_cpu_computes_in(tmp_path, mo
 def test_levels_of_a_device_are_those_of_to_map(level, offset):
     probabilities = np.float32([np.clip((level + offset) / 255, 0, 1), (level // 2 + 0.5) / 255])
     assert np.array_equal(_levels(torch.from_numpy(probabilities)), to_map(probabilities))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8])
+def test_the_parts_of_a_batch_that_cores_share_are_put_together_in_order(cores):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        some = predictor([0.05, -0.02], batch_size=5)
+        batch = np.random.default_rng(0).integers(0, 256, (7, 6, 9, 3), np.uint8)
+        found = some.predict_batch(batch).pixels[..., 0].numpy()
+        assert torch.get_num_threads() == cores and some.workers == min(cores, 5)
+    finally:
+        torch.set_num_threads(threads)
+    expected = [(ramp_by_hand(image, 0.05) + ramp_by_hand(image, -0.02)) / 2 for image in batch]
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_parts_that_do_not_fit_together_are_predicted_one_after_the_other(monkeypatch):
+    """Two cores, and memory for one image."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        some = predictor([0.05], batch_size=4)
+    finally:
+        torch.set_num_threads(threads)
+    predict, busy = some._predict_at_once, []
+
+    def with_little_memory(images, precision):
+        busy.append(1)
+        time.sleep(0.01)
+        is_full = len(images) > 1 or len(busy) > 1
+        try:
+            if is_full:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return predict(images, precision)
+        finally:
+            busy.pop()
+
+    monkeypatch.setattr(some, "_predict_at_once", with_little_memory)
+    batch = np.random.default_rng(0).integers(0, 256, (4, 6, 9, 3), np.uint8)
+    found = some.predict_batch(batch).pixels[..., 0].numpy()
+    assert np.allclose(found, [ramp_by_hand(image, 0.05) for image in batch], atol=1e-5) and some.batch_size == 1
