@@ -87,28 +87,31 @@ class Scenes:
     def groups(self) -> np.ndarray:
         return next(iter(self.columns.values()))
 
+    @property
+    def has_siblings(self) -> np.ndarray:
+        """Whether each image shares its scene with another one."""
+        return np.bincount(self.groups)[self.groups] > 1
+
     def beside_test(self, count: int, continuing: int) -> "Scenes":
         """The same, knowing how many of so many test images continue a training image.
 
         If about as many do as among the training images, the test set is a random part of these scenes. Then folds that
         keep scenes together would give the score on other scenes than those of the test set.
         """
-        joined = (np.bincount(self.groups)[self.groups] > 1).mean()
         of_test = f"{continuing} of {count} test images continue a training image"
-        of_same = count >= FEWEST_TEST and continuing / count >= SAME_SCENES * joined
+        of_same = count >= FEWEST_TEST and continuing / count >= SAME_SCENES * self.has_siblings.mean()
         obstacle = f"{of_test}, so the test set is of the same photos" if of_same else self.obstacle
         return replace(self, of_test=of_test, obstacle=obstacle)
 
     def describe(self, mode: str, table: str) -> str:
         """How many there are, whether folds are grouped by them, and the settings for it, as lines to print."""
         sizes, column = np.bincount(self.groups), next(iter(self.columns))
-        joined = (sizes[self.groups] > 1).sum()
         is_used = mode == "auto" and not self.obstacle
         of_test = f"          {self.of_test}\n" if self.of_test and not self.obstacle else ""
         not_used = f"are not grouped by them: {self.obstacle}" if self.obstacle else "could be grouped by them"
         return (
-            f"{'hidden ' if is_used else 'warning'}   {joined} of {len(self.groups)} images {self.relation}: "
-            f"{(sizes > 1).sum()} scenes, at most {sizes.max()} images each\n"
+            f"{'hidden ' if is_used else 'warning'}   {self.has_siblings.sum()} of {len(self.groups)} images "
+            f"{self.relation}: {(sizes > 1).sum()} scenes, at most {sizes.max()} images each\n"
             f"{of_test}"
             f"          folds {'are grouped by them' if is_used else not_used}\n"
             f"          to {'set' if is_used else 'use'} them: data.group_csv={table} data.group={column}"

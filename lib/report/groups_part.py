@@ -5,16 +5,19 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from lib.base.errors import or_none
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.competition import Images, open_test, open_training
 from lib.data.folds import stored_folds
+from lib.data.tables import read_table
 from lib.report.galleries import Gallery, Item, encode_pictures
 from lib.report.pictures import SIDE, fitted, shown_image, small_image, stretched
 from lib.run.folder import RunFolder
 
 GROUPS = 8  # pictures of a fold, one for each of its largest groups
 SHOWN_PAIRS = 4  # of each kind
+MOSAIC_COLUMNS = ["mosaics", "mosaic_row", "mosaic_column"]  # of hidden_groups.csv
 SHOWN_MOSAICS, MOSAIC_SIDE = 3, 600  # the largest; pixels of the longer side
 
 
@@ -58,9 +61,13 @@ def groups_part(run: RunFolder, settings: Settings) -> dict | None:
 
 def _mosaic_galleries(run: RunFolder, training: Images) -> Iterator[Gallery]:
     """A gallery of the largest photos whose tiles the images are, if 01 found some."""
-    table = pd.read_csv(run.hidden_groups, dtype={"id": str}) if run.hidden_groups.is_file() else pd.DataFrame()
-    if "mosaics" not in table or not set(table.id) <= set(training.ids):
+    table = pd.DataFrame(or_none(read_table, run.hidden_groups, "written by 01_prepare_folds.py"))
+    if not {"id", *MOSAIC_COLUMNS} <= set(table) or not set(table.id) <= set(training.ids):
         return
+    table[MOSAIC_COLUMNS] = table[MOSAIC_COLUMNS].apply(pd.to_numeric, errors="coerce")
+    if table.isna().any(axis=None):  # edited: no stage checks this file
+        return
+    table[MOSAIC_COLUMNS] = table[MOSAIC_COLUMNS].astype(int)
     sizes = table.mosaics.value_counts()
     items = [_mosaic_item(table[table.mosaics == name], training) for name in sizes.index[:SHOWN_MOSAICS]]
     description = "Images that continue one another at their borders, laid side by side: there should be no seam."

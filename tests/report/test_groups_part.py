@@ -92,7 +92,11 @@ def test_the_tiles_of_a_photo_are_laid_side_by_side(measured, monkeypatch):
     monkeypatch.setattr(groups_part_module, "encode_pictures", lambda pictures: drawn.append(pictures) or [])
     flat = SimpleNamespace(ids=list(grays), open_image=lambda image_id: np.full((50, 70, 3), grays[image_id], np.uint8))
     (gallery,) = groups_part_module._mosaic_galleries(measured.run, flat)
+    for content in ("", "id,mosaics\n", f"id,mosaics,mosaic_row,mosaic_column\n{flat.ids[0]},0,0,edited\n"):
+        measured.run.hidden_groups.write_text(content)
+        assert list(groups_part_module._mosaic_galleries(measured.run, flat)) == []
     measured.run.hidden_groups.unlink()
+    assert list(groups_part_module._mosaic_galleries(measured.run, flat)) == []
     assert [item.caption for item in gallery.items] == ["and 2 more images"]
     ((_, picture),) = drawn[0]
     side = SIDE // 2
