@@ -16,15 +16,15 @@ from lib.run.stage import first_stage_parser, run_stage
 
 
 def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
+    from lib.checks.inspection import check_images, inspect_test, skipped_lines
     from lib.data.competition import open_training
-    from lib.data.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
-    from lib.data.external_check import ExternalCheck
-    from lib.data.folds import describe_groups, fold_table, image_table, write_folds
-    from lib.data.group_search import HiddenGroupSearch
     from lib.data.input_files import note_training_files
-    from lib.data.inspection import check_images, inspect_test, skipped_lines
     from lib.data.network_input import describe_neighbours
     from lib.data.tables import write_table
+    from lib.folds.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
+    from lib.folds.external_check import ExternalCheck
+    from lib.folds.group_search import HiddenGroupSearch
+    from lib.folds.split import describe_groups, fold_table, image_table, write_folds
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.record import StageRecord
@@ -67,8 +67,8 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
 
 def split(images, data, settings):
     """The table of images with their folds: those of folds.given, or else assigned to suit groups and coverage."""
-    from lib.data.folds import assign_folds, with_given_folds
     from lib.data.image_column import named_table_column
+    from lib.folds.split import assign_folds, with_given_folds
 
     table = assign_folds(images, settings.folds.count, settings.folds.seed)
     if not settings.folds.given:

@@ -19,9 +19,9 @@ from lib.run.stage import run_stage, stage_parser
 
 def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first, wait_for_all
-    from lib.data.external import open_external
-    from lib.data.folds import read_folds
     from lib.data.input_files import open_unchanged_training
+    from lib.folds.external import open_external
+    from lib.folds.split import read_folds
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.provenance import fold_inputs, training_inputs

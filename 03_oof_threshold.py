@@ -18,8 +18,8 @@ from lib.run.stage import run_stage, stage_parser
 def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.base.distributed import is_first
     from lib.base.files import read_json, write_json
-    from lib.data.folds import read_folds
     from lib.data.input_files import open_unchanged_training
+    from lib.folds.split import read_folds
     from lib.prediction.ensemble import average_out_of_fold
     from lib.prediction.run_maps import predict_out_of_fold
     from lib.report.page import refresh_report

@@ -20,8 +20,8 @@ from lib.run.stage import run_stage, stage_parser
 
 def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.base.files import read_json, write_json
-    from lib.data.folds import read_trained
     from lib.data.input_files import open_unchanged_training
+    from lib.folds.split import read_trained
     from lib.masks.rules import read_rules
     from lib.prediction.run_maps import open_oof_maps, open_predicted
     from lib.report.figures import plot_before_after

@@ -78,7 +78,7 @@ def ablations(arguments) -> None:
 def average(names: list[str], work: Path) -> str:
     """Average the out-of-fold maps of runs on the same folds and keep the results like a run's; its name."""
     from lib.data.competition import open_training
-    from lib.data.folds import read_folds
+    from lib.folds.split import read_folds
     from lib.masks.metrics import Metric, count_images
     from lib.prediction.map_store import MapStore, read_pairs
     from lib.run.folder import open_run

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lib.base.cli import plain_parser, run_command
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.masks.metrics import Counts, pooled
 from lib.masks.statistics import Gain, group_numbers
 from lib.prediction.map_store import MapStore, read_pairs

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lib.base.cli import plain_parser, run_command
 from lib.data.competition import TrainingData, open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.masks.metrics import count_images
 from lib.prediction.map_store import to_map
 from lib.run.folder import open_run

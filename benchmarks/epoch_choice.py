@@ -25,7 +25,7 @@ from experiments import REPOSITORY, data_folder, markdown, parser, spread, write
 from lib.base.cli import run_command
 from lib.base.files import read_json, sha256_of_file, write_json
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import fold_inputs
 from lib.run.record import sealed

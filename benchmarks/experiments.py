@@ -29,7 +29,7 @@ from lib.base.errors import UserError
 from lib.base.files import read_json, write_json, write_text
 from lib.config.load import load_settings
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.masks.metrics import Metric
 from lib.run.folder import open_run
 from lib.tools.compare import MEASURES, describe_difference, finished_run, score_images, score_table

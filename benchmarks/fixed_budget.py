@@ -39,7 +39,7 @@ from lib.base.cli import plain_parser, run_command
 from lib.base.files import read_json, write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.masks.metrics import Counts, count_images
 from lib.model.device import autocast, keep_freed_memory, resolve_precision
 from lib.model.network import SegmentationNet, build_pretrained, load_weights

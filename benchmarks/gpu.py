@@ -49,7 +49,7 @@ from lib.base.errors import UserError
 from lib.config.load import load_settings
 from lib.config.schema import InferSettings
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.model.device import best_device
 from lib.model.network import load_weights
 from lib.prediction.map_store import MapStore

@@ -17,7 +17,7 @@ import torch
 from lib.base.cli import plain_parser, run_command
 from lib.config.training_settings import LossSettings
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.run.folder import open_run
 from lib.training.losses import SegmentationLoss, signed_distances

@@ -17,7 +17,7 @@ import pandas as pd
 from lib.base.cli import plain_parser, run_command
 from lib.config.schema import ThresholdSettings
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.masks.metrics import Counts, pooled
 from lib.masks.statistics import group_numbers
 from lib.run.folder import open_run

@@ -22,11 +22,11 @@ import numpy as np
 from large_image import blobs
 
 from lib.base.cli import plain_parser
+from lib.checks.inspection import inspect_all
 from lib.config.check import check_settings
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
-from lib.data.folds import image_table
-from lib.data.inspection import inspect_all
+from lib.folds.split import image_table
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import predict_to_store
 from lib.prediction.run_maps import build_predictor

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from lib.base.cli import plain_parser, run_command
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.model.device import keep_freed_memory
 from lib.run.folder import RunFolder, open_run
 from lib.training.batches import batches, build_loader

@@ -1,1 +1,1 @@
-"""A competition's data on disk: finding and reading it, checking it, and splitting it into folds."""
+"""A competition's data on disk: which images, masks, tables and groups there are, under which ids."""

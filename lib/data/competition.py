@@ -16,9 +16,6 @@ from lib.data.discovery import NothingFound
 from lib.data.groups import read_groups
 from lib.data.id_match import match_ids
 from lib.data.image_index import list_images, require_images
-from lib.data.images import image_size, read_image
-from lib.data.lazy_tif import Slide, open_slide
-from lib.data.mask_files import MaskFile, objects_of_files, read_mask_files, stacked, union_of_files
 from lib.data.mask_index import (
     Masks,
     check_single,
@@ -34,6 +31,9 @@ from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
 from lib.data.sample_submission import SubmissionRow, masks_without_row, match_sample, read_sample
 from lib.data.unreadable import Unreadable, find_unreadable, first_problems
+from lib.images.lazy_tif import Slide, open_slide
+from lib.images.mask_files import MaskFile, objects_of_files, read_mask_files, stacked, union_of_files
+from lib.images.reading import image_size, read_image
 from lib.masks.metrics import IGNORED, planes
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union

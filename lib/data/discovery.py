@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lib.base.errors import UserError, plural
 from lib.config.data_settings import DataSettings
-from lib.data.images import SUFFIXES
-from lib.data.unread_kinds import kind_of, packed, remedy_of
+from lib.images.reading import SUFFIXES
+from lib.images.unread_kinds import kind_of, packed, remedy_of
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 TOKEN = re.compile(r"\{(?P<name>[A-Za-z_]\w*)\}|(?P<star>\*)|(?P<any>\?)|\[(?P<set>!?[^\]]+)\]|(?P<plain>.)")

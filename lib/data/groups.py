@@ -5,10 +5,10 @@ from pathlib import Path
 
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
-from lib.data.dicom import dicom_field
 from lib.data.discovery import PLACEHOLDER, fill
 from lib.data.image_column import masks_table_column, named_table_column
 from lib.data.tables import Table
+from lib.images.dicom import dicom_field
 
 ID_GROUP = "id:"  # before a regular expression whose brackets hold the parts of an id that make up its group
 DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as PatientID

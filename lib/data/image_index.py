@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lib.base.errors import SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, find_files, is_excluded, make_id, without_parts
-from lib.data.unread_kinds import packed
+from lib.images.unread_kinds import packed
 
 LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that decide which images there are
 

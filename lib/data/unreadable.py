@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lib.base.errors import SHOWN, DamagedImage, UserError, or_none
 from lib.base.prefetch import prefetched
 from lib.base.progress import progress
-from lib.data.lazy_tif import Slide
+from lib.images.lazy_tif import Slide
 
 if TYPE_CHECKING:
     from lib.data.competition import Images

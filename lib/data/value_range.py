@@ -8,9 +8,9 @@ import numpy as np
 from lib.base.errors import or_none
 from lib.config.data_settings import DataSettings
 from lib.data.competition import Images
-from lib.data.headers import suffix_of
-from lib.data.images import read_content
-from lib.data.scaling import Range, is_nodata
+from lib.images.headers import suffix_of
+from lib.images.reading import read_content
+from lib.images.scaling import Range, is_nodata
 
 SAMPLED_FILES = 32  # spread over all; each is decoded once more
 EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")

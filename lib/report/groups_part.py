@@ -9,8 +9,8 @@ from lib.base.errors import or_none
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.competition import Images, open_test, open_training
-from lib.data.folds import stored_folds
 from lib.data.tables import read_table
+from lib.folds.split import stored_folds
 from lib.report.galleries import Gallery, Item, encode_pictures
 from lib.report.pictures import SIDE, fitted, shown_image, small_image, stretched
 from lib.run.folder import RunFolder

@@ -13,7 +13,7 @@ from lib.base.errors import or_none
 from lib.base.files import write_text
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
-from lib.data.folds import coverage_columns, stored_folds
+from lib.folds.split import coverage_columns, stored_folds
 from lib.masks.metrics import Counts
 from lib.masks.rules import read_rules
 from lib.prediction.map_store import MapStore, read_pairs

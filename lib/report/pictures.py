@@ -9,7 +9,7 @@ import base64
 import cv2
 import numpy as np
 
-from lib.data.lazy_tif import Slide
+from lib.images.lazy_tif import Slide
 from lib.masks.drawing import as_rgb, outlined, tinted
 from lib.masks.metrics import known_only
 

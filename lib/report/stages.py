@@ -7,9 +7,9 @@ import pandas as pd
 
 from lib.base.files import read_json
 from lib.config.schema import Settings
-from lib.data.external import describe_table
-from lib.data.folds import coverage_columns, coverage_columns_of, describe_groups, stored_folds
 from lib.data.tables import read_table
+from lib.folds.external import describe_table
+from lib.folds.split import coverage_columns, coverage_columns_of, describe_groups, stored_folds
 from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series, shares
 from lib.report.overview import metric_name

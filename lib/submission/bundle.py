@@ -30,9 +30,9 @@ from lib.base.files import atomic_folder, sha256_of_file, write_bytes, write_jso
 from lib.config.check import save_settings
 from lib.config.schema import EnsembleSettings, Settings
 from lib.data.competition import TrainingData, open_training
-from lib.data.folds import stored_folds
 from lib.data.image_index import listed_as
 from lib.data.resize_column import values_of_training
+from lib.folds.split import stored_folds
 from lib.masks.metrics import count_masks
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
@@ -52,6 +52,7 @@ ROOMS = (
     "run",
     "masks",
     "model",
+    "images",
     "data",
     "prediction",
     "submission",

@@ -23,7 +23,7 @@ from lib.base.progress import progress
 from lib.config.mask_settings import rgb
 from lib.config.schema import Settings
 from lib.data.competition import TestData
-from lib.data.images import TIF
+from lib.images.reading import TIF
 from lib.masks.metrics import planes
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)  # of GeoTIFF: scale, tie points, matrix, keys, RPC

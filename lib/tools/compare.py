@@ -28,9 +28,9 @@ from lib.base.files import sha256_of_file, write_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
-from lib.data.folds import read_trained
 from lib.data.input_files import open_unchanged_training
 from lib.data.tables import write_table
+from lib.folds.split import read_trained
 from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, known_only, planes
 from lib.masks.rules import Rule
 from lib.masks.statistics import bootstrap_interval, influence

@@ -24,9 +24,9 @@ from lib.base.errors import UserError
 from lib.config.data_settings import RleSettings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
-from lib.data.images import MAX_PIXELS
 from lib.data.rle_table import class_columns, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
+from lib.images.reading import MAX_PIXELS
 from lib.masks.metrics import Metric, pooled
 from lib.masks.objects import describe_score, score_terms
 from lib.masks.rle import OBJECTS, decode_labels, decode_union, parse_runs

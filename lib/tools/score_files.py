@@ -10,8 +10,8 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.config.mask_settings import MaskSettings
 from lib.config.schema import Settings
-from lib.data.images import SUFFIXES
-from lib.data.mask_values import class_masks, file_objects, read_mask_pixels
+from lib.images.mask_values import class_masks, file_objects, read_mask_pixels
+from lib.images.reading import SUFFIXES
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.objects import score_terms

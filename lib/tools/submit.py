@@ -146,7 +146,7 @@ def step_of(key: str, value: object, word: str) -> Step:
 
 def out_of_fold_score(run: RunFolder, settings: Settings, training: "TrainingData", rules: Rules) -> float:
     """The score of the rules on the out-of-fold maps, each mask written as a submission's rows and read back."""
-    from lib.data.folds import read_trained
+    from lib.folds.split import read_trained
     from lib.prediction.map_store import read_scored
     from lib.prediction.run_maps import open_oof_maps
     from lib.run.provenance import require_thresholds

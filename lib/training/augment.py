@@ -7,7 +7,7 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.config.training_settings import AugmentSettings
-from lib.data.mask_files import CV_CHANNELS
+from lib.images.mask_files import CV_CHANNELS
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import looks for a newer version on the internet
 import albumentations as A  # noqa: E402

@@ -10,8 +10,8 @@ import pandas as pd
 
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
-from lib.data.external import TRAINING, ExternalImages
-from lib.data.folds import coverage_columns
+from lib.folds.external import TRAINING, ExternalImages
+from lib.folds.split import coverage_columns
 from lib.run.folder import Fold
 from lib.training.kept_images import SeenImages, seen_in_training
 from lib.training.pseudo_labels import PseudoLabelled, read_pseudo_labels

@@ -10,8 +10,8 @@ import torch
 from lib.base import distributed
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
-from lib.data.external import ExternalImages
 from lib.data.resizing import network_size
+from lib.folds.external import ExternalImages
 from lib.masks.metrics import Metric
 from lib.model.device import best_device, resolve_precision
 from lib.run.folder import ALL, Fold, FoldFolder, RunFolder

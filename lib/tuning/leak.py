@@ -2,7 +2,7 @@
 
 A validation image with a sibling among the training images scores higher than an image of a new scene. So the nested
 score is computed once more with weights that favour the training images that are as far from the other folds as the
-test images are from the training images. A distance is 1 - cosine of the features of lib/data/features.py.
+test images are from the training images. A distance is 1 - cosine of the features of lib/folds/features.py.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_test
-from lib.data.kept_features import image_features
-from lib.data.likeness import nearest, unit_vectors
+from lib.folds.kept_features import image_features
+from lib.folds.likeness import nearest, unit_vectors
 from lib.masks.metrics import pooled, ratio
 from lib.masks.statistics import bootstrap_interval, group_members
 from lib.run.folder import RunFolder

@@ -18,7 +18,7 @@ from lib.base.files import read_json, write_json
 from lib.config.load import load_settings
 from lib.config.schema import ThresholdSettings
 from lib.data.competition import open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.masks import rle
 from lib.masks.metrics import count_images
 from lib.prediction.map_store import MapStore, read_pairs

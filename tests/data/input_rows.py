@@ -19,10 +19,10 @@ import yaml
 from PIL import Image
 
 from lib.base.errors import UserError
+from lib.checks.inspection import check_images, inspect_test, skipped_lines
 from lib.config.check import check_settings
 from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, open_training
-from lib.data.inspection import check_images, inspect_test, skipped_lines
 from lib.masks.rle import encode
 from tests import REPOSITORY
 

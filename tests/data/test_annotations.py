@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from lib.base.errors import UserError
+from lib.checks.inspection import inspect_all
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_training
-from lib.data.inspection import inspect_all
 from tests.data.test_competition import SHAPE, assert_masks, save_image
 
 HEIGHT, WIDTH = SHAPE

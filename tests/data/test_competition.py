@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib.base.errors import UserError
+from lib.checks.inspection import inspect_all, inspect_test, skipped_lines
 from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
-from lib.data.inspection import inspect_all, inspect_test, skipped_lines
 from lib.masks.rle import encode
 from tests.competitions import save, write_dicom, write_lines
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from lib.checks.inspection import inspect_all
 from lib.config.load import load_settings
 from lib.data.competition import open_training
-from lib.data.inspection import inspect_all
-from lib.data.mask_values import IGNORED
+from lib.images.mask_values import IGNORED
 from tests import REPOSITORY
-from tests.data.test_images import save
 from tests.data.test_mask_inputs import painted, palette_image
+from tests.images.test_reading import save
 
 EXAMPLES = sorted((REPOSITORY / "configs" / "examples").glob("*.yaml"))
 SHAPE = (40, 50)

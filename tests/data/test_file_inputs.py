@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from lib.base.errors import UserError
+from lib.checks.inspection import inspect_test
 from lib.config.check import check_settings
 from lib.data.competition import open_test
-from lib.data.inspection import inspect_test
 from tests.data.input_rows import (
     COLUMNS,
     CORNER,

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.base.errors import UserError
+from lib.checks.inspection import inspect_all
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_test, open_training
 from lib.data.id_match import loosened, match_ids, shifted_numbers
-from lib.data.inspection import inspect_all
 from lib.masks.rle import encode
 from tests.competitions import write_lines
 from tests.data.test_competition import assert_masks, draw, save, save_image

@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from lib.data.competition import TrainingData
-from lib.data.images import read_image
+from lib.images.reading import read_image
 from tests.competitions import write_dicom
 from tests.data.input_rows import (
     DISC,

@@ -11,6 +11,7 @@ import pytest
 
 from lib.base.errors import UserError
 from lib.base.files import read_json
+from lib.checks.inspection import inspect_all
 from lib.config.data_settings import DataSettings
 from lib.config.schema import Settings
 from lib.data import input_files
@@ -24,7 +25,6 @@ from lib.data.input_files import (
     training_sources,
     write_known,
 )
-from lib.data.inspection import inspect_all
 from lib.prediction.run_maps import open_test_maps, own_missing
 from lib.run.folder import RunFolder
 from lib.run.provenance import training_inputs

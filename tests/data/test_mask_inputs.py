@@ -10,14 +10,14 @@ import tifffile
 from PIL import Image
 
 from lib.base.errors import UserError
+from lib.checks.inspection import inspect_all
 from lib.config.check import check_settings
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_training
-from lib.data.inspection import inspect_all
-from lib.data.mask_files import _has_shape
+from lib.images.mask_files import _has_shape
 from tests import REPOSITORY
 from tests.data.input_rows import settings_of_cell
-from tests.data.test_images import save
+from tests.images.test_reading import save
 
 SHAPE = (24, 30)
 IDS = ("a", "b", "c")

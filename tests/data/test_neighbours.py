@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lib.base.errors import UserError
 from lib.base.files import write_json
+from lib.checks.inspection import check_images, inspect_test
 from lib.config.check import check_settings
 from lib.config.data_settings import DataSettings
 from lib.config.external_source import external_sources
@@ -25,7 +26,6 @@ from lib.data.input_files import (
     open_unchanged_training,
     write_known,
 )
-from lib.data.inspection import check_images, inspect_test
 from lib.data.network_input import as_network_sees, describe_neighbours
 from lib.masks import rle
 from lib.prediction.map_store import MapStore

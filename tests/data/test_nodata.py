@@ -11,9 +11,9 @@ from lib.base.errors import UserError
 from lib.config.check import check_settings
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_training
-from lib.data.images import read_image
 from lib.data.value_range import value_range_line
-from tests.data.test_images import save
+from lib.images.reading import read_image
+from tests.images.test_reading import save
 
 LOWEST = -3.4028234663852886e38  # of float32, which GDAL writes for no data
 

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lib.base.errors import UserError
+from lib.checks.inspection import inspect_all
 from lib.config.data_settings import DataSettings
 from lib.config.resize_settings import ResizeSettings
 from lib.config.schema import InferSettings
 from lib.data.competition import Images, open_test, open_training
-from lib.data.inspection import inspect_all
-from lib.data.lazy_tif import ResizedSlide
 from lib.data.network_input import as_network_sees
 from lib.data.resizing import ResizedImages, network_size
+from lib.images.lazy_tif import ResizedSlide
 from lib.masks.metrics import IGNORED
 from lib.masks.resize import resized, resized_mask
 from lib.masks.rle import encode
 from lib.prediction.predictor import Predictor, predict_own_size
-from tests.data.test_images import save
+from tests.images.test_reading import save
 from tests.prediction.test_sliding_window import untrained
 
 RANDOM = np.random.default_rng(0)

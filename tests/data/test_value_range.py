@@ -6,7 +6,7 @@ import pytest
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_training
 from lib.data.value_range import value_range_line
-from tests.data.test_images import save
+from tests.images.test_reading import save
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""docs/architecture.md names every file of lib/ and none that is not there; every page of docs/ can be reached."""
+"""docs/architecture.md names every file of lib/, and the direction of its imports; every page can be reached."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +42,24 @@ def test_readme_links_every_page():
     linked = set(LINK.findall((REPOSITORY / "README.md").read_text()))
     pages = set(PAGES) - {"README.md"}
     assert not pages - linked, f"link from README.md: {', '.join(sorted(pages - linked))}"
+
+
+def test_imports_point_the_way_the_map_says():
+    order = re.search(r"Imports point one way: (.+?) and the scripts", MAP.read_text(), re.DOTALL)[1]
+    ranks = {room: rank for rank, rooms in enumerate(order.split("<")) for room in re.findall(r"`(\w+)`", rooms)}
+    wrong = []
+    for path in sorted((REPOSITORY / "lib").glob("*/*.py")):
+        room = path.relative_to(REPOSITORY / "lib").parts[0]
+        for module in imported_modules(path):
+            target = module.split(".")[1]
+            if target != room and ranks[target] >= ranks[room]:
+                wrong.append(f"{path.relative_to(REPOSITORY)} imports {module}")
+    assert not wrong
+
+
+def imported_modules(path: Path) -> list[str]:
+    """The modules of lib/ that a file imports, inside its functions too."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return [name for name in names if name.startswith("lib.")]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
+from lib.checks.inspection import inspect_all
 from lib.config.check import check_settings
 from lib.data.competition import open_training
-from lib.data.inspection import inspect_all
 from tests import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "photos.md").read_text()

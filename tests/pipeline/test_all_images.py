@@ -9,7 +9,7 @@ import pytest
 
 from lib.base.errors import UserError
 from lib.data.competition import open_test, open_training
-from lib.data.folds import read_folds
+from lib.folds.split import read_folds
 from lib.prediction.map_store import MapStore
 from lib.prediction.run_maps import build_predictor
 from lib.report.page import refresh_report

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.base.files import write_json
+from lib.checks.inspection import inspect_all
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
-from lib.data.folds import assign_folds, image_table
-from lib.data.inspection import inspect_all
+from lib.folds.split import assign_folds, image_table
 from lib.masks.metrics import Metric, count_images
 from lib.masks.rle import encode
 from lib.masks.rules import Rule, read_rules

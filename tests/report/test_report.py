@@ -25,13 +25,13 @@ from scipy.stats import ks_2samp, kstwobign
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json, write_text
+from lib.checks.inspection import inspect_all
 from lib.config.check import check_settings, save_settings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
-from lib.data.duplicates import duplicates_table
-from lib.data.folds import assign_folds, image_table, write_folds
-from lib.data.inspection import inspect_all
+from lib.folds.duplicates import duplicates_table
+from lib.folds.split import assign_folds, image_table, write_folds
 from lib.masks.metrics import count_images, dice
 from lib.masks.rules import Gate, Rule, Step, read_rules
 from lib.prediction.map_store import MapStore, read_pairs, read_presence

@@ -13,14 +13,14 @@ from hypothesis.extra.numpy import arrays
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_bytes, write_json
+from lib.checks.inspection import inspect_all
 from lib.config.check import save_settings
 from lib.config.data_settings import DataSettings
 from lib.config.load import load_settings
 from lib.config.schema import FoldSettings, Settings
 from lib.data.competition import open_training
-from lib.data.folds import assign_folds, image_table, write_folds
 from lib.data.input_files import note_training_files
-from lib.data.inspection import inspect_all
+from lib.folds.split import assign_folds, image_table, write_folds
 from lib.masks.metrics import Metric, count_images
 from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, read_pairs

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
+from lib.checks.inspection import inspect_all
 from lib.config.check import check_settings
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
-from lib.data.folds import image_table
-from lib.data.inspection import inspect_all
+from lib.folds.split import image_table
 from lib.run.folder import RunFolder
 from lib.training.batches import Batch, batches, build_loader
 from lib.training.fold_images import FoldImages, Pool

@@ -13,9 +13,9 @@ from lib.base.errors import UserError
 from lib.config.check import check_settings
 from lib.config.external_source import external_sources
 from lib.data.competition import open_training
-from lib.data.external import open_external
-from lib.data.external_check import ExternalCheck
-from lib.data.folds import write_folds
+from lib.folds.external import open_external
+from lib.folds.external_check import ExternalCheck
+from lib.folds.split import write_folds
 from lib.report.stages import folds_part
 from lib.run.folder import RunFolder
 from lib.run.provenance import training_inputs

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lib.base.errors import UserError
 from lib.config.check import save_settings
-from lib.data.folds import write_folds
+from lib.folds.split import write_folds
 from lib.run.folder import RunFolder
 from lib.training import fold_job, trainer
 from lib.training.start import load_or_begin, starting_network, try_out

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from lib.data.likeness import unit_vectors
+from lib.folds.likeness import unit_vectors
 from lib.tuning.leak import (
     Distances,
     count_siblings,

@@ -1,0 +1,245 @@
+"""The values in the mask files, counted while stage 01 reads them, and the check that the settings explain them.
+
+Certain without a setting is only this: one plane and two values, one of them 0. Everything else is an error that shows
+the values and names the settings that give them a meaning.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from lib.base.errors import UserError
+from lib.config.data_settings import DataSettings
+from lib.config.mask_settings import MaskSettings, is_near
+from lib.images.headers import suffix_of
+from lib.images.mask_values import MaskPixels, foreground, hex_colours
+from lib.masks.metrics import EXACT_IN_FLOAT32
+
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+MOST_VALUES = 4096  # counted one by one
+SHOWN_VALUES = 8
+MUCH = 2 / 3  # of all pixels; objects rarely cover more
+MOST_STRAY_VALUES = 64  # without a class; more of them suggest soft masks or lossy files
+PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
+
+Value = int | float | str
+
+
+@dataclass
+class ValueCounts:
+    """The pixels of each value over many mask files, and the doubts about what the values mean."""
+
+    pixels: Counter = field(default_factory=Counter)  # by number or index, or by colour as #rrggbb
+    others: int = 0  # pixels of further values, once there are MOST_VALUES
+    palette: dict[Value, str] = field(default_factory=dict)  # colours of the indexes that occur
+    files: int = 0
+    objects: int = 0  # numbers but 0 and ignored ones, summed over the files
+    unknown: int = 0  # files of which every pixel is ignored
+    doubts: dict[str, str] = field(default_factory=dict)  # the first file of each kind of doubt
+
+    def add(self, pixels: MaskPixels, path: str, settings: MaskSettings, is_alone: bool) -> None:
+        """Count a file's pixels. `is_alone`: no other file holds objects of the same image and class."""
+        values = count_values(pixels, settings.are_colours)
+        self._count(values)
+        self.files += 1
+        self.objects += sum(value != 0 and value not in settings.ignore for value in values)
+        if settings.ignore and values.keys() <= {*settings.ignore}:
+            self.unknown += 1
+            self.doubts.setdefault("unknown", path)
+        if pixels.palette is not None and not settings.are_colours:
+            self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
+            if any((index > 0) != (self.palette[index] != "#000000") for index in values):
+                self.doubts.setdefault("palette", path)
+        if len(values) > 2 and suffix_of(path) in LOSSY_SUFFIXES:
+            self.doubts.setdefault("lossy", path)
+        if not is_alone and len(values) > 2:
+            self.doubts.setdefault("several", path)
+        if settings.alpha is None and _alpha_contradicts(pixels, settings):
+            self.doubts.setdefault("alpha", path)
+
+    def merge(self, other: "ValueCounts") -> None:
+        """Add the counts of other files."""
+        self._count(other.pixels)
+        self.others += other.others
+        self.files += other.files
+        self.objects += other.objects
+        self.unknown += other.unknown
+        self.palette |= other.palette
+        self.doubts = other.doubts | self.doubts
+
+    def _count(self, values: dict[Value, int]) -> None:
+        for value, count in values.items():
+            if value in self.pixels or len(self.pixels) < MOST_VALUES:
+                self.pixels[value] += count
+            else:
+                self.others += count
+
+    def shown(self, values: list[Value]) -> str:
+        """The values with their shares of all pixels, the most common first."""
+        whole = self.pixels.total() + self.others
+        chosen = sorted(values, key=lambda value: -self.pixels[value])
+        names = {value: f"{value} = {self.palette[value]}" if value in self.palette else f"{value}" for value in chosen}
+        words = [f"{names[value]} ({_percent(self.pixels[value] / whole)})" for value in chosen[:SHOWN_VALUES]]
+        rest = len(chosen) - SHOWN_VALUES
+        return ", ".join(words) + (f" and {rest}{' or more' if self.others else ''} other values" if rest > 0 else "")
+
+
+def count_values(pixels: MaskPixels, as_colours: bool) -> dict[Value, int]:
+    """The number of pixels of each value; for a palette file of each index or, with `as_colours`, of each colour."""
+    if pixels.are_colours:
+        packed, counts = np.unique(pixels.values.reshape(-1, 3) @ PACKED, return_counts=True)
+        return dict(zip((f"#{number:06x}" for number in packed.tolist()), counts.tolist(), strict=True))
+    numbers, counts = _count_numbers(pixels.values)
+    if pixels.palette is None or not as_colours:
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    total = Counter()
+    for colour, count in zip(hex_colours(pixels.palette[numbers]), counts.tolist(), strict=True):
+        total[colour] += count
+    return total
+
+
+def _count_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers that occur, and their counts; integers of 8 or 16 bits are counted without sorting."""
+    if values.dtype == np.uint8 and values.size < EXACT_IN_FLOAT32:
+        counts = cv2.calcHist([np.ascontiguousarray(values)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    elif values.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(values.ravel())
+    else:
+        return np.unique(values, return_counts=True)
+    numbers = np.flatnonzero(counts)
+    return numbers, counts[numbers]
+
+
+def _alpha_contradicts(pixels: MaskPixels, settings: MaskSettings) -> bool:
+    """Whether an alpha plane may be the mask: it varies, but differently from the values."""
+    alpha = pixels.alpha
+    if alpha is None or alpha.min() == alpha.max():
+        return False
+    return not np.array_equal(alpha > 0, foreground(pixels, settings))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if 0 < share < 0.01 else f"{100 * share:.1f} %"
+
+
+def explain_values(counts: ValueCounts, settings: DataSettings) -> str:
+    """The meaning of the values of all mask files, to print. Raises UserError if the settings leave it uncertain."""
+    masks = settings.masks
+    described = (
+        f"{counts.files} mask files of {settings.root / settings.train_masks} hold {counts.shown(counts.pixels)}"
+    )
+    if "alpha" in counts.doubts:
+        doubt = (
+            f"{counts.doubts['alpha']} has an alpha plane that differs from its values; set data.masks.alpha=true "
+            "where it is the mask, or =false where it means nothing"
+        )
+    elif masks.values:
+        doubt = _doubt_of_classes(counts, masks)
+    elif masks.above is not None:
+        doubt = None if max(counts.pixels) > masks.above else f"none is above data.masks.above = {masks.above:g}"
+    else:
+        doubt = _doubt_by_default(counts, settings)
+    if doubt:
+        raise UserError(f"{described}; {doubt}")
+    return f"{described}: {_meaning(counts, settings)}"
+
+
+def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
+    """Warnings about masks that look wrong although the settings explain them: mostly mask, or ignored throughout."""
+    lines, share = [], 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
+    if not settings.masks.say_what_is_mask and len(counts.pixels) <= 2 and share > MUCH:
+        lines.append(f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask")
+    are_labels = settings.instances and not settings.masks.say_what_is_mask and len(counts.pixels) > 2
+    if are_labels and 255 in {*counts.pixels} - {*settings.masks.ignore} and 254 not in counts.pixels:
+        lines.append("255 is taken for an object; set data.masks.ignore=255 if it marks borders or unlabelled pixels")
+    if counts.unknown:
+        lines.append(
+            f"{counts.unknown} mask files, such as {counts.doubts['unknown']}, are ignored throughout; their images "
+            "teach nothing and score like empty images that are right; leave them out with data.exclude"
+        )
+    return lines
+
+
+def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
+    masks = settings.masks
+    ignored = f", {_written(masks.ignore)} ignored" if masks.ignore else ""
+    if masks.values:
+        names = ", ".join(f"{name} {_written(values)}" for name, values in masks.values.items())
+        rest = f", background {counts.shown(_without_class(counts, masks))}" if _without_class(counts, masks) else ""
+        return names + rest + ignored
+    if masks.above is not None:
+        return f"mask is {'not ' if masks.inverted else ''}above {masks.above:g}{ignored}"
+    if settings.instances and len(counts.pixels) > 2:
+        return f"each number but 0 is an object, {counts.objects} in all{ignored}"
+    return f"0 is {'mask' if masks.inverted else 'background'}{ignored}"
+
+
+def _without_class(counts: ValueCounts, masks: MaskSettings) -> list[Value]:
+    return [
+        value for value in counts.pixels if not any(is_near(value, listed, masks.tolerance) for listed in masks.listed)
+    ]
+
+
+def _written(values: list[Value]) -> str:
+    return " or ".join(map(str, values))
+
+
+def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
+    """The doubt about the values of data.classes: one does not occur, or there are far more without a class."""
+    for name, values in masks.values.items():
+        if not any(is_near(seen, value, masks.tolerance) for value in values for seen in counts.pixels):
+            return f"none of them is of the class {name}, which is {_written(values)} by data.classes"
+    if len(_without_class(counts, masks)) <= MOST_STRAY_VALUES and not counts.others:
+        return None
+    remedy = (
+        f"data.masks.tolerance (now {masks.tolerance}) if the files are lossy"
+        if masks.are_colours
+        else ("data.masks.above in the place of values in data.classes if the masks are soft")
+    )
+    return f"{len(_without_class(counts, masks))} or more are of no class: set {remedy}"
+
+
+def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None:
+    """The reason why the values have no certain meaning by themselves, and the settings that give them one."""
+    name, values = settings.classes[0], set(counts.pixels) - set(settings.masks.ignore)
+    example = max(values, key=lambda value: value not in (0, "#000000"), default=0)
+    if any(isinstance(value, str) for value in values):
+        return f'say which colours are mask, as in data.classes={{{name}: "{example}"}}'
+    if "palette" in counts.doubts:
+        return (
+            f"{counts.doubts['palette']} has a palette whose index 0 is not its black; say which is mask, by index or "
+            f'by colour: data.classes={{{name}: {example}}} or data.classes={{{name}: "{counts.palette[example]}"}}'
+        )
+    if "several" in counts.doubts:
+        return (
+            f"{counts.doubts['several']} holds several objects, but so do other files of its image; set "
+            f"data.masks.above={_middle(values)} if the masks are soft"
+        )
+    if "lossy" in counts.doubts:
+        return (
+            f"{counts.doubts['lossy']} is a lossy file, whose values are not exact; set "
+            f"data.masks.above={_middle(values)} if all that is bright is mask"
+        )
+    if len(values) > 2 and any(value != int(value) for value in values):
+        return f"they are not whole numbers; set data.masks.above={_middle(values)} if they are soft masks"
+    if len(values) < 2:
+        state = "empty" if values <= {0} else "full"
+        return f"all masks are {state}: check data.train_masks and data.masks"
+    if 0 in values and (len(values) == 2 or (settings.instances and min(values) == 0)):
+        return None
+    only_one = f"data.classes={{{name}: {example}}} where only that is mask"
+    remedies = [
+        f"{only_one} (data.masks.ignore=255 for values that count nowhere)",
+        f"data.masks.above={_middle(values)} where the masks are soft or lossy",
+        *([] if settings.instances else ["data.instances=true where each value is an object"]),
+    ]
+    if len(values) > SHOWN_VALUES:
+        remedies.reverse()
+    return f"say what they mean: {', '.join(remedies)}"
+
+
+def _middle(values: set[Value]) -> int | float:
+    middle = (min(values) + max(values)) / 2
+    return int(middle) if max(values) > 1 else middle

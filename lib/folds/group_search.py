@@ -1,0 +1,197 @@
+"""Stage 01's search for hidden groups: finds candidates, tests them on the images, and reports the result."""
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lib.base.errors import UserError, or_none
+from lib.base.prefetch import prefetched
+from lib.base.progress import progress
+from lib.config.data_settings import DataSettings
+from lib.config.schema import FoldSettings
+from lib.data.competition import TrainingData, open_test
+from lib.data.tables import write_table
+from lib.folds.file_metadata import metadata_candidates
+from lib.folds.group_sample import Sample
+from lib.folds.hidden_groups import (
+    Finding,
+    Scenes,
+    chosen,
+    describe_findings,
+    groups_table,
+    search,
+    search_scenes,
+    strong_series,
+)
+from lib.folds.id_patterns import distinct, id_partitions, id_series
+from lib.folds.kept_features import encoded, write_features
+from lib.folds.likeness import unit_vectors
+from lib.folds.mosaics import borders_of, count_continuing
+from lib.images.hashes import thumbnail
+from lib.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIRST = 64  # images passed to the encoder at a time
+TEST_SAMPLE = 1000  # test images of which the borders are compared
+
+
+class HiddenGroupSearch:
+    """Collect the thumbnail of every image while 01 checks it, then search for groups.
+
+    Does nothing if the data have groups or folds.hidden_groups is `off`.
+    """
+
+    def __init__(self, data: TrainingData, settings: FoldSettings) -> None:
+        self.data = data
+        self.settings = settings
+        self.is_on = data.groups is None and settings.hidden_groups != "off"
+        self.findings: list[Finding] = []
+        self.seconds = 0.0
+        self.encoder = None
+        self.scenes: Scenes | None = None  # what only the images show, where nothing else is found
+        self._waiting: list[tuple[str, np.ndarray]] = []
+        self._gray: list[np.ndarray] = []  # thumbnails of the images compared
+        self._borders: list[np.ndarray] = []  # of all images, 256 bytes each
+        if self.is_on:
+            self._timed(self._prepare)
+
+    def _prepare(self) -> None:
+        """Candidates, and the images that are to judge them."""
+        partitions, series = metadata_candidates(self.data)
+        self.partitions = distinct([*id_partitions(self.data.ids), *partitions])
+        self.series = [*id_series(self.data.ids), *series]
+        self.sample = Sample.of(self.partitions, self.series, len(self.data.ids))
+        self._sampled = {self.data.ids[number] for number in self.sample.images.tolist()}
+
+    def see(self, image_id: str, small: np.ndarray) -> None:
+        """Take the next image's `thumbnail`, uint8 (64, 64, channels)."""
+        if not self.is_on:
+            return
+        self._borders.append(borders_of(small))
+        if image_id not in self._sampled:
+            return
+        self._waiting.append((image_id, small))
+        self._gray.append(small.mean(axis=2).astype(np.uint8))
+        if len(self._waiting) == FIRST:
+            self._timed(self._encode)
+
+    def finish(self) -> np.ndarray | None:
+        """Search for groups, after the last image: the groups to use, (images,) in the order of ids, or None."""
+        if not self.is_on:
+            return None
+        self._timed(self._encode)
+        self.findings = self._timed(self._search)
+        if chosen(self.findings) is None:
+            self.scenes = self._timed(self._search_scenes)
+        if self.settings.hidden_groups != "auto":
+            return None
+        if self.scenes and not self.scenes.obstacle:
+            first = np.unique(self.scenes.groups, return_index=True)[1]  # image of each scene, after which it is named
+            return np.array(self.data.ids)[first[self.scenes.groups]]
+        return self.used.partition.groups if self.used else None
+
+    @property
+    def used(self) -> Finding | None:
+        """The finding by which folds are grouped."""
+        return chosen(self.findings) if self.settings.hidden_groups == "auto" else None
+
+    def allowed(self, links: np.ndarray) -> np.ndarray:
+        """The links between near duplicates without those across a cut through a scene, which would undo the cut."""
+        if not self.used or not self.used.partition.is_cut:
+            return links
+        groups = self.used.partition.groups
+        return links[groups[links[:, 0]] == groups[links[:, 1]]]
+
+    def write(self, run: RunFolder) -> None:
+        """Keep the features, and the groups of every finding as a table that data.group_csv can name."""
+        run.hidden_groups.unlink(missing_ok=True)
+        if self.encoder and len(self.sample.images) == len(self.data.ids):
+            write_features(run.features, self.data, self.encoder.features())
+        if self.findings or self.scenes:
+            write_table(run.hidden_groups, groups_table(self.data.ids, self.findings, self.scenes))
+
+    def describe(self, run: RunFolder, images: "pd.DataFrame") -> str:
+        """The findings and the seconds spent, as lines to print; empty if nothing was searched.
+
+        `images` is the `image_table`, from which the folds by each finding that is not used are made.
+        """
+        if not self.encoder:
+            return ""
+        table = os.path.relpath(run.hidden_groups, self.data.settings.root)
+        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.scenes, self._folds(images))
+        compared, count = len(self.sample.images), len(self.data.ids)
+        which = "images" if compared == count else f"{compared} of {count} images"
+        return f"{text}\n          ({which} were compared in {self.seconds:.1f} s)\n"
+
+    def _folds(self, images: "pd.DataFrame") -> list[str]:
+        """For each finding what its folds would hold; empty for the one in use, and where groups are too few."""
+        from lib.folds.split import assign_folds, describe_folds
+
+        lines = []
+        for finding in self.findings:
+            shows = finding is not self.used and finding.count >= self.settings.count
+            by_finding = images.assign(group=finding.partition.groups)
+            made = assign_folds(by_finding, self.settings.count, self.settings.seed) if shows else None
+            lines.append("" if made is None else describe_folds(made))
+        return lines
+
+    def _search(self) -> list[Finding]:
+        strong = strong_series(self.series, self._vectors(), self.sample)
+        if strong and len(self.sample.images) < len(self.data.ids):  # blocks are cut where successive images differ
+            self._encode_all()
+            strong = strong_series(self.series, self._vectors(), self.sample)
+        return search(self.partitions, strong, self._vectors(), self.settings.count, self.sample)
+
+    def _search_scenes(self) -> Scenes | None:
+        has_all = len(self._gray) == len(self.data.ids)
+        thumbnails, borders = np.stack(self._gray) if has_all else None, np.stack(self._borders)
+        scenes = search_scenes(borders, thumbnails, self._vectors(), self.settings.count)
+        if scenes is None or scenes.obstacle:
+            return scenes
+        tests = borders_of_test(self.data.settings)
+        return scenes.beside_test(len(tests), count_continuing(tests, borders)) if len(tests) else scenes
+
+    def _vectors(self) -> np.ndarray:
+        features = self.encoder.features().astype(np.float32)
+        return unit_vectors(features, features.mean(axis=0), features.std(axis=0))
+
+    def _encode_all(self) -> None:
+        """Decode all images again and encode them: of those seen before no pixels are kept."""
+        self.sample = Sample.everything(len(self.data.ids), len(self.partitions), len(self.series))
+        self.encoder = encoded(self.data)
+
+    def _encode(self) -> None:
+        """Encode the collected thumbnails. torch is imported here, so that errors before the first batch come fast."""
+        self.encoder = self.encoder or self._encoder()
+        for image_id, small in self._waiting:
+            self.encoder.add(image_id, small)
+        self._waiting.clear()
+
+    def _encoder(self):
+        from lib.folds.features import ImageEncoder
+
+        try:
+            return ImageEncoder()
+        except UserError as error:
+            raise UserError(f"{error}; or set folds.hidden_groups=off, and no images are compared") from None
+
+    def _timed(self, function, *arguments):
+        started = time.monotonic()
+        result = function(*arguments)
+        self.seconds += time.monotonic() - started
+        return result
+
+
+def borders_of_test(settings: DataSettings) -> np.ndarray:
+    """The borders, as `borders_of` makes them, of the test images that can be read; of many, of some."""
+    data = or_none(open_test, settings)  # where there are none, or errors, 01 says so
+    if data is None:
+        return np.empty(0)
+    ids = np.random.default_rng(0).permutation(data.ids)[:TEST_SAMPLE].tolist()
+    read = progress("test images", prefetched(lambda image_id: or_none(data.read_image, image_id), ids), len(ids))
+    borders = [borders_of(thumbnail(image)) for _, image in read if image is not None]
+    return np.stack(borders) if borders else np.empty(0)
