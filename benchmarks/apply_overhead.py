@@ -17,11 +17,11 @@ from measuring import timed
 
 from lib.base.cli import plain_parser
 from lib.data.competition import open_test
+from lib.deploy.apply import predict_images
+from lib.deploy.finished import open_finished
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import predict_to_store
 from lib.prediction.run_maps import build_predictor
-from lib.submission.apply import predict_images
-from lib.submission.finished import open_finished
 
 
 def write_images(folder: Path, count: int, size: int) -> None:

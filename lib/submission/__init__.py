@@ -1,1 +1,1 @@
-"""The file to upload, and the round trip that proves it."""
+"""The files to upload, in every format, and the round trip that proves them."""

@@ -26,7 +26,7 @@ from lib.masks.rules import Rule
 from lib.prediction.map_store import MapReader, masks_by, scored_map, scored_masks
 from lib.run.folder import RunFolder
 from lib.submission.coco import write_coco
-from lib.submission.mask_files import unreadable_sizes, write_masks, zip_files
+from lib.submission.mask_images import unreadable_sizes, write_masks, zip_files
 from lib.submission.write import write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}

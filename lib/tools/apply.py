@@ -28,8 +28,8 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
     from lib.data.competition import open_test
     from lib.data.discovery import skipped_files
     from lib.data.value_range import value_range_line
-    from lib.submission.apply import predict_images
-    from lib.submission.finished import open_finished
+    from lib.deploy.apply import predict_images
+    from lib.deploy.finished import open_finished
     from lib.submission.outputs import require_apart, require_format, set_aside, write_outputs, write_overlays
 
     require_apart(arguments.out, arguments.source)

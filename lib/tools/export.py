@@ -20,8 +20,8 @@ from lib.base.cli import StageSummary, parser, run_command
 def export(arguments: argparse.Namespace) -> StageSummary:
     import time
 
-    from lib.submission.bundle import require_free, write_bundle
-    from lib.submission.finished import open_finished
+    from lib.deploy.bundle import require_free, write_bundle
+    from lib.deploy.finished import open_finished
 
     started = time.monotonic()
     finished = open_finished(arguments.run, arguments.overrides, arguments.folds, arguments.rules)
@@ -41,7 +41,7 @@ def export(arguments: argparse.Namespace) -> StageSummary:
 def may_be_float16(finished, arguments: argparse.Namespace) -> bool:
     """True if weights are stored as float16: as --weights says, or as measured."""
     from lib.base.errors import UserError
-    from lib.submission.bundle import check_float16
+    from lib.deploy.float16 import check_float16
 
     if arguments.weights != "auto":
         return arguments.weights == "float16"

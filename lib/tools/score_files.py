@@ -15,7 +15,7 @@ from lib.images.reading import SUFFIXES
 from lib.masks.metrics import IGNORED
 from lib.masks.morphology import components
 from lib.masks.objects import score_terms
-from lib.submission.mask_files import class_values, has_file_per_class
+from lib.submission.mask_images import class_values, has_file_per_class
 
 Terms = tuple[int, list[tuple[float, float]]]  # class index, and the terms of the masks and of empty ones
 

@@ -27,14 +27,14 @@ from lib.data.input_files import (
     write_known,
 )
 from lib.data.network_input import as_network_sees, describe_neighbours
+from lib.deploy.apply import map_names
+from lib.deploy.finished import FinishedRun, Member
+from lib.deploy.time_budget import Level
 from lib.masks import rle
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import Predictor, predict_to_store
 from lib.prediction.run_maps import build_predictor
 from lib.run.folder import RunFolder
-from lib.submission.apply import map_names
-from lib.submission.finished import FinishedRun, Member
-from lib.submission.time_budget import Level
 from lib.training.kept_images import seen_in_training
 from tests.training.jobs import settings_of, table_of, train
 

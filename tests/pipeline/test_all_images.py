@@ -9,13 +9,13 @@ import pytest
 
 from lib.base.errors import UserError
 from lib.data.competition import open_test, open_training
+from lib.deploy.finished import open_finished
 from lib.folds.split import read_folds
 from lib.prediction.map_store import MapStore
 from lib.prediction.run_maps import build_predictor
 from lib.report.page import refresh_report
 from lib.run import provenance
 from lib.run.folder import open_run
-from lib.submission.finished import open_finished
 from lib.training.fold_job import plan_fold
 from tests.conftest import write_competition
 from tests.stages import SETTINGS, Ended, script, stage_words

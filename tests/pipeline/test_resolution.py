@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from lib.data.competition import open_test
+from lib.deploy.apply import predict_images
+from lib.deploy.bundle import write_bundle
+from lib.deploy.finished import open_finished
 from lib.masks import rle
 from lib.run.folder import open_run
-from lib.submission.apply import predict_images
-from lib.submission.bundle import write_bundle
-from lib.submission.finished import open_finished
 from tests.conftest import write_competition
 from tests.stages import STAGES, completed, script
 

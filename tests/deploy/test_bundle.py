@@ -18,17 +18,18 @@ import yaml
 from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file, write_json
 from lib.data.competition import open_test
+from lib.deploy import apply
+from lib.deploy.apply import Maps, MemberPredictor, predict_images
+from lib.deploy.bundle import write_bundle
+from lib.deploy.finished import open_finished
+from lib.deploy.float16 import check_float16
+from lib.deploy.loaded_run import LoadedRun
+from lib.deploy.time_budget import Level
 from lib.masks.rules import NO_MASK, Rule, read_rules
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_to_store
 from lib.prediction.run_maps import build_predictor
 from lib.run.folder import RunFolder, open_run
-from lib.submission import apply
-from lib.submission.apply import Maps, MemberPredictor, predict_images
-from lib.submission.bundle import check_float16, write_bundle
-from lib.submission.finished import open_finished
-from lib.submission.loaded_run import LoadedRun
-from lib.submission.time_budget import Level
 from lib.submission.write import write_submission
 from tests import REPOSITORY
 from tests.conftest import blob_image, write_competition
@@ -193,7 +194,7 @@ def test_no_mask_at_all_is_a_rule_that_travels(run, tmp_path, monkeypatch):
     content = read_json(tmp_path / "run" / "postprocess.json")
     content["classes"]["blob"]["rule"] = Rule(NO_MASK).to_dict()
     write_json(tmp_path / "run" / "postprocess.json", content)
-    monkeypatch.setattr("lib.submission.finished.require_stage", lambda *_: None)  # as if 05 had written it
+    monkeypatch.setattr("lib.deploy.finished.require_stage", lambda *_: None)  # as if 05 had written it
     finished = open_finished(tmp_path / "run", folds=[0])
     check = check_float16(finished)
     assert (check.changed, check.mask, check.share) == (0, 0, 0)
@@ -251,7 +252,7 @@ def ensemble_of(run: Path, root: Path) -> Path:
 
 def test_an_ensemble_can_be_moved(run, tmp_path, monkeypatch):
     both = ensemble_of(run, tmp_path)
-    monkeypatch.setattr("lib.submission.finished.require_thresholds", lambda *_: {})
+    monkeypatch.setattr("lib.deploy.finished.require_thresholds", lambda *_: {})
     write_json(RunFolder(both).record("05_postprocess"), {"made_from": {}})
     write_bundle(open_finished(both), tmp_path / "bundle", as_float16=False, wheels=False)
     for name in ("a", "b", "both"):

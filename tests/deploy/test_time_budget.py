@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.submission.time_budget import CAREFUL, Level, TimeBudget, levels_of
+from lib.deploy.time_budget import CAREFUL, Level, TimeBudget, levels_of
 
 
 def budget(seconds: float | None, members: list[tuple[str, int]], pixels: int = 1000) -> tuple[TimeBudget, list[float]]:

@@ -6,12 +6,12 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.data.resizing import network_size
+from lib.deploy.finished import FinishedRun, open_finished
 from lib.masks.resize import resized
 from lib.masks.rules import apply_rules
 from lib.prediction.ensemble import average_predictions
 from lib.prediction.map_store import Prediction, decided
 from lib.prediction.run_maps import build_predictor
-from lib.submission.finished import FinishedRun, open_finished
 
 
 class LoadedRun:

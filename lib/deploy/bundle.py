@@ -7,21 +7,17 @@
     notebook.ipynb                                      finds its inputs and predicts them
     manifest.json                                       versions, how the weights are stored, SHA-256 of each file
 
-Weights are stored as float16 if that hardly changes the masks of out-of-fold images, or if the caller asks for it.
+Weights are stored as float16 if the caller asks for it (lib/deploy/float16.py).
 """
 
-import math
 import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors.torch import save
 
 import lib
@@ -29,40 +25,17 @@ from lib.base.errors import UserError
 from lib.base.files import atomic_folder, sha256_of_file, write_bytes, write_json, write_text
 from lib.config.check import save_settings
 from lib.config.schema import EnsembleSettings, Settings
-from lib.data.competition import TrainingData, open_training
-from lib.data.image_index import listed_as
-from lib.data.resize_column import values_of_training
-from lib.folds.split import stored_folds
-from lib.masks.metrics import count_masks
-from lib.masks.rules import apply_rules
-from lib.model.device import best_device
-from lib.model.network import SegmentationNet, build_untrained, load_into
+from lib.deploy.finished import MANIFEST, FinishedRun, Member
+from lib.deploy.float16 import rounded
+from lib.deploy.notebook import write_notebook
 from lib.model.weight_files import read_tensors
-from lib.prediction.predictor import Predictor
-from lib.prediction.run_maps import common_precision, trained_precisions
-from lib.run.folder import ALL, RunFolder
-from lib.submission.apply import MemberPredictor
-from lib.submission.finished import MANIFEST, FinishedRun, Member
-from lib.submission.notebook import write_notebook
-from lib.submission.time_budget import Level
+from lib.run.folder import RunFolder
 
-ROOMS = (
-    "base",
-    "config",
-    "run",
-    "masks",
-    "model",
-    "images",
-    "data",
-    "prediction",
-    "submission",
-)  # of lib/, that prediction needs
+# the packages of lib/ that prediction needs
+ROOMS = ("base", "config", "run", "masks", "model", "images", "data", "prediction", "submission", "deploy")
 NEEDED_PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
 KAGGLE_LACKS = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
 UPLOAD = "dataset-metadata.json"  # the user's, for Kaggle's command line: name and owner of the data set
-CHECKED = 24  # images that float16 is measured on, shared out over the folds
-ONE_VIEW = Level("none")  # several views would take longer, and average some of the change away
-SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
 SCRIPT = '''"""Predict with this bundle: python apply.py --out FOLDER data.root=FOLDER; --help says more."""
 
 from pathlib import Path
@@ -71,22 +44,6 @@ from lib.tools.apply import main
 
 main(Path(__file__).resolve().parent)
 '''
-
-
-@dataclass(frozen=True)
-class Float16Check:
-    """The change of the masks of out-of-fold images when weights are rounded to float16."""
-
-    images: int
-    changed: int  # pixels
-    mask: int  # pixels that are mask with either
-
-    @property
-    def share(self) -> float:
-        return self.changed / max(self.mask, 1)
-
-    def __str__(self) -> str:
-        return f"float16 changes {self.changed:,} of {self.mask:,} mask pixels of {self.images} out-of-fold images"
 
 
 def write_bundle(finished: FinishedRun, folder: Path, as_float16: bool, wheels: bool) -> int:
@@ -133,53 +90,6 @@ def installed_versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             installed[name] = None
     return installed
-
-
-def check_float16(finished: FinishedRun) -> Float16Check:
-    """Compare the masks of some images of each fold by its model in float32 and in float16.
-
-    Raises UserError if the training images do not exist.
-    """
-    data, checks = open_training(finished.settings.data), []
-    of_fold = math.ceil(CHECKED / sum(len(member.folds) for member in finished.members))
-    for member in finished.members:
-        table = stored_folds(member.run.folds)
-        settings = member.settings
-        network = build_untrained(settings.model, len(data.classes), settings.data.network_channels)
-        for fold in member.folds:
-            if fold == ALL:
-                continue  # no image is left out that it could be measured on
-            ids = table.id[table.fold == fold].tolist()
-            ids = ids[:: max(1, len(ids) // of_fold)][:of_fold]
-            checks.append(_check_fold(finished, replace(member, folds=(fold,)), network, data, ids))
-    return Float16Check(*(sum(column) for column in zip(*checks, strict=True)))
-
-
-def _check_fold(
-    finished: FinishedRun, member: Member, network: SegmentationNet, data: TrainingData, ids: list[str]
-) -> tuple[int, int, int]:
-    """The three numbers of a Float16Check, of one fold's model, whose weights the network gets."""
-    settings, device, (path,), (fold,) = member.settings, best_device(), member.weight_files, member.folds
-    values = values_of_training(settings.data, data.files)
-    source = TrainingData(listed_as(settings.data, data.settings), data.files, {}, None, values)
-    precision = common_precision(trained_precisions(member.run, settings, [fold], device), device)
-    counts, predictions, tensors = np.zeros(3, np.int64), [], read_tensors(path)
-    for weights in (tensors, {name: rounded(tensor) for name, tensor in tensors.items()}):
-        load_into(network, weights, path)
-        predictor = MemberPredictor(Predictor([network], settings.infer, device, precision, [f"fold {fold}"]))
-        predictions.append(predictor.predict(source, ids, ONE_VIEW))
-    for image_id in ids:
-        before, after = (apply_rules(finished.rules, *of_images[image_id]) > 0 for of_images in predictions)
-        counts += count_masks(before, after).sum(axis=1)
-    return len(ids), int(counts[1:].sum()), int(counts.sum())
-
-
-def rounded(tensor: torch.Tensor) -> torch.Tensor:
-    """A weight tensor as float16; small tensors, and those with values that float16 cannot hold, unchanged."""
-    if tensor.dtype != torch.float32 or tensor.dim() < 2 or tensor.numel() < SMALL:
-        return tensor
-    half = tensor.half()
-    return half if half.isfinite().all() else tensor
 
 
 def _write_runs(finished: FinishedRun, new: Path, as_float16: bool) -> None:

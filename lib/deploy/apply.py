@@ -23,6 +23,8 @@ from lib.data.image_index import listed_as
 from lib.data.network_input import as_network_sees
 from lib.data.resize_column import values_of_test
 from lib.data.unreadable import naming_the_setting
+from lib.deploy.finished import FinishedRun, Member
+from lib.deploy.time_budget import Level, TimeBudget
 from lib.masks.metrics import planes
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
@@ -30,8 +32,6 @@ from lib.prediction.ensemble import average_predictions
 from lib.prediction.map_store import MapStore, Prediction, decided
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_own_size
 from lib.prediction.run_maps import build_predictor, common_precision, trained_precisions
-from lib.submission.finished import FinishedRun, Member
-from lib.submission.time_budget import Level, TimeBudget
 from lib.submission.write import encode_rows
 
 PART_PIXELS = 1 << 24  # of maps, over all classes, predicted before they are written

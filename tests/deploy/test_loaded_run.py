@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from lib.config.check import check_settings
+from lib.deploy import loaded_run
+from lib.deploy.finished import FinishedRun, Member
+from lib.deploy.loaded_run import LoadedRun
 from lib.masks.rules import Rule
 from lib.prediction.map_store import Prediction, to_map
 from lib.run.folder import RunFolder
-from lib.submission import loaded_run
-from lib.submission.finished import FinishedRun, Member
-from lib.submission.loaded_run import LoadedRun
 
 PROBABILITIES = np.zeros((4, 6, 2), np.float32)
 PROBABILITIES[:, :3] = 0.8, 0.6  # of classes a and b, left

@@ -1,0 +1,1 @@
+"""A finished run elsewhere: other images, bundles, a notebook without internet access."""
