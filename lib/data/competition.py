@@ -15,7 +15,7 @@ from lib.data.annotation_masks import annotated_union
 from lib.data.discovery import NothingFound
 from lib.data.groups import read_groups
 from lib.data.id_match import match_ids
-from lib.data.image_index import list_images, require_images
+from lib.data.image_index import list_images, refuse_masks, require_images
 from lib.data.mask_index import (
     Masks,
     check_single,
@@ -252,6 +252,8 @@ def open_test(settings: DataSettings) -> TestData:
         )
     files = _test_files(settings)
     sample, unreadable = read_sample(settings), {}
+    if not sample.rows:
+        refuse_masks(files, settings)
     rows = match_sample(sample, files, settings)
     wanted = {row.id for row in rows}
     files = {image_id: paths for image_id, paths in files.items() if image_id in wanted}

@@ -10,18 +10,19 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from os.path import commonprefix, splitext
-from string import digits
 from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, listed
 from lib.data.discovery import LONGEST_ID, WILDCARD, without_suffix
+from lib.data.id_texts import MAJORITY, common_start_and_end, common_template, end_after_id, finds, inside
 from lib.data.tables import Table
 
 TRIED = 100  # ids; enough to see what they have in common
 MOST_CLASSES = 50
-MAJORITY = 0.5  # share of the ids tried that a cause must explain
+MOST_KINDS = 8  # of files for each id
 MASK_WORDS = ("mask", "label", "seg", "gt", "annot", "truth", "fov", "superpixel", "contour", "overlay", "trimap")
 LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)")
+BY_TASK = re.compile(r"task-\d+-annotation-\d+-")
 REWRITTEN = re.compile(r"\d+(\.\d+)?[eE]\+\d+|\d+\.0+")  # 1.23457E+11, 7.0
 AS_NUMBERS = "a spreadsheet or pandas took the ids for numbers; write the table anew with its ids as text"
 
@@ -77,12 +78,14 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
     tried, images = sorted(unmatched)[:TRIED], set(image_ids)
     if not tried or not images:
         return None
-    if mistake := _other_column(tried, images, source) or _loose(tried, images) or _class_after_the_id(tried, images):
+    if mistake := _other_column(tried, images, source) or _loose(tried, images):
         return mistake
-    for cause in (_around_the_id, _around_the_file_name, _around_both, _varied_start):
+    for cause in (
+        _class_after_the_id, _around_the_id, _around_the_file_name, _around_both, _varied_start, _after_the_file_name
+    ):  # fmt: skip
         if mistake := cause(tried, images, source):
             return mistake
-    return _rewritten(tried)
+    return _rewritten(tried) or _numbered_by_task(tried)
 
 
 def shifted_numbers(ids: Collection[str], image_ids: Collection[str]) -> str | None:
@@ -112,9 +115,9 @@ def misspelt(unmatched: Collection[str], image_ids: Collection[str]) -> str | No
     tried, images = sorted(set(unmatched))[:TRIED], set(image_ids)
     if not tried or not images or max(map(len, tried)) > LONGEST_ID:
         return None
-    if written := _common_template(tried, images):
+    if written := common_template(tried, images):
         return f"its ids have something around those of the images, as in {written}; write them as the images' names"
-    if written := _common_template(sorted(images)[:TRIED], set(tried)):
+    if written := common_template(sorted(images)[:TRIED], set(tried)):
         return f"the images' names have something around its ids; let the images' pattern say so, as in {written}"
     return _loose(tried, images) or _rewritten(tried)
 
@@ -140,27 +143,24 @@ def _loose(tried: list[str], images: set[str]) -> str | None:
     return None
 
 
-def _class_after_the_id(tried: list[str], images: set[str]) -> str | None:
-    """Several classes, each with rows of its own, called <id>_<class>."""
-    ends = [_end_after_id(name, images) for name in tried]
+def _class_after_the_id(tried: list[str], images: set[str], source: IdSource) -> str | None:
+    """Several classes, each with rows of its own, called <id>_<class>; or mask files of several kinds."""
+    ends = [end_after_id(name, images) for name in tried]
     known = sorted({end for end in ends if end})
     if not 1 < len(known) <= MOST_CLASSES or sum(end is None for end in ends) > (1 - MAJORITY) * len(tried):
         return None
     names = json.dumps([end[1:] for end in known])
-    return (
-        f"they are ids of images with {', '.join(known)} after them; if these are classes, set data.classes to {names}"
-    )
-
-
-def _end_after_id(name: str, images: set[str]) -> str | None:
-    """What stands after an image's id, or its file's name, in a name, as in _2; None if no image's id begins it."""
-    ends = (place.start() for place in re.finditer(r"[\W_]", name))
-    return next((name[end:] for end in reversed([*ends]) if without_suffix(name[:end]) in images), None)
+    advice = f"if these are classes, set data.classes to {names}"
+    if source.masks:
+        written = f"{{id}}{known[0][0]}{{class}}"
+        as_classes = f", and {_in_path(source.masks, written)}" if finds(written, tried, images) else ""
+        advice += f"{as_classes}; if not, let {source.masks.setting} name one of them, as {{id}}{known[0]}"
+    return f"they are ids of images with {', '.join(known)} after them; {advice}"
 
 
 def _around_the_id(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Constant text before or after the image's id, such as _mask."""
-    if (written := _common_template(tried, images)) is None:
+    if (written := common_template(tried, images)) is None:
         return None
     in_table = f"set {source.prefix}id_pattern={written}"
     advice = in_table if source.masks is None else _in_path(source.masks, written)
@@ -169,7 +169,7 @@ def _around_the_id(tried: list[str], images: set[str], source: IdSource) -> str 
 
 def _around_the_file_name(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Constant text before or after the id in the names of the image files, such as _sat."""
-    if (written := _common_template(sorted(images)[:TRIED], set(tried))) is None:
+    if (written := common_template(sorted(images)[:TRIED], set(tried))) is None:
         return None
     return f"the images' names have something around the ids, as in {written}; {_in_path(source.images, written)}"
 
@@ -177,10 +177,10 @@ def _around_the_file_name(tried: list[str], images: set[str], source: IdSource) 
 def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | None:
     """Constant text around the ids of images and of masks, as in {id}_training and {id}_manual1."""
     names = sorted(images)[:TRIED]
-    of_images, of_masks = _common_start_and_end(names), _common_start_and_end(tried)
+    of_images, of_masks = common_start_and_end(names), common_start_and_end(tried)
     if of_images[0] == of_masks[0]:
         of_images, of_masks = ("", of_images[1]), ("", of_masks[1])
-    ids = {_inside(name, of_images) for name in names} & {_inside(name, of_masks) for name in tried}
+    ids = {inside(name, of_images) for name in names} & {inside(name, of_masks) for name in tried}
     if source.masks is None or len(ids) <= max(MAJORITY * len(tried), 1):
         return None
     image, mask = "{id}".join(of_images), "{id}".join(of_masks)
@@ -203,25 +203,38 @@ def _varied_start(tried: list[str], images: set[str], source: IdSource) -> str |
     return f"they are ids of images with another text before each, as in '{tried[0]}'; {advice}"
 
 
-def _common_start_and_end(names: list[str]) -> tuple[str, str]:
-    """The common start of all names, up to a non-digit, and their common end, from a sign that is no letter or digit.
-
-    Both are empty for a single name.
-    """
-    start = commonprefix(names).rstrip(digits) if len(names) > 1 else ""
-    end = commonprefix([name[len(start) :][::-1] for name in names])[::-1] if len(names) > 1 else ""
-    first = re.search(r"[\W_]", end)
-    return start, end[first.start() :] if first else ""
-
-
-def _inside(name: str, around: tuple[str, str]) -> str:
-    return name.removeprefix(around[0]).removesuffix(around[1])
+def _after_the_file_name(tried: list[str], images: set[str], source: IdSource) -> str | None:
+    """Several images of each id, as {id}_rgb and {id}_depth, or another text after each, such as a hash."""
+    names, ids = sorted(images)[:TRIED], set(tried)
+    ends = [end for name in names if (end := end_after_id(name, ids))]
+    if len(ends) <= max(MAJORITY * len(names), 1):
+        return None
+    kinds = sorted(set(ends))
+    if len(kinds) <= MOST_KINDS and len(ends) > len(kinds):
+        return (
+            f"the images' names are the ids with {', '.join(kinds)} after them; let {source.images.setting} = "
+            f"'{source.images.pattern}' name one of them, as {{id}}{kinds[0]}"
+        )
+    written = f"{{id}}{commonprefix(ends)}*"
+    if not finds(written, names, ids):
+        return None
+    return f"the images' names have another text after each id, as in '{names[0]}'; {_in_path(source.images, written)}"
 
 
 def _rewritten(tried: list[str]) -> str | None:
     """Ids that a program has rewritten as numbers."""
     numbers = [name for name in tried if REWRITTEN.fullmatch(name)]
     return f"{listed(numbers)}: {AS_NUMBERS}" if len(numbers) > MAJORITY * len(tried) else None
+
+
+def _numbered_by_task(tried: list[str]) -> str | None:
+    """Masks as Label Studio calls them, which does not say of which image they are."""
+    if sum(BY_TASK.match(name) is not None for name in tried) <= MAJORITY * len(tried):
+        return None
+    return (
+        f"Label Studio called '{tried[0]}' by the number of its task; its JSON export tells the image of each task: "
+        "rename the masks after their images"
+    )
 
 
 def why_without_mask(
@@ -259,17 +272,3 @@ def _in_path(names: Names, written: str) -> str:
         return f"let {names.setting} = '{names.pattern}' say so"
     suffix = splitext(names.example)[1]
     return f"set {names.setting} to a pattern such as {names.pattern.rstrip('/')}/{written}{suffix}"
-
-
-def _common_template(longer: list[str], shorter: set[str]) -> str | None:
-    """The template, such as {id}_mask, that makes most of `longer` out of `shorter`; None without one, or of digits."""
-    counts = Counter()
-    for name in longer:
-        lengths = range(len(name) - 1, 0, -1)
-        places = ((start, start + length) for length in lengths for start in range(len(name) - length + 1))
-        if place := next(((start, end) for start, end in places if name[start:end] in shorter), None):
-            counts[name[: place[0]], name[place[1] :]] += 1
-    (before, after), count = counts.most_common(1)[0] if counts else (("", ""), 0)
-    if count <= max(MAJORITY * len(longer), 1) or (before + after).isdigit():
-        return None
-    return f"{before}{{id}}{after}"

@@ -21,17 +21,22 @@ def named_table_column(
     """The column `name` of a table of ids or paths: its value for each id of `files`, sorted.
 
     `path_setting` and `setting` are the settings of the path and the column. The ids are in the column that names all
-    images, whichever it is. Raises UserError if several do in different rows, or if an image has no value or two.
+    images, whichever other one it is. Raises UserError if several do in different rows, or if an image has no value or
+    two.
     """
     table = read_table(path, path_setting)
     values = column(table, name, path, setting)
-    return _by_image(_ids_of_rows(table, path, files, settings), values, name, path, files, settings)
+    return _by_image(_ids_of_rows(table, name, path, files, settings), values, name, path, files, settings)
 
 
-def _ids_of_rows(table: Table, path: Path, files: Files, settings: DataSettings) -> list[str]:
-    """The ids in the column that names all images; if none does, in the one that names most."""
+def _ids_of_rows(table: Table, of_values: str, path: Path, files: Files, settings: DataSettings) -> list[str]:
+    """The ids in the column that names all images; if none does, in the one that names most.
+
+    It is not the one of the values: patients called 1, 2, 3 are not the images 1, 2, 3.
+    """
     wanted = {loosened(image_id, settings.loose_ids) for image_id in files}
-    ids_of = {name: [_id_in(text) for text in texts] for name, texts in table.items()}
+    others = [name for name in table if name != of_values] or [of_values]
+    ids_of = {name: [_id_in(text) for text in table[name]] for name in others}
     named = {
         name: len(wanted & {loosened(text, settings.loose_ids) for text in ids})
         for name, ids in ids_of.items()
@@ -46,7 +51,7 @@ def _ids_of_rows(table: Table, path: Path, files: Files, settings: DataSettings)
     most = max(named, key=named.get)
     if not named[most]:
         mistakes = (misspelt(ids, files) for ids in ids_of.values())
-        hint = next(filter(None, mistakes), f"its first column has {listed(sorted({*ids_of[most]}))}")
+        hint = next(filter(None, mistakes), f"column '{most}' has {listed(sorted({*ids_of[most]}))}")
         raise UserError(f"{path} has no column of the images' ids, such as {listed(sorted(files)[:1])}: {hint}")
     return ids_of[most]
 

@@ -1,13 +1,15 @@
 """The index of the images: the files of each id, and the parts of their paths."""
 
 import os
+import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection
 from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import PLACEHOLDER, find_files, is_excluded, make_id, without_parts
+from lib.data.discovery import PLACEHOLDER, compile_pattern, find_files, is_excluded, make_id, without_parts
 from lib.images.unread_kinds import packed
 
 LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that decide which images there are
@@ -78,7 +80,7 @@ def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, 
     if settings.plane_files:
         raise UserError(
             f"images {listed(odd)} have another number of files than data.channels = {settings.channels}: {first} "
-            "(data.plane_files)"
+            "(data.plane_files: each file is one plane; save R, G and B as a file each)"
         )
     raise UserError(
         f"{len(odd)} ids have several files each, such as {listed(odd[:1])}: {first}; let data.image_id tell them "
@@ -102,4 +104,29 @@ def _check_planes(planes: dict[str, list[str]], setting: str) -> None:
         raise UserError(
             f"the files of '{first}' and '{other}' are not the same planes: '{odd[0]}' of one stands where '{odd[1]}' "
             f"of the other does; let {setting} say which are planes (data.plane_files)"
+        )
+
+
+def refuse_masks(files: dict[str, list[str]], settings: DataSettings) -> None:
+    """Raise UserError if images are called as the training masks are, each beside one whose name begins alike.
+
+    `test/{id}.png` finds the masks `test/7_GT.png`, too, where data.train_masks is `train/{id}_GT.png`.
+    """
+    segment = settings.train_masks.rsplit("/", 1)[-1]
+    as_excluded = PLACEHOLDER.sub("*", segment.rpartition(".")[0])
+    if not PLACEHOLDER.search(segment) or not re.search(r"[^\W\d_]", as_excluded):
+        return
+    expression = compile_pattern(segment)
+    matches = {image_id: expression.fullmatch(os.path.basename(paths[0])) for image_id, paths in files.items()}
+    others = sorted(os.path.basename(files[image_id][0]) for image_id, match in matches.items() if match is None)
+
+    def begins_another(match: re.Match) -> bool:
+        start = match.string[min(map(match.start, match.groupdict())) : max(map(match.end, match.groupdict()))]
+        place = bisect_left(others, start)  # of the first name that is not before it
+        return place < len(others) and others[place].startswith(start)
+
+    if odd := sorted(image_id for image_id, match in matches.items() if match and begins_another(match)):
+        raise UserError(
+            f"images {listed(odd)} of data.test_images = '{settings.test_images}' are called as the masks of "
+            f"data.train_masks = '{settings.train_masks}'; leave them out with data.exclude=[\"{as_excluded}\"]"
         )

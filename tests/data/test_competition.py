@@ -752,6 +752,32 @@ def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
         open_test(DataSettings(root=tmp_path, exclude=["test_a"]))
 
 
+@pytest.mark.parametrize(("test", "masks"), [("{}.png", "{}_GT.png"), ("{}_img.png", "{}_masks.png")])
+def test_masks_among_the_test_images_are_not_predicted(tmp_path, test, masks):
+    simple(tmp_path)
+    for id in ("7", "8"):
+        save_image(tmp_path / "held_out" / test.format(id))
+        save(tmp_path / "held_out" / masks.format(id), draw())
+    whole = {"root": tmp_path, "test_images": "held_out", "sample_submission": None}
+    settings = DataSettings(**whole, train_masks=f"train/{masks.format('{id}')}")
+    with pytest.raises(
+        UserError, match=r"called as the masks of .*; leave them out with data.exclude=\[\"\*_"
+    ) as caught:
+        open_test(settings)
+    pattern = re.search(r'exclude=\["(.*)"\]', str(caught.value))[1]
+    assert open_test(settings.model_copy(update={"exclude": [pattern]})).ids == [test.format(n)[:-4] for n in "78"]
+
+
+def test_test_images_that_only_end_as_masks_do_are_images(tmp_path):
+    simple(tmp_path)
+    for name in ("a_left", "b_left", "c"):
+        save_image(tmp_path / "held_out" / f"{name}.png")
+    settings = DataSettings(
+        root=tmp_path, test_images="held_out", sample_submission=None, train_masks="train/{id}_left.png"
+    )
+    assert open_test(settings).ids == ["a_left", "b_left", "c"]
+
+
 def test_sample_rows_of_one_image_are_one_row(tmp_path):
     simple(tmp_path, ["a", "b"])
     write_lines(tmp_path / "sample_submission.csv", "ImageId,EncodedPixels", "test_b,-1", "test_a,-1", "test_b,1 1")

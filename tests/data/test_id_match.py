@@ -167,6 +167,60 @@ def test_mask_files_and_image_files_with_something_around_the_id(tmp_path):
     assert_masks(open_training(settings.model_copy(update={"train_images": "scans/{id}_sat.png"})), masks)
 
 
+def files(root, images: str, masks: str, **values) -> dict[str, np.ndarray]:
+    """Images and mask files whose patterns have an {id}, and further parts of which `values` has one for each id."""
+    written = {}
+    for number, id in enumerate(IDS):
+        parts = {"id": id} | {name: of_ids[number] for name, of_ids in values.items()}
+        save_image(root / images.format(**parts))
+        written[id] = save(root / masks.format(**parts), draw())
+    return written
+
+
+def test_a_hash_after_the_ids_of_images_is_put_into_the_pattern(tmp_path):
+    hashes = ["w160ea", "w1e478", "w159e9"]
+    masks = files(tmp_path, "images/{id}_{hash}.tif", "masks/{id}.png", hash=hashes)
+    settings = DataSettings(root=tmp_path, train_images="images", train_masks="masks")
+    with pytest.raises(UserError, match=r"text after each id, as in 'img_001_w160ea'; .* as images/{id}_w1\*.tif"):
+        open_training(settings)
+    assert_masks(open_training(settings.model_copy(update={"train_images": "images/{id}_w1*.tif"})), masks)
+
+
+def test_a_pattern_that_would_cut_the_ids_short_is_not_proposed(tmp_path):
+    """`{id}_*` takes the shortest id, `img` of img_001_7f."""
+    files(tmp_path, "images/{id}_{hash}.tif", "masks/{id}.png", hash=["7f", "a0", "b3"])
+    with pytest.raises(UserError, match="so that their ids are the same"):
+        open_training(DataSettings(root=tmp_path, train_images="images", train_masks="masks"))
+
+
+def test_several_files_of_each_id_are_listed(tmp_path):
+    masks = files(tmp_path, "scans/{id}_rgb.png", "scans/{id}_fg.png")
+    for id in IDS:
+        save_image(tmp_path / "scans" / f"{id}_depth.png")
+    settings = DataSettings(root=tmp_path, train_images="scans", train_masks="scans/{id}_fg.png")
+    with pytest.raises(UserError, match="names are the ids with _depth, _rgb after them; let data.train_images = 'sca"):
+        open_training(settings)
+    assert_masks(open_training(settings.model_copy(update={"train_images": "scans/{id}_rgb.png"})), masks)
+
+
+def test_mask_files_of_several_kinds_are_classes_or_one_of_them_is_named(tmp_path):
+    masks = files(tmp_path, "images/{id}.png", "masks/{id}_color_RGB.png")
+    for id in IDS:
+        save(tmp_path / "masks" / f"{id}_id_RGB.png", draw())
+    settings = DataSettings(root=tmp_path, train_images="images", train_masks="masks")
+    words = r'set data.classes to \["color_RGB", "id_RGB"\]; if not, .* name one of them, as {id}_color_RGB'
+    with pytest.raises(UserError, match=words):  # without {id}_{class}, which is `img` and 001_color_RGB
+        open_training(settings)
+    named = settings.model_copy(update={"train_masks": "masks/{id}_color_RGB.png"})
+    assert_masks(open_training(named), masks)
+
+
+def test_masks_that_label_studio_numbers_by_task_are_to_be_renamed(tmp_path):
+    files(tmp_path, "images/{id}.png", "masks/task-{n}-annotation-{m}-by-1-tag-Cell-0.png", n=[1, 2, 3], m=[7, 9, 8])
+    with pytest.raises(UserError, match="by the number of its task; .* rename the masks after their images"):
+        open_training(DataSettings(root=tmp_path, train_images="images", train_masks="masks"))
+
+
 def test_ids_that_become_one_are_an_error(tmp_path):
     write(tmp_path, lambda n, name, text: f"Img_{n},{text}", names=["img_1", "IMG_1"])
     with pytest.raises(UserError, match="'Img_1' of .*train.csv may be images 'IMG_1', 'img_1'"):

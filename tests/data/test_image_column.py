@@ -37,7 +37,7 @@ def test_two_columns_that_name_all_images_in_other_rows_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        (("x0", "x1", "x2"), "its first column has 'A'"),
+        (("x0", "x1", "x2"), "column 'image' has 'x0'"),
         (("im_0_mask", "im_1_mask", "im_2_mask"), "something around those of the images, as in {id}_mask; write them"),
         (("0", "1", "2"), "the images' names have something around its ids; .* as in im_{id}"),
         (("IM_0", "IM_1", "IM_2"), r"upper and lower case only.*data.loose_ids=\[case\]"),
@@ -53,3 +53,9 @@ def test_ids_that_are_no_images_are_shown_with_the_likely_reason(tmp_path, cells
 def test_an_image_that_is_absent_from_the_column_is_named(tmp_path):
     with pytest.raises(UserError, match="has no patient for '2'"):
         patients(tmp_path, "patient,image", "A,0", "B,1")
+
+
+def test_values_that_look_like_ids_are_not_taken_for_the_ids(tmp_path):
+    """The patients are 0 to 2, as the images are; the table calls these train_0 to train_2."""
+    with pytest.raises(UserError, match=r"no column of the images' ids.* as in train_\{id\}"):
+        patients(tmp_path, "name,patient", "train_0,2", "train_1,0", "train_2,1")
