@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
 from lib.config.schema import FoldSettings
 from lib.data.competition import TrainingData, open_test
+from lib.data.groups import ID_GROUP, group_in_id
 from lib.data.tables import write_table
 from lib.folds.file_metadata import metadata_candidates
 from lib.folds.group_sample import Sample
@@ -122,7 +124,9 @@ class HiddenGroupSearch:
         if not self.encoder:
             return ""
         table = os.path.relpath(run.hidden_groups, self.data.settings.root)
-        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.scenes, self._folds(images))
+        of_test = count_in_groups(self.findings, self.data.settings)
+        folds = self._folds(images)
+        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.scenes, folds, of_test)
         compared, count = len(self.sample.images), len(self.data.ids)
         which = "images" if compared == count else f"{compared} of {count} images"
         return f"{text}\n          ({which} were compared in {self.seconds:.1f} s)\n"
@@ -184,6 +188,16 @@ class HiddenGroupSearch:
         result = function(*arguments)
         self.seconds += time.monotonic() - started
         return result
+
+
+def count_in_groups(findings: Sequence[Finding], settings: DataSettings) -> str:
+    """How many test images have an id of a training group, where ids make the groups to use; else ""."""
+    finding, data = chosen(findings), or_none(open_test, settings)
+    if finding is None or data is None or not (finding.partition.setting or "").startswith(ID_GROUP):
+        return ""
+    training = set(finding.partition.groups.tolist())
+    count = sum(or_none(group_in_id, finding.partition.setting, image_id) in training for image_id in data.ids)
+    return f"{count or 'none'} of {len(data.ids)} test images are of these groups, by their ids"
 
 
 def borders_of_test(settings: DataSettings) -> np.ndarray:

@@ -246,12 +246,17 @@ def groups_table(ids: Sequence[str], findings: Sequence[Finding], scenes: Scenes
 
 
 def describe_findings(
-    findings: Sequence[Finding], mode: str, table: str, scenes: Scenes | None = None, folds: Sequence[str] = ()
+    findings: Sequence[Finding],
+    mode: str,
+    table: str,
+    scenes: Scenes | None = None,
+    folds: Sequence[str] = (),
+    of_test: str = "",
 ) -> str:
     """The findings, their use and the reasons, as lines to print.
 
     `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`; `folds` is
-    what the folds by each finding would hold ("": not said).
+    what the folds by each finding would hold, `of_test` how many test images are of the groups to use ("": not said).
     """
     if not findings and scenes is None:
         return NOTHING
@@ -268,6 +273,8 @@ def describe_findings(
         lines.append(
             f"          to {'set' if finding is best else 'use'} it: {finding.setting(table, f'candidate_{number}')}"
         )
+        if finding is best and of_test:
+            lines.append(f"          {of_test}")
         if folds and folds[number - 1]:
             lines.append(f"          its folds would hold {folds[number - 1]}")
     if scenes:

@@ -72,6 +72,14 @@ def test_folds_are_grouped_by_what_is_found_and_it_can_be_undone_or_written_down
     assert "hidden" not in capsys.readouterr().out
 
 
+def test_test_images_with_an_id_of_a_training_group_are_counted(scenes, capsys):
+    (scenes / "data/test_images").mkdir()
+    for name in ("scan000_8", "scan007_8", "scan008_0", "other"):
+        cv2.imwrite(str(scenes / f"data/test_images/{name}.png"), textured(99, height=80, width=80))
+    prepare("name=found", "data.sample_submission=null")
+    assert "2 of 4 test images are of these groups, by their ids" in capsys.readouterr().out
+
+
 def test_yaml_s_off_is_no_boolean(scenes):
     Path("demo.yaml").write_text("folds: {hidden_groups: off}\n")
     assert load_settings(Path("demo.yaml"), []).folds.hidden_groups == "off"
