@@ -1,10 +1,14 @@
 """UserError, the exception for bad input, and the wording of messages for users."""
 
-from collections.abc import Callable
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 Result = TypeVar("Result")
 SHOWN = 3  # ids or files that an error lists
+CLASSES_SHOWN = 12  # names that the reader may copy into the settings
 
 
 class UserError(Exception):
@@ -26,10 +30,33 @@ def or_none(function: Callable[..., Result], *arguments: object) -> Result | Non
         return None
 
 
-def listed(ids: list[str]) -> str:
-    """The first few ids, and the number of the others."""
-    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    return ", ".join(f"'{image_id}'" for image_id in ids[:SHOWN]) + more
+def listed(ids: Sequence[str], noun: str = "", shown: int = SHOWN) -> str:
+    """The first few ids and the number of the others, after a noun in the plural unless there is a single id."""
+    before = noun and f"{noun}{'' if len(ids) == 1 else 's'} "
+    more = f" and {len(ids) - shown} more" if len(ids) > shown else ""
+    return before + ", ".join(f"'{image_id}'" for image_id in ids[:shown]) + more
+
+
+def has(ids: Sequence[str]) -> str:
+    """The verb after `listed`."""
+    return "has" if len(ids) == 1 else "have"
+
+
+def each_kind(problems: Mapping[str, str]) -> str:
+    """The problems of some images by id as one text: the first of each kind whole, and the ids of the others like it.
+
+    Problems are alike if they differ only in paths and numbers.
+    """
+    alike = defaultdict(list)
+    for image_id, problem in problems.items():
+        words = (word for word in problem.split() if "/" not in word and os.sep not in word)
+        alike[re.sub(r"\d+", "0", " ".join(words))].append(image_id)
+    kinds = list(alike.values())
+    texts = [
+        problems[first] + (f"; the same of {listed(others)}" if others else "") for first, *others in kinds[:SHOWN]
+    ]
+    further = sum(map(len, kinds[SHOWN:]))
+    return "; ".join(texts) + (f"; and {further} more" if further else "")
 
 
 def plural(number: int, noun: str) -> str:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.base.errors import UserError
+from lib.base.errors import CLASSES_SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
 
 ANNOTATION_SUFFIXES = (".json", ".jsonl", ".txt")
+LABEL_STUDIO = " of Label Studio's tasks, which it exports as COCO json or as brush masks, too (docs/inputs.md)"
 KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt"
 
 Object = dict  # polygons, run lengths or a PNG, and the size of the image that they are for, if the file says it
@@ -102,7 +103,13 @@ def _json_images(
         yield Annotated(_id_of_file(path, parts, settings), list(_labelme_objects(content)), str(path))
     else:
         keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(f"it holds {keys}")
+        raise ValueError(f"it holds {keys}{LABEL_STUDIO if _is_of_label_studio(content) else ''}")
+
+
+def _is_of_label_studio(content: object) -> bool:
+    return isinstance(content, list) and all(
+        isinstance(task, dict) and {"annotations", "data"} <= task.keys() for task in content
+    )
 
 
 def _coco_images(content: dict, path: Path, settings: DataSettings) -> Iterator[Annotated]:
@@ -185,13 +192,14 @@ def _class_indexes(names: set[str], settings: DataSettings) -> dict[str, int]:
     if len(names) == 1 and settings.classes == ["mask"]:
         return dict.fromkeys(names, 0)
     source, unknown = settings.root / settings.train_masks, names - set(settings.classes)
+    known, found = listed(settings.classes), listed(sorted(names), shown=CLASSES_SHOWN)
     if unknown and settings.other_classes == "error":
         raise UserError(
-            f"{source} has the classes {', '.join(sorted(names))}, but data.classes is {settings.classes}; name there "
-            "those to be learned, and set data.other_classes=skip to leave out the others"
+            f"{source} has the classes {found}, but data.classes is {known}; name there those to be learned, and set "
+            "data.other_classes=skip to leave out the others"
         )
     if unknown and unknown == names:
-        raise UserError(f"{source} has none of data.classes = {settings.classes}, but {', '.join(sorted(names))}")
+        raise UserError(f"{source} has none of data.classes ({known}), but {found}")
     return {name: settings.classes.index(name) for name in names - unknown}
 
 

@@ -149,6 +149,11 @@ def is_excluded(image_id: str, settings: DataSettings) -> bool:
 
 
 def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], str]]:
+    if folder.suffix.lower() in SUFFIXES and folder.is_file():
+        raise UserError(
+            f"{folder} is a file ({setting}); save each of its images as a file of its own, as docs/inputs.md does it "
+            "for npy, and name their folder"
+        )
     if folder.is_file():
         remedy = remedy_of(folder.name) or (
             "images are a folder or a pattern of files, one for each image, masks also a table (csv, tsv, parquet) or "

@@ -233,7 +233,7 @@ def _numbered_by_task(tried: list[str]) -> str | None:
         return None
     return (
         f"Label Studio called '{tried[0]}' by the number of its task; its JSON export tells the image of each task: "
-        "rename the masks after their images"
+        "rename the masks after their images, as docs/inputs.md shows, and set data.train_masks"
     )
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import NamedTuple
 
-from lib.base.errors import SHOWN, UserError, listed
+from lib.base.errors import SHOWN, UserError, has, listed, plural
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, compile_pattern, find_files, is_excluded, make_id, without_parts
 from lib.images.unread_kinds import packed
@@ -79,13 +79,13 @@ def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, 
     first = ", ".join(files[odd[0]][: SHOWN + 1])
     if settings.plane_files:
         raise UserError(
-            f"images {listed(odd)} have another number of files than data.channels = {settings.channels}: {first} "
-            "(data.plane_files: each file is one plane; save R, G and B as a file each)"
+            f"{listed(odd, 'image')} {has(odd)} another number of files than data.channels = {settings.channels}: "
+            f"{first} (data.plane_files: each file is one plane; save R, G and B as a file each)"
         )
     raise UserError(
-        f"{len(odd)} ids have several files each, such as {listed(odd[:1])}: {first}; let data.image_id tell them "
-        f"apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set data.plane_files=true "
-        "if they are the planes of one image"
+        f"{plural(len(odd), 'id')} {has(odd)} several files each, such as {listed(odd[:1])}: {first}; let "
+        f"data.image_id tell them apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set "
+        "data.plane_files=true if they are the planes of one image"
     )
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.base.errors import UserError, listed
+from lib.base.errors import UserError, has, listed
 from lib.config.data_settings import DataSettings
 from lib.data.annotations import ANNOTATION_SUFFIXES, read_annotations
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
@@ -152,13 +152,14 @@ def check_single(masks: Masks, settings: DataSettings, what: str) -> None:
     if settings.instances or not several:
         return
     if rewritten := [name for name in several if REWRITTEN.fullmatch(name)]:
-        raise UserError(f"{listed(rewritten)} have several {what}: {AS_NUMBERS}")
+        raise UserError(f"{listed(rewritten)} {has(rewritten)} several {what}: {AS_NUMBERS}")
     if all(len({*texts}) < 2 for image_id in several for texts in masks[image_id]):
-        raise UserError(f"{listed(several)} have several {what} that are the same; leave only one of each")
+        raise UserError(f"{listed(several)} {has(several)} several {what} that are the same; leave only one of each")
     first = next(texts for texts in masks[several[0]] if len(texts) > 1)
     shown = "" if is_table(settings.train_masks) else f", such as {first[0]} and {first[1]}"
     raise UserError(
-        f"{listed(several)} have several {what}{shown}; set data.instances=true if each is an object of the image"
+        f"{listed(several)} {has(several)} several {what}{shown}; set data.instances=true if each is an object of "
+        "the image"
     )
 
 
@@ -185,7 +186,7 @@ def match_masks(
     lost, bare = sorted(masks.keys() - files.keys()), sorted(files.keys() - masks.keys())
     described = _described(masks, table, files, settings)
     if mistake := (lost and shifted_numbers(masks, files)) or likely_mistake(lost, bare, described):
-        raise UserError(f"masks {listed(lost)} of {source} have no image in {images}: {mistake}")
+        raise UserError(f"{listed(lost, 'mask')} of {source} {has(lost)} no image in {images}: {mistake}")
     if len(lost) == len(masks):
         raise UserError(
             f"no image in {images} has a mask in {source}: the images are {listed(bare)}, the masks {listed(lost)}; "
@@ -193,11 +194,11 @@ def match_masks(
         )
     if lost and settings.masks_without_image == "error":
         raise UserError(
-            f"masks {listed(lost)} of {source} have no image in {images}; "
+            f"{listed(lost, 'mask')} of {source} {has(lost)} no image in {images}; "
             "set data.masks_without_image=skip if they are to be left out"
         )
     if mistake := why_without_mask(bare, files.keys() - {*bare}, described, settings.images_without_mask):
-        raise UserError(f"images {listed(bare)} have no mask in {source}: {mistake}")
+        raise UserError(f"{listed(bare, 'image')} {has(bare)} no mask in {source}: {mistake}")
     return _of_images(masks, files, settings)
 
 
@@ -235,7 +236,7 @@ def _of_images(masks: Masks, files: dict[str, list[str]], settings: DataSettings
     bare = [image_id for image_id in files if image_id not in masks] if settings.images_without_mask == "error" else []
     if bare := bare + [image_id for image_id, pieces in matched.items() if not all(pieces)]:
         raise UserError(
-            f"images {listed(sorted(bare))} have no mask in {settings.root / settings.train_masks}, or not for every "
-            "class; set data.images_without_mask=empty (or skip) if that is right"
+            f"{listed(sorted(bare), 'image')} {has(bare)} no mask in {settings.root / settings.train_masks}, or not "
+            "for every class; set data.images_without_mask=empty (or skip) if that is right"
         )
     return matched

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.base.errors import UserError, listed
+from lib.base.errors import CLASSES_SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, without_suffix
 from lib.data.tables import Table, column
@@ -67,7 +67,7 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
         for text in texts:
             if (split := _split_class(text, classes)) is None:
                 advice = _class_advice(table, columns, classes)
-                raise UserError(f"{path}: '{text[:80]}' ends in none of the classes {classes}; {advice}")
+                raise UserError(f"{path}: '{text[:80]}' ends in none of the classes {listed(classes)}; {advice}")
             text, class_index = split
             yield read_id(text), class_index
 
@@ -79,11 +79,13 @@ def _check_classes(names: list[str], path: Path, columns: Columns, classes: list
         return
     rows = sum(name not in classes for name in names)
     remedy = "name the classes as the table does"
-    if not columns.prefix.endswith("sample_") and not columns.skip_others:
+    if all(name.partition("_")[0] in classes for name in others):
+        remedy = "these are classes with attributes after them; write the table anew with the classes alone"
+    elif not columns.prefix.endswith("sample_") and not columns.skip_others:
         remedy += ", or set data.other_classes=skip to leave these rows out"
     raise UserError(
-        f"{path}: column '{columns.class_name}' has other classes than data.classes = {classes} in {rows} of "
-        f"{len(names)} rows: {listed(others)}; {remedy}"
+        f"{path}: column '{columns.class_name}' has other classes than data.classes ({listed(classes)}) in {rows} "
+        f"of {len(names)} rows: {listed(others, shown=CLASSES_SHOWN)}; {remedy}"
     )
 
 
@@ -123,8 +125,8 @@ def class_index_of(name: str, classes: list[str], source: Path | str) -> int:
     """The number of a class. Raises UserError for one that data.classes does not name."""
     if name not in classes:
         raise UserError(
-            f"{source} has the class '{name}', which is not one of data.classes: {classes}; name the classes as "
-            "it does, or set data.other_classes=skip to leave out the others"
+            f"{source} has the class '{name}', which is not one of data.classes ({listed(classes)}); name the classes "
+            "as it does, or set data.other_classes=skip to leave out the others"
         )
     return classes.index(name)
 

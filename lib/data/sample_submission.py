@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lib.base.errors import UserError, listed
+from lib.base.errors import UserError, has, listed
 from lib.config.data_settings import DataSettings
 from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, shifted_numbers, why_without_mask
 from lib.data.rle_table import class_columns, guess_rle_column, row_keys, sample_columns
@@ -67,7 +67,7 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     if mistake := (absent and shifted_numbers(set(image_of.values()), files)) or likely_mistake(
         absent, surplus, source
     ):
-        raise UserError(f"{listed(absent)} of {path} have no image in {images}: {mistake}")
+        raise UserError(f"{listed(absent)} of {path} {has(absent)} no image in {images}: {mistake}")
     if len(absent) == len(set(image_of.values())):
         raise UserError(
             f"no id of {path} has an image in {images}: the ids are {listed(absent)}, the images {listed(surplus)}; "
@@ -75,13 +75,13 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
         )
     if absent and settings.unreadable_test_images == "error":
         raise UserError(
-            f"{listed(absent)} of {path} have no image in {images}, or data.exclude leaves it out; "
+            f"{listed(absent)} of {path} {has(absent)} no image in {images}, or data.exclude leaves it out; "
             "data.unreadable_test_images=empty gives such images an empty mask"
         )
     if surplus and settings.test_images_without_row == "error":
         mistake = why_without_mask(surplus, files.keys() - {*surplus}, source, "error")
         remedy = f": {mistake}" if mistake else "; leave them out (data.test_images_without_row=skip)"
-        raise UserError(f"test images {listed(surplus)} are not in {path}{remedy}")
+        raise UserError(f"{path} has no row of {listed(surplus, 'test image')}{remedy}")
     return rows
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from lib.base.errors import SHOWN, DamagedImage, UserError, or_none
+from lib.base.errors import DamagedImage, UserError, each_kind, or_none
 from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.images.lazy_tif import Slide
@@ -39,8 +39,8 @@ def find_unreadable(images: "Images", what: str = "test images") -> dict[str, Un
 
 
 def first_problems(unreadable: dict[str, Unreadable]) -> str:
-    """The problems of the first few images."""
-    return "; ".join([image.problem for image in unreadable.values()][:SHOWN])
+    """The problems of the first few kinds."""
+    return each_kind({image_id: image.problem for image_id, image in unreadable.items()})
 
 
 @contextmanager

@@ -268,7 +268,7 @@ def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim != 3 or 0 in array.shape:
         raise UserError(
             f"{path} has shape {array.shape}, not (height, width) or (height, width, planes); save each image or slice "
-            "as a file of its own, such as {case}_{slice}.npy"
+            "as a file of its own, such as {case}_{slice}.npy (docs/inputs.md has the lines)"
         )
     return np.moveaxis(array, 0, 2) if array.shape[0] < array.shape[2] else array
 

@@ -94,11 +94,11 @@ def test_coco_classes_are_those_of_the_settings(tmp_path):
     coco(tmp_path, [(0, 1, [BOX], False), (1, 2, PIECES, False)], images=("a", "b"))
     boxes = {"a": box_mask(), "b": np.zeros(SHAPE, np.uint8)}
     assert_masks(open_training(settings_of(tmp_path, classes=["cell"], other_classes="skip")), boxes)
-    with pytest.raises(UserError, match="has the classes cell, dot, but data.classes is .*other_classes=skip"):
+    with pytest.raises(UserError, match="has the classes 'cell', 'dot', but data.classes is .*other_classes=skip"):
         open_training(settings_of(tmp_path, classes=["cell"]))
-    with pytest.raises(UserError, match="has none of data.classes = .'nucleus'., but cell, dot"):
+    with pytest.raises(UserError, match="has none of data.classes .'nucleus'., but 'cell', 'dot'"):
         open_training(settings_of(tmp_path, classes=["nucleus"], other_classes="skip"))
-    with pytest.raises(UserError, match="'a' have several objects in .*train.json; set data.instances=true"):
+    with pytest.raises(UserError, match="'a' has several objects in .*train.json; set data.instances=true"):
         coco(tmp_path, [(0, 1, [BOX], False), (0, 1, PIECES, False)])
         open_training(settings_of(tmp_path, instances=False))
 

@@ -133,7 +133,7 @@ def test_dsb_one_mask_file_per_nucleus(tmp_path):
     from_files = DataSettings(**layout, train_masks="stage1_train/{id}/masks/*.png", instances=True)
     assert_masks(open_training(from_files), {id: np.any(masks, axis=0) for id, masks in objects.items()})
     assert open_training(from_files).read_image("x").shape == (*SHAPE, 3)
-    with pytest.raises(UserError, match="'x' have several mask files in .*; set data.instances"):
+    with pytest.raises(UserError, match="'x' has several mask files in .*; set data.instances"):
         open_training(from_files.model_copy(update={"instances": False}))
     rows = (f"{id},{encode(mask)}" for id, masks in objects.items() for mask in masks)
     write_lines(tmp_path / "stage1_train_labels.csv", "ImageId,EncodedPixels", *rows)
@@ -334,7 +334,7 @@ def test_contrails_bands_and_npy_masks(tmp_path):
         expected = (bands[ids[0], band][:, :, 4] - 243) / 60 * 255
         np.testing.assert_allclose(image[:, :, channel], expected, atol=0.51)
     (tmp_path / "train" / ids[1] / "band_15.npy").unlink()
-    with pytest.raises(UserError, match=f"'{ids[1]}' have another number of files than data.channels = 3.*band_11"):
+    with pytest.raises(UserError, match=f"'{ids[1]}' has another number of files than data.channels = 3.*band_11"):
         open_training(layout)
 
 
@@ -376,7 +376,7 @@ def test_sennet_tokens_and_labels_without_images(tmp_path):
         group="{kidney}",
         rle=row,
     )
-    with pytest.raises(UserError, match="'kidney_3_dense_0001' of .* have no image.*masks_without_image"):
+    with pytest.raises(UserError, match="'kidney_3_dense_0001' of .* has no image.*masks_without_image"):
         open_training(layout)
     training = open_training(layout.model_copy(update={"masks_without_image": "skip"}))
     assert_masks(training, masks)
@@ -396,7 +396,7 @@ def test_a_folder_of_masks_for_each_class(tmp_path):
     with pytest.raises(UserError, match="has the class 'nucleus', which is not one of data.classes"):
         open_training(layout.model_copy(update={"classes": ["cell"]}))
     (tmp_path / "masks/cell/b.png").unlink()
-    with pytest.raises(UserError, match="'b' have no mask"):
+    with pytest.raises(UserError, match="'b' has no mask"):
         open_training(layout)
     masks["b"][:, :, 0] = 0
     assert_masks(open_training(layout.model_copy(update={"images_without_mask": "empty"})), masks)
@@ -493,7 +493,7 @@ def test_an_id_twice_is_an_error_unless_rows_are_instances(tmp_path, repeated):
     other = draw()
     with (tmp_path / "train.csv").open("a") as file:
         file.write(f"{repeated},{encode(other)}\n")
-    with pytest.raises(UserError, match="'a' have several rows in .*train.csv; set data.instances"):
+    with pytest.raises(UserError, match="'a' has several rows in .*train.csv; set data.instances"):
         open_training(DataSettings(root=tmp_path))
     assert_masks(open_training(DataSettings(root=tmp_path, instances=True)), masks | {"a": masks["a"] | other})
 
@@ -519,7 +519,7 @@ def test_the_error_on_two_files_names_them_and_not_the_others(tmp_path):
     simple(tmp_path)
     save_image(tmp_path / "train_images" / "b.jpg")
     for channels in (1, 3):
-        with pytest.raises(UserError, match="1 ids have several files each, such as 'b': .*b.jpg, .*b.png"):
+        with pytest.raises(UserError, match="1 id has several files each, such as 'b': .*b.jpg, .*b.png"):
             open_training(DataSettings(root=tmp_path, channels=channels))
 
 
@@ -638,7 +638,7 @@ def test_one_folder_of_training_and_test_images(tmp_path):
         path.rename(tmp_path / "train_images" / path.name)
     layout = DataSettings(root=tmp_path, test_images="train_images", images_without_mask="skip")
     assert_masks(open_training(layout), masks)
-    with pytest.raises(UserError, match="'a', 'b', 'c' are not in .* .data.test_images_without_row=skip"):
+    with pytest.raises(UserError, match="has no row of test images 'a', 'b', 'c'; .*data.test_images_without_row=skip"):
         open_test(layout)
     test = open_test(layout.model_copy(update={"test_images_without_row": "skip"}))
     assert test.ids == sorted(row.id for row in test.rows) == ["test_a", "test_b", "test_c"]
@@ -742,10 +742,10 @@ def test_missing_places_name_the_setting(tmp_path):
 def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
     simple(tmp_path)
     write_lines(tmp_path / "sample_submission.csv", "id,rle", "test_a,", "test_z,")
-    with pytest.raises(UserError, match="'test_z' of .*sample_submission.csv .* have no image in .*test_images"):
+    with pytest.raises(UserError, match="'test_z' of .*sample_submission.csv .* has no image in .*test_images"):
         open_test(DataSettings(root=tmp_path))
     write_lines(tmp_path / "sample_submission.csv", "id,rle", "test_a,")
-    with pytest.raises(UserError, match="'test_b', 'test_c' are not in .*sample_submission.csv"):
+    with pytest.raises(UserError, match="sample_submission.csv .* has no row of test images 'test_b', 'test_c'"):
         open_test(DataSettings(root=tmp_path))
     assert open_test(DataSettings(root=tmp_path, exclude=["test_[bc]"])).ids == ["test_a"]
     with pytest.raises(UserError, match="the ids are 'test_a', .* does data.exclude leave all out"):
@@ -805,7 +805,7 @@ def test_without_a_sample_there_is_a_row_for_each_image_and_class(tmp_path):
 def test_test_images_that_cannot_be_read_stop_unless_a_setting_says_otherwise(tmp_path):
     simple(tmp_path)
     (tmp_path / "test_images/test_a.png").unlink()
-    with pytest.raises(UserError, match="'test_a' of .* have no image in .*test_images"):
+    with pytest.raises(UserError, match="'test_a' of .* has no image in .*test_images"):
         open_test(DataSettings(root=tmp_path))
     empty = DataSettings(root=tmp_path, unreadable_test_images="empty")
     assert open_test(empty).unreadable == {"test_a": ("'test_a' has no file", None)}
@@ -874,9 +874,9 @@ def test_the_hash_tells_shapes_apart(tmp_path):
     assert first.sha256 != second.sha256
 
 
-def test_inspect_all_lists_the_first_bad_files_and_counts_them(tmp_path):
+def test_inspect_all_says_each_problem_once_and_counts_the_bad_files(tmp_path):
     simple(tmp_path, [f"{n}" for n in range(9)])
-    for n in (1, 3, 5, 8):
+    for n in (0, 1, 3, 5, 8):
         path = tmp_path / "train_images" / f"{n}.png"
         path.write_bytes(path.read_bytes()[:-20])
     (tmp_path / "train_images" / "4.png").unlink()
@@ -885,8 +885,9 @@ def test_inspect_all_lists_the_first_bad_files_and_counts_them(tmp_path):
     with pytest.raises(UserError) as caught:
         inspect_all(training)
     message = str(caught.value)
-    assert message.startswith("5 of 8 training images cannot be used: ") and "and 2 more" in message
-    assert all(f"{n}.png" in message for n in (1, 3, 5)) and "8.png" not in message and "\n" not in message
+    assert message.startswith("6 of 8 training images cannot be used: ") and "\n" not in message
+    assert message.count("cut short") == 1 and "; the same of '1', '3', '5' and 1 more; " in message
+    assert message.count(".png") == 2 and "0.png" in message and "6.png cannot be read: No such file" in message
 
 
 # ---- anything at all ------------------------------------------------------------------------------------------------

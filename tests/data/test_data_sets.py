@@ -1,5 +1,6 @@
 """Data sets as they are published: each row of that table in docs/inputs.md, in small."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from lib.base.errors import UserError
 from lib.masks.metrics import IGNORED
+from tests import REPOSITORY
 from tests.data.input_rows import (
     COLUMNS,
     CORNER,
@@ -29,6 +31,7 @@ from tests.data.input_rows import (
 )
 from tests.data.test_mask_inputs import painted
 
+NUCLEI = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 PAGE = page_rows("## Data sets as they are published")
 LABELS = {id: np.where(DISC[id], 1, np.where(CORNER, 2, 0)).astype(np.uint8) for id in IDS}
 TWO = {id: np.dstack([DISC[id] & ~CORNER | DISC[id], CORNER & ~DISC[id]]) for id in IDS}
@@ -213,6 +216,54 @@ def pets(root: Path):
     return meant
 
 
+def run_lines(root: Path, heading: str) -> None:
+    """Run the lines of Python that the page has under a heading in a folder."""
+    page = (REPOSITORY / "docs/inputs.md").read_text(encoding="utf-8").partition(f"### {heading}")[2]
+    with contextlib.chdir(root):
+        exec(page.partition("```python\n")[2].partition("```")[0], {})
+
+
+def stacked(root: Path) -> None:
+    """PanNuke: images (n, height, width, 3) and masks (n, height, width, 6), both of floats; nuclei are numbered."""
+    np.save(root / "images.npy", np.stack([picture(n) for n in range(len(IDS))]).astype(float))
+    masks = np.zeros((len(IDS), *SHAPE, 6))
+    for n, id in enumerate(IDS):
+        masks[n, :, :, 0], masks[n, :, :, 4] = DISC[id] * 300, CORNER
+        masks[n, :, :, 5] = ~(DISC[id] | CORNER)
+    np.save(root / "masks.npy", masks)
+
+
+def pannuke(root: Path):
+    stacked(root)
+    for folder in ("images", *(f"masks/{name}" for name in NUCLEI)):
+        (root / folder).mkdir(parents=True)
+    run_lines(root, "Stacks of images in one npy")
+    return {f"{n:05}": np.dstack([DISC[id], CORNER]) for n, id in enumerate(IDS)}
+
+
+def brush_masks(root: Path) -> None:
+    """Label Studio's exports: its tasks are in another order than the images, and an image has several strokes."""
+    (root / "export").mkdir()
+    tasks = []
+    for n, id in enumerate(IDS):
+        task, upload = 7 - n, f"3f2a81c{n}-{id}.png"
+        tasks.append({"id": task, "annotations": [], "data": {"image": f"/data/upload/1/{upload}"}})
+        put(root / "images" / upload, picture(n))
+        strokes = (("disc", DISC[id] & (ROWS < 11)), ("disc", DISC[id] & (ROWS >= 11)), ("corner", CORNER))
+        for number, (name, mask) in enumerate(strokes):
+            put(
+                root / f"export/task-{task}-annotation-{n}-by-1-tag-{name}-{number % 2}.png",
+                mask.astype(np.uint8) * 255,
+            )
+    (root / "export.json").write_text(json.dumps(tasks))
+
+
+def label_studio(root: Path):
+    brush_masks(root)
+    run_lines(root, "Brush masks of Label Studio")
+    return {id: np.dstack([DISC[id], CORNER]) for id in IDS}
+
+
 def hrf(root: Path):
     pairs("images/{id}_dr.JPG", "manual1/{id}_dr.tif")(root)
     for id in IDS:
@@ -259,6 +310,8 @@ READ = {
     "DeepCrack": pairs("train_img/{id}.jpg", "train_lab/{id}.png"),
     "SUIM": coloured("images/{id}.jpg", "masks/{id}.bmp", {0: (0, 0, 0), 1: (0, 0, 255), 2: (255, 255, 0)}),
     "Cell Tracking Challenge": tracked_cells,
+    "PanNuke, split as below": pannuke,
+    "Label Studio's brush masks, copied as below": label_studio,
     "Oxford-IIIT Pet": pets,
 }
 
@@ -295,7 +348,12 @@ REFUSED = {
                          "3 .nii.gz files|are volumes: save each slice|npy files called {case}_{slice}.npy"),
     "LUNA16": (folders("subset0/{id}.mhd", "masks/{id}.mhd"), "subset0/{id}.mhd", "masks/{id}.mhd",
                "a.mhd|are volumes: save each slice"),
-    "ISBI 2012": (stacks, "train-volume.tif", "train-labels.tif", "train-volume.tif is one file|one for each image"),
+    "ISBI 2012": (stacks, "train-volume.tif", "train-labels.tif", "train-volume.tif is a file|save each of its images"),
+    "PanNuke": (stacked, "images.npy", "masks.npy",
+                "images.npy is a file|docs/inputs.md"),
+    "Label Studio's brush masks": (brush_masks, "images", "export",
+                                   "by the number of its task|JSON export|docs/inputs.md"),
+    "Label Studio's JSON": (brush_masks, "images", "export.json", "Label Studio's tasks|COCO json|docs/inputs.md"),
     "Supervisely": (both(pairs("img/{id}.png", "x/{id}.png"), files("ann/{id}.png.json", '{"objects": []}')),
                     "img", "ann/{id}.json", "a.png.json cannot be read as annotations|those read are COCO json"),
     "a zip file": (files("train_images.zip"), "train_images", "masks", "does not exist|unpack|train_images.zip first"),

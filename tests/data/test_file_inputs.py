@@ -179,7 +179,7 @@ FILES = {
     "a class without a file for some images": Row(
         classes("b"),
         {"train_images": "images", "classes": ["disc", "corner"], "train_masks": "masks/{class}/{id}.png"},
-        "images 'b' have no mask|or not for every class|data.images_without_mask=empty",
+        "image 'b' has no mask|or not for every class|data.images_without_mask=empty",
     ),
     "`.DS_Store`, `._a.png`, `.ipynb_checkpoints`": Row(hidden, IN_FOLDERS),
     "`Thumbs.db` and other files that are no images": Row(
@@ -315,7 +315,9 @@ ANNOTATIONS = {
         coco([[POLYGON]], "..\\label-studio\\upload\\{id}.png"), COCO, "set data.id_pattern=*/{id}"
     ),
     "classes that `classes` does not name": Row(
-        coco([[POLYGON], [SECOND]], category="tree"), COCO | {"classes": ["box"]}, "box, tree|data.other_classes=skip"
+        coco([[POLYGON], [SECOND]], category="tree"),
+        COCO | {"classes": ["box"]},
+        "'box', 'tree'|data.other_classes=skip",
     ),
     "several objects of an image": Row(
         coco([[POLYGON], [SECOND]], meant=BOTH), COCO, "have several objects in|set data.instances=true"
@@ -378,10 +380,11 @@ ALL = {"test_a", "test_b", "test_c"}
 # What is written, words of 01's warning without the page's settings, the ids of the rows, and the unreadable ones.
 TEST_IMAGES = {
     "as the sample has them": (test_side(), "", ALL, set()),
-    "one that the sample has is absent": (test_side(absent="b"), "'test_b' of|have no image", ALL, {"test_b"}),
+    "one that the sample has is absent": (test_side(absent="b"), "'test_b' of|has no image", ALL, {"test_b"}),
     "one is damaged": (test_side(damaged="b"), "1 of 3 test images cannot be read|test_b.png", ALL, {"test_b"}),
     "one that the sample does not have": (
-        test_side(SAMPLE.replace("test_c,\n", "")), "'test_c' are not in|data.test_images_without_row=skip",
+        test_side(SAMPLE.replace("test_c,\n", "")),
+        "has no row of test image 'test_c'|data.test_images_without_row=skip",
         ALL - {"test_c"}, set()
     ),
     "the sample has other columns than the training table": (

@@ -120,8 +120,8 @@ TABLES = {
     "values separated by bars": Row(table(PLAIN.replace(",", "|")), refused="one column, 'id"),
     "no line with the columns' names": Row(table("\n".join(LINES)), refused="first line must name the columns|'a'"),
     "a row that is too short": Row(table(PLAIN + "d\n"), refused="train.csv, line 5: 1 values, but 2 columns"),
-    "a row twice": Row(table(PLAIN + LINES[0]), refused="'a' have several rows|are the same; leave only one"),
-    "several rows of an image": Row(lines("id,rle", halves), refused="have several rows in|set data.instances=true"),
+    "a row twice": Row(table(PLAIN + LINES[0]), refused="'a' has several rows|are the same; leave only one"),
+    "several rows of an image": Row(lines("id,rle", halves), refused="several rows in|set data.instances=true"),
     "other names of the columns": Row(
         lines("rank,slice,pixels", lambda id: f"1,{id},{RLE[id]}"), refused="set data.rle_column|rank, slice, pixels"
     ),
@@ -134,7 +134,7 @@ TABLES = {
     "a column of classes, not all of them to be learned": Row(
         lines("id,kind,rle", lambda id: f"{id},corner,{encode(CORNER)}\n{id},disc,{RLE[id]}"),
         {"classes": ["disc"], "class_column": "kind"},
-        "other classes than data.classes = ['disc'] in 3 of 6 rows: 'corner'|data.other_classes=skip",
+        "other classes than data.classes ('disc') in 3 of 6 rows: 'corner'|data.other_classes=skip",
     ),
     "a class after the id": Row(
         lines("id,rle", lambda id: f"{id}_corner,{encode(CORNER)}\n{id}_disc,{RLE[id]}", meant=TWO)
@@ -235,8 +235,8 @@ IDS_OF_TABLES = {
     "excluded by the table's id, where the image has it in small letters": Row(
         lines("id,rle", lambda id: f"{id.upper()},{RLE[id]}", meant={id: DISC[id] for id in "bc"})
     ),
-    "images without a mask": Row(one_more(True), refused="images 'd' have no mask|images_without_mask=empty"),
-    "masks without an image": Row(one_more(False), refused="masks 'd'|set data.masks_without_image=skip"),
+    "images without a mask": Row(one_more(True), refused="image 'd' has no mask|images_without_mask=empty"),
+    "masks without an image": Row(one_more(False), refused="mask 'd'|set data.masks_without_image=skip"),
 }
 
 SECTIONS = {"## Tables": TABLES, "## Ids": IDS_OF_TABLES}
