@@ -24,16 +24,17 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.folds.duplicates import describe_duplicates, duplicates_table, merged_groups, near_links
     from lib.folds.external_check import ExternalCheck
     from lib.folds.group_search import HiddenGroupSearch
-    from lib.folds.split import describe_groups, fold_table, image_table, write_folds
+    from lib.folds.split import describe_groups, fold_table, image_table, split, write_folds
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
     from lib.run.record import StageRecord
     from lib.submission.outputs import require_format
 
-    require_format(settings)  # now and not after the night: 05 needs it
+    require_format(settings)  # 05 needs it: better an error now than after the training
     if settings.ensemble.members:
         return prepare_ensemble(run, settings)
     record = StageRecord(run, "01_prepare_folds")
+
     data = open_training(settings.data)
     search = HiddenGroupSearch(data, settings.folds)
     inspection = check_images(data, search.see)
@@ -43,10 +44,10 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     links = near_links(images.perceptual_hash if settings.folds.near_duplicates else [])
     duplicates = duplicates_table(images, links, data.read_mask)
     images["group"] = merged_groups(images, search.allowed(links))
-    table = split(images, data, settings)
+    table = split(images, data, settings.folds)
     external = ExternalCheck(settings, table)
-
     print("\n".join([*skipped_lines(settings.data), inspect_test(settings.data)]))
+
     run.root.mkdir(parents=True, exist_ok=True)
     lock_run(run)
     write_folds(table, data.classes, run.folds)
@@ -57,27 +58,13 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
     search.write(run)
     seconds = record.write(settings.model_dump(mode="json", include={"data", "folds"}))
     refresh_report(run, settings)
+
     print(f"\n{fold_table(table)}\n")
     print(describe_neighbours(data, table) + search.describe(run, images), end="")
     print("groups    " + describe_groups(table).replace("\n", "\nwarning   "))
     print("found     " + describe_duplicates(duplicates).replace("\n", "\nwarning   "))
     print(external.describe(), end="")
     return StageSummary([run.folds, run.duplicates], f"python {run.command('02_train')}", seconds)
-
-
-def split(images, data, settings):
-    """The table of images with their folds: those of folds.given, or else assigned to suit groups and coverage."""
-    from lib.data.image_column import named_table_column
-    from lib.folds.split import assign_folds, with_given_folds
-
-    table = assign_folds(images, settings.folds.count, settings.folds.seed)
-    if not settings.folds.given:
-        return table
-    path = settings.data.root / settings.folds.given
-    given = named_table_column(path, "folds.given", "fold", "folds.given", data.files, settings.data)
-    table, warning = with_given_folds(table, given, path)
-    print(warning, end="")
-    return table
 
 
 def prepare_ensemble(run, settings) -> StageSummary:

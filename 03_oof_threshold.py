@@ -23,15 +23,16 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     from lib.prediction.ensemble import average_out_of_fold
     from lib.prediction.run_maps import predict_out_of_fold
     from lib.report.page import refresh_report
-    from lib.run.flattery import notes_on_scores
     from lib.run.lock import lock_run
     from lib.run.provenance import threshold_inputs, trained_folds
     from lib.run.record import StageRecord
+    from lib.run.score_notes import notes_on_scores
     from lib.tuning.leak import measure_leak
     from lib.tuning.member_scores import describe_members, score_members
 
     lock_run(run)
     record = StageRecord(run, "03_oof_threshold")
+
     data = open_unchanged_training(run, settings)
     made_from = threshold_inputs(run, settings)
     table = read_folds(run.folds, data, settings.folds.count)
@@ -40,18 +41,20 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     store = make_maps(run, settings, data, table)
     if not is_first():
         return None
+
     trained = trained_folds(run, settings)
     if len(trained) < settings.folds.count:
         numbers = ", ".join(map(str, trained))
         print(f"trained   fold {numbers} of {settings.folds.count}; the score is of the images that these leave out")
     warn_of_unfinished(run, trained)
     scored = table[table.fold.isin(trained)]
-    result = choose_on(store, run, settings, data, scored)
+    result = choose_thresholds_on(store, run, settings, data, scored)
     leak = measure_leak(run, settings, data, table, trained, result)
     if settings.ensemble.members:
         content = score_members(read_json(run.ensemble), result.mean("nested"), settings, data, scored)
         write_json(run.ensemble, content)
         print(describe_members(content))
+
     results = [run.threshold, run.threshold.with_suffix(".csv"), run.oof_counts, run.leak, run.ensemble]
     seconds = record.write(made_from, [path for path in results if path.is_file()])
     refresh_report(run, settings)
@@ -75,7 +78,7 @@ def warn_of_unfinished(run, folds) -> None:
             )
 
 
-def choose_on(store, run, settings, data, table):
+def choose_thresholds_on(store, run, settings, data, table):
     """Score the maps at every threshold, choose one, and write both; the pixel counts are freed at the end."""
     from lib.base.files import write_json
     from lib.masks.metrics import count_images

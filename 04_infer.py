@@ -19,10 +19,10 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.prediction.ensemble import average_test
     from lib.prediction.run_maps import predict_test
     from lib.report.page import refresh_report
-    from lib.run.flattery import note_of_all_images
     from lib.run.lock import lock_run
     from lib.run.provenance import require_thresholds, test_inputs, trained_folds
     from lib.run.record import StageRecord
+    from lib.run.score_notes import note_of_all_images
 
     lock_run(run)
     record = StageRecord(run, "04_infer")

@@ -26,22 +26,25 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.prediction.run_maps import open_oof_maps, open_predicted
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
-    from lib.run.flattery import notes_on_scores
     from lib.run.lock import lock_run
     from lib.run.provenance import require_thresholds, submission_inputs
     from lib.run.record import StageRecord
+    from lib.run.score_notes import notes_on_scores
     from lib.submission.outputs import new_submissions, require_format
 
     lock_run(run)
     require_format(settings)
     record = StageRecord(run, "05_postprocess")
-    training, has_test = open_unchanged_training(run, settings), settings.data.test_images is not None
-    made_from, thresholds = require_thresholds(run, settings), read_rules(run.threshold, training.classes)
+    has_test = settings.data.test_images is not None
+
+    training = open_unchanged_training(run, settings)
+    made_from = require_thresholds(run, settings)
+    thresholds = read_rules(run.threshold, training.classes)
     table = read_trained(run, settings, training)
     oof = open_oof_maps(run, settings, table, made_from)
     test, test_maps = open_predicted(run, settings) if has_test else (None, None)
 
-    result, objects, rules = choose(run, settings, training, table, oof)
+    result, objects, rules = choose_rules(run, settings, training, table, oof)
     print(notes_on_scores(run, settings), end="")
     submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext()
     with submissions as submission:  # they take their places at the end of the block
@@ -65,7 +68,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     return StageSummary(written, f"upload {shlex.quote(str(upload))}", seconds, read_json(run.postprocess))
 
 
-def choose(run, settings, training, table, oof) -> tuple:
+def choose_rules(run, settings, training, table, oof) -> tuple:
     """Choose rules on the out-of-fold maps and print their scores: the search's result, that of objects, the rules."""
     from functools import partial
 

@@ -95,7 +95,6 @@ def program_words() -> list[str]:
 
 
 def leave(message: str, code: int) -> None:
-    """Print to stderr and exit."""
     print(printable(message), file=sys.stderr)
     sys.exit(code)
 

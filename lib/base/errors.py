@@ -60,10 +60,8 @@ def each_kind(problems: Mapping[str, str]) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """A number and its noun, in the plural unless the number is 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
     return " ".join(str(error).split())

@@ -9,12 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from lib.config.external_source import external_sources
 from lib.config.mask_settings import MaskSettings
 from lib.config.resize_settings import ResizeSettings
-from lib.config.section import (
-    NonNegativeInt,
-    PositiveInt,
-    Section,
-    Word,
-)
+from lib.config.section import NonNegativeInt, PositiveInt, Section, Word
 
 LONGEST_NAME = 200  # bytes of a class or an id; file systems allow 255, suffixes included
 

@@ -90,7 +90,6 @@ class MaskSettings(Section):
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue of #rrggbb."""
     return tuple(bytes.fromhex(colour[1:]))
 
 

@@ -12,12 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import PixelValue
-from lib.config.section import (
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Section,
-)
+from lib.config.section import NonNegativeInt, PositiveFloat, PositiveInt, Section
 from lib.config.training_settings import AugmentSettings, LossSettings, ModelSettings, TrainSettings
 
 FORMATS = ("csv", "png", "tif", "coco", "coco_results")

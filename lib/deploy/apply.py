@@ -67,6 +67,30 @@ class Maps:
         return np.zeros(len(self.store.classes), np.uint8)
 
 
+@dataclass(frozen=True)
+class MapFiles:
+    """The files of the test images' maps: one for each level."""
+
+    store: MapStore
+    names: dict[str, dict[Level, str]]  # by id, the highest level first
+
+    def existing(self, image_id: str) -> str | None:
+        """The name of the existing map of the highest level."""
+        return next((name for name in self.names[image_id].values() if self.store.has(name)), None)
+
+    def write(
+        self, part: list[str], level: Level, of_members: list[dict[str, Prediction]], weights: list[float]
+    ) -> None:
+        """Write the weighted averages of the members' predictions."""
+
+        def write(image_id: str) -> None:
+            average = average_predictions([of_member[image_id] for of_member in of_members], weights)
+            self.store.write(self.names[image_id][level], *average)
+
+        for _ in prefetched(write, part, ahead=THREADS):
+            pass
+
+
 class MemberPredictor:
     """Predicts with the networks of one member of a finished run."""
 
@@ -110,17 +134,17 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
     Several processes share the images; all return once every map is there.
     """
     store = MapStore(folder, tuple(data.classes), data.settings.are_exclusive)
-    sizes = {id: data.image_size(id) for id in data.ids}
     members = [(member.settings.infer.tta, len(member.folds)) for member in finished.members]
     budget = TimeBudget(hours and 3600 * hours, members, started, time.monotonic)
-    names = map_names(finished, data, budget.levels)
-    missing = own_share([id for id in data.ids if not _name_in(store, names[id])])
+    files = MapFiles(store, map_names(finished, data, budget.levels))
+    missing = own_share([id for id in data.ids if not files.existing(id)])
     if len(missing) < len(own_share(data.ids)):
         print(f"{len(own_share(data.ids)) - len(missing)} maps of these images exist already", flush=True)
-    _predict_missing(finished, data, missing, sizes, names, store, budget)
+    if missing:
+        _predict_missing(finished, data, missing, files, budget)
     wait_for_all()
-    there = {id: name for id in data.ids if (name := _name_in(store, names[id]))}
-    return Maps(store, there, sizes)
+    there = {id: name for id in data.ids if (name := files.existing(id))}
+    return Maps(store, there, {id: data.image_size(id) for id in data.ids})
 
 
 def member_images(finished: FinishedRun, data: TestData) -> list[Images]:
@@ -168,19 +192,13 @@ def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
 
 
 def _predict_missing(
-    finished: FinishedRun,
-    data: TestData,
-    missing: list[str],
-    sizes: dict[str, tuple[int, int]],
-    names: dict[str, dict[Level, str]],
-    store: MapStore,
-    budget: TimeBudget,
+    finished: FinishedRun, data: TestData, missing: list[str], files: MapFiles, budget: TimeBudget
 ) -> None:
     """Predict the images part by part, each at the highest level that the remaining time allows."""
-    predictors = [MemberPredictor.of(member, data.classes) for member in finished.members] if missing else []
+    predictors = [MemberPredictor.of(member, data.classes) for member in finished.members]
     sources = member_images(finished, data)
     weights = [member.weight for member in finished.members]
-    pixels = {id: height * width for id, (height, width) in sizes.items()}
+    pixels = {id: math.prod(data.image_size(id)) for id in data.ids}
     seen = {id: _seen_pixels(sources, id) for id in missing}
     budget.pixels, budget.all_pixels = sum(seen.values()), sum(pixels.values())
     largest = PART_PIXELS if budget.seconds is None else TIMED_PIXELS
@@ -195,7 +213,7 @@ def _predict_missing(
             predictions = [
                 predictor.predict(source, part, level) for predictor, source in zip(predictors, sources, strict=True)
             ]
-            _write_part(predictions, weights, {id: names[id][level] for id in part}, store)
+            files.write(part, level, predictions, weights)
             budget.spent(sum(seen[id] for id in part), level, time.monotonic() - began)
             if budget.seconds is not None and not budget.writing:
                 budget.writing = _seconds_of_writing(finished, predictions[0][part[0]])
@@ -221,19 +239,6 @@ def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[lis
         yield part
 
 
-def _write_part(
-    of_members: list[dict[str, Prediction]], weights: list[float], names: dict[str, str], store: MapStore
-) -> None:
-    """Write the weighted averages of the members' predictions."""
-
-    def write(image_id: str) -> None:
-        predictions = [of_member[image_id] for of_member in of_members]
-        store.write(names[image_id], *average_predictions(predictions, weights))
-
-    for _ in prefetched(write, names, ahead=THREADS):
-        pass
-
-
 def _seconds_of_writing(finished: FinishedRun, prediction: Prediction) -> float:
     """Seconds per pixel for masks and run lengths, measured on one thread."""
     began = time.monotonic()
@@ -244,8 +249,3 @@ def _seconds_of_writing(finished: FinishedRun, prediction: Prediction) -> float:
     for plane in planes(masks):
         encode_rows(plane, settings)
     return (time.monotonic() - began) / (maps.shape[0] * maps.shape[1])
-
-
-def _name_in(store: MapStore, names: dict[Level, str]) -> str | None:
-    """The name of the existing map of the highest level."""
-    return next((name for name in names.values() if store.has(name)), None)

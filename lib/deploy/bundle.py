@@ -93,7 +93,6 @@ def installed_versions() -> dict[str, str | None]:
 
 
 def _write_runs(finished: FinishedRun, new: Path, as_float16: bool) -> None:
-    """Settings, rules and weights."""
     settings = finished.settings
     if len(finished.members) == 1:  # of an ensemble, too: where all weight is one member's
         (member,) = finished.members
@@ -148,9 +147,7 @@ def _download(folder: Path) -> None:
     """The wheel that the Kaggle image lacks, of the version installed here."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     ended = subprocess.run(
-        [*command, "--dest", str(folder), f"{KAGGLE_LACKS}=={version(KAGGLE_LACKS)}"],
-        capture_output=True,
-        text=True,
+        [*command, "--dest", str(folder), f"{KAGGLE_LACKS}=={version(KAGGLE_LACKS)}"], capture_output=True, text=True
     )
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or ["pip printed no error"])[-1]

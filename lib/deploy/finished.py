@@ -13,9 +13,9 @@ from lib.base.files import read_json, sha256_of_file
 from lib.config.schema import Settings
 from lib.masks.objects import ObjectRule, Rules
 from lib.masks.rules import Rule, read_rules
-from lib.run.folder import ALL, Fold, RunFolder, open_run
+from lib.run.folder import Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
-from lib.run.provenance import all_images_model, require_stage, require_thresholds
+from lib.run.provenance import all_images_model, models_to_average, require_stage, require_thresholds
 from lib.run.record import require_same
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
@@ -54,7 +54,6 @@ class FinishedRun:
 
     @cached_property
     def weight_hashes(self) -> list[list[str]]:
-        """SHA-256 of each member's weight files."""
         return [[sha256_of_file(path) for path in member.weight_files] for member in self.members]
 
 
@@ -108,29 +107,23 @@ def _open_members(
 ) -> list[Member]:
     """The runs that predict; the paths of an ensemble's members are relative to `base`."""
     if not settings.ensemble.members:
-        return [Member(run, settings, _trained(run, settings, folds), 1.0)]
+        return [Member(run, settings, _models(run, settings, folds), 1.0)]
     shared = [override for override in overrides if override.startswith(SHARED)]
     opened = [open_run(base / path, shared) for path in settings.ensemble.members]
     require_no_ensemble(opened)
     weights = read_json(run.ensemble)["weights"].values()
     return [
-        Member(member, member_settings, _trained(member, member_settings, folds), weight)
+        Member(member, member_settings, _models(member, member_settings, folds), weight)
         for (member, member_settings), weight in zip(opened, weights, strict=True)
         if weight > 0
     ]
 
 
-def _trained(run: RunFolder, settings: Settings, folds: list[int] | None) -> tuple[Fold, ...]:
-    """The folds asked for, or all with weights, including with train.all_images the model of all images.
-
-    Raises UserError for a fold without weights, or if no fold has any.
-    """
-    names = (*range(settings.folds.count), *([ALL] if settings.train.all_images else []))
-    trained = [fold for fold in names if run.fold(fold).weights.is_file()]
+def _models(run: RunFolder, settings: Settings, folds: list[int] | None) -> tuple[Fold, ...]:
+    """The models of the folds asked for, or all that there are. Raises UserError for a fold without a model."""
+    trained = [fold for fold in models_to_average(run, settings) if run.fold(fold).metrics.is_file()]
     if missing := [str(fold) for fold in folds or () if fold not in trained]:
         raise UserError(f"fold {', '.join(missing)} of {run.root} has no model; it has those of folds {trained}")
-    if not trained:
-        raise UserError(f"{run.root} has no trained fold; run {run.command('02_train')}")
     return tuple(fold for fold in trained if not folds or fold in folds)
 
 

@@ -62,7 +62,6 @@ print(*OUTPUT.read_bytes()[:500].decode(errors="replace").splitlines(), sep="\\n
 
 
 def write_notebook(path: Path, settings: Settings) -> None:
-    """Write the notebook of a bundle with these settings."""
     file = FILES.get(settings.submission.format, "submission.zip")
     cells = [
         _cell("markdown", INTRODUCTION.format(name=settings.name)),

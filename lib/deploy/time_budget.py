@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lib.base.errors import plural
+from lib.prediction.predictor import TTA_VIEWS
 
-VIEWS = {"none": 1, "hflip": 2, "flips": 4, "d4": 8}
+VIEWS = {name: len(views) for name, views in TTA_VIEWS.items()}
 CAREFUL = 1.1  # the remaining images are assumed to be this much slower than the last ones
 
 

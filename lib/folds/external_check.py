@@ -74,7 +74,7 @@ def with_twins(external: pd.DataFrame, training: pd.DataFrame, near: bool) -> pd
     A group holds images with the same pixels, with `near` also near duplicates, and those of a group that a source
     names, directly or by a chain.
     """
-    renamed = external.assign(id=external.source + "/" + external.id)  # an id that names a group is no training image's
+    renamed = external.assign(id=external.source + "/" + external.id)  # ids of training images may be the same
     combined = pd.concat([renamed, training.assign(source=TRAINING)], ignore_index=True)
     combined["group"] = merged_groups(combined, near_links(combined.perceptual_hash if near else []))
     combined["id"] = [*external.id, *training.id]

@@ -14,7 +14,7 @@ from lib.folds.id_patterns import Partition, Series
 from lib.masks.statistics import group_members, group_numbers
 
 LARGEST, DRAWN = 2000, 1500  # images: up to the first number all are compared, of more so many
-GROUPS_IN_PART = 8  # that a part holds; of groups too large for that some images are drawn
+GROUPS_IN_PART = 8  # that a part holds at least; of larger groups only some images are drawn
 RUN = 8  # successive images
 
 

@@ -54,7 +54,7 @@ class HiddenGroupSearch:
         self.findings: list[Finding] = []
         self.seconds = 0.0
         self.encoder = None
-        self.scenes: Scenes | None = None  # what only the images show, where nothing else is found
+        self.scenes: Scenes | None = None  # shown by the images alone; searched for where nothing else is found
         self._waiting: list[tuple[str, np.ndarray]] = []
         self._gray: list[np.ndarray] = []  # thumbnails of the images compared
         self._borders: list[np.ndarray] = []  # of all images, 256 bytes each
@@ -62,7 +62,7 @@ class HiddenGroupSearch:
             self._timed(self._prepare)
 
     def _prepare(self) -> None:
-        """Candidates, and the images that are to judge them."""
+        """Find the candidates, and choose the images that judge them."""
         partitions, series = metadata_candidates(self.data)
         self.partitions = distinct([*id_partitions(self.data.ids), *partitions])
         self.series = [*id_series(self.data.ids), *series]
@@ -146,7 +146,8 @@ class HiddenGroupSearch:
     def _search(self) -> list[Finding]:
         strong = strong_series(self.series, self._vectors(), self.sample)
         if strong and len(self.sample.images) < len(self.data.ids):  # blocks are cut where successive images differ
-            self._encode_all()
+            self.sample = Sample.everything(len(self.data.ids), len(self.partitions), len(self.series))
+            self.encoder = encoded(self.data)  # decodes all images again: of those seen before no pixels are kept
             strong = strong_series(self.series, self._vectors(), self.sample)
         return search(self.partitions, strong, self._vectors(), self.settings.count, self.sample)
 
@@ -162,11 +163,6 @@ class HiddenGroupSearch:
     def _vectors(self) -> np.ndarray:
         features = self.encoder.features().astype(np.float32)
         return unit_vectors(features, features.mean(axis=0), features.std(axis=0))
-
-    def _encode_all(self) -> None:
-        """Decode all images again and encode them: of those seen before no pixels are kept."""
-        self.sample = Sample.everything(len(self.data.ids), len(self.partitions), len(self.series))
-        self.encoder = encoded(self.data)
 
     def _encode(self) -> None:
         """Encode the collected thumbnails. torch is imported here, so that errors before the first batch come fast."""

@@ -27,13 +27,13 @@ STRONG, SURE_Z = 0.15, 6  # kappa and standard deviations from which a finding i
 WEAK, LIKELY_Z = 0.05, 4  # and from which it is worth a warning
 BEYOND = 0.3  # kappa among images of different finer groups from which the coarser partition is preferred
 LARGEST_SHARE = 0.5  # the largest share of the images that one group may hold
-FEWEST_TEST = 10  # test images; of fewer, nothing follows
+FEWEST_TEST = 10  # test images; fewer prove nothing
 SAME_SCENES = 0.5  # share of test images in training scenes, relative to that of training images with siblings
 BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
 NOTHING = (
-    "hidden    no groups: no part of ids or files goes with the likeness of the images, and these do not continue one "
-    "another at their borders; scenes that show in no other way cannot be found"
+    "hidden    no groups: images that share a part of their ids or a kind of file are no more alike than others, and "
+    "none continues another one at a border; scenes that show in no other way cannot be found"
 )
 UNDO = "If the test images are of these same scenes, or these are not scenes: folds.hidden_groups=warn"
 
@@ -49,16 +49,20 @@ class Finding:
 
     @property
     def count(self) -> int:
-        """The number of groups."""
         return len(np.unique(self.partition.groups))
 
     @property
     def is_strong(self) -> bool:
-        return self.likeness.kappa >= STRONG and self.likeness.z >= SURE_Z
+        return self.likeness.reaches(STRONG, SURE_Z)
 
     @property
     def is_weak(self) -> bool:
-        return not self.is_strong and self.likeness.kappa >= WEAK and self.likeness.z >= LIKELY_Z
+        return not self.is_strong and self.likeness.reaches(WEAK, LIKELY_Z)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether folds may be grouped by it."""
+        return self.is_strong and not self.obstacle
 
     def setting(self, table: str, column: str) -> str:
         """The settings that group folds by it: a rule for ids or headers, or else a column of the `table`."""
@@ -123,14 +127,10 @@ def strong_series(series: Sequence[Series], vectors: np.ndarray, sample: Sample)
     if len(vectors) < FEWEST_IMAGES:
         return []
     neighbour = _neighbours(vectors)
-    likeness = [
-        likeness_of_series(order, neighbour, sample.images, judges)
-        for order, judges in zip(series, sample.of_series, strict=True)
-    ]
     return [
         order
-        for order, measured in zip(series, likeness, strict=True)
-        if measured.kappa >= STRONG and measured.z >= SURE_Z
+        for order, judges in zip(series, sample.of_series, strict=True)
+        if likeness_of_series(order, neighbour, sample.images, judges).reaches(STRONG, SURE_Z)
     ]
 
 
@@ -154,7 +154,7 @@ def search(
         findings.append(Finding(partition, likeness, _obstacle(partition, folds), folds))
     findings = [finding for finding in findings if finding.is_strong or finding.is_weak]
     findings.sort(key=lambda finding: (not finding.is_strong, bool(finding.obstacle), -finding.likeness.kappa))
-    if findings and _is_usable(findings[0]):
+    if chosen(findings):
         best = _best(findings, vectors, sample.images)
         findings.sort(key=lambda finding: finding is not best)
     return findings
@@ -181,11 +181,7 @@ def search_scenes(borders: np.ndarray, thumbnails: np.ndarray | None, vectors: n
 
 def chosen(findings: Sequence[Finding]) -> Finding | None:
     """The finding that folds are grouped by, if any."""
-    return findings[0] if findings and _is_usable(findings[0]) else None
-
-
-def _is_usable(finding: Finding) -> bool:
-    return finding.is_strong and not finding.obstacle
+    return findings[0] if findings and findings[0].is_usable else None
 
 
 def _obstacle(partition: Partition, folds: int) -> str:
@@ -205,7 +201,7 @@ def unsuited(groups: np.ndarray, folds: int) -> str:
 
 
 def _neighbours(vectors: np.ndarray) -> np.ndarray:
-    """The most similar other one of each."""
+    """The number of the most similar other image of each."""
     numbers = np.arange(len(vectors))
     return nearest(vectors, vectors, (numbers, numbers))[0]
 
@@ -217,16 +213,14 @@ def _best(findings: list[Finding], vectors: np.ndarray, images: np.ndarray) -> F
     groups of the finer one.
     """
     first = findings[0]
-    usable = [finding for finding in findings if _is_usable(finding)]
-    usable = [finding for finding in usable if finding is first or not finding.partition.by_images]
+    usable = [each for each in findings if each.is_usable and (each is first or not each.partition.by_images)]
     usable.sort(key=lambda finding: -finding.count)
     best = next(finding for finding in usable if is_nested(finding.partition.groups, first.partition.groups))
     for finding in usable:
         coarse, fine = finding.partition.groups, best.partition.groups
-        if finding.count < best.count and is_nested(fine, coarse):
-            likeness = likeness_beyond(coarse[images], fine[images], vectors)
-            if likeness.kappa >= BEYOND and likeness.z >= LIKELY_Z:
-                best = finding
+        is_coarser = finding.count < best.count and is_nested(fine, coarse)
+        if is_coarser and likeness_beyond(coarse[images], fine[images], vectors).reaches(BEYOND, LIKELY_Z):
+            best = finding
     return best
 
 

@@ -31,6 +31,10 @@ class Likeness(NamedTuple):
         """Standard deviations above chance."""
         return (self.share - self.chance) / max(self.deviation, 1e-9)
 
+    def reaches(self, kappa: float, z: float) -> bool:
+        """Whether both are at least so large."""
+        return self.kappa >= kappa and self.z >= z
+
 
 def unit_vectors(features: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """Features (images, dimensions) standardised and of length 1, float32: their products are similarities, -1 to 1."""

@@ -8,6 +8,7 @@ or scaled are not recognised.
 """
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -48,16 +49,14 @@ def find_mosaics(borders: np.ndarray) -> Mosaics | None:
     """
     count = len(borders)
     sample = np.sort(np.random.default_rng(0).permutation(count)[:SAMPLE])
-    fitting, by_chance = (
-        np.concatenate([fitting_pairs(borders[:, first], borders[:, second], sample) for first, second in sides])
-        for sides in (MEETING, NEVER_MEETING)
-    )
+    pairs, by_chance = (_pairs_of_sides(borders, sides, sample) for sides in (MEETING, NEVER_MEETING))
+    fitting = np.concatenate(pairs)
     joined = np.isin(sample, fitting).sum()
-    chance = len(by_chance) * len(MEETING) / len(NEVER_MEETING)
+    chance = len(np.concatenate(by_chance)) * len(MEETING) / len(NEVER_MEETING)
     if joined < max(FEWEST, WORTH_SAYING * len(sample)) or len(fitting) < MORE * chance:
         return None
-    everything = np.arange(count)
-    pairs = [fitting_pairs(borders[:, first], borders[:, second], everything) for first, second in MEETING]
+    if len(sample) < count:
+        pairs = _pairs_of_sides(borders, MEETING, np.arange(count))
     groups = linked(*np.concatenate(pairs).T, count)
     return Mosaics(groups, _places(groups, pairs))
 
@@ -66,10 +65,14 @@ def count_continuing(tests: np.ndarray, borders: np.ndarray) -> int:
     """The number of test images that continue a training image; both borders as in `find_mosaics`."""
     everything, count = np.concatenate([borders, tests]), len(borders)
     numbers, continuing = np.arange(count, len(everything)), set()
-    for first, second in (*MEETING, *(sides[::-1] for sides in MEETING)):
-        pairs = fitting_pairs(everything[:, first], everything[:, second], numbers)
+    for pairs in _pairs_of_sides(everything, (*MEETING, *(sides[::-1] for sides in MEETING)), numbers):
         continuing |= set(pairs[pairs[:, 1] < count, 0].tolist())
     return len(continuing)
+
+
+def _pairs_of_sides(borders: np.ndarray, sides: Iterable[tuple[int, int]], numbers: np.ndarray) -> list[np.ndarray]:
+    """The `fitting_pairs` of each pair of sides."""
+    return [fitting_pairs(borders[:, first], borders[:, second], numbers) for first, second in sides]
 
 
 def fitting_pairs(borders: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -107,7 +110,7 @@ def _places(groups: np.ndarray, pairs: list[np.ndarray]) -> np.ndarray:
 
 
 def _best_by_far(borders: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The other image whose border is nearest to that of each of `numbers`, and whether it is so by far."""
+    """The other image with the border nearest to that of each of `numbers`, and whether it is nearest by far."""
     others = others.astype(np.float32)
     lengths, is_plain = (others**2).sum(axis=1), others.std(axis=1) < PLAIN
     best, is_clear = np.zeros(len(numbers), int), np.zeros(len(numbers), bool)

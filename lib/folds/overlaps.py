@@ -22,7 +22,7 @@ SHIFTS = np.minimum(np.arange(SIZE), SIZE - np.arange(SIZE))  # pixels, of eithe
 AREA = np.outer(THUMBNAIL - SHIFTS, THUMBNAIL - SHIFTS)  # that two images have in common at each shift
 PARTS = 3  # each way
 FINE, COARSE = 1.0, 3.0  # pixels of a thumbnail: standard deviations of the blurs between which details lie
-PLAIN = 1.0  # gray levels; with less detail nothing can be told
+PLAIN = 1.0  # gray levels; less detail is too little to compare
 FEWEST, WORTH_SAYING = 10, 0.05  # images that overlap another one: number, and share of all
 MORE = 5  # times as many pairs agree as with one image mirrored; stripes and single spots agree mirrored as well
 
@@ -39,8 +39,8 @@ def overlap_groups(thumbnails: np.ndarray, vectors: np.ndarray) -> np.ndarray | 
     agreeing = similar[_agree(details, details, similar)]
     if len(np.unique(agreeing)) < max(FEWEST, WORTH_SAYING * len(vectors)):
         return None
-    mirrored = [None if one is None else one[:, ::-1] for one in details]
-    by_chance = _agree(details, mirrored, similar).sum() + 1  # one more: none is no proof that chance makes none
+    mirrored = [None if of_image is None else of_image[:, ::-1] for of_image in details]
+    by_chance = _agree(details, mirrored, similar).sum() + 1  # even if none is found, chance may make some
     if len(agreeing) < MORE * by_chance:
         return None
     return linked(*agreeing.T, len(vectors))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
+from lib.data.image_column import named_table_column
 from lib.data.tables import read_table
 from lib.folds.balance import EXACT, partition
 from lib.run.folder import RunFolder
@@ -20,7 +21,7 @@ from lib.run.provenance import trained_folds
 
 if TYPE_CHECKING:
     from lib.checks.inspection import ImageFacts
-    from lib.config.schema import Settings
+    from lib.config.schema import FoldSettings, Settings
     from lib.data.competition import TrainingData
 
 MOST_BINS = 5  # the most coverage bins of a class
@@ -46,8 +47,19 @@ def coverage_columns(classes: Iterable[str]) -> list[str]:
 
 
 def coverage_columns_of(table: pd.DataFrame) -> list[str]:
-    """The columns of a table that hold coverages."""
     return [name for name in table if name.startswith("coverage_")]
+
+
+def split(images: pd.DataFrame, data: "TrainingData", settings: "FoldSettings") -> pd.DataFrame:
+    """The table of images with their folds: those of folds.given, or else those that `assign_folds` finds."""
+    table = assign_folds(images, settings.count, settings.seed)
+    if not settings.given:
+        return table
+    path = data.settings.root / settings.given
+    given = named_table_column(path, "folds.given", "fold", "folds.given", data.files, data.settings)
+    table, warning = with_given_folds(table, given, path)
+    print(warning, end="")
+    return table
 
 
 def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
@@ -91,15 +103,15 @@ def with_given_folds(table: pd.DataFrame, given: dict[str, str], path: Path) -> 
             f"(0 to {len(known) - 1})"
         )
     table = table.assign(fold=table.id.map(given).map(known))
-    split = table.groupby("group").fold.transform("nunique") > 1
-    if not split.any():
+    is_split = table.groupby("group").fold.transform("nunique") > 1
+    if not is_split.any():
         return table, ""
-    groups = table.group[split].unique()
+    groups = table.group[is_split].unique()
     warning = (
         f"warning   folds.given splits {len(groups)} of the groups, such as '{groups[0]}': its images belong "
         "together, so scores will be too good\n"
     )
-    return table.assign(group=table.group.mask(split, table.group + " of fold " + table.fold.astype(str))), warning
+    return table.assign(group=table.group.mask(is_split, table.group + " of fold " + table.fold.astype(str))), warning
 
 
 def coverage_bins(coverage: np.ndarray, count: int) -> np.ndarray:
@@ -156,9 +168,9 @@ def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
     if (unnamed := table.group == "").any():
         raise UserError(f"{path}: '{table.id[unnamed].iloc[0]}' has no group; its own id will do")
     folds_of = table.groupby("group").fold.nunique()
-    if len(split := folds_of[folds_of > 1]):
+    if len(torn := folds_of[folds_of > 1]):
         raise UserError(
-            f"{path}: group '{split.index[0]}' is in {split.iloc[0]} folds; give its images one fold, or other groups "
+            f"{path}: group '{torn.index[0]}' is in {torn.iloc[0]} folds; give its images one fold, or other groups "
             "if they have nothing to do with each other"
         )
     return table

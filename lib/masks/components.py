@@ -39,7 +39,6 @@ class Runs:
         return cls(places[::2], places[1::2], masks.shape)
 
     def complement(self) -> "Runs":
-        """The runs of the background."""
         count, height, width = self.shape
         rows = np.arange(count * height) * (width + 1)
         places = np.sort(np.concatenate([rows, self.start, self.end, rows + width]), kind="stable")

@@ -73,7 +73,6 @@ class Metric:
 
     @classmethod
     def of(cls, settings: ThresholdSettings) -> "Metric":
-        """The metric that the settings name."""
         return cls(settings.metric, settings.beta)
 
     def __str__(self) -> str:

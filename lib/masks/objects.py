@@ -103,12 +103,10 @@ class ObjectRule:
         return f"{self.mask}, {self.split}{dropped}"
 
     def to_dict(self) -> dict:
-        """For JSON; `from_dict` reads it back."""
         return {"name": str(self), "mask": self.mask.to_dict(), "split": vars(self.split), "min_area": self.min_area}
 
     @classmethod
     def from_dict(cls, content: dict) -> "ObjectRule":
-        """The inverse of `to_dict`."""
         return cls(Rule.from_dict(content["mask"]), Split(**content["split"]), content["min_area"])
 
 
@@ -155,7 +153,6 @@ def object_score(matches: Matches, settings: ObjectSettings, min_area: int = 0) 
 
 
 def describe_score(settings: ObjectSettings) -> str:
-    """The name of the object score."""
     return "object AP" if settings.metric == "ap" else f"object F{settings.beta:g}"
 
 

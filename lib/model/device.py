@@ -103,7 +103,6 @@ def has_native_bf16() -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The autocast context of a resolved precision."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 

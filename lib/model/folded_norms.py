@@ -27,7 +27,7 @@ def fold_norms(network: SegmentationNet) -> bool:
     originals = [(convolution, convolution.weight, convolution.bias, norm) for convolution, norm in pairs.values()]
     for name, (convolution, norm) in pairs.items():
         _fold(convolution, norm)
-        network.set_submodule(name, _after(norm))
+        network.set_submodule(name, norm.act if hasattr(norm, "act") else nn.Identity())  # timm's norms activate, too
     network.to(memory_format=torch.channels_last)
     outputs = zip(logits_of(network(image)), logits_of(before), strict=True)
     if all(torch.allclose(*pair, rtol=MOST_CHANGE, atol=MOST_CHANGE) for pair in outputs if pair[0] is not None):
@@ -99,8 +99,3 @@ def _pairs(network: nn.Module, image: torch.Tensor) -> tuple[dict[str, tuple[nn.
         if uses.count(norm) == uses.count(convolution) == reads[id(output)] == 1
     }
     return alone, logits
-
-
-def _after(norm: nn.BatchNorm2d) -> nn.Module:
-    """The operation of a norm after normalising: timm's norms include their activation."""
-    return norm.act if hasattr(norm, "act") else nn.Identity()

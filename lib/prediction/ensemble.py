@@ -20,13 +20,7 @@ from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test, open_training
 from lib.masks.metrics import Metric, Pair, count_at_thresholds, planes, ratio
 from lib.prediction.map_store import MapStore, Prediction, keep_highest, read_pairs, scored_pair
-from lib.prediction.run_maps import (
-    open_oof_maps,
-    open_test_maps,
-    own_missing,
-    predict_out_of_fold,
-    predict_test,
-)
+from lib.prediction.run_maps import open_oof_maps, open_test_maps, own_missing, predict_out_of_fold, predict_test
 from lib.run.folder import RunFolder
 from lib.run.lock import lock_run
 from lib.run.members import open_members

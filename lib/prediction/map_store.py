@@ -56,7 +56,6 @@ class MapStore:
     makers: Mapping[str, str] | None = None  # by image: fingerprint of what its maps are made from; None: any is read
 
     def path(self, image_id: str, class_name: str) -> Path:
-        """The path of the map of one image and class."""
         return (self.folder / class_name if len(self.classes) > 1 else self.folder) / f"{image_id}.png"
 
     def has(self, image_id: str) -> bool:
@@ -112,7 +111,6 @@ class MapStore:
 
     @property
     def _remedy(self) -> str:
-        """The command that makes the maps."""
         stage = "03_oof_threshold" if self.folder.name == "oof" else "04_infer"
         return RunFolder(self.folder.parent).command(stage)
 

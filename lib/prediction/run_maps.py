@@ -16,7 +16,7 @@ from lib.data.unreadable import naming_the_setting
 from lib.prediction.map_store import MapStore
 from lib.run.folder import Fold, RunFolder
 from lib.run.members import open_members
-from lib.run.provenance import models_of_test, require_maps, test_inputs, threshold_inputs, trained_folds
+from lib.run.provenance import models_to_average, require_maps, test_inputs, threshold_inputs, trained_folds
 
 if TYPE_CHECKING:  # torch, which a stage that has nothing to predict does without
     import torch
@@ -100,7 +100,7 @@ def predict_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
     missing = own_missing(store, data.ids)
     with progress("test maps", total=len(missing)) as bar:
         if missing:
-            predictor = build_predictor(run, settings, data.classes, models_of_test(run, settings))
+            predictor = build_predictor(run, settings, data.classes, models_to_average(run, settings))
             _predict(predictor, data, missing, store, bar)
     wait_for_all()
     return store

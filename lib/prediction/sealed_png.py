@@ -36,7 +36,6 @@ def before_seal(content: bytes, name: str) -> bytes:
 
 
 def png_pixels(content: bytes) -> np.ndarray:
-    """The array in a file."""
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
 
 

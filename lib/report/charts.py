@@ -49,7 +49,6 @@ class Axis:
         return (logs - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Round numbers along the axis, and their text."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             decades = math.log10(self.high / self.low)
@@ -124,10 +123,6 @@ class Chart:
             circle = f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4.2" style="fill:var(--{colour})" class="dot">'
             self.parts.append(f"{circle}<title>{escape(text)}</title></circle>")
 
-    def whisker(self, low: float, high: float, y: float, colour: str) -> None:
-        """A horizontal line from `low` to `high`."""
-        self.line([low, high], [y, y], colour, width=2)
-
     def band(self, low: float, high: float, colour: str) -> None:
         """A span of the x axis, shaded."""
         [left, right], [bottom, top] = self._points([low, high], [self.y.low, self.y.high])
@@ -141,12 +136,10 @@ class Chart:
         self.line([x, x], [self.y.low, self.y.high], colour, dash)
 
     def word(self, x: float, y: float, text: str) -> None:
-        """Text above a point."""
         [[left], [top]] = self._points([x], [y])
         self.parts.append(f'<text x="{left:.1f}" y="{top - 4:.1f}" text-anchor="middle">{escape(text)}</text>')
 
     def svg(self) -> Markup:
-        """The chart as an <svg> element."""
         bottom = self.height - BOTTOM
         across, up = (self.left + self.width - RIGHT) / 2, (TOP + bottom) / 2
         lines = [
@@ -185,7 +178,6 @@ def series(number: int) -> tuple[str, str]:
 
 
 def tick_text(number: float) -> str:
-    """A number in its shortest form."""
     if number and (abs(number) >= 1e5 or abs(number) < 1e-3):
         mantissa, power = f"{number:.0e}".split("e")
         return f"{mantissa}e{int(power)}"

@@ -25,7 +25,6 @@ IMAGES_SHOWN = 4  # images that gain most, and as many that lose most
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a figure as PNG, whole or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=dpi)
     write_bytes(path, picture.getvalue())

@@ -127,7 +127,6 @@ def presence_of(name: str, rules: dict[str, Rule], maps: MapStore, image_id: str
 
 
 def mask_dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two masks, uint8 0/1 (height, width)."""
     return float(dice(*count_mask(mask, truth)))
 
 

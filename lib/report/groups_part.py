@@ -88,7 +88,6 @@ def _mosaic_item(tiles: pd.DataFrame, training: Images) -> Item:
 
 
 def _fold_items(table: pd.DataFrame, training: Images) -> Iterator[Item]:
-    """A row of pictures for each fold."""
     for fold, part in table.groupby("fold"):
         sizes = part.group.value_counts()
         largest = sizes.head(GROUPS)

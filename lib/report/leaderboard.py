@@ -11,10 +11,9 @@ from lib.config.check import dotted
 from lib.config.schema import Settings
 from lib.report.charts import Axis, Chart
 from lib.report.overview import metric_name, stage_times
-from lib.report.page import stages_done
-from lib.run.flattery import flattery, note_of_all_images
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import trained_folds
+from lib.run.provenance import stages_done, trained_folds
+from lib.run.score_notes import note_of_all_images, reasons_for_optimism
 
 NOT_COMPARED = {"name"}
 OF_MEMBERS = {"model", "augment", "loss", "train", "infer"}  # sections that an ensemble has no use for
@@ -66,7 +65,7 @@ class Board:
         x = Axis.around(scored[0].score.metric, [end for entry in scored for end in entry.score.interval])
         chart = Chart("Nested score", x, Axis("", 0, len(scored)), height=50 + 22 * len(scored), y_names=names)
         for place, entry in enumerate(reversed(scored)):
-            chart.whisker(*entry.score.interval, place + 0.5, "s0")
+            chart.line(entry.score.interval, [place + 0.5] * 2, "s0", width=2)
             chart.dot(entry.score.nested, place + 0.5, "s0", f"{entry.name}: {entry.score}")
         chart.caption = "Runs whose intervals overlap may still differ: lib.tools.compare pairs them image by image."
         return chart
@@ -86,7 +85,6 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[str]]:
 
 
 def read_entry(run: RunFolder, settings: Settings) -> Entry:
-    """The leaderboard's row of one run."""
     done = stages_done(run, settings)
     scored = trained_folds(run, settings) if "03" in done else range(settings.folds.count)
     return Entry(
@@ -119,7 +117,7 @@ def state_of(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
     notes = ["finished" if "05" in done else f"next: {next_stage(run, settings, done)}"]
     if "05" in done and note_of_all_images(run, settings):
         notes.append("its test maps are also of the model of all images")
-    if "03" in done and flattery(run, settings):
+    if "03" in done and reasons_for_optimism(run, settings):
         notes.append("its score is optimistic, as its report says")
     return "; ".join(notes)
 

@@ -7,9 +7,9 @@ import yaml
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.config.section import Section
-from lib.run.flattery import flattery
 from lib.run.folder import SCRIPTS, RunFolder
 from lib.run.record import is_upload
+from lib.run.score_notes import reasons_for_optimism
 
 PURPOSES = {
     "01_prepare_folds": "data checked, folds made",
@@ -27,7 +27,7 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
     cards = []
     if "03" in done:
         cards += out_of_fold_cards(run, "05" in done)
-        if reasons := flattery(run, settings):
+        if reasons := reasons_for_optimism(run, settings):
             cards[0] |= {"note": f"optimistic: {'; '.join(reasons)}"}
         if "05" in done and settings.submission.rows == "instance":
             cards.insert(0, objects_card(run))
@@ -108,7 +108,6 @@ def card(label: str, value: str, detail: str) -> Card:
 
 
 def metric_name(metric: dict) -> str:
-    """The display name of a metric, from its name and beta."""
     names = {"dice": "Dice", "dice_global": "Dice of all pixels", "iou": "IoU", "iou_sweep": "IoU sweep"}
     name = metric.get("name") or metric["metric"]
     return f"F-beta ({metric['beta']:g})" if name == "f_beta" else names.get(name, name)
@@ -142,7 +141,6 @@ def _changed(section: Section, indent: int) -> list[str]:
 
 
 def _inline(value: object) -> str:
-    """A value as YAML on one line."""
     plain = str(value) if isinstance(value, Path) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
 
@@ -155,12 +153,10 @@ def repeating_commands(settings: Settings) -> list[str]:
 
 
 def stage_records(run: RunFolder) -> dict[str, dict]:
-    """The record of each stage that has one."""
     return {stage: read_json(run.record(stage)) for stage in SCRIPTS if run.record(stage).is_file()}
 
 
 def stage_times(run: RunFolder) -> list[dict]:
-    """Seconds and end of each stage that has a record."""
     return [
         {"stage": stage, "purpose": PURPOSES[stage], "seconds": record["seconds"], "finished": record["finished"]}
         for stage, record in stage_records(run).items()
@@ -168,6 +164,5 @@ def stage_times(run: RunFolder) -> list[dict]:
 
 
 def package_versions(run: RunFolder) -> dict[str, str]:
-    """Package versions of the latest stage."""
     records = stage_records(run).values()
     return max(records, key=lambda record: record["finished"])["versions"] if records else {}

@@ -1,7 +1,6 @@
 """`report.html`, made from the run folder: a part appears once its stage is done with the present models."""
 
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.base.errors import or_none
 from lib.base.files import write_text
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
@@ -19,19 +17,13 @@ from lib.masks.rules import read_rules
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.report import overview
 from lib.report.findings import certainty_chart, coverage_part, errors_part
-from lib.report.galleries import (
-    OofPainter,
-    TestPainter,
-    certainty_galleries,
-    changed_galleries,
-    ranked_galleries,
-)
+from lib.report.galleries import OofPainter, TestPainter, certainty_galleries, changed_galleries, ranked_galleries
 from lib.report.groups_part import groups_part
 from lib.report.measures import OofScores, measure_oof, measure_test, sample
 from lib.report.presence_part import presence_part
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
-from lib.run.provenance import require_stage, submission_inputs, test_inputs, threshold_inputs
+from lib.run.provenance import stages_done
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -71,22 +63,6 @@ def write_report(run: RunFolder, settings: Settings) -> None:
         parts=parts,
         refresh=parts["training"] is not None and parts["training"]["training"] > 0,
     )
-
-
-def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
-    """The stages from 03 on ("03", "04", "05") that are done with the present models, and so belong on the page."""
-    inputs = {"03_oof_threshold": threshold_inputs, "04_infer": test_inputs, "05_postprocess": submission_inputs}
-    done = {stage[:2] for stage, inputs_of in inputs.items() if stage_is_done(run, settings, stage, inputs_of)}
-    needed = {"03"} if settings.data.test_images is None else {"03", "04"}
-    return frozenset(done if needed <= done else done - {"05"})
-
-
-def stage_is_done(
-    run: RunFolder, settings: Settings, stage: str, inputs_of: Callable[[RunFolder, Settings], dict]
-) -> bool:
-    """Whether a stage was made from what its inputs are now, and its files are as it left them."""
-    is_recorded = run.record(stage).is_file()
-    return is_recorded and or_none(lambda: require_stage(run, stage, inputs_of(run, settings))) is not None
 
 
 def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:

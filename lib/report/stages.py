@@ -229,7 +229,7 @@ def _tried_chart(row: dict, classes: int) -> Chart:
     chart = Chart(title, x, Axis("", 0, len(tried)), height=50 + 20 * len(tried), y_names=names[::-1])
     chart.upright(0, "s3", "4 3")
     for place, (family, (low, high)) in enumerate(zip(tried[::-1], ends[::-1], strict=True)):
-        chart.whisker(low, high, place + 0.5, "s0")
+        chart.line([low, high], [place + 0.5] * 2, "s0", width=2)
         chart.dot(family["nested_gain"], place + 0.5, "s0", f"{family['rule']}: {family['nested_gain']:+.4f}")
     chart.caption = "Dots: mean gain over the threshold alone; lines: two standard errors. Right of 0 is better."
     return chart

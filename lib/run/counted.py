@@ -8,7 +8,7 @@ it changes.
 from lib.config.schema import Settings
 from lib.config.training_settings import AugmentSettings
 
-TRAINING, MAPS, THRESHOLDS, SUBMISSION = STAGES = ("training", "maps", "thresholds", "submission")
+TRAINING, MAPS, THRESHOLDS, SUBMISSION = ("training", "maps", "thresholds", "submission")
 
 FIRST_STAGE = {  # sections as a whole, and single settings, which win over their section
     "infer": MAPS,

@@ -75,7 +75,6 @@ def try_lock(file: IO[bytes], numbers: Iterable[int]) -> bool:
 
 
 def unlock(file: IO[bytes], numbers: Iterable[int]) -> None:
-    """Release these bytes."""
     for number in numbers:
         if fcntl:
             fcntl.lockf(file, fcntl.LOCK_UN, 1, number)

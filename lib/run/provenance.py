@@ -5,6 +5,7 @@ a stage or a fold was made. If the two differ, the stage is refused, and the mes
 """
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 from lib.base.errors import UserError
@@ -138,7 +139,7 @@ def all_images_model(run: RunFolder, settings: Settings) -> dict[str, str]:
     return fingerprints
 
 
-def models_of_test(run: RunFolder, settings: Settings) -> list[Fold]:
+def models_to_average(run: RunFolder, settings: Settings) -> list[Fold]:
     """The models of a run that 04 averages: of the trained folds and, with train.all_images, of all images."""
     return [*trained_folds(run, settings), *([ALL] if settings.train.all_images else [])]
 
@@ -243,3 +244,16 @@ def require_stage(run: RunFolder, stage: str, made_from: dict) -> dict:
     require_same(run.record(stage), made_from, remedy)
     require_written(run.record(stage), remedy)
     return made_from
+
+
+def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
+    """The stages from 03 on ("03", "04", "05") that are done with the present models, their files as they left them."""
+    inputs = {"03_oof_threshold": threshold_inputs, "04_infer": test_inputs, "05_postprocess": submission_inputs}
+    done = set()
+    for stage, inputs_of in inputs.items():
+        if run.record(stage).is_file():
+            with suppress(UserError):
+                require_stage(run, stage, inputs_of(run, settings))
+                done.add(stage[:2])
+    needed = {"03"} if settings.data.test_images is None else {"03", "04"}
+    return frozenset(done if needed <= done else done - {"05"})

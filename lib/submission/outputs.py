@@ -85,12 +85,7 @@ def write_outputs(
 
 @contextmanager
 def new_submissions(
-    run: RunFolder,
-    data: TestData,
-    store: MapReader,
-    thresholds: dict[str, Rule],
-    rules: Rules,
-    settings: Settings,
+    run: RunFolder, data: TestData, store: MapReader, thresholds: dict[str, Rule], rules: Rules, settings: Settings
 ) -> Iterator[Written]:
     """Write a run's submission, as csv also that of the thresholds alone, and yield the paths it will have.
 

@@ -39,9 +39,9 @@ from lib.prediction.run_maps import open_oof_maps
 from lib.report.comparison import write_comparison
 from lib.report.galleries import most_changed
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
-from lib.run.flattery import notes_on_scores
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import require_thresholds
+from lib.run.score_notes import notes_on_scores
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
@@ -191,11 +191,7 @@ def border_band(mask: np.ndarray) -> np.ndarray:
 
 
 def describe_difference(
-    baseline: np.ndarray,
-    challenger: np.ndarray,
-    table: pd.DataFrame,
-    repeats: int,
-    measures: Sequence[str] = MEASURES,
+    baseline: np.ndarray, challenger: np.ndarray, table: pd.DataFrame, repeats: int, measures: Sequence[str] = MEASURES
 ) -> dict:
     """Difference of two runs, challenger - baseline, from their scores (images, classes, measures).
 

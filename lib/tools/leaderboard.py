@@ -48,7 +48,6 @@ def board_as_text(board: "Board") -> str:
 
 
 def board_as_dict(board: "Board") -> dict:
-    """The same for JSON."""
     names = ("name", "state", "seconds", "differences")
     runs = [
         {name: getattr(entry, name) for name in names} | {"score": entry.score and asdict(entry.score)}

@@ -21,7 +21,6 @@ import numpy as np
 
 from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
-from lib.config.data_settings import RleSettings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
 from lib.data.rle_table import class_columns, row_keys, sample_columns
@@ -65,7 +64,9 @@ def score_submission(submission: Path, solution: Path, settings: Settings) -> Su
         terms[class_index].append(of_mask)
     of_classes = [pooled(*np.moveaxis(np.array(masks, float), 2, 0)) for masks in terms.values()]
     score, all_empty = np.mean(of_classes, axis=0)
-    return SubmissionScore(describe_metric(settings), float(score), float(all_empty), sum(map(len, terms.values())))
+    has_objects = settings.submission.rows == "instance"
+    metric = describe_score(settings.objects) if has_objects else str(Metric.of(settings.threshold))
+    return SubmissionScore(metric, float(score), float(all_empty), sum(map(len, terms.values())))
 
 
 def _terms_of_tables(submission: Path, solution: Path, settings: Settings) -> Iterator[Terms]:
@@ -100,13 +101,6 @@ def _class_of_masks(path: Path, rows: Table, settings: Settings) -> dict[tuple[s
     return dict(zip(keys, class_indices, strict=True))
 
 
-def describe_metric(settings: Settings) -> str:
-    """The name of the metric that the settings choose."""
-    if settings.submission.rows == "instance":
-        return describe_score(settings.objects)
-    return str(Metric.of(settings.threshold))
-
-
 def _row_per_class(table: Table, path: Path, names: list[str], beside: list[str], settings: Settings) -> Table:
     """A table with a row for each class, from one with the columns `names` of each class's run lengths."""
     texts = zip(*(column(table, name, path, "as in the submission") for name in names), strict=True)
@@ -132,17 +126,13 @@ def _texts_by_mask(table: Table, path: Path, columns: list[str]) -> RleTexts:
 def _terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[float, float]:
     """Numerator and denominator of the score of a mask, from the run lengths of its objects.
 
-    With submission.rows=instance the objects of one mask must not overlap.
+    With submission.rows=instance the objects of one mask must not overlap. The table does not tell the image's size, so
+    the masks are decoded as a single row of pixels, up to the end of the last run.
     """
+    rle = settings.data.rle
+    last = max(parse_runs(text, MAX_PIXELS, rle)[1].max(initial=0) for text in predicted + truth)
     decode = decode_labels if settings.submission.rows == "instance" else decode_union
-    line = _line(predicted + truth, settings.data.rle)
-    return score_terms(*(decode(texts, line, settings.data.rle) for texts in (predicted, truth)), settings)
-
-
-def _line(texts: list[str], convention: RleSettings) -> tuple[int, int]:
-    """The shape of an image that has all pixels in one row, up to the end of the last run."""
-    ends = [parse_runs(text, MAX_PIXELS, convention)[1].max(initial=0) for text in texts]
-    return 1, int(max(ends))
+    return score_terms(*(decode(texts, (1, int(last)), rle) for texts in (predicted, truth)), settings)
 
 
 def score(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import random
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -93,28 +94,20 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
     """Shuffled (epoch, index) keys, the same on every process; each process takes its own slice of them.
 
     In each epoch `left_out[epoch]` of the crops in `empty` (indices) are left out, different ones each time.
     """
 
-    def __init__(
-        self,
-        length: int,
-        seed: int,
-        process: int,
-        processes: int,
-        empty: Sequence[int] = (),
-        left_out: Sequence[int] = (),
-    ) -> None:
-        self.length = length
-        self.seed = seed
-        self.process = process
-        self.processes = processes
-        self.empty = empty
-        self.left_out = left_out
-        self.epoch = 0
+    length: int
+    seed: int
+    process: int
+    processes: int
+    empty: Sequence[int] = ()
+    left_out: Sequence[int] = ()
+    epoch: int = 0
 
     def __len__(self) -> int:
         return (self.length - self.left_out_now) // self.processes
@@ -132,7 +125,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def build_dataset(job: FoldJob, with_distances: bool) -> CropDataset:
-    """The crops of the images that the fold learns from."""
     return CropDataset(job.images, job.settings, job.crop, with_distances)
 
 

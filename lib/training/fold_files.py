@@ -69,7 +69,6 @@ def fold_metrics(job: FoldJob, state: TrainState) -> dict:
 
 
 def describe_fold(metrics: dict, job: FoldJob) -> str:
-    """A line that reports a finished fold."""
     return (
         f"fold {job.fold}   {job.score_name} {score_text(metrics[job.score_name])} at epoch {metrics['epoch']} of "
         f"{job.settings.train.epochs}   encoder weights: {metrics['weights_source']}"

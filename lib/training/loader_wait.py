@@ -3,8 +3,11 @@
 import time
 from collections.abc import Iterable, Iterator
 
+from lib.base import distributed
+from lib.base.prefetch import THREADS
 from lib.config.training_settings import TrainSettings
-from lib.training.batches import Batch
+from lib.training.batches import Batch, loader_processes
+from lib.training.fold_job import FoldJob
 
 WORTH_SAYING = 0.2  # of the time
 COSTLY_PRESETS = ("medium", "heavy")
@@ -31,6 +34,14 @@ class LoaderWait:
             yield batch
             asked = time.monotonic()
             self.worked += asked - given
+
+    def advice(self, job: FoldJob) -> str:
+        """`sentence` for a GPU; empty on a CPU, where the loader and the network share the cores."""
+        if job.device.type == "cpu":
+            return ""
+        train, cores = job.settings.train, max(1, THREADS // distributed.COUNT)
+        workers = loader_processes(train.workers, job.device)
+        return self.sentence(train, job.settings.augment.preset, workers, cores)
 
     def sentence(self, train: TrainSettings, preset: str, workers: int, cores: int) -> str:
         """A line for 02's end with the setting to change; empty where the loader keeps up."""

@@ -93,7 +93,6 @@ class SegmentationLoss(nn.Module):
 
     @classmethod
     def of(cls, settings: Settings) -> "SegmentationLoss":
-        """The loss of a run."""
         return cls(settings.loss, bool(settings.data.masks.ignore), settings.model.presence)
 
     def forward(

@@ -15,12 +15,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from lib.base import distributed
 from lib.base.errors import UserError
-from lib.base.prefetch import THREADS
 from lib.base.progress import TEXT_FIRST, progress, skip
 from lib.model.device import keep_freed_memory
-from lib.training.batches import Batch, batches, build_loader, loader_processes
+from lib.training.batches import Batch, batches, build_loader
 from lib.training.display import bar_text
 from lib.training.fold_files import describe_fold, fold_metrics, write_end, write_epoch
 from lib.training.fold_job import FoldJob
@@ -51,17 +49,8 @@ def train_folds(jobs: list[FoldJob], after_epoch: AfterEpoch) -> None:
             gc.collect()  # free_memory collects before it lets go, and a network in half precision refers to itself
             if accelerator.is_main_process:
                 bar.write(describe_fold(metrics, job))
-    if accelerator.is_main_process and (line := describe_wait(jobs[0], wait)):
+    if accelerator.is_main_process and (line := wait.advice(jobs[0])):
         print(line)
-
-
-def describe_wait(job: FoldJob, wait: LoaderWait) -> str:
-    """Advice if a GPU waited for the loader; none on a CPU, where both share the cores."""
-    if job.device.type == "cpu":
-        return ""
-    train, cores = job.settings.train, max(1, THREADS // distributed.COUNT)
-    workers = loader_processes(train.workers, job.device)
-    return wait.sentence(train, job.settings.augment.preset, workers, cores)
 
 
 def build_accelerator(job: FoldJob) -> Accelerator:

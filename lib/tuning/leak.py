@@ -149,7 +149,6 @@ def _within_groups(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def describe_leak(new: NewScenes, siblings: Siblings | None, nested: float, test_count: int) -> str:
-    """The lines that 03 prints."""
     of_training, of_test = new.median_distance
     times = f"{of_test / of_training:.1f} times" if of_training > 0 else "more than ten times"
     lines = [
@@ -175,7 +174,6 @@ def describe_leak(new: NewScenes, siblings: Siblings | None, nested: float, test
 
 
 def to_dict(new: NewScenes, siblings: Siblings | None, nested: float) -> dict:
-    """The content of leak.json."""
     return {"nested": nested, "new_scenes": asdict(new), "siblings": asdict(siblings) if siblings else None}
 
 

@@ -40,7 +40,6 @@ class Candidates:
 
     @classmethod
     def build(cls, settings: PostprocessSettings) -> "Candidates":
-        """All candidates of the settings."""
 
         def tried(name: str, sizes: list[int] | None = None) -> list[Steps]:
             return [(Step(name, size),) for size in sizes or [None]] if name in settings.steps else []

@@ -36,12 +36,10 @@ class MaskRules(NamedTuple):
 
     @property
     def kinds(self) -> list[Rule]:
-        """The rules without their thresholds, each once."""
         return list(dict.fromkeys(map(without_threshold, (self.rule, *self.without_part.values()))))
 
 
 def without_threshold(rule: Rule) -> Rule:
-    """The rule with its threshold left open."""
     return replace(rule, threshold=NO_MASK)
 
 
@@ -99,7 +97,6 @@ class ObjectResult:
         return float(np.mean([getattr(choice, field) for choice in self.classes.values()]))
 
     def to_dict(self) -> dict:
-        """For objects.json."""
         return {
             "metric": self.metric,
             "images": len(self.ids),

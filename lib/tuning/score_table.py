@@ -57,7 +57,6 @@ class ScoreTable:
         return replace(self, thresholds=self.thresholds[columns], tp=self.tp[:, columns], fp=self.fp[:, columns])
 
     def column(self, threshold: int) -> int:
-        """The column of a threshold."""
         return int(np.searchsorted(self.thresholds, threshold))
 
     def predicted(self, threshold: int) -> np.ndarray:

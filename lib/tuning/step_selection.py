@@ -99,7 +99,6 @@ class StepSelection:
         return ~np.isin(self.folds, list(without))
 
     def terms(self, rule: Rule) -> np.ndarray:
-        """The terms of a rule on all images, (2, images)."""
         table = self.tables[rule.steps]
         return np.where(self._shut(rule), table.empty_terms(), table.terms_at(rule.threshold))
 

@@ -16,13 +16,7 @@ from lib.config.schema import ThresholdSettings
 from lib.data.tables import write_table
 from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
 from lib.masks.rules import NO_MASK, Rule
-from lib.masks.statistics import (
-    Gain,
-    bootstrap_interval,
-    group_numbers,
-    nested_parts,
-    splits,
-)
+from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
 from lib.tuning.plateau import best_threshold, plateau
 from lib.tuning.presence import PresenceTrial, best_presence
 from lib.tuning.score_table import ScoreTable

@@ -80,7 +80,7 @@ def test_a_run_of_one_fold_is_named_so(runs, tmp_path):
 
 def test_a_score_that_is_optimistic_is_marked(runs, monkeypatch):
     monkeypatch.setattr(
-        "lib.report.leaderboard.flattery", lambda run, settings: [run.root.name][: run.root.name == "blobs"]
+        "lib.report.leaderboard.reasons_for_optimism", lambda run, settings: [run.root.name][: run.root.name == "blobs"]
     )
     states = {entry.name: entry.state for entry in read_entries(runs)[0]}
     assert states["blobs"] == "finished; its score is optimistic, as its report says"

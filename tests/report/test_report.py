@@ -41,11 +41,11 @@ from lib.report.comparison import write_comparison
 from lib.report.figures import plot_before_after, plot_thresholds
 from lib.report.findings import shift_in_words
 from lib.report.galleries import IN_GALLERY, ranked_galleries
-from lib.report.page import refresh_report, stages_done, write_report
+from lib.report.page import refresh_report, write_report
 from lib.report.pictures import FALSE_ALARM, MISSED, SIDE, TRUTH, data_uri, errors_picture, shown_image
 from lib.report.stages import ensemble_part, training_part
 from lib.run.folder import RunFolder
-from lib.run.provenance import submission_inputs, test_inputs, threshold_inputs, training_inputs
+from lib.run.provenance import stages_done, submission_inputs, test_inputs, threshold_inputs, training_inputs
 from lib.run.record import StageRecord, history_digest
 from lib.submission.write import write_submission
 from lib.tools.compare import describe_difference, mask_scores

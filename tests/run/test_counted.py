@@ -14,7 +14,7 @@ from lib.base.files import write_json, write_text
 from lib.config.schema import Settings
 from lib.prediction.run_maps import open_oof_maps
 from lib.run import provenance
-from lib.run.counted import FIRST_STAGE, NO_STAGE, STAGES, first_stage
+from lib.run.counted import FIRST_STAGE, MAPS, NO_STAGE, SUBMISSION, THRESHOLDS, TRAINING, first_stage
 from lib.run.folder import RunFolder
 from lib.run.record import differences, require_same
 
@@ -73,7 +73,8 @@ def test_every_setting_counts_from_its_stage_on_or_is_listed_as_counting_nowhere
     elif first == "training":
         assert noticed == {"training"}  # from where require_trained refuses it at each later stage
     else:
-        assert noticed == set(STAGES[STAGES.index(first) :])
+        stages = (TRAINING, MAPS, THRESHOLDS, SUBMISSION)
+        assert noticed == set(stages[stages.index(first) :])
 
 
 def test_of_a_preset_the_strengths_count(run):

@@ -7,8 +7,8 @@ import pytest
 from lib.base.files import write_json
 from lib.config.check import save_settings
 from lib.config.schema import Settings
-from lib.run.flattery import flattery, notes_on_scores
 from lib.run.folder import RunFolder
+from lib.run.score_notes import notes_on_scores, reasons_for_optimism
 
 
 def run_of(folder: Path, **sections: dict) -> tuple[RunFolder, Settings]:
@@ -25,12 +25,12 @@ def test_a_run_that_chooses_nothing_on_what_is_scored_is_not_optimistic(tmp_path
 
 
 def test_the_best_epoch_is_named_with_its_gain(tmp_path):
-    (reason,) = flattery(*run_of(tmp_path / "run", train={"keep": "best"}))
+    (reason,) = reasons_for_optimism(*run_of(tmp_path / "run", train={"keep": "best"}))
     assert reason.startswith(f"{tmp_path / 'run'} keeps the best epoch") and "+0.0300 over the last epoch" in reason
 
 
 def test_pseudo_labels_are_named_with_their_run(tmp_path):
-    (reason,) = flattery(*run_of(tmp_path / "run", train={"pseudo_labels": "runs/other"}))
+    (reason,) = reasons_for_optimism(*run_of(tmp_path / "run", train={"pseudo_labels": "runs/other"}))
     assert "has learned from masks by runs/other" in reason
 
 
@@ -39,7 +39,9 @@ def test_runs_that_are_built_upon_count(tmp_path, by):
     run_of(tmp_path / "a", train={"keep": "best"})
     run_of(tmp_path / "b", model={"weights": str(tmp_path / "a")})
     if by == "weights":
-        found = flattery(*run_of(tmp_path / "c", model={"weights": str(tmp_path / "b")}))
+        found = reasons_for_optimism(*run_of(tmp_path / "c", model={"weights": str(tmp_path / "b")}))
     else:
-        found = flattery(*run_of(tmp_path / "c", ensemble={"members": [str(tmp_path / "a"), str(tmp_path / "b")]}))
+        found = reasons_for_optimism(
+            *run_of(tmp_path / "c", ensemble={"members": [str(tmp_path / "a"), str(tmp_path / "b")]})
+        )
     assert [reason.partition(" keeps")[0] for reason in found] == [str(tmp_path / "a")]

@@ -13,7 +13,7 @@ from lib.run.members import runs_with_models
 
 def notes_on_scores(run: RunFolder, settings: Settings) -> str:
     """A line for each reason, of an ensemble for each member, and the `note_of_all_images`; or an empty text."""
-    reasons = "".join(f"note      {reason}\n" for reason in flattery(run, settings))
+    reasons = "".join(f"note      {reason}\n" for reason in reasons_for_optimism(run, settings))
     return reasons + note_of_all_images(run, settings)
 
 
@@ -29,7 +29,7 @@ def note_of_all_images(run: RunFolder, settings: Settings) -> str:
     )
 
 
-def flattery(run: RunFolder, settings: Settings) -> list[str]:
+def reasons_for_optimism(run: RunFolder, settings: Settings) -> list[str]:
     """The reasons why nested scores are optimistic; also those of runs whose weights the models began with."""
     runs = runs_with_models(run, settings)
     return list(dict.fromkeys(reason for each in runs for reason in _reasons(*each)))
