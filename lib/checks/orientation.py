@@ -11,11 +11,11 @@ from lib.base.errors import UserError, or_none
 from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import Images, TrainingData
 from lib.data.mask_index import is_annotations
-from lib.images.headers import read_header, suffix_of
+from lib.images.headers import is_png_without_exif, read_header, suffix_of
 from lib.images.reading import image_size
 
 START = 4096  # bytes in which most files begin their pixels
-PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+JPEG_SIGNATURE = b"\xff\xd8"
 JPEG_SCAN, JPEG_EXIF, JPEG_PADDING = 0xDA, 0xE1, 0xFF  # markers of the pixels, and of EXIF or XMP
 WITHOUT_ORIENTATION = (".npy", ".dcm", ".bmp", ".gif")  # suffixes of formats that hold none
 
@@ -65,10 +65,7 @@ def _starts_without_exif(path: str) -> bool:
             start = file.read(START)
     except OSError:
         return False
-    if start.startswith(PNG_SIGNATURE):
-        before, pixels, _ = start.partition(b"IDAT")
-        return bool(pixels) and b"eXIf" not in before
-    return start.startswith(JPEG_SIGNATURE) and _scan_comes_before_exif(start)
+    return is_png_without_exif(start) or start.startswith(JPEG_SIGNATURE) and _scan_comes_before_exif(start)
 
 
 def _scan_comes_before_exif(start: bytes) -> bool:

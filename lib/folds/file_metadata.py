@@ -13,6 +13,7 @@ from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.folds.id_patterns import Partition, Series
 from lib.images.dicom import dicom_fields
+from lib.images.headers import is_png_without_exif
 
 MAKE, MODEL, EXIF_PART, TAKEN, SERIAL = 0x010F, 0x0110, 0x8769, 0x9003, 0xA431  # EXIF tags
 PIXEL_SCALE, TIE_POINT = 33550, 33922  # of a GeoTIFF
@@ -85,8 +86,7 @@ def _size_of_plain_png(path: Path) -> str | None:
     """The size of a PNG without EXIF data, at a quarter of what Pillow takes; None for any other file."""
     with path.open("rb") as file:
         head = file.read(PNG_HEAD)
-    pixels = head.find(b"IDAT")
-    if not head.startswith(b"\x89PNG") or pixels < 0 or b"eXIf" in head[:pixels]:
+    if not is_png_without_exif(head):
         return None
     width, height = struct.unpack(">II", head[16:24])
     return f"{height} x {width}"

@@ -20,6 +20,7 @@ from lib.images.unread_kinds import what_it_is
 
 TIF = (".tif", ".tiff")
 OPENCV_MAX_PIXELS = 1 << 30
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Tags of a tif, and the values they may have.
 SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, PLANES, PLANAR, EXTRA = 254, 258, 259, 262, 274, 277, 284, 338
 GRAY, WHITE_IS_ZERO, PALETTE, SEPARATE, ALPHA, LOOSE_ALPHA = (0, 1), 0, 3, 2, (1, 2), 2
@@ -94,6 +95,12 @@ def _largest_of_pnm(path: Path) -> int | None:
     with path.open("rb") as file:
         match = PNM_HEADER.match(file.read(4096))
     return int(match[1]) if match else None
+
+
+def is_png_without_exif(start: bytes) -> bool:
+    """Whether the first bytes of a file are those of a PNG whose pixels begin there, without EXIF data before them."""
+    before, pixels, _ = start.partition(b"IDAT")
+    return start.startswith(PNG_SIGNATURE) and bool(pixels) and b"eXIf" not in before
 
 
 def _tif_header(image: Image.Image, path: Path) -> Header:

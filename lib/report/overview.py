@@ -8,7 +8,7 @@ from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.config.section import Section
 from lib.run.folder import SCRIPTS, RunFolder
-from lib.run.record import is_upload
+from lib.run.record import is_upload, stage_records
 from lib.run.score_notes import reasons_for_optimism
 
 PURPOSES = {
@@ -150,10 +150,6 @@ def repeating_commands(settings: Settings) -> list[str]:
     stages = SCRIPTS[2 if settings.ensemble.members else 1 :]  # an ensemble trains nothing
     later = [f"python {stage}.py --run runs/{settings.name}" for stage in stages]
     return [f"python 01_prepare_folds.py --config configs/{settings.name}.yaml", *later]
-
-
-def stage_records(run: RunFolder) -> dict[str, dict]:
-    return {stage: read_json(run.record(stage)) for stage in SCRIPTS if run.record(stage).is_file()}
 
 
 def stage_times(run: RunFolder) -> list[dict]:

@@ -12,10 +12,10 @@ from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file, sha256_of_json
 from lib.config.external_source import external_sources
 from lib.config.schema import Settings
-from lib.run.counted import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 from lib.run.folder import ALL, Fold, RunFolder, open_run
 from lib.run.members import open_members, runs_with_models
 from lib.run.record import differences, fingerprint, is_intact, require_same, require_written
+from lib.run.settings_by_stage import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 
 
 def training_inputs(run: RunFolder, settings: Settings) -> dict:

@@ -15,8 +15,8 @@ from lib.base.files import flush_disk, read_json, sha256_of_file, sha256_of_json
 from lib.config.check import save_settings
 from lib.config.load import load_settings
 from lib.config.schema import Settings
-from lib.run.counted import default_values
-from lib.run.folder import RunFolder, recorded_settings
+from lib.run.folder import SCRIPTS, RunFolder, recorded_settings
+from lib.run.settings_by_stage import default_values
 
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "pandas")
 # not in the records of earlier versions, where they count as unchanged
@@ -76,6 +76,11 @@ class StageRecord:
         flush_disk(self.run.root)  # once for all maps, so that the record does not survive a power cut without them
         write_json(self.path, content)
         return seconds
+
+
+def stage_records(run: RunFolder) -> dict[str, dict]:
+    """The record of each stage that has one."""
+    return {stage: read_json(run.record(stage)) for stage in SCRIPTS if run.record(stage).is_file()}
 
 
 def sealed(content: dict) -> dict:

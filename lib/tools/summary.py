@@ -12,10 +12,9 @@ from pathlib import Path
 from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import read_json
-from lib.report.overview import stage_records
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import require_stage, require_thresholds, submission_inputs, trained_folds
-from lib.run.record import is_upload
+from lib.run.record import is_upload, stage_records
 from lib.run.score_notes import notes_on_scores
 from lib.tools.score import score_submission
 

@@ -1,4 +1,4 @@
-"""Text printed during training: in front of the progress bar, and a line for each epoch. Both fit 80 columns."""
+"""Text printed during training: in front of the progress bar, and a line for each epoch and each fold."""
 
 from lib.training.fold_job import FoldJob
 
@@ -15,6 +15,13 @@ def epoch_line(job: FoldJob, row: dict) -> str:
     return (
         f"fold {job.fold} epoch {done}  {job.metric.name} {score}  loss {row['loss']:.4f}  lr {row['lr']:.1e}"
         f"  {row['images_per_second']:.1f} img/s"
+    )
+
+
+def describe_fold(metrics: dict, job: FoldJob) -> str:
+    return (
+        f"fold {job.fold}   {job.score_name} {score_text(metrics[job.score_name])} at epoch {metrics['epoch']} of "
+        f"{job.settings.train.epochs}   encoder weights: {metrics['weights_source']}"
     )
 
 

@@ -9,7 +9,6 @@ from lib.config.check import save_settings
 from lib.data.tables import write_table
 from lib.model.network import save_weights
 from lib.run.record import history_digest, sealed
-from lib.training.display import score_text
 from lib.training.fold_job import FoldJob
 from lib.training.state import TrainState
 
@@ -66,10 +65,3 @@ def fold_metrics(job: FoldJob, state: TrainState) -> dict:
         "history_sha256": history_digest(job.folder.history),
         "made_from": job.made_from,
     }
-
-
-def describe_fold(metrics: dict, job: FoldJob) -> str:
-    return (
-        f"fold {job.fold}   {job.score_name} {score_text(metrics[job.score_name])} at epoch {metrics['epoch']} of "
-        f"{job.settings.train.epochs}   encoder weights: {metrics['weights_source']}"
-    )

@@ -19,8 +19,8 @@ from lib.base.errors import UserError
 from lib.base.progress import TEXT_FIRST, progress, skip
 from lib.model.device import keep_freed_memory
 from lib.training.batches import Batch, batches, build_loader
-from lib.training.display import bar_text
-from lib.training.fold_files import describe_fold, fold_metrics, write_end, write_epoch
+from lib.training.display import bar_text, describe_fold
+from lib.training.fold_files import fold_metrics, write_end, write_epoch
 from lib.training.fold_job import FoldJob
 from lib.training.loader_wait import LoaderWait
 from lib.training.losses import SegmentationLoss

@@ -14,9 +14,9 @@ from lib.base.files import write_json, write_text
 from lib.config.schema import Settings
 from lib.prediction.run_maps import open_oof_maps
 from lib.run import provenance
-from lib.run.counted import FIRST_STAGE, MAPS, NO_STAGE, SUBMISSION, THRESHOLDS, TRAINING, first_stage
 from lib.run.folder import RunFolder
 from lib.run.record import differences, require_same
+from lib.run.settings_by_stage import FIRST_STAGE, MAPS, NO_STAGE, SUBMISSION, THRESHOLDS, TRAINING, first_stage
 
 FOLDS = "id,fold\na,0\nb,1\n"
 SECTIONS = {name: field.annotation for name, field in Settings.model_fields.items() if name != "name"}
