@@ -15,9 +15,8 @@ from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
 
-ANNOTATION_SUFFIXES = (".json", ".jsonl", ".txt")
 LABEL_STUDIO = " of Label Studio's tasks, which it exports as COCO json or as brush masks, too (docs/inputs.md)"
-KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt"
+KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt; draw others as mask images"
 
 Object = dict  # polygons, run lengths or a PNG, and the size of the image that they are for, if the file says it
 
@@ -161,11 +160,14 @@ def _labelme_objects(content: dict) -> Iterator[tuple[str, Object]]:
         if kind == "mask":
             yield shape["label"], {"png": shape["mask"], "at": points[0], "size": size}
             continue
-        if kind == "rectangle":
+        if kind == "rectangle" and len(points) == 2:  # X-AnyLabeling writes all four corners
             (left, top), (right, bottom) = points
             points = [(left, top), (right, top), (right, bottom), (left, bottom)]
-        elif kind != "polygon":
-            raise ValueError(f"a shape is a {kind}; polygons, rectangles and masks are read")
+        elif kind not in ("polygon", "rectangle", "rotation"):
+            raise ValueError(
+                f"a shape called '{shape['label']}' is a {kind}; polygons, rectangles and masks are read: delete it in "
+                "labelme, or leave the image out (data.exclude)"
+            )
         group = shape.get("group_id")
         grouped[shape["label"], number if group is None else f"group {group}"].append(_flat(points))
     for (label, _), polygons in grouped.items():

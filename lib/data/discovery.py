@@ -19,6 +19,7 @@ PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 TOKEN = re.compile(r"\{(?P<name>[A-Za-z_]\w*)\}|(?P<star>\*)|(?P<any>\?)|\[(?P<set>!?[^\]]+)\]|(?P<plain>.)")
 ANY_FOLDERS = re.compile(r"(?<![^/])(\*\*/)+")
 WILDCARD = re.compile(r"[*?\[{]")
+ANNOTATION_SUFFIXES = (".json", ".jsonl", ".txt")
 MOST_GOING_BACK = 4  # wildcards of a name that may try every length: a second for the longest names
 LONGEST_ID = 200  # bytes; leaves room for suffixes within the 255 that file systems allow
 
@@ -62,8 +63,11 @@ def _what_is_there(root: Path, pattern: str, setting: str) -> str:
     if not counts:
         return "" if folder.is_dir() else f"; folder {folder} does not exist{packed(folder)}"
     hint = f"; {'it' if fixed == len(parts) else folder} holds {_counted(counts)}"
-    if remedy := remedy_of(counts.most_common(1)[0][0].removesuffix(" file")):
+    most = counts.most_common(1)[0][0].removesuffix(" file")
+    if remedy := remedy_of(most):
         return f"{hint}: {remedy}"
+    if setting == "data.train_masks" and most in ANNOTATION_SUFFIXES and fixed == len(parts):
+        hint += f"; if these are annotations, set {setting} to {pattern.rstrip('/')}/{{id}}{most}"
     if "folder" in counts and fixed == len(parts):
         hint += f"; set {setting} to a pattern such as {pattern}/**/{{id}}.png to look into its folders"
     return hint

@@ -10,8 +10,16 @@ from pathlib import Path
 
 from lib.base.errors import UserError, has, listed
 from lib.config.data_settings import DataSettings
-from lib.data.annotations import ANNOTATION_SUFFIXES, read_annotations
-from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id, without_suffix
+from lib.data.annotations import read_annotations
+from lib.data.discovery import (
+    ANNOTATION_SUFFIXES,
+    PLACEHOLDER,
+    WILDCARD,
+    find_files,
+    is_excluded,
+    make_id,
+    without_suffix,
+)
 from lib.data.id_match import (
     AS_NUMBERS,
     REWRITTEN,

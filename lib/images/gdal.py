@@ -26,9 +26,9 @@ def gdal(path: Path) -> Iterator[None]:
     from rasterio import Env
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    silent = warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore")
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # catch_warnings fails where threads read
     try:
-        with Env(GDAL_CACHEMAX=CACHE_MB), silent:
+        with Env(GDAL_CACHEMAX=CACHE_MB):
             yield
     except RasterioError as error:
         raise DamagedImage(f"{path} is cut short or damaged: {one_line(error)}") from None

@@ -144,6 +144,7 @@ def test_labelme_polygons_rectangles_masks_and_groups(tmp_path):
             {"label": "dot", "points": [[2, 1], [5, 4]], "shape_type": "mask", "mask": png(np.ones((4, 4), np.uint8))}
         ],
     }
+    shapes["e"] = [{"label": "dot", "points": [[2, 1], [6, 1], [6, 5], [2, 5]], "shape_type": "rectangle"}]
     (tmp_path / "labels").mkdir()
     for name, of_image in shapes.items():
         save_image(tmp_path / "train_images" / f"{name}.png")
@@ -151,15 +152,23 @@ def test_labelme_polygons_rectangles_masks_and_groups(tmp_path):
         (tmp_path / "labels" / f"{name}.json").write_text(json.dumps(content))
     settings = settings_of(tmp_path, train_masks="labels/{id}.json", instances=False)
     nothing = np.zeros(SHAPE, np.uint8)
-    masks = {"a": (box_mask(), nothing), "b": (pieces_mask(), nothing), "c": (nothing,) * 2, "d": (nothing, box_mask())}
+    masks = {
+        "a": (box_mask(), nothing),
+        "b": (pieces_mask(), nothing),
+        "c": (nothing,) * 2,
+        "d": (nothing, box_mask()),
+    }
+    masks["e"] = masks["d"]
     assert_masks(open_training(settings), {name: np.dstack(pair) for name, pair in masks.items()})
     with pytest.raises(UserError, match="labels/a.json holds the annotations of one image.*labels/{id}.json"):
         open_training(settings.model_copy(update={"train_masks": "labels/a.json"}))
-    with pytest.raises(UserError, match=r"labels .data.train_masks.; it holds 4 .json files"):
+    with pytest.raises(
+        UserError, match=r"it holds 5 .json files; if .* annotations, set data.train_masks to labels/{id}.json"
+    ):
         open_training(settings.model_copy(update={"train_masks": "labels", "classes": ["cell"]}))
     content["shapes"] = [{"label": "cell", "points": [[2, 1], [6, 5]], "shape_type": "line"}]
     (tmp_path / "labels/d.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="labels/d.json cannot be read as annotations: a shape is a line"):
+    with pytest.raises(UserError, match="labels/d.json cannot be read as annotations: a shape called 'cell' is a line"):
         open_training(settings)
 
 

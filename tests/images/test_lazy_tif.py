@@ -1,6 +1,7 @@
 """Slides by region: the pixels that reading the whole file gives, and whole files where regions cannot be had."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.config.schema import InferSettings
 from lib.data.competition import Images, find_unreadable
+from lib.images.gdal import read_raster
 from lib.images.lazy_tif import open_slide
 from lib.images.reading import MAX_PIXELS, read_image
 from lib.prediction.predictor import Predictor
@@ -127,3 +129,12 @@ def test_a_picture_of_a_slide_is_that_of_its_image(tmp_path):
     assert difference.max() <= 3  # of rounding, spread by the stretched contrast
     small = save(tmp_path / "small.tif", COLOUR, photometric="rgb", **TILED)
     assert np.array_equal(shown_image(open_slide(small, 3, None, None, MAX_PIXELS)), shown_image(COLOUR))
+
+
+def test_threads_read_files_without_a_georeference_in_silence(tmp_path, recwarn):
+    paths = [tmp_path / f"{number}.tif" for number in range(16)]
+    for path in paths:
+        tifffile.imwrite(path, np.zeros((6, 8, 8), np.uint16), photometric="minisblack", planarconfig="separate")
+    with ThreadPoolExecutor(8) as threads:
+        assert [pixels.shape for pixels in threads.map(read_raster, paths * 4)] == [(8, 8, 6)] * 64
+    assert not recwarn.list
