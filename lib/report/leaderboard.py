@@ -109,7 +109,7 @@ def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Scor
     scores = read_json(run.postprocess)["after"] if "05" in done else threshold
     interval = read_json(run.postprocess)["interval"] if "05" in done else threshold["interval"]
     gap = scores["in_sample"] - scores["nested"]
-    return Score(metric_name(threshold["metric"]), scores["nested"], tuple(interval), gap)
+    return Score(metric_name(**threshold["metric"]), scores["nested"], tuple(interval), gap)
 
 
 def state_of(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
@@ -148,7 +148,7 @@ def boards(entries: Sequence[Entry]) -> list[Board]:
 
 def measure_of(settings: dict[str, object]) -> str:
     """The measure of a run: metric, objects or not, and the size of the masks."""
-    name = metric_name({"name": settings["threshold.metric"], "beta": settings["threshold.beta"]})
+    name = metric_name(settings["threshold.metric"], settings["threshold.beta"])
     if settings["submission.rows"] == "instance":
         beta = f" {settings['objects.beta']:g}" if settings["objects.metric"] == "f_beta" else ""
         name = f"objects by {settings['objects.metric']}{beta}"

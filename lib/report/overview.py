@@ -57,7 +57,7 @@ def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
     threshold = read_json(run.threshold)
     shown = read_json(run.postprocess) if processed else threshold
     scores = shown["after"] if processed else threshold
-    metric, (low, high) = metric_name(threshold["metric"]), shown["interval"]
+    metric, (low, high) = metric_name(**threshold["metric"]), shown["interval"]
     gap = scores["in_sample"] - scores["nested"]
     cards = [
         card(f"{metric}, out of fold", f"{scores['nested']:.4f}", f"95 % interval {low:.4f} to {high:.4f}")
@@ -95,9 +95,9 @@ def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
     cards = [card("Folds trained", f"{len(trained)} of {len(folders)}", "one model per fold")]
     name = f"val_{settings.threshold.metric}"
     if scores := [metrics[name] for metrics in trained if name in metrics]:
-        mean = sum(scores) / len(scores)
+        mean, metric = sum(scores) / len(scores), metric_name(settings.threshold.metric, settings.threshold.beta)
         cards.append(
-            card(f"Validation {metric_name(vars(settings.threshold))}", f"{mean:.4f}", f"mean of {len(scores)} folds")
+            card(f"Validation {metric}", f"{mean:.4f}", f"mean of {len(scores)} folds")
             | {"note": "each at its own best threshold, so optimistic; stage 03 gives the honest score"}
         )
     return cards
@@ -107,10 +107,9 @@ def card(label: str, value: str, detail: str) -> Card:
     return {"label": label, "value": value, "detail": detail, "note": "", "tone": ""}
 
 
-def metric_name(metric: dict) -> str:
+def metric_name(name: str, beta: float) -> str:
     names = {"dice": "Dice", "dice_global": "Dice of all pixels", "iou": "IoU", "iou_sweep": "IoU sweep"}
-    name = metric.get("name") or metric["metric"]
-    return f"F-beta ({metric['beta']:g})" if name == "f_beta" else names.get(name, name)
+    return f"F-beta ({beta:g})" if name == "f_beta" else names.get(name, name)
 
 
 def differing_settings(settings: Settings) -> str:

@@ -88,7 +88,8 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
         return None
     score = next(name for name in next(iter(histories.values())) if name.startswith("val_"))
     rows = [_training_row(run, fold, history, score) for fold, history in histories.items()]
-    names = {score: f"Validation {metric_name(vars(settings.threshold))}", "loss": "Training loss"}
+    metric = metric_name(settings.threshold.metric, settings.threshold.beta)
+    names = {score: f"Validation {metric}", "loss": "Training loss"}
     names |= {
         name: f"Loss term: {name.removeprefix('loss_')}"
         for name in next(iter(histories.values()))
@@ -107,7 +108,7 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
         "legend": [(f"fold {fold}", "line", *series(fold)) for fold in histories],
         "epochs": settings.train.epochs,
         "all_images": settings.train.all_images,
-        "score": metric_name(vars(settings.threshold)),
+        "score": metric,
         "training": sum(not row["done"] for row in rows) + settings.folds.count - len(rows),
         "early": [row["fold"] for row in rows if row["done"] and row["best"] == settings.train.epochs],
     }
@@ -176,10 +177,10 @@ def threshold_part(run: RunFolder) -> dict:
     """Score against threshold of each class, the rule chosen, and the rules chosen without each fold."""
     content = read_json(run.threshold)
     curves = pd.read_csv(run.threshold.with_suffix(".csv"), dtype={"class": str}, keep_default_na=False)
-    metric = metric_name(content["metric"])
+    metric = metric_name(**content["metric"])
     rows = [{"name": name, **choice} for name, choice in content["classes"].items()]
     charts = [_threshold_chart(row, curves[curves["class"] == row["name"]], metric, len(rows)) for row in rows]
-    return {"metric": metric, "rows": rows, "charts": charts, **content}
+    return {"rows": rows, "charts": charts}
 
 
 def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int) -> Chart:
@@ -213,10 +214,10 @@ def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int)
 
 def morphology_part(run: RunFolder) -> dict:
     """For each class the steps tried, their gain on folds that took no part in the choice, and the rule adopted."""
-    content = read_json(run.postprocess)
-    rows = [{"name": name, **outcome} for name, outcome in content["classes"].items()]
+    classes = read_json(run.postprocess)["classes"]
+    rows = [{"name": name, **outcome} for name, outcome in classes.items()]
     charts = [_tried_chart(row, len(rows)) for row in rows if len(row["tried"]) > 1]
-    return {"metric": metric_name(content["metric"]), "rows": rows, "charts": charts, **content}
+    return {"rows": rows, "charts": charts}
 
 
 def _tried_chart(row: dict, classes: int) -> Chart:

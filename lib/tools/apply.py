@@ -30,7 +30,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
     from lib.data.value_range import value_range_line
     from lib.deploy.apply import predict_images
     from lib.deploy.finished import open_finished
-    from lib.submission.outputs import require_apart, require_format, set_aside, write_outputs, write_overlays
+    from lib.submission.outputs import RECORD, require_apart, require_format, set_aside, write_outputs, write_overlays
 
     require_apart(arguments.out, arguments.source)
     overrides = [*overrides_of(arguments.images), *arguments.overrides]
@@ -59,9 +59,7 @@ def apply(arguments: argparse.Namespace) -> StageSummary | None:
         print(f"warning   no time was left for {len(without)} of {len(test.ids)} images; their masks are empty")
     seconds = time.monotonic() - STARTED
     results = {"images": len(test.ids), "without_map": without, "rules": str(finished.rules_file)}
-    write_json(
-        out / "apply.json", {**results, "seconds": round(seconds, 2), "written": [str(path) for path in written]}
-    )
+    write_json(out / RECORD, {**results, "seconds": round(seconds, 2), "written": [str(path) for path in written]})
     following = "upload" if arguments.images is None else "look at"
     return StageSummary(written, f"{following} {shlex.quote(str(written[0]))}", seconds, results)
 
