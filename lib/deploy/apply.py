@@ -199,7 +199,8 @@ def _predict_missing(
     sources = member_images(finished, data)
     weights = [member.weight for member in finished.members]
     pixels = {id: math.prod(data.image_size(id)) for id in data.ids}
-    seen = {id: _seen_pixels(sources, id) for id in missing}
+    by_networks = [as_network_sees(source) for source in sources]
+    seen = {id: sum(math.prod(each.image_size(id)) for each in by_networks) / len(by_networks) for id in missing}
     budget.pixels, budget.all_pixels = sum(seen.values()), sum(pixels.values())
     largest = PART_PIXELS if budget.seconds is None else TIMED_PIXELS
     last = budget.levels[0]
@@ -219,11 +220,6 @@ def _predict_missing(
                 budget.writing = _seconds_of_writing(finished, predictions[0][part[0]])
             last = level
             bar.update(len(part))
-
-
-def _seen_pixels(sources: list[Images], image_id: str) -> float:
-    """Pixels of an image that pass through the networks, mean over the members."""
-    return sum(math.prod(as_network_sees(source).image_size(image_id)) for source in sources) / len(sources)
 
 
 def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[list[str]]:

@@ -25,8 +25,11 @@ def partition(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
     lowest, best = np.inf, np.empty(len(vectors), int)
     for _ in range(np.clip(RESTARTS_TIMES_VECTORS // len(vectors), 1, MOST_RESTARTS)):
         order = np.argsort(-lengths * (1 + JITTER * rng.standard_normal(len(vectors))), kind="stable")
-        parts, sums = _start(vectors[order], count)
-        _improve(vectors[order], parts, sums)
+        ordered = vectors[order]
+        squares = np.square(ordered).sum(axis=1)
+        parts, sums = _start(ordered, count)
+        while _move(ordered, squares, parts, sums) or _swap(ordered, squares, parts, sums):
+            pass
         cost = np.square(sums).sum()
         if cost < lowest:
             lowest, best[order] = cost, parts
@@ -44,15 +47,8 @@ def _start(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return parts, sums
 
 
-def _improve(vectors: np.ndarray, parts: np.ndarray, sums: np.ndarray) -> None:
-    """Move and swap vectors, in place, as long as the sum of squares falls."""
-    squares = np.square(vectors).sum(axis=1)
-    while _move(vectors, squares, parts, sums) or _swap(vectors, squares, parts, sums):
-        pass
-
-
 def _move(vectors: np.ndarray, squares: np.ndarray, parts: np.ndarray, sums: np.ndarray) -> bool:
-    """Make the one move of a vector that lowers the sum of squares most; False if none does."""
+    """Make the one move of a vector, in place, that lowers the sum of squares most; False if none does."""
     along = vectors @ sums.T
     present = np.arange(len(vectors)), parts
     change = along - along[present][:, None] + squares[:, None]  # half the change; the other half is the same
@@ -67,7 +63,7 @@ def _move(vectors: np.ndarray, squares: np.ndarray, parts: np.ndarray, sums: np.
 
 
 def _swap(vectors: np.ndarray, squares: np.ndarray, parts: np.ndarray, sums: np.ndarray) -> bool:
-    """For each pair of parts, make the swap of two vectors that lowers the sum of squares most; False if none does."""
+    """For each pair of parts, swap the two vectors, in place, that lower the sum of squares most; False if none do."""
     swapped = False
     for a in range(len(sums)):
         for b in range(a + 1, len(sums)):

@@ -118,15 +118,9 @@ class Candidates:
             counts.append(stats.sums(kept, masks.count))
             if len(self.hull) > 1:
                 hulls = (morphology.convex_hulls(mask) for mask in masks.painted(kept[part_of]))
-                counted = [_hits_and_pixels(hull, masks.truth) for hull in hulls]
-                counts.append(np.array(counted, dtype=float).T)
+                tp, fp, _ = np.array([count_mask(hull, masks.truth) for hull in hulls], dtype=float).T
+                counts.append(np.stack([tp, tp + fp]))
         return counts
-
-
-def _hits_and_pixels(mask: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
-    """True positives and predicted pixels of a mask, without those that the truth ignores."""
-    tp, fp, _ = count_mask(mask, truth)
-    return tp, tp + fp
 
 
 def _masks_on_grid(maps: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
