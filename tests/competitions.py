@@ -15,6 +15,7 @@ from PIL import Image
 
 RANDOM = np.random.default_rng(0)
 TRAIN, TEST = 6, 3  # images, unless the competition's groups need another number
+HIDDEN = False  # whether the test set is the one that is put in place when a notebook is submitted
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Competition:
 
     rle: Rle
     classes: list[str]
+    maker: str = ""
     train: dict[str, list[np.ndarray]] = field(default_factory=dict)  # a mask (height, width) for each class
     test: dict[str, list[np.ndarray]] = field(default_factory=dict)
     objects: dict[str, list[np.ndarray]] = field(default_factory=dict)  # of train and test images, where they count
@@ -121,6 +123,11 @@ def masks_of(ids: list[str], shape: tuple[int, int], classes: int = 1) -> dict[s
     return {id: [draw_mask(shape, (n + c) % 5) for c in range(classes)] for n, id in enumerate(ids)}
 
 
+def masks_of_test(ids: list[str], shape: tuple[int, int], classes: int = 1) -> dict[str, list[np.ndarray]]:
+    """Masks of test images, which are somewhat larger than the training images, and hidden ones otherwise so."""
+    return masks_of(ids, (shape[0] + int(RANDOM.integers(0, 9)), shape[1] + int(RANDOM.integers(0, 9))), classes)
+
+
 def tgs_salt(root: Path) -> Competition:
     made = Competition(Rle(), ["salt"])
     ids = [f"{n:010x}" for n in RANDOM.integers(16**9, 16**10, TRAIN + TEST)]
@@ -141,7 +148,8 @@ def tgs_salt(root: Path) -> Competition:
 def carvana(root: Path) -> Competition:
     made = Competition(Rle(rows=True), ["car"])
     ids = [f"{car}_{view:02d}" for car in ("00087a6bd4dc", "0cdf5b5d0ce1", "fff9b3a5373f") for view in (1, 2)]
-    made.train, made.test = masks_of(ids, (10, 15)), masks_of(["0004d4463b50_01", "0004d4463b50_16"], (10, 15))
+    made.train = masks_of(ids, (10, 15))
+    made.test = masks_of([f"0004d4463b50_{n:02d}" for n in range(1, TEST)], (10, 15))
     made.groups = {id: id[:12] for id in ids}
     for part in ("train", "test"):
         for id, (mask,) in getattr(made, part).items():
@@ -291,11 +299,11 @@ def clouds(root: Path) -> Competition:
 def hubmap_kidney(root: Path) -> Competition:
     made = Competition(Rle(), ["glomerulus"])
     ids = ["2f6ecfcdf", "aaa6a05cc", "cb2d976f4", "0486052bb", "e79de561c", "095bf7a1f"]
-    made.train, made.test = masks_of(ids, (25, 18)), masks_of(["26dc41664", "c68fe75ea"], (25, 18))
+    made.train, made.test = masks_of(ids, (25, 18)), masks_of_test(["26dc41664", "c68fe75ea"], (25, 18))
     made.groups = {id: str(63921 + n // 2) for n, id in enumerate(ids)}
     for n, id in enumerate([*made.train, *made.test]):
         folder = root / ("train" if id in made.train else "test")
-        write_slide(folder / f"{id}.tiff", draw_image((25, 18, 3)), axes=n % 3)
+        write_slide(folder / f"{id}.tiff", draw_image((*(made.train | made.test)[id][0].shape, 3)), axes=n % 3)
         (folder / f"{id}-anatomical-structure.json").write_text("[]")
         if id in made.train:
             (folder / f"{id}.json").write_text("[]")
@@ -330,7 +338,7 @@ def write_slide(path: Path, image: np.ndarray, axes: int) -> None:
 def hubmap_hpa(root: Path) -> Competition:
     made = Competition(Rle(), ["tissue"])
     ids = [str(10044 + 226 * n) for n in range(TRAIN)]
-    made.train, made.test = masks_of(ids, (23, 20)), masks_of(["10078"], (29, 21))
+    made.train, made.test = masks_of(ids, (23, 20)), masks_of_test([f"{10076 + n}" for n in range(2, TEST)], (29, 21))
     for part, masks in (("train", made.train), ("test", made.test)):
         for id, (mask,) in masks.items():
             save(root / f"{part}_images" / f"{id}.tiff", draw_image((*mask.shape, 3)))
@@ -341,10 +349,12 @@ def hubmap_hpa(root: Path) -> Competition:
     header = ["id", "organ", "data_source", "img_height", "img_width", "pixel_size", "tissue_thickness"]
     rows = ([id, *facts, made.rle.write(mask), "37.0", "Male"] for id, (mask,) in made.train.items())
     write_csv(root / "train.csv", [[*header, "rle", "age", "sex"], *rows])
-    write_csv(root / "test.csv", [header, ["10078", "spleen", "Hubmap", "29", "21", "0.4945", "4.0"]])
-    made.sample = [["id", "rle"], ["10078", "12 34"]]
+    sizes = {id: [str(side) for side in mask.shape] for id, (mask,) in made.test.items()}
+    tests = ([id, "spleen", "Hubmap", *size, "0.4945", "4.0"] for id, size in sizes.items())
+    write_csv(root / "test.csv", [header, *tests])
+    made.sample = [["id", "rle"], *([id, "12 34"] for id in made.test)]
     write_csv(root / "sample_submission.csv", made.sample)
-    made.row_of = {"10078": ("10078", 0)}
+    made.row_of = {id: (id, 0) for id in made.test}
     return made
 
 
@@ -354,27 +364,28 @@ def uw_madison(root: Path) -> Competition:
     ids = [f"{day}_slice_{n:04d}" for day in days for n in (1, 2)]
     every = masks_of(ids, (15, 22), 3)
     made.train = {id: masks for id, masks in every.items() if not id.startswith("case7_")}  # bad masks, left out
-    made.test = masks_of([f"case123_day20_slice_{n:04d}" for n in (1, 2)], (15, 22), 3)
+    made.test = masks_of_test([f"case123_day20_slice_{n:04d}" for n in (1, 2, 3)], (15, 22), 3) if HIDDEN else {}
     made.groups = {id: id.split("_")[0] for id in made.train}
-    for id in [*every, *made.test]:
+    for id, (mask, *_) in (every | made.test).items():
         day, _, number = id.partition("_slice_")
         folder = root / ("train" if id in every else "test") / day.split("_")[0] / day / "scans"
-        save(folder / f"slice_{number}_22_15_1.50_1.50.png", draw_image((15, 22), np.uint16))
+        height, width = mask.shape
+        save(folder / f"slice_{number}_{width}_{height}_1.50_1.50.png", draw_image(mask.shape, np.uint16))
     rows = (
         [id, name, made.rle.write(mask)]
         for id, masks in every.items()
         for name, mask in zip(made.classes, masks, strict=True)
     )
     write_csv(root / "train.csv", [["id", "class", "segmentation"], *rows])
-    made.sample = [["id", "class", "predicted"]]  # the whole test set is hidden
-    write_csv(root / "sample_submission.csv", made.sample)
     made.row_of = {(id, name): (id, c) for id in made.test for c, name in enumerate(made.classes)}
+    made.sample = [["id", "class", "predicted"], *([*key, "1 1"] for key in made.row_of)]
+    write_csv(root / "sample_submission.csv", made.sample)  # the whole test set is hidden
     return made
 
 
 def contrails(root: Path) -> Competition:
     made = Competition(Rle(empty="-"), ["contrail"])
-    ids = [str(1000216489776414077 + 387310806361 * n) for n in range(TRAIN + 2)]
+    ids = [str(1000216489776414077 + 387310806361 * n) for n in range(TRAIN + TEST - 1)]
     made.train, made.test = masks_of(ids[:TRAIN], (14, 19)), masks_of(ids[TRAIN:], (14, 19))
     for id in ids:
         folder = root / ("train" if id in made.train else "test") / id
@@ -395,13 +406,13 @@ def sennet(root: Path) -> Competition:
     kidneys = ("kidney_1_dense", "kidney_1_voi", "kidney_2", "kidney_3_sparse")
     every = masks_of([f"{kidney}_{n:04d}" for kidney in kidneys for n in range(3)], (14, 23))
     made.train = {id: masks for id, masks in every.items() if "voi" not in id}
-    made.test = masks_of([f"kidney_{n}_{slice:04d}" for n in (5, 6) for slice in range(2)], (14, 23))
+    made.test = masks_of_test([f"kidney_{n}_{slice:04d}" for n in (5, 6) for slice in range(TEST - 1)], (14, 23))
     made.groups = {id: id.rpartition("_")[0] for id in made.train}
     rows = []
     for part, masks in (("train", every), ("test", made.test)):
         for id, (mask,) in masks.items():
             kidney, _, number = id.rpartition("_")
-            save(root / part / kidney / "images" / f"{number}.tif", draw_image((14, 23), np.uint16))
+            save(root / part / kidney / "images" / f"{number}.tif", draw_image(mask.shape, np.uint16))
             if part == "train":
                 save(root / part / kidney / "labels" / f"{number}.tif", mask * 255)
                 rows.append([id, made.rle.write(mask)])
@@ -419,7 +430,7 @@ def vesuvius(root: Path) -> Competition:
     made = Competition(Rle(rows=True), ["ink"])
     shapes = {"1": (27, 21), "2": (39, 25), "3": (25, 18)}
     made.train = {id: [draw_mask(shape, 1)] for id, shape in shapes.items()}
-    made.test = {"a": [draw_mask((9, 13), 3)], "b": [draw_mask((9, 13), 0)]}
+    made.test = masks_of_test(["b", "a"], (9, 13))
     made.groups = {id: id for id in made.train}
     for part, masks in (("train", made.train), ("test", made.test)):
         for id, (mask,) in masks.items():
@@ -430,7 +441,7 @@ def vesuvius(root: Path) -> Competition:
                 save(root / part / id / "inklabels.png", mask * 255)
                 save(root / part / id / "ir.png", draw_image(mask.shape))
                 write_csv(root / part / id / "inklabels_rle.csv", [["Id", "Predicted"], [id, made.rle.write(mask)]])
-    made.sample = [["Id", "Predicted"], ["a", "1 1 5 1"], ["b", "1 1 5 1"]]
+    made.sample = [["Id", "Predicted"], *([id, "1 1 5 1"] for id in sorted(made.test))]
     write_csv(root / "sample_submission.csv", made.sample)
     made.row_of = {id: (id, 0) for id in made.test}
     return made
@@ -460,7 +471,7 @@ def sartorius(root: Path) -> Competition:
 def ultrasound_nerve(root: Path) -> Competition:
     made = Competition(Rle(), ["nerve"])
     ids = [f"{subject}_{image}" for subject in (1, 2, 13) for image in (1, 10)]
-    made.train, made.test = masks_of(ids, (14, 19)), masks_of(["1", "2", "10"], (14, 19))
+    made.train, made.test = masks_of(ids, (14, 19)), masks_of(["1", "2", "10", "11", "3"][:TEST], (14, 19))
     made.groups = {id: id.split("_")[0] for id in ids}
     for part, masks in (("train", made.train), ("test", made.test)):
         for id, (mask,) in masks.items():
@@ -486,7 +497,7 @@ def without_a_sample(made: Competition, upload: str = "", pixel: int = 1) -> Com
 def isic2018(root: Path) -> Competition:
     made = Competition(Rle(), ["lesion"])
     ids = [f"ISIC_{n:07d}" for n in range(TRAIN + TEST)]
-    made.train, made.test = masks_of(ids[:TRAIN], (15, 22)), masks_of(ids[TRAIN:], (21, 16))
+    made.train, made.test = masks_of(ids[:TRAIN], (15, 22)), masks_of_test(ids[TRAIN:], (21, 16))
     for id, (mask,) in (made.train | made.test).items():
         part = "Training" if id in made.train else "Test"
         save(root / f"ISIC2018_Task1-2_{part}_Input" / f"{id}.jpg", draw_image((*mask.shape, 3)))
@@ -541,6 +552,7 @@ def stac_overflow(root: Path) -> Competition:
     missing[5:7, 3:9] = True
     ids = ["awc00", "awc01", "awc05", "hxu00", "hxu01", "jja00", "qus06", "qus07"]
     made.train, made.test = masks_of(ids[:TRAIN], (14, 18)), masks_of(ids[TRAIN:], (14, 18))
+    made.groups = {id: id[:3] for id in made.train}
     for id, (mask,) in (made.train | made.test).items():
         part = "train" if id in made.train else "test"
         for polarisation in ("vh", "vv"):
@@ -600,6 +612,13 @@ def corners(box: np.ndarray) -> list[list[int]]:
     rows, columns = np.flatnonzero(box.any(axis=1)).tolist(), np.flatnonzero(box.any(axis=0)).tolist()
     left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
     return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
+def make(maker: str, root: Path) -> Competition:
+    """Write the competition of a name in MAKERS below a folder."""
+    made = MAKERS[maker](root)
+    made.maker = maker
+    return made
 
 
 MAKERS: dict[str, Callable[[Path], Competition]] = {

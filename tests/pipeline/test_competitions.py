@@ -1,28 +1,39 @@
-"""Every preset on its competition's own layout: what 01 reads and says, and what 05 writes from planted maps."""
+"""Every preset on its competition's own layout: what 01 reads and says, and what 05 writes from planted maps; then the
+bundle on the test set that is in place when a notebook is submitted, which has other images."""
 
 import csv
-import importlib.util
+import importlib
 import json
 import zipfile
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lib.base.errors import UserError
 from lib.base.files import write_json
-from lib.data.competition import open_test, open_training
+from lib.config.load import load_settings
+from lib.config.schema import Settings
+from lib.data.competition import Images, open_test, open_training
 from lib.data.input_files import known_test_images, write_known
+from lib.deploy.apply import MemberPredictor
+from lib.deploy.time_budget import Level
 from lib.masks.metrics import count_images
-from lib.prediction.map_store import MapStore, read_pairs
+from lib.prediction.map_store import MapStore, Prediction, read_pairs
 from lib.prediction.run_maps import open_oof_maps, open_test_maps
-from lib.run.folder import open_run
+from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import test_inputs as inputs_of_test_maps
 from lib.run.provenance import threshold_inputs, training_inputs
 from lib.run.stage import opened
+from lib.tools.apply import apply
+from lib.tools.export import export
+from lib.tools.score import score_submission
 from lib.tuning.thresholds import choose_thresholds
 from tests import REPOSITORY, competitions, stages
 
@@ -93,23 +104,65 @@ def plant(root: Path, made: competitions.Competition) -> None:
     run, settings = open_run(root)
     for fold in range(settings.folds.count):
         run.fold(fold).root.mkdir()
-        run.fold(fold).weights.write_bytes(b"planted")
+        save_file({"planted": torch.zeros(1)}, run.fold(fold).weights)
         write_json(run.fold(fold).metrics, {"made_from": training_inputs(run, settings)})
-    data, test = open_training(settings.data), open_test(settings.data)
+    data = open_training(settings.data)
     table = pd.read_csv(run.folds, dtype={"id": str}).set_index("id").loc[data.ids].reset_index()
-    write_known(run.test_files, known_test_images(run, test))
     oof = open_oof_maps(run, settings, table, threshold_inputs(run, settings))
-    test_maps = open_test_maps(run, settings, test, inputs_of_test_maps(run, settings))
     for image_id, masks in made.train.items():
         oof.write(image_id, blurred(masks))
-    for image_id in test.ids:
-        test_maps.write(image_id, blurred(made.test[image_id], made.scale))
+    if made.test:
+        plant_test_maps(run, settings, made)
     counts = count_images(read_pairs(oof, data, data.ids, settings.submission.size), data.classes)
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     write_json(run.threshold, result.to_dict())
     write_json(run.record("03_oof_threshold"), {"made_from": threshold_inputs(run, settings)})
-    write_json(run.record("04_infer"), {"made_from": inputs_of_test_maps(run, settings)})
+
+
+def plant_test_maps(run: RunFolder, settings: Settings, made: competitions.Competition) -> None:
+    """Write the files that 04 leaves behind."""
+    test, inputs = open_test(settings.data), inputs_of_test_maps(run, settings)
+    write_known(run.test_files, known_test_images(run, test))
+    maps = open_test_maps(run, settings, test, inputs)
+    for image_id in test.ids:
+        maps.write(image_id, blurred(made.test[image_id], made.scale))
+    write_json(run.record("04_infer"), {"made_from": inputs})
+
+
+class PlantedPredictor:
+    """Predicts the planted masks of the hidden test images, in place of networks."""
+
+    def __init__(self, hidden: competitions.Competition) -> None:
+        self.hidden = hidden
+
+    def predict(self, images: Images, ids: list[str], level: Level) -> dict[str, Prediction]:
+        predictions = {}
+        for image_id in ids:
+            maps = blurred(self.hidden.test[image_id], self.hidden.scale)
+            assert images.read_image(image_id).shape[:2] == maps.shape[:2]
+            predictions[image_id] = Prediction(maps)
+        return predictions
+
+
+def rehearse(run: Path, made: competitions.Competition, monkeypatch) -> competitions.Competition:
+    """Export the run, and apply its bundle to a hidden test set; what is in that. Writes bundle/, hidden/ and out/."""
+    monkeypatch.setattr(competitions, "RANDOM", np.random.default_rng(1))
+    monkeypatch.setattr(competitions, "TEST", 5)
+    monkeypatch.setattr(competitions, "HIDDEN", True)
+    hidden = competitions.make(made.maker, Path("hidden"))
+    words = {"weights": "float32", "rules": None, "folds": None, "wheels": False}
+    where = [] if made.test else [f"data.test_images={load_settings(preset(made.maker)).data.test_images}"]
+    export(Namespace(run=run, out=Path("bundle"), overrides=where, **words))
+    monkeypatch.setattr(MemberPredictor, "of", lambda member, classes: PlantedPredictor(hidden))
+    words = {"images": None, "folds": None, "hours": None, "overlays": False}
+    apply(Namespace(source=Path("bundle"), out=Path("out"), overrides=["data.root=hidden"], **words))
+    return hidden
+
+
+def key_of(row: list[str]) -> str | tuple[str, ...]:
+    """The values beside the run lengths."""
+    return row[0] if len(row) == 2 else tuple(row[:-1])
 
 
 def read_submission(path: Path) -> tuple[list[str], dict]:
@@ -118,7 +171,7 @@ def read_submission(path: Path) -> tuple[list[str], dict]:
         header, *rows = csv.reader(file)
     found, last = {}, None
     for row in rows:
-        key = row[0] if len(row) == 2 else tuple(row[:-1])
+        key = key_of(row)
         assert key == last or key not in found
         found.setdefault(key, []).append(row[-1])
         last = key
@@ -131,14 +184,14 @@ def made(request, tmp_path, monkeypatch) -> tuple[str, competitions.Competition]
     monkeypatch.chdir(tmp_path)
     stages.leave_out_pictures(monkeypatch.setattr)
     name = request.param.removesuffix("_first_generation")
-    return name, competitions.MAKERS[request.param](tmp_path / "data")
+    return name, competitions.make(request.param, tmp_path / "data")
 
 
 def test_every_preset_has_a_competition():
     assert sorted(name for name in competitions.MAKERS if not name.endswith("_generation")) == PRESETS
 
 
-def test_planted_maps_come_out_as_the_planted_masks(made, capsys):
+def test_planted_maps_come_out_as_the_planted_masks(made, capsys, monkeypatch):
     name, made = made
     run = prepare(name, made)
     said = capsys.readouterr().out
@@ -154,19 +207,49 @@ def test_planted_maps_come_out_as_the_planted_masks(made, capsys):
     assert folds.group.to_dict() == (made.groups or {image_id: image_id for image_id in made.train})
 
     plant(run, made)
-    run_in_process("05_postprocess.py", Namespace(run=run, overrides=[]))
+    run_in_process("05_postprocess.py", Namespace(run=run, overrides=[] if made.test else ["data.test_images=null"]))
     said = capsys.readouterr().out
     assert "as reported" in said
-    if made.upload:
-        assert read_upload(run / "submission.zip") == {
-            made.upload.format(id=id): (mask * made.pixel).tobytes() for id, (mask,) in made.test.items()
-        }
-    else:
-        check_csv(run, made)
+    if made.test:
+        check_submission(run, made)
     if made.objects:
         objects = json.loads((run / "objects.json").read_text())
         assert objects["metric"] == ("object F2" if name == "airbus" else "object AP")
         assert objects["nested"] == objects["in_sample"] == 1
+    hidden = rehearse(run, made, monkeypatch)
+    check_submission(Path("out"), hidden)
+    check_score(hidden, load_settings(run / "config.yaml"))
+
+
+def check_submission(folder: Path, made: competitions.Competition) -> None:
+    """Exactly the planted masks are in the file to upload."""
+    if made.upload:
+        assert read_upload(folder / "submission.zip") == {
+            made.upload.format(id=id): (mask * made.pixel).tobytes() for id, (mask,) in made.test.items()
+        }
+    else:
+        check_csv(folder, made)
+
+
+def check_score(made: competitions.Competition, settings: Settings) -> None:
+    """lib.tools.score finds the submission in out/ right, and an all-empty one is worse."""
+    if made.upload:
+        submission, solution = Path("out/submission.zip"), Path("truth")
+        for id, (mask,) in made.test.items():
+            competitions.save(solution / made.upload.format(id=id), mask * made.pixel)
+    else:
+        submission, solution = Path("out/submission.csv"), Path("truth.csv")
+        competitions.write_csv(solution, [made.sample[0], *true_rows(made, settings.submission.text == "json")])
+    found = score_submission(submission, solution, settings)
+    assert found.score == 1 > found.all_empty
+
+
+def true_rows(made: competitions.Competition, as_json: bool) -> Iterator[list[str]]:
+    for key, (image_id, index) in made.row_of.items():
+        texts = [made.rle.write(mask) for mask in made.objects.get(image_id) or [made.test[image_id][index]]]
+        if as_json and texts != [made.rle.empty]:
+            texts = [";".join(f"[{text.replace(' ', ', ')}]" for text in texts)]
+        yield from ([*([key] if isinstance(key, str) else key), f'"{text}"'] for text in texts)
 
 
 def read_upload(path: Path) -> dict[str, bytes]:
@@ -179,7 +262,7 @@ def check_csv(run: Path, made: competitions.Competition) -> None:
     """The sample's columns and rows, which decode to the test masks and their objects."""
     header, found = read_submission(run / "submission.csv")
     assert header == made.sample[0]
-    in_sample = dict.fromkeys(row[0] for row in made.sample[1:]) or made.row_of  # a sample may say no more than columns
+    in_sample = dict.fromkeys(map(key_of, made.sample[1:])) or made.row_of  # a sample may say no more than columns
     assert list(found) == list(in_sample)
     for key, texts in found.items():
         image_id, index = made.row_of[key]
@@ -207,7 +290,24 @@ def test_a_wrong_convention_is_noticed(made, capsys):
             prepare(name, made, f"data.rle.order={other}")
 
 
-@pytest.mark.parametrize("name", ["dsb2018", "severstal", "siim"])
+def test_siim_stage_2(tmp_path, monkeypatch, capsys):
+    """By the settings that the preset's comment names: the test images of stage 1 are training images of stage 2."""
+    monkeypatch.chdir(tmp_path)
+    stages.leave_out_pictures(monkeypatch.setattr)
+    made, data = competitions.make("siim", Path("data")), Path("data")
+    rows = [[id, made.rle.write(mask)] for id, (mask,) in (made.train | made.test).items()]
+    competitions.write_csv(data / "stage_2_train.csv", [["ImageId", "EncodedPixels"], *rows])
+    for id in ("ID_0011fe81e", "ID_003206608"):
+        competitions.write_dicom(data / "stage_2_images" / f"{id}.dcm", competitions.draw_image((21, 17)))
+    sample = [["ImageId", "EncodedPixels"], ["ID_003206608", "-1"], ["ID_0011fe81e", "-1"]]
+    competitions.write_csv(data / "stage_2_sample_submission.csv", sample)
+    comment = preset("siim").read_text().partition("data:\n")[0].replace("#", " ").replace('"', " ")
+    run = prepare("siim", made, *(word for word in comment.split() if word.startswith("data.")))
+    assert "2 test images, 2 rows of stage_2_sample_submission.csv" in capsys.readouterr().out
+    assert sorted(pd.read_csv(run / "folds.csv", dtype={"id": str}).id) == sorted(made.train | made.test)
+
+
+@pytest.mark.parametrize("name", ["dsb2018", "siim"])
 def test_all_five_stages(name, tmp_path):
     """With a network too small to learn anything: what is written is valid all the same."""
     made = competitions.MAKERS[name](tmp_path / "data")
