@@ -9,7 +9,7 @@ from lib.base.errors import or_none
 from lib.config.data_settings import DataSettings
 from lib.data.competition import Images
 from lib.images.headers import suffix_of
-from lib.images.reading import read_content
+from lib.images.reading import Content, read_content
 from lib.images.scaling import Range, is_nodata
 
 SAMPLED_FILES = 32  # spread over all; each is decoded once more
@@ -28,12 +28,14 @@ class FileValues(NamedTuple):
     clipped: int = 0  # of these, outside data.value_range
     missing: int = 0  # values that stand for no data
     size: int = 0  # all values
+    has_band_left_out: bool = False
 
 
 def value_range_line(images: Images) -> str:
-    """A line with the range of some images, and the setting to change if it does not suit; empty for 8-bit data.
+    """Lines on the range of some images and on a band that is not read, with the setting to change if it does not suit.
 
-    If data.value_range is set, it is applied to 8-bit images too, so they are then read as well.
+    Empty for 8-bit data that is read whole. If data.value_range is set, it is applied to 8-bit images too, so they are
+    then read as well.
     """
     settings = images.settings
     every = [Path(path) for image_id in images.ids for path in images.files[image_id]]
@@ -42,8 +44,9 @@ def value_range_line(images: Images) -> str:
     sampled = paths[:: -(-len(paths) // SAMPLED_FILES) or 1]
     files = [measured for path in sampled if (measured := _measured(path, settings)) is not None]
     with_values = [file for file in files if file.count]
+    bands = _describe_band(sum(file.has_band_left_out for file in files), len(files), settings.channels)
     if not with_values:
-        return ""
+        return bands
     low, high = min(file.low for file in with_values), max(file.high for file in with_values)
     described = f"values from {low:.9g} to {high:.9g} in {len(with_values)} of {len(every)} image files read"
     if settings.nodata:
@@ -51,7 +54,17 @@ def value_range_line(images: Images) -> str:
         described += f", {missing:.1%} of them no data"
     clipped = sum(file.clipped for file in with_values) / sum(file.count for file in with_values)
     are_mixed = len({file.is_eight_bit for file in files}) > 1 or len(paths) < len(every)
-    return _judged(described, low, high, with_values[-1].scale, clipped, are_mixed)
+    return _judged(described, low, high, with_values[-1].scale, clipped, are_mixed) + bands
+
+
+def _describe_band(count: int, of: int, channels: int) -> str:
+    """A warning on the files whose fourth plane is left out as if it were transparency; empty without any."""
+    if not count:
+        return ""
+    return (
+        f"warning   the fourth plane of {count} of {of} image files read varies as a band does, such as near infrared, "
+        f"and not as transparency; data.channels={channels} leaves it out, data.channels=4 reads it\n"
+    )
 
 
 def _measured(path: Path, settings: DataSettings) -> FileValues | None:
@@ -59,9 +72,9 @@ def _measured(path: Path, settings: DataSettings) -> FileValues | None:
     content = or_none(read_content, path, settings.max_pixels)  # the check of every image reports the errors
     if content is None or content.values.dtype.kind == "b":
         return None
-    is_eight_bit = content.full_range == (0, 255)
+    is_eight_bit, has_band = content.full_range == (0, 255), _leaves_band_out(content, settings)
     if is_eight_bit and not isinstance(settings.value_range, tuple):
-        return FileValues(is_eight_bit)
+        return FileValues(is_eight_bit, has_band_left_out=has_band)
     values = content.values if settings.plane is None else content.values[:, :, settings.plane : settings.plane + 1]
     known = values[~is_nodata(values, settings.nodata)]
     finite = known[np.isfinite(known)]
@@ -69,7 +82,17 @@ def _measured(path: Path, settings: DataSettings) -> FileValues | None:
     scale, clipped = settings.value_range or content.full_range, 0
     if isinstance(settings.value_range, tuple):
         clipped = np.count_nonzero((finite < scale[0]) | (finite > scale[1]))
-    return FileValues(is_eight_bit, scale, low, high, finite.size, clipped, values.size - known.size, values.size)
+    missing = values.size - known.size
+    return FileValues(is_eight_bit, scale, low, high, finite.size, clipped, missing, values.size, has_band)
+
+
+def _leaves_band_out(content: Content, settings: DataSettings) -> bool:
+    """Whether a fourth plane that is left out is no transparency: most of its pixels are neither clear nor opaque."""
+    values = content.values
+    if values.shape[2] != 4 or settings.channels == 4 or settings.plane is not None or content.format == "npy":
+        return False
+    fourth, opaque = values[:, :, 3], (content.full_range or (0, 1))[1]
+    return np.count_nonzero((fourth != 0) & (fourth != opaque)) > fourth.size / 2
 
 
 def _judged(described: str, low: float, high: float, scale: Range, clipped: float, are_mixed: bool) -> str:

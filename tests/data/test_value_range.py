@@ -51,3 +51,31 @@ def test_images_of_mixed_depth_are_not_advised_a_range_that_blackens_those_of_8_
     assert "use 6.1%" in line(None) and "data.value_range=image" in line(None)
     assert line((1000, 4990)).startswith("warning ") and "50.00% of the values are clipped" in line((1000, 4990))
     assert line("image").startswith("checked ")
+
+
+BAND = np.linspace(40, 200, 400).reshape(20, 20)
+DISC = np.hypot(*np.mgrid[-10:10, -10:10]) < 8
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fourth", "channels", "is_told"),
+    [
+        (".tif", BAND, 3, True),
+        (".tif", BAND, 1, True),
+        (".png", BAND, 3, True),
+        (".tif", BAND, 4, False),
+        (".tif", np.full((20, 20), 255), 3, False),
+        (".png", DISC * 255, 3, False),
+        (".png", DISC * 255 - 9 * np.eye(20) * DISC, 3, False),  # soft edges
+    ],
+)
+def test_a_fourth_band_is_not_left_out_as_transparency_in_silence(tmp_path, suffix, fourth, channels, is_told):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    scale = np.uint16(257) if suffix == ".tif" else np.uint8(1)
+    save(tmp_path / f"images/a{suffix}", np.dstack([BAND, BAND / 2, BAND, fourth]).astype(np.uint8) * scale)
+    save(tmp_path / "masks/a.png", np.eye(20, dtype=np.uint8))
+    settings = DataSettings(root=tmp_path, train_images="images", train_masks="masks", channels=channels)
+    lines = value_range_line(open_training(settings))
+    assert ("the fourth plane of 1 of 1 image files" in lines) == is_told
+    assert ("data.channels=4 reads it" in lines) == is_told
