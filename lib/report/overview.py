@@ -41,15 +41,11 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
 def submission_card(run: RunFolder, settings: Settings) -> Card:
     """Card of submission.csv: that it was checked, or that it is no longer the file that was."""
     with run.submission.open("rb") as file:
-        rows = sum(1 for _ in file) - 1
+        rows = f"{run.submission.name}: {sum(1 for _ in file) - 1:,} rows"
     if not is_upload(run.record("05_postprocess"), run.submission):
-        note = "not the file that 05 wrote and checked; run it again"
-        return card("Submission", "edited", f"{run.submission.name}: {rows:,} rows") | {"note": note}
+        return card("Submission", "edited", rows, "not the file that 05 wrote and checked; run it again")
     order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
-    return card("Submission", "ready", f"{run.submission.name}: {rows:,} rows {order}") | {
-        "note": "every mask was decoded again and is the same",
-        "tone": "good",
-    }
+    return card("Submission", "ready", f"{rows} {order}", "every mask was decoded again and is the same", tone="good")
 
 
 def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
@@ -57,35 +53,37 @@ def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
     threshold = read_json(run.threshold)
     shown = read_json(run.postprocess) if processed else threshold
     scores = shown["after"] if processed else threshold
-    metric, (low, high) = metric_name(**threshold["metric"]), shown["interval"]
-    gap = scores["in_sample"] - scores["nested"]
+    nested, in_sample, (low, high) = scores["nested"], scores["in_sample"], shown["interval"]
+    label, interval = f"{metric_name(**threshold['metric'])}, out of fold", f"95 % interval {low:.4f} to {high:.4f}"
+    note = "nested: every image at a rule tuned on the other folds; expect this on new images"
+    in_sample_note = "tuned and scored on the same images; the gap is how much tuning flatters"
+    empty_note = "an honest score must be well above it"
     cards = [
-        card(f"{metric}, out of fold", f"{scores['nested']:.4f}", f"95 % interval {low:.4f} to {high:.4f}")
-        | {"note": "nested: every image at a rule tuned on the other folds; expect this on new images", "tone": "main"},
-        card("In-sample", f"{scores['in_sample']:.4f}", f"gap {gap:+.4f}")
-        | {"note": "tuned and scored on the same images; the gap is how much tuning flatters"},
-        card("All empty", f"{threshold['all_empty']:.4f}", "what predicting nothing scores")
-        | {"note": "an honest score must be well above it"},
+        card(label, f"{nested:.4f}", interval, note, tone="main"),
+        card("In-sample", f"{in_sample:.4f}", f"gap {in_sample - nested:+.4f}", in_sample_note),
+        card("All empty", f"{threshold['all_empty']:.4f}", "what predicting nothing scores", empty_note),
     ]
-    if processed:
-        before, adopted = shown["before"]["nested"], any(rule["adopted"] for rule in shown["classes"].values())
-        gained = card("Morphology", f"{scores['nested'] - before:+.4f}", f"threshold alone: {before:.4f}")
-        none = card("Morphology", "none", "the threshold alone is used")
-        notes = ("gained on folds that took no part in choosing it", "no step gains on the folds left out")
-        cards.insert(1, (gained | {"note": notes[0]}) if adopted else (none | {"note": notes[1]}))
-    return cards
+    return [cards[0], morphology_card(shown), *cards[1:]] if processed else cards
+
+
+def morphology_card(content: dict) -> Card:
+    """Card of what morphology gains, by the content of postprocess.json."""
+    if not any(rule["adopted"] for rule in content["classes"].values()):
+        return card("Morphology", "none", "the threshold alone is used", "no step gains on the folds left out")
+    before, after = content["before"]["nested"], content["after"]["nested"]
+    note = "gained on folds that took no part in choosing it"
+    return card("Morphology", f"{after - before:+.4f}", f"threshold alone: {before:.4f}", note)
 
 
 def objects_card(run: RunFolder) -> Card:
     """Card of the object score, the competition's metric where each row is an object."""
     objects = read_json(run.objects)
     low, high = objects["interval"]
+    label, nested = f"Objects ({objects['metric']}), out of fold", f"{objects['nested']:.4f}"
+    detail = f"95 % interval {low:.4f} to {high:.4f}; in-sample {objects['in_sample']:.4f}"
     all_empty = f", no object at all {objects['all_empty']:.4f}" if "all_empty" in objects else ""
-    return card(f"Objects ({objects['metric']}), out of fold", f"{objects['nested']:.4f}", "") | {
-        "detail": f"95 % interval {low:.4f} to {high:.4f}; in-sample {objects['in_sample']:.4f}",
-        "note": f"nested; connected components without cutting score {objects['components_nested']:.4f}{all_empty}",
-        "tone": "main",
-    }
+    note = f"nested; connected components without cutting score {objects['components_nested']:.4f}{all_empty}"
+    return card(label, nested, detail, note, tone="main")
 
 
 def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
@@ -95,16 +93,14 @@ def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
     cards = [card("Folds trained", f"{len(trained)} of {len(folders)}", "one model per fold")]
     name = f"val_{settings.threshold.metric}"
     if scores := [metrics[name] for metrics in trained if name in metrics]:
-        mean, metric = sum(scores) / len(scores), metric_name(settings.threshold.metric, settings.threshold.beta)
-        cards.append(
-            card(f"Validation {metric}", f"{mean:.4f}", f"mean of {len(scores)} folds")
-            | {"note": "each at its own best threshold, so optimistic; stage 03 gives the honest score"}
-        )
+        label = f"Validation {metric_name(settings.threshold.metric, settings.threshold.beta)}"
+        note = "each at its own best threshold, so optimistic; stage 03 gives the honest score"
+        cards.append(card(label, f"{sum(scores) / len(scores):.4f}", f"mean of {len(scores)} folds", note))
     return cards
 
 
-def card(label: str, value: str, detail: str) -> Card:
-    return {"label": label, "value": value, "detail": detail, "note": "", "tone": ""}
+def card(label: str, value: str, detail: str, note: str = "", tone: str = "") -> Card:
+    return {"label": label, "value": value, "detail": detail, "note": note, "tone": tone}
 
 
 def metric_name(name: str, beta: float) -> str:

@@ -77,8 +77,8 @@ class ScoredRun(NamedTuple):
         """Raise UserError where the counts (3, classes) against the baseline's truth are not those of the run's own."""
         if not np.allclose(self.metric.terms(*counts), self.terms[image_id]):
             raise UserError(
-                f"the true mask of '{image_id}' is another one in {self.name} than in the baseline, so their scores "
-                "cannot be compared: one of them reads its masks with other settings of data, or from other files"
+                f"the true mask of '{image_id}' in {self.name} is not that of the baseline, so their scores cannot be "
+                "compared: one of them reads its masks with other settings of data, or from other files"
             )
 
 

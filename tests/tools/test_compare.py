@@ -242,5 +242,5 @@ def test_runs_that_read_other_masks_are_refused_though_their_folds_are_equal(tmp
     columns = finish_run(tmp_path / "columns", competition, 1.0)
     rows = finish_run(tmp_path / "rows", competition, 1.0, rle={"order": "row"}, doubtful_rle="read")
     assert (columns / "folds.csv").read_bytes() == (rows / "folds.csv").read_bytes()
-    with pytest.raises(UserError, match="the true mask of 'train_.*' is another one in rows than in the baseline"):
+    with pytest.raises(UserError, match="the true mask of 'train_.*' in rows is not that of the baseline"):
         compared(columns, rows, out=tmp_path)
