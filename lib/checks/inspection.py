@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.base.errors import UserError, each_kind
+from lib.base.errors import UserError, each_kind, plural
 from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.checks.mask_check import ValueCounts, explain_values, warnings
@@ -73,6 +73,9 @@ def check_images(
         print(f"{line[:LABEL]}{source and f'{source}: '}{line[LABEL:]}")
 
     require_usable_neighbours(training)
+    if training.without_mask:
+        of_all = plural(training.without_mask + len(training.ids), "image")
+        tell(f"checked   {training.without_mask} of {of_all} have no mask and are left out (data.images_without_mask)")
     for line in (orientation_line(training) + value_range_line(training)).splitlines():
         tell(line)
     verdict = require_convention(training)

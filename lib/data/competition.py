@@ -101,7 +101,10 @@ class Images:
 
 
 class TrainingData(Images):
-    """Training images with their masks. `groups` maps ids to the names of their groups, or is None."""
+    """Training images with their masks. `groups` maps ids to the names of their groups, or is None.
+
+    `without_mask` is the number of images left out because they have no mask (data.images_without_mask).
+    """
 
     def __init__(
         self,
@@ -110,9 +113,11 @@ class TrainingData(Images):
         masks: Masks,
         groups: dict[str, str] | None,
         resize_values: dict[str, float] | None = None,
+        without_mask: int = 0,
     ):
         super().__init__(settings, files, resize_values)
         self.groups = groups
+        self.without_mask = without_mask
         self._masks = masks
 
     @property
@@ -220,10 +225,10 @@ def open_training(settings: DataSettings) -> TrainingData:
     files, parts, excluded = list_images(
         settings, settings.train_images, "data.train_images", paths_of_masks(masks, settings)
     )
-    masks = match_masks(masks, table, files, settings, excluded)
+    masks, count = match_masks(masks, table, files, settings, excluded), len(files)
     files = {image_id: files[image_id] for image_id in masks}
     groups, resize_values = read_groups(settings, table, files, parts), values_of_training(settings, files, table)
-    return TrainingData(settings, files, masks, groups, resize_values)
+    return TrainingData(settings, files, masks, groups, resize_values, count - len(files))
 
 
 def open_compared(training: TrainingData) -> TrainingData:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib.base.errors import UserError
-from lib.checks.inspection import inspect_all, inspect_test, skipped_lines
+from lib.checks.inspection import check_images, inspect_all, inspect_test, skipped_lines
 from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
 from lib.masks.rle import encode
@@ -485,6 +485,15 @@ def test_images_and_rows_that_do_not_match_are_counted(tmp_path):
     write_lines(tmp_path / "train.csv", "id,rle", "y,")
     with pytest.raises(UserError, match="no image in .* has a mask"):
         open_training(DataSettings(root=tmp_path, images_without_mask="skip", masks_without_image="skip"))
+
+
+def test_01_counts_the_images_that_are_left_out_without_a_mask(tmp_path, capsys):
+    masks = simple(tmp_path)
+    write_lines(tmp_path / "train.csv", "id,rle", f"b,{encode(masks['b'])}")
+    check_images(open_training(DataSettings(root=tmp_path, doubtful_rle="read", images_without_mask="skip")))
+    assert "2 of 3 images have no mask and are left out (data.images_without_mask)" in capsys.readouterr().out
+    check_images(open_training(DataSettings(root=tmp_path, doubtful_rle="read", images_without_mask="empty")))
+    assert "left out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("repeated", ["a", "a.png", " a "])
