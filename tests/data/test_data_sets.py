@@ -278,6 +278,38 @@ def massachusetts(root: Path):
     return {f"{id}_15": DISC[id] for id in IDS}
 
 
+def celeba_masks(root: Path):
+    """Images 0 to 2, a file for each part of a face that it shows, half as large."""
+    for number, id in enumerate(IDS):
+        put(root / f"CelebA-HQ-img/{number}.jpg", picture(number))
+        for name, mask in (("hair", DISC[id]), ("l_eye", CORNER)):
+            if name == "hair" or number:
+                smaller = mask[::2, ::2].astype(np.uint8) * 255
+                put(root / f"CelebAMask-HQ-mask-anno/{number // 2}/{number:05}_{name}.png", np.dstack([smaller] * 3))
+    doubled = {id: np.kron(DISC[id][::2, ::2], np.ones((2, 2))) for id in IDS}
+    eye = np.kron(CORNER[::2, ::2], np.ones((2, 2)))
+    return {str(n): np.dstack([doubled[id], eye * bool(n)]).astype(bool) for n, id in enumerate(IDS)}
+
+
+def davis(root: Path):
+    """Each video numbers its frames from 0, and its objects from 1."""
+    for video in ("bear", "dog"):
+        for number, id in enumerate(IDS):
+            put(root / f"JPEGImages/480p/{video}/{number:05}.jpg", picture(number))
+            objects = Image.fromarray(np.where(DISC[id], 1 + (ROWS > 11), 0).astype(np.uint8), "L")
+            objects.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+            (root / f"Annotations/480p/{video}").mkdir(parents=True, exist_ok=True)
+            objects.save(root / f"Annotations/480p/{video}/{number:05}.png")
+    return {f"{video}_{number:05}": DISC[id] for video in ("bear", "dog") for number, id in enumerate(IDS)}
+
+
+def roboflow_masks(root: Path):
+    """Image and mask in one folder, a hash for each augmented copy."""
+    labelled("train/{id}_jpg.rf.0c1f.jpg", "train/{id}_jpg.rf.0c1f_mask.png", {0: 0, 1: 1, 2: 2})(root)
+    (root / "train/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, leaf\n2, fruit\n")
+    return {f"{id}_jpg.rf.0c1f": TWO[id] for id in IDS}
+
+
 ADE20K = ("images/training/ADE_{id}.jpg", "annotations/training/ADE_{id}.png", {0: 0, 1: 5, 2: 13})
 STUFF = ("train2017/{id}.jpg", "stuffthingmaps/train2017/{id}.png", {0: 200, 1: 0, 2: 61})
 
@@ -294,8 +326,12 @@ READ = {
     "Data Science Bowl 2018": dsb2018,
     "LIVECell": livecell,
     "Roboflow's COCO export": roboflow,
+    "Roboflow's masks": roboflow_masks,
     "Kvasir-SEG": kvasir,
     "Open Images": open_images,
+    "CelebAMask-HQ": celeba_masks,
+    "DAVIS": davis,
+    "Magnetic tiles": named("Blowhole_{id}", pairs("MT_Blowhole/Imgs/{id}.jpg", "MT_Blowhole/Imgs/{id}.png")),
     "MVTec AD": mvtec,
     "KITTI road": kitti,
     "Pascal VOC, objects": voc_objects,
