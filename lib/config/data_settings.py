@@ -80,7 +80,7 @@ class DataSettings(Section):
     sample_id_column: str | None = None  # the same for sample_submission; default: as above if it has such columns
     sample_rle_column: str | None = None
     sample_class_column: str | None = None
-    sample_id_pattern: str | None = None  # default: id_pattern
+    sample_id_pattern: str | None = None  # default: id_pattern; for a sample without rows, also what is written
     loose_ids: list[Literal["case", "zeros"]] = []  # differences ignored when matching ids: A and a; 7 and 007
     rle: RleSettings = Field(default_factory=RleSettings)
     rle_factor: PositiveInt = 1  # the training csv encodes masks of images downscaled by this factor; 4: a quarter

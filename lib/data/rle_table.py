@@ -155,7 +155,8 @@ class IdReader:
     def __init__(self, columns: Columns, path: Path):
         self.path, self.setting = path, f"{columns.prefix}id_pattern"
         self.pattern, self.template = columns.id_pattern, columns.image_id
-        self.expression = None if self.pattern == "{id}" else compile_pattern(self.pattern)
+        form = without_suffix(self.pattern)  # as the texts are read
+        self.expression = None if form == "{id}" else compile_pattern(form)
         self.text_of: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:

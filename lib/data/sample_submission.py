@@ -1,11 +1,20 @@
 """The sample submission: the columns and rows that a submission must have, in their order."""
 
+import re
 from typing import NamedTuple
 
 from lib.base.errors import UserError, has, listed
 from lib.config.data_settings import DataSettings
+from lib.data.discovery import WILDCARD
 from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, shifted_numbers, why_without_mask
-from lib.data.rle_table import class_columns, guess_rle_column, row_keys, sample_columns
+from lib.data.rle_table import (
+    class_columns,
+    guess_rle_column,
+    id_texts,
+    row_keys,
+    sample_columns,
+    training_columns,
+)
 from lib.data.tables import Table, column, read_table
 
 
@@ -55,7 +64,7 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     Raises UserError when images and sample do not belong together, listing the first ids and the count.
     """
     if not sample.rows:
-        return rows_of_all(sorted(files), sample, settings.classes)
+        return rows_of_all(sorted(files), sample, settings.classes, settings.sample_id_pattern or "{id}")
     path = f"{settings.root / settings.sample_submission} (data.sample_submission)"
     image_of = match_ids({row.id for row in sample.rows}, files, settings.loose_ids, path)
     rows = [row._replace(id=image_of[row.id]) for row in sample.rows]
@@ -97,12 +106,42 @@ def masks_without_row(rows: list[SubmissionRow], classes: list[str]) -> str | No
     )
 
 
-def rows_of_all(ids: list[str], sample: SampleSubmission, classes: list[str]) -> list[SubmissionRow]:
-    """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>."""
+def suffix_doubt(settings: DataSettings, table: Table, path: str) -> str | None:
+    """A sentence on ids that have an image's suffix in the training table and none in the submission.
+
+    A sample without rows does not say how the submission spells them.
+    """
+    if settings.sample_submission is None or settings.sample_id_pattern or read_sample(settings).rows:
+        return None
+    columns = training_columns(settings)
+    text = id_texts(table, path, columns)[0]
+    image_id, _ = next(row_keys({name: values[:1] for name, values in table.items()}, path, columns, settings.classes))
+    suffix = re.match(r"\.\w+?(?=_|$)", text.partition(image_id)[2])
+    if suffix is None:
+        return None
+    return (
+        f"the sample has no rows, so the submission spells ids as '{image_id}', where {path} has '{text}'; if that is "
+        f"wrong, set data.sample_id_pattern={{id}}{suffix[0]}"
+    )
+
+
+def rows_of_all(
+    ids: list[str], sample: SampleSubmission, classes: list[str], pattern: str = "{id}"
+) -> list[SubmissionRow]:
+    """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>.
+
+    `pattern` says what is written around an id, as in {id}.jpg. Raises UserError for one that does not, as */{id}.
+    """
+    if WILDCARD.search(pattern.replace("{id}", "")):
+        raise UserError(
+            f"the sample has no rows, so data.sample_id_pattern must say what stands around each id, and '{pattern}' "
+            "does not; give the sample its rows"
+        )
     rows, names = [], sample.names
     is_plain_id = len(classes) in (1, len(sample.rle_columns)) or sample.class_name in names
     for image_id in ids:
+        written = pattern.replace("{id}", image_id)
         for class_index, name in enumerate(classes):
-            known = {names[0]: image_id if is_plain_id else f"{image_id}_{name}", sample.class_name: name}
+            known = {names[0]: written if is_plain_id else f"{written}_{name}", sample.class_name: name}
             rows.append(SubmissionRow(image_id, class_index, tuple(known.get(column, "") for column in names)))
     return rows

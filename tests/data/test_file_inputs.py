@@ -11,6 +11,7 @@ from PIL import Image
 from lib.base.errors import UserError
 from lib.checks.inspection import inspect_test
 from lib.config.check import check_settings
+from lib.config.data_settings import DataSettings
 from lib.data.competition import open_test
 from tests.data.input_rows import (
     COLUMNS,
@@ -354,13 +355,13 @@ SAMPLE = "id,rle\n" + "".join(f"test_{id},\n" for id in IDS)
 
 
 def test_side(
-    sample: str = SAMPLE, absent: str = "", damaged: str = "", turned: bool = False
+    sample: str = SAMPLE, absent: str = "", damaged: str = "", turned: bool = False, suffix: str = ""
 ) -> Callable[[Path], None]:
     """Training data without a fault, and test images called test_a, test_b, test_c with their sample."""
 
     def write(root: Path) -> None:
         images_only(root)
-        (root / "train.csv").write_text("id,rle\n" + "".join(f"{id},{RLE[id]}\n" for id in IDS))
+        (root / "train.csv").write_text("id,rle\n" + "".join(f"{id}{suffix},{RLE[id]}\n" for id in IDS))
         (root / "sample_submission.csv").write_text(sample)
         for number, id in enumerate(IDS):
             exif = Image.Exif()
@@ -394,6 +395,11 @@ TEST_IMAGES = {
         test_side(SAMPLE.replace(",\n", "_mask.png,\n")), "set data.sample_id_pattern={id}_mask", ALL, set()
     ),
     "a sample without rows": (test_side("id,rle\n"), "", ALL, set()),
+    "a sample without rows, ids with a suffix in the training table": (
+        test_side("id,rle\n", suffix=".png"),
+        "as 'a', where train.csv has 'a.png'|sample_id_pattern={id}.png",
+        ALL, set()
+    ),
     "no sample": (test_side(), "", ALL, set()),
     "EXIF orientation in test images alone": (
         test_side(turned=True), "3 of 3 test images have an EXIF orientation|as stored", ALL, set()
@@ -418,6 +424,24 @@ def test_01_tells_of_test_images_and_04_stops_as_the_page_says(tmp_path, name):
         assert stops(settings({}), damaged="damaged" in name)
     data = open_test(settings(alternatives[0] if alternatives else {}))
     assert {row.id for row in data.rows} == ids and set(data.unreadable) == unreadable
+
+
+@pytest.mark.parametrize(
+    ("pattern", "classes", "first"),
+    [(None, ["x"], "test_a"), ("{id}.png", ["x"], "test_a.png"), ("{id}.png", ["x", "y"], "test_a.png_x")],
+)
+def test_a_sample_without_rows_is_given_ids_of_the_form_that_is_set(tmp_path, pattern, classes, first):
+    test_side("id,rle\n")(tmp_path)
+    data = DataSettings(root=tmp_path, sample_id_pattern=pattern, classes=classes)
+    assert open_test(data).rows[0].values == (first, "")
+    (tmp_path / "sample_submission.csv").write_text(f"id,rle\n{first},\n")
+    assert [row.id for row in open_test(data.model_copy(update={"test_images_without_row": "skip"})).rows] == ["test_a"]
+
+
+def test_a_sample_without_rows_needs_a_form_that_leaves_nothing_open(tmp_path):
+    test_side("id,rle\n")(tmp_path)
+    with pytest.raises(UserError, match="'[*]/{id}' does not; give the sample its rows"):
+        open_test(DataSettings(root=tmp_path, sample_id_pattern="*/{id}"))
 
 
 def stops(settings, damaged: bool) -> bool:

@@ -131,6 +131,11 @@ TABLES = {
     "a column of classes": Row(
         lines("id,kind,rle", lambda id: f"{id},corner,{encode(CORNER)}\n{id},disc,{RLE[id]}", meant=TWO)
     ),
+    "a column of classes with attributes after them, as `29_102`": Row(
+        lines("id,kind,rle", lambda id: f"{id},29_102,{RLE[id]}\n{id},3,{encode(CORNER)}"),
+        {"classes": ["3", "29"], "class_column": "kind"},
+        "'29_102'; these are classes with attributes after them|the classes alone",
+    ),
     "a column of classes, not all of them to be learned": Row(
         lines("id,kind,rle", lambda id: f"{id},corner,{encode(CORNER)}\n{id},disc,{RLE[id]}"),
         {"classes": ["disc"], "class_column": "kind"},
