@@ -47,6 +47,7 @@ class ClassChoice:
     over_no_mask: Gain  # nested, over no mask at all
     at_half: float  # the score at p >= .5, without tuning
     presence: PresenceTrial | None = None  # where presence is predicted
+    over_threshold: Gain | None = None  # of a triplet: nested, over the best threshold without a gate
 
     @property
     def in_sample(self) -> float:
@@ -99,6 +100,7 @@ class ClassChoice:
             "gain_over_no_mask": self.over_no_mask.mean,
             "about_no_mask": self.about_no_mask(),
             **({"presence": self.presence.to_dict()} if self.presence else {}),
+            **({"gain_over_threshold": self.over_threshold.mean} if self.over_threshold else {}),
         }
 
 
@@ -158,6 +160,9 @@ class ThresholdResult:
             lines.append(f"  {name}: {choice.rule}{around}; without each fold {without}")
             if choice.presence:
                 lines.append(f"  {name}: {choice.presence}")
+            if gain := choice.over_threshold:
+                instead = "; try threshold.rule=threshold" if gain.mean < 0 else ""
+                lines.append(f"  {name}: triplet, nested {gain} over the best threshold alone{instead}")
             if choice.about_no_mask():
                 lines.append(f"  warning: {choice.about_no_mask()}")
             foreign = choice.foreign_folds() if self.parts_are_folds else {}
@@ -224,6 +229,16 @@ def _behind(rule: Rule, table: ScoreTable) -> ScoreTable:
 
 
 def _choose_class(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice:
+    """The choice of that kind; a triplet is compared with a threshold alone, since three numbers overfit more."""
+    choice = _choose_with_presence(table, parts, kind)
+    if kind == "threshold":
+        return choice
+    alone = _choose_rule(replace(table, presence=None), parts, "threshold")
+    gain = Gain.between(alone.nested_terms, choice.nested_terms, table.groups)
+    return replace(choice, over_threshold=gain)
+
+
+def _choose_with_presence(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice:
     """The choice without presence or, if its nested score gains enough, with it."""
     without = _choose_rule(replace(table, presence=None), parts, kind)
     if table.presence is None:

@@ -380,6 +380,25 @@ def test_triplet_empties_images_without_an_object():
     assert 61 <= rule.gate.top <= 230 and rule.gate.area <= 4 and rule.threshold <= 60
 
 
+@pytest.mark.parametrize(("seed", "sign"), [(0, -1), (2, 0), (9, 1)])
+def test_a_triplet_is_compared_with_a_threshold_alone(seed, sign):
+    """Maps that do not tell empty images from others: three numbers gain on the images they were chosen on."""
+    rng = np.random.default_rng(seed)
+    square = np.zeros((8, 8, 1), np.uint8)
+    square[2:6, 2:6] = 1
+    maps = [(rng.integers(0, 120, square.shape) + square * 100).astype(np.uint8) for _ in range(24)]
+    counts = count_images([(str(i), found, square * (i % 3 > 0)) for i, found in enumerate(maps)], ["a"])
+    kinds = [ThresholdSettings(rule=kind) for kind in ("threshold", "triplet")]
+    alone, triplet = (choose_thresholds(counts, np.arange(24) // 8, kind) for kind in kinds)
+    gain = triplet.mean("nested") - alone.mean("nested")
+    assert np.sign(gain) == sign and triplet.mean("in_sample") >= alone.mean("in_sample")
+    assert triplet.classes["a"].over_threshold.mean == pytest.approx(gain, abs=1e-12)
+    assert f"triplet, nested {gain:+.4f}" in str(triplet) and "triplet, nested" not in str(alone)
+    assert ("try threshold.rule=threshold" in str(triplet)) == (gain < 0)
+    assert triplet.to_dict()["classes"]["a"]["gain_over_threshold"] == pytest.approx(gain, abs=1e-12)
+    assert "gain_over_threshold" not in alone.to_dict()["classes"]["a"]
+
+
 # ---- what is written
 
 
