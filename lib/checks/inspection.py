@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.base.errors import UserError, each_kind, plural
+from lib.base.errors import UserError, each_kind, listed, plural
 from lib.base.prefetch import prefetched
 from lib.base.progress import progress
+from lib.checks.exclusions import unused_exclusions
 from lib.checks.mask_check import ValueCounts, explain_values, warnings
 from lib.checks.orientation import orientation_line, turned_images
 from lib.checks.rle_check import describe_convention, require_convention
@@ -152,8 +153,9 @@ def _inspect(training: TrainingData, sources: dict[str, ContentSource], image_id
 
 
 def skipped_lines(settings: DataSettings) -> list[str]:
-    """A line for each folder of images or masks with files that are not read."""
-    lines = []
+    """A line for each folder of images or masks with files that are not read, and for data.exclude if it misses."""
+    unused = unused_exclusions(settings)
+    lines = [f"warning   data.exclude: no image or mask is called {listed(unused)}"] if unused else []
     for name in ("train_images", "train_masks", "test_images"):
         folder = getattr(settings, name)
         if folder and (skipped := skipped_files(settings.root / folder)):

@@ -545,6 +545,15 @@ def test_files_that_are_no_images_are_counted(tmp_path):
     assert skipped_lines(settings.model_copy(update={"train_images": "train_images/*.png", "test_images": None})) == []
 
 
+def test_a_pattern_of_exclude_that_matches_nothing_is_named(tmp_path):
+    simple(tmp_path)
+    (tmp_path / "train.csv").write_text((tmp_path / "train.csv").read_text() + "lost,1 1\n")
+    matching = ["a", "test_[a]", "lost"]  # a training image, a test image, a mask without an image
+    assert skipped_lines(DataSettings(root=tmp_path, exclude=matching)) == []
+    (line,) = skipped_lines(DataSettings(root=tmp_path, exclude=[*matching, "A", "test_?_2"]))
+    assert line == "warning   data.exclude: no image or mask is called 'A', 'test_?_2'"
+
+
 def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     masks = simple(tmp_path / "salt")
