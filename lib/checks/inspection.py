@@ -17,7 +17,6 @@ from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, open_test
 from lib.data.discovery import skipped_files
 from lib.data.input_files import ContentSource, Known, training_sources
-from lib.data.mask_index import is_rle_table, read_masks_table
 from lib.data.network_input import require_usable_neighbours
 from lib.data.resizing import Seen, describe_seen, seen_of
 from lib.data.sample_submission import masks_without_row, suffix_doubt
@@ -193,9 +192,7 @@ def inspect_test(settings: DataSettings) -> str:
         )
     if absent := masks_without_row(data.rows, settings.classes):
         return f"warning   {absent}"
-    if is_rle_table(settings.train_masks) and (
-        doubt := suffix_doubt(settings, read_masks_table(settings, "data.train_masks"), settings.train_masks)
-    ):
+    if doubt := suffix_doubt(settings):
         return f"warning   {doubt}"
     rows = len(data.rows) // len(data.rle_columns)
     return f"checked   {count} test images, {rows} rows of {settings.sample_submission or 'the submission'}"

@@ -7,6 +7,7 @@ from lib.base.errors import UserError, has, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import WILDCARD
 from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, shifted_numbers, why_without_mask
+from lib.data.mask_index import is_rle_table, read_masks_table
 from lib.data.rle_table import (
     class_columns,
     guess_rle_column,
@@ -106,16 +107,19 @@ def masks_without_row(rows: list[SubmissionRow], classes: list[str]) -> str | No
     )
 
 
-def suffix_doubt(settings: DataSettings, table: Table, path: str) -> str | None:
+def suffix_doubt(settings: DataSettings) -> str | None:
     """A sentence on ids that have an image's suffix in the training table and none in the submission.
 
     A sample without rows does not say how the submission spells them.
     """
-    if settings.sample_submission is None or settings.sample_id_pattern or read_sample(settings).rows:
+    may_differ = settings.sample_submission and not settings.sample_id_pattern and is_rle_table(settings.train_masks)
+    if not may_differ or read_sample(settings).rows:
         return None
-    columns = training_columns(settings)
-    text = id_texts(table, path, columns)[0]
-    image_id, _ = next(row_keys({name: values[:1] for name, values in table.items()}, path, columns, settings.classes))
+    table, columns = read_masks_table(settings, "data.train_masks"), training_columns(settings)
+    path = settings.train_masks
+    if (first := next(row_keys(table, path, columns, settings.classes), None)) is None:
+        return None
+    (image_id, _), text = first, id_texts(table, path, columns)[0]
     suffix = re.match(r"\.\w+?(?=_|$)", text.partition(image_id)[2])
     if suffix is None:
         return None

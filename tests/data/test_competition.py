@@ -965,3 +965,20 @@ def test_any_table_gives_the_right_masks_or_a_clear_error(tmp_path_factory, head
         written = [row for row in csv.reader(file, skipinitialspace=True) if row][1:]
     for id, mask in masks.items():
         np.testing.assert_array_equal(mask[:, :, 0], paint(written, id, empty))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ""])
+def test_a_suffix_of_ids_is_told_whatever_class_comes_first_where_the_sample_has_no_rows(tmp_path, suffix):
+    simple(tmp_path)
+    rows = (f"{name}{suffix},1 1,{label}" for name, label in (("a", "cloud"), ("a", "sky"), ("b", "sky"), ("c", "sky")))
+    write_lines(tmp_path / "train.csv", "id,rle,label", *rows)
+    write_lines(tmp_path / "sample_submission.csv", "id,rle,label")
+    settings = DataSettings(root=tmp_path, classes=["sky"], class_column="label", other_classes="skip")
+    assert ("sample_id_pattern={id}.jpg" in inspect_test(settings)) == (suffix == ".jpg")
+
+
+def test_a_table_and_a_sample_without_rows(tmp_path):
+    simple(tmp_path)
+    for name in ("train.csv", "sample_submission.csv"):
+        write_lines(tmp_path / name, "id,rle")
+    assert inspect_test(DataSettings(root=tmp_path, images_without_mask="empty")).startswith("checked   3 test images")
