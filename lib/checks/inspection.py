@@ -77,6 +77,8 @@ def check_images(
     if training.without_mask:
         of_all = plural(training.without_mask + len(training.ids), "image")
         tell(f"checked   {training.without_mask} of {of_all} have no mask and are left out (data.images_without_mask)")
+    if lost := training.without_image:
+        tell(f"checked   {plural(lost, 'mask')} without an image left out (data.masks_without_image)")
     for line in (orientation_line(training) + value_range_line(training)).splitlines():
         tell(line)
     verdict = require_convention(training)

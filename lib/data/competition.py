@@ -103,7 +103,7 @@ class Images:
 class TrainingData(Images):
     """Training images with their masks. `groups` maps ids to the names of their groups, or is None.
 
-    `without_mask` is the number of images left out because they have no mask (data.images_without_mask).
+    `without_mask` and `without_image` are the numbers of images and masks left out because they have no counterpart.
     """
 
     def __init__(
@@ -114,10 +114,12 @@ class TrainingData(Images):
         groups: dict[str, str] | None,
         resize_values: dict[str, float] | None = None,
         without_mask: int = 0,
+        without_image: int = 0,
     ):
         super().__init__(settings, files, resize_values)
         self.groups = groups
         self.without_mask = without_mask
+        self.without_image = without_image
         self._masks = masks
 
     @property
@@ -225,10 +227,10 @@ def open_training(settings: DataSettings) -> TrainingData:
     files, parts, excluded = list_images(
         settings, settings.train_images, "data.train_images", paths_of_masks(masks, settings)
     )
-    masks, count = match_masks(masks, table, files, settings, excluded), len(files)
+    (masks, without_image), count = match_masks(masks, table, files, settings, excluded), len(files)
     files = {image_id: files[image_id] for image_id in masks}
     groups, resize_values = read_groups(settings, table, files, parts), values_of_training(settings, files, table)
-    return TrainingData(settings, files, masks, groups, resize_values, count - len(files))
+    return TrainingData(settings, files, masks, groups, resize_values, count - len(files), without_image)
 
 
 def open_compared(training: TrainingData) -> TrainingData:

@@ -180,8 +180,8 @@ def paths_of_masks(masks: Masks, settings: DataSettings) -> set[str]:
 
 def match_masks(
     masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings, excluded: set[str]
-) -> Masks:
-    """The masks of the images that are there, as data.images_without_mask and data.masks_without_image say.
+) -> tuple[Masks, int]:
+    """The masks of the images that are there, as data.images_without_mask says, and the number of masks without image.
 
     `excluded` are the ids of images that data.exclude leaves out; their masks, and those of ids that it names, are left
     out, too. Raises UserError if the settings do not allow what is missing. Whatever they say, it is also raised if no
@@ -207,7 +207,7 @@ def match_masks(
         )
     if mistake := why_without_mask(bare, files.keys() - {*bare}, described, settings.images_without_mask):
         raise UserError(f"{listed(bare, 'image')} {has(bare)} no mask in {source}: {mistake}")
-    return _of_images(masks, files, settings)
+    return _of_images(masks, files, settings), len(lost)
 
 
 def _without_excluded(masks: Masks, image_ids: set[str], settings: DataSettings, source: str) -> tuple[Masks, set[str]]:

@@ -496,6 +496,16 @@ def test_01_counts_the_images_that_are_left_out_without_a_mask(tmp_path, capsys)
     assert "left out" not in capsys.readouterr().out
 
 
+def test_01_counts_the_masks_that_are_left_out_without_an_image(tmp_path, capsys):
+    masks = simple(tmp_path)
+    masks |= {"x": masks["a"], "y": masks["b"], "z": masks["c"]}
+    rows = (f"{name},{encode(mask)}" for name, mask in masks.items())
+    write_lines(tmp_path / "train.csv", "id,rle", *rows)
+    settings = DataSettings(root=tmp_path, doubtful_rle="read", masks_without_image="skip")
+    check_images(open_training(settings.model_copy(update={"exclude": ["z"]})))  # what is asked for is not counted
+    assert "2 masks without an image left out (data.masks_without_image)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("repeated", ["a", "a.png", " a "])
 def test_an_id_twice_is_an_error_unless_rows_are_instances(tmp_path, repeated):
     masks = simple(tmp_path)
