@@ -35,6 +35,12 @@ def require_images(settings: DataSettings, pattern: str, setting: str) -> None:
     next(find_files(settings.root, pattern, setting))
 
 
+def id_template(settings: DataSettings, setting: str) -> tuple[str, str]:
+    """The template of the ids of data.train_images or data.test_images, and the setting that holds it."""
+    is_test = setting == "data.test_images" and settings.test_id is not None
+    return (settings.test_id, "data.test_id") if is_test else (settings.image_id, "data.image_id")
+
+
 def list_images(
     settings: DataSettings, pattern: str, setting: str, mask_files: Collection[str] = frozenset()
 ) -> ListedImages:
@@ -45,8 +51,7 @@ def list_images(
     """
     require_images(settings, pattern, setting)
     files, parts_of, excluded, planes = defaultdict(list), {}, set(), defaultdict(list)
-    is_test = setting == "data.test_images" and settings.test_id is not None
-    template = (settings.test_id, "data.test_id") if is_test else (settings.image_id, "data.image_id")
+    template = id_template(settings, setting)
     for parts, path in find_files(settings.root, pattern, setting):
         if path in mask_files:
             continue

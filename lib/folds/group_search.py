@@ -188,8 +188,10 @@ class HiddenGroupSearch:
 
 def count_in_groups(findings: Sequence[Finding], settings: DataSettings) -> str:
     """How many test images have an id of a training group, where ids make the groups to use; else ""."""
-    finding, data = chosen(findings), or_none(open_test, settings)
-    if finding is None or data is None or not (finding.partition.setting or "").startswith(ID_GROUP):
+    finding = chosen(findings)
+    if finding is None or not (finding.partition.setting or "").startswith(ID_GROUP):
+        return ""
+    if (data := or_none(open_test, settings)) is None:
         return ""
     training = set(finding.partition.groups.tolist())
     count = sum(or_none(group_in_id, finding.partition.setting, image_id) in training for image_id in data.ids)
