@@ -100,7 +100,7 @@ def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Setting
     if not run.config.is_file():
         raise UserError(_without_config(run))
     settings = load_settings(run.config, overrides)
-    require_all_settings(run, settings)
+    require_all_settings(run, settings, overrides)
     return run, settings
 
 
@@ -115,13 +115,15 @@ def _without_config(run: RunFolder) -> str:
     )
 
 
-def require_all_settings(run: RunFolder, settings: "Settings") -> None:
+def require_all_settings(run: RunFolder, settings: "Settings", overrides: list[str]) -> None:
     """Raise UserError where config.yaml no longer has a setting that it had when the last stage ended.
 
-    A file that was cut short would give the run defaults in silence.
+    A file that was cut short would give the run defaults in silence. What an override such as
+    `data.resize={factor: 0.5}` leaves out of a section is meant to have its default.
     """
     stage, recorded = recorded_settings(run)
-    if missing := _unset(settings, recorded):
+    replaced = tuple(f"{override.partition('=')[0]}." for override in overrides)
+    if missing := [name for name in _unset(settings, recorded) if not name.startswith(replaced)]:
         raise UserError(
             f"{run.config} no longer has {listed(missing)}; put back the lines that were lost, which "
             f"{run.record(stage)} keeps under 'settings' (JSON is YAML), or give the settings on the command line"

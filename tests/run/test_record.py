@@ -150,6 +150,15 @@ def test_a_setting_that_was_lost_may_be_given_on_the_command_line(run):
     assert open_run(run.root, ["submission.rows=instance"])[1].submission.rows == "instance"
 
 
+def test_a_section_given_whole_has_defaults_for_what_it_leaves_out(run):
+    end_stage(run, "01_prepare_folds", load_settings(run.config, ["augment.rotate=0.9"]))
+    augment = open_run(run.root, ["augment={preset: heavy, blur: 0.7}"])[1].augment
+    assert (augment.preset, augment.blur, augment.rotate) == ("heavy", 0.7, None)
+    write_text(run.config, run.config.read_text().replace("  rows: mask\n", ""))
+    with pytest.raises(UserError, match="no longer has 'submission.rows'; put back"):
+        open_run(run.root, ["augment={preset: heavy}"])
+
+
 def test_settings_are_those_of_the_stage_that_ended_last_and_records_without_them_do_not_count(run, capsys):
     end_stage(run, "05_postprocess", load_settings(run.config, ["train.lr=0.1"]))
     end_stage(run, "03_oof_threshold", load_settings(run.config, ["train.lr=0.2"]))
