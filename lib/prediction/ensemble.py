@@ -5,7 +5,7 @@ The maps of a fold are averaged with the weights found on the other folds, those
 found on all. How the averages score is not decided here but as for any other run (lib/tuning/member_scores.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
@@ -18,8 +18,8 @@ from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test, open_training
-from lib.masks.metrics import Metric, Pair, count_at_thresholds, planes, ratio
-from lib.prediction.map_store import MapStore, Prediction, keep_highest, read_pairs, scored_pair
+from lib.masks.metrics import Metric, count_at_thresholds, planes, ratio
+from lib.prediction.map_store import MapStore, Prediction, keep_highest, read_pairs
 from lib.prediction.run_maps import open_oof_maps, open_test_maps, own_missing, predict_out_of_fold, predict_test
 from lib.run.folder import RunFolder
 from lib.run.lock import lock_run
@@ -65,26 +65,26 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
             print("note      some members have no presence head (model.presence), so the average has no presence")
         write_json(run.ensemble, find_weights(stores, settings, data, table))
     wait_for_all()
-    of_fold = read_json(run.ensemble)["of_fold"]
+    weights = weights_of_images(read_json(run.ensemble)["of_fold"], table)
     store = open_oof_maps(run, settings, table, threshold_inputs(run, settings))
-    for fold, weights in of_fold.items():
-        ids = table.id["fold_" + table.fold.astype(str) == fold].tolist()
-        _write_averages(stores, weights, own_missing(store, ids), store, all(have_presence))
+    averaged = AveragedMaps(stores, weights, store.are_exclusive)
+    _write_averages(averaged, own_missing(store, table.id.tolist()), store, all(have_presence))
     wait_for_all()
     return store
 
 
 def average_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore:
     """Average the members' test maps with the weights of ensemble.json; maps that are missing are predicted."""
-    weights = read_json(run.ensemble)["weights"]
-    stores, have_presence = [], all(member_settings.model.presence > 0 for _, member_settings in open_members(settings))
-    for (member, member_settings), weight in zip(open_members(settings), weights.values(), strict=True):
+    weights, members, stores = read_json(run.ensemble)["weights"], open_members(settings), []
+    have_presence = all(member_settings.model.presence > 0 for _, member_settings in members)
+    for (member, member_settings), weight in zip(members, weights.values(), strict=True):
         if weight > 0:
             lock_run(member)
             stores.append(predict_test(member, member_settings, open_test(member_settings.data)))
     store = open_test_maps(run, settings, data, test_inputs(run, settings))
-    used = [weight for weight in weights.values() if weight > 0]
-    _write_averages(stores, used, own_missing(store, data.ids), store, have_presence)
+    used = tuple(weight for weight in weights.values() if weight > 0)
+    averaged = AveragedMaps(stores, dict.fromkeys(data.ids, used), store.are_exclusive)
+    _write_averages(averaged, own_missing(store, data.ids), store, have_presence)
     wait_for_all()
     return store
 
@@ -141,46 +141,37 @@ def count_weightings(
     return Scores(weightings, sums, folds)
 
 
-def averaged_pairs(
-    stores: list[MapStore],
-    of_fold: dict[str, Weighting],
-    data: TrainingData,
-    table: pd.DataFrame,
-    size: tuple[int, int] | None,
-) -> Iterator[Pair]:
-    """Stream (id, map, truth) as `read_pairs` does, the maps being averages with the weights of each image's fold."""
+@dataclass(frozen=True)
+class AveragedMaps:
+    """Weighted averages of runs' maps, made as they are read."""
 
-    def read(row: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        image_id, fold = row
-        maps = read_average([store.read for store in stores], of_fold[f"fold_{fold}"], image_id)
-        return scored_pair(maps, data.read_mask(image_id), size, data.settings.are_exclusive)
+    stores: list[MapStore]
+    weights: Mapping[str, Weighting]  # by image; stores of weight 0 are not read
+    are_exclusive: bool  # a pixel is of one class at most
 
-    rows = zip(table.id, table.fold, strict=True)
-    return ((row[0], *pair) for row, pair in prefetched(read, rows))
+    def read(self, image_id: str) -> np.ndarray:
+        """The average of an image's maps, uint8 (height, width, classes)."""
+        return self._average(image_id, [store.read for store in self.stores])
 
+    def presence(self, image_id: str) -> np.ndarray | None:
+        """The average of an image's presence, uint8 (classes,); None where a store that counts has none."""
+        return self._average(image_id, [store.presence for store in self.stores])
 
-def averaged_presence(stores: list[MapStore], of_fold: dict[str, Weighting], table: pd.DataFrame) -> np.ndarray | None:
-    """The averages of the images' presence, uint8 (images, classes); None where a member that counts has none."""
-    of_images = []
-    for image_id, fold in zip(table.id, table.fold, strict=True):
-        presence = read_average([store.presence for store in stores], of_fold[f"fold_{fold}"], image_id)
-        if presence is None:
-            return None
-        of_images.append(presence)
-    return np.stack(of_images)
+    def _average(self, image_id: str, readers: list[Callable[[str], np.ndarray | None]]) -> np.ndarray | None:
+        weighted = zip(readers, self.weights[image_id], strict=True)
+        return average(*zip(*((read(image_id), weight) for read, weight in weighted if weight > 0), strict=True))
 
 
-def read_average(
-    members: Sequence[Callable[[str], np.ndarray | None]], weights: Sequence[float], image_id: str
-) -> np.ndarray | None:
-    """The weighted average of an image's maps, or presence, as the members read them; None where one has none."""
-    used = [(read(image_id), weight) for read, weight in zip(members, weights, strict=True) if weight > 0]
-    return None if any(array is None for array, _ in used) else average(*zip(*used, strict=True))
+def weights_of_images(of_fold: Mapping[str, Weighting], table: pd.DataFrame) -> dict[str, Weighting]:
+    """The weights of each image's fold, by id; `table` has the columns id and fold."""
+    return {image_id: of_fold[f"fold_{fold}"] for image_id, fold in zip(table.id, table.fold, strict=True)}
 
 
-def average(arrays: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """The weighted average of uint8 arrays of one shape, rounded; the weights add up to 1."""
-    total = sum(np.float32(weight) * of_member for weight, of_member in zip(weights, arrays, strict=True) if weight > 0)
+def average(arrays: Sequence[np.ndarray | None], weights: Sequence[float]) -> np.ndarray | None:
+    """The weighted average of uint8 arrays of one shape, rounded; None if one is None. The weights add up to 1."""
+    if any(array is None for array in arrays):
+        return None
+    total = sum(np.float32(weight) * array for weight, array in zip(weights, arrays, strict=True) if weight > 0)
     return np.rint(total).astype(np.uint8)
 
 
@@ -188,18 +179,12 @@ def average_predictions(predictions: Sequence[Prediction], weights: Sequence[flo
     """The weighted average of maps and of presence, which is None where one has none."""
     if len(predictions) == 1:
         return predictions[0]
-    maps, presences = zip(*predictions, strict=True)
-    has_presence = all(presence is not None for presence in presences)
-    return Prediction(average(maps, weights), average(presences, weights) if has_presence else None)
+    return Prediction(*(average(arrays, weights) for arrays in zip(*predictions, strict=True)))
 
 
-def _write_averages(
-    stores: list[MapStore], weights: Sequence[float], ids: list[str], target: MapStore, with_presence: bool
-) -> None:
+def _write_averages(averaged: AveragedMaps, ids: list[str], target: MapStore, with_presence: bool) -> None:
     def write(image_id: str) -> None:
-        maps = read_average([store.read for store in stores], weights, image_id)
-        presence = read_average([store.presence for store in stores], weights, image_id) if with_presence else None
-        target.write(image_id, maps, presence)
+        target.write(image_id, averaged.read(image_id), averaged.presence(image_id) if with_presence else None)
 
     for _ in progress("averages", prefetched(write, ids, ahead=THREADS), len(ids)):
         pass

@@ -144,7 +144,7 @@ def to_map(probabilities: np.ndarray) -> np.ndarray:
 
 
 def read_pairs(
-    store: MapStore, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None = None
+    store: MapReader, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None = None
 ) -> Iterator[Pair]:
     """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead.
 
@@ -156,8 +156,8 @@ def read_pairs(
         maps, truth = store.read(image_id), data.read_mask(image_id)
         if maps.shape != truth.shape:
             raise UserError(
-                f"{store.path(image_id, store.classes[0])} is {maps.shape[0]} x {maps.shape[1]}, but its image is "
-                f"{truth.shape[0]} x {truth.shape[1]}; remove {store.folder} and make the maps again"
+                f"the probability map of '{image_id}' is {maps.shape[0]} x {maps.shape[1]}, but its image is "
+                f"{truth.shape[0]} x {truth.shape[1]}; remove the run's folder oof and run 03_oof_threshold.py"
             )
         return scored_pair(maps, truth, size, store.are_exclusive)
 
@@ -175,7 +175,7 @@ def read_objects(store: MapReader, data: TrainingData, ids: Iterable[str]) -> It
     return ((image_id, *pair) for image_id, pair in prefetched(read, ids))
 
 
-def read_scored(store: MapStore, data: TrainingData, ids: Iterable[str], settings: Settings) -> Iterator[Pair]:
+def read_scored(store: MapReader, data: TrainingData, ids: Iterable[str], settings: Settings) -> Iterator[Pair]:
     """Stream (id, map, truth) as the submission is scored: by masks or, with submission.rows=instance, by objects."""
     if settings.submission.rows == "instance":
         return read_objects(store, data, ids)

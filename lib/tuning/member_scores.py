@@ -11,8 +11,8 @@ import pandas as pd
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.masks.metrics import Metric, count_images
-from lib.prediction.ensemble import averaged_pairs, averaged_presence
-from lib.prediction.map_store import MapStore
+from lib.prediction.ensemble import AveragedMaps, weights_of_images
+from lib.prediction.map_store import MapStore, read_pairs, read_presence
 from lib.run.members import open_members
 from lib.tuning.thresholds import choose_thresholds
 
@@ -25,8 +25,9 @@ def score_members(weighted: dict, nested: float, settings: Settings, data: Train
     def score(of_fold: dict[str, list[float]]) -> float:
         key = str(of_fold)
         if key not in scores:
-            pairs = averaged_pairs(stores, of_fold, data, table, settings.submission.size)
-            counts = replace(count_images(pairs, data.classes), presence=averaged_presence(stores, of_fold, table))
+            maps = AveragedMaps(stores, weights_of_images(of_fold, table), data.settings.are_exclusive)
+            counts = count_images(read_pairs(maps, data, table.id, settings.submission.size), data.classes)
+            counts = replace(counts, presence=read_presence(maps, table.id))
             result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
             scores[key] = result.mean("nested")
         return scores[key]

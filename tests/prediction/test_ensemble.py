@@ -13,8 +13,8 @@ import pytest
 from lib.base.files import read_json, sha256_of_file, write_json
 from lib.config.load import load_settings
 from lib.data.competition import TrainingData, open_training
-from lib.prediction.ensemble import average, average_predictions, averaged_presence, find_weights, trials
-from lib.prediction.map_store import MapStore, Prediction
+from lib.prediction.ensemble import AveragedMaps, average, average_predictions, find_weights, trials, weights_of_images
+from lib.prediction.map_store import MapStore, Prediction, read_presence
 from lib.run.record import sealed
 from lib.tools.summary import summarise
 from lib.tuning.member_scores import score_members
@@ -132,10 +132,11 @@ def test_presence_is_averaged_with_the_weights_of_the_maps(planted):
         for i in data.ids:
             store.write(i, store.read(i), np.array([told[number, i]], np.uint8))
     of_fold = {"fold_0": (0.25, 0.75, 0.0), "fold_1": (1.0, 0.0, 0.0), "fold_2": (0.5, 0.5, 0.0)}
-    found = averaged_presence(stores, of_fold, table)
+    found = read_presence(AveragedMaps(stores, weights_of_images(of_fold, table), False), data.ids)
     for row, i, fold in zip(found[:, 0].tolist(), table.id, table.fold, strict=True):
         assert row == np.rint(sum(of_fold[f"fold_{fold}"][number] * told[number, i] for number in (0, 1)))
-    assert averaged_presence(stores, of_fold | {"fold_1": (0.5, 0.0, 0.5)}, table) is None  # the third has none
+    with_third = weights_of_images(of_fold | {"fold_1": (0.5, 0.0, 0.5)}, table)  # the third has no presence
+    assert read_presence(AveragedMaps(stores, with_third, False), data.ids) is None
     maps = np.zeros((2, 2, 1), np.uint8)
     both = [Prediction(maps, np.array([10], np.uint8)), Prediction(maps, None)]
     assert average_predictions(both, [0.5, 0.5]).presence is None and average_predictions(both[:1], [1.0]) is both[0]

@@ -14,7 +14,7 @@ from lib.config.check import check_settings
 from lib.data.competition import TrainingData, open_training
 from lib.masks.metrics import IGNORED, count_images
 from lib.masks.rules import Rule, Step, apply_rules
-from lib.prediction.ensemble import averaged_pairs, find_weights
+from lib.prediction.ensemble import AveragedMaps, find_weights, weights_of_images
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.report.findings import errors_part
 from lib.report.measures import OofScores, measure_oof
@@ -73,7 +73,8 @@ def everything(root: Path, data: TrainingData, stores: list[MapStore]) -> tuple:
     """The results of 03, 05 and the report for two members' maps."""
     settings, table = settings_at(root), pd.DataFrame({"id": IDS, "fold": [0, 1, 2] * 2, "group": IDS})
     weights = find_weights(stores, settings, data, table)
-    counts = count_images(averaged_pairs(stores, weights["of_fold"], data, table, None), data.classes)
+    averaged = AveragedMaps(stores, weights_of_images(weights["of_fold"], table), True)
+    counts = count_images(read_pairs(averaged, data, IDS), data.classes)
 
     def read(ids):
         return read_pairs(stores[0], data, ids)
@@ -122,7 +123,7 @@ def test_no_pixel_of_an_average_is_of_two_classes(tmp_path, truths):
     stores = [member(tmp_path / name, truths, number, 5) for number, name in enumerate(("one", "two"))]
     of_fold = find_weights(stores, settings_at(tmp_path), data, table)["of_fold"]
     found = []
-    for _, maps, _ in averaged_pairs(stores, of_fold, data, table, None):
+    for _, maps, _ in read_pairs(AveragedMaps(stores, weights_of_images(of_fold, table), True), data, IDS):
         masks = apply_rules({"a": Rule(60), "b": Rule(60)}, maps)
         assert masks.sum(axis=2).max() == 1
         found.append(masks.any(axis=(0, 1)))
