@@ -60,12 +60,15 @@ def _about_unknown(location: list[str]) -> str:
 def _about_wrong(keys: tuple[str, ...], messages: list[str], content: dict) -> str:
     if keys[:3] == ("data", "masks", "values"):
         keys = ("data", "classes")  # as written; see DataSettings
+    reason = ", or ".join(messages)
+    if not keys:  # settings of two sections that contradict each other
+        return reason
     value = content
     for key in keys:
         value = value.get(key)
-    if isinstance(value, dict) and _fields_at(keys):  # settings that contradict each other
-        return f"section '{'.'.join(keys)}': {', or '.join(messages)}"
-    return f"setting '{'.'.join(keys)}' = {_shortened(value)}: {', or '.join(messages)}"
+    if isinstance(value, dict) and _fields_at(keys):  # the same within a section
+        return f"section '{'.'.join(keys)}': {reason}"
+    return f"setting '{'.'.join(keys)}' = {_shortened(value)}: {reason}"
 
 
 def _setting_at(location: list[str]) -> tuple[str, ...]:

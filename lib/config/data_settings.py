@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lib.config.external_source import external_sources
 from lib.config.mask_settings import MaskSettings
 from lib.config.resize_settings import ResizeSettings
 from lib.config.section import NonNegativeInt, PositiveInt, Section, Word
@@ -142,11 +141,6 @@ class DataSettings(Section):
     def _every_class_has_values(self) -> "DataSettings":
         if self.masks.values and self.masks.values.keys() != set(self.classes):
             raise ValueError("classes must be the same as those of masks.values; write classes as a mapping")
-        return self
-
-    @model_validator(mode="after")
-    def _sources_are_known(self) -> "DataSettings":
-        external_sources(self)
         return self
 
     @field_validator("classes")

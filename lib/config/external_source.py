@@ -1,11 +1,10 @@
 """`data.external`: extra images with masks for training; each source is a set of overrides of the run's settings."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
-if TYPE_CHECKING:
-    from lib.config.data_settings import DataSettings
+from lib.config.data_settings import DataSettings
 
 OF_THE_RUN = {  # apply to the whole run; a source cannot override them
     "external",
@@ -28,15 +27,15 @@ class ExternalSource(NamedTuple):
     """A source's data settings, and its weight: how often its images are drawn, relative to the run's own."""
 
     weight: float
-    data: "DataSettings"
+    data: DataSettings
 
 
-def external_sources(data: "DataSettings") -> list[ExternalSource]:
+def external_sources(data: DataSettings) -> list[ExternalSource]:
     """The sources of data.external. Raises ValueError for unknown, wrong or run-wide settings."""
     return [_source(data, number, dict(overrides)) for number, overrides in enumerate(data.external, start=1)]
 
 
-def _source(data: "DataSettings", number: int, overrides: dict[str, object]) -> ExternalSource:
+def _source(data: DataSettings, number: int, overrides: dict[str, object]) -> ExternalSource:
     place, weight = f"data.external, source {number}", overrides.pop("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise ValueError(f"{place}: weight must be a number above 0, not {weight!r}")
@@ -50,7 +49,7 @@ def _source(data: "DataSettings", number: int, overrides: dict[str, object]) -> 
         are_sections = key != "resize" and isinstance(merged.get(key), dict) and isinstance(value, dict)
         merged[key] = merged[key] | value if are_sections else value
     try:
-        settings = type(data).model_validate(merged)
+        settings = DataSettings.model_validate(merged)
     except ValidationError as error:
         raise ValueError(f"{place}: {'; '.join(map(_explained, error.errors()))}") from None
     if settings.network_channels != data.network_channels:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lib.config.data_settings import DataSettings
+from lib.config.external_source import external_sources
 from lib.config.mask_settings import PixelValue
 from lib.config.section import NonNegativeInt, PositiveFloat, PositiveInt, Section
 from lib.config.training_settings import AugmentSettings, LossSettings, ModelSettings, TrainSettings
@@ -156,6 +157,11 @@ class Settings(Section):
     postprocess: PostprocessSettings = Field(default_factory=PostprocessSettings)
     objects: ObjectSettings = Field(default_factory=ObjectSettings)
     submission: SubmissionSettings = Field(default_factory=SubmissionSettings)
+
+    @model_validator(mode="after")
+    def _external_sources_are_known(self) -> "Settings":
+        external_sources(self.data)
+        return self
 
     @model_validator(mode="after")
     def _each_class_has_its_pixels(self) -> "Settings":

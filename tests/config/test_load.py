@@ -1,5 +1,6 @@
 """Settings files and `section.key=value`: what is taken as meant, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,14 @@ def test_a_class_too_long_for_a_folder_is_refused(settings_file, name):
     assert load_settings(settings_file, [f"data.classes=[{'b' * 200}]"]).data.classes == ["b" * 200]
 
 
-def test_settings_that_contradict_each_other_are_named_by_their_section(settings_file):
-    with pytest.raises(UserError, match=r"section 'data': data.external, source 1: unknown setting 'train_mask'$"):
-        load_settings(settings_file, ["data.external=[{root: b, train_mask: c}]"])
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.masks.values={a: 1}", "section 'data': classes must be the same as those of masks.values"),
+        ("submission.pixels=[1, 2]", "yaml: submission.pixels has 2 values for 1 classes"),
+        ("data.external=[{root: b, train_mask: c}]", "yaml: data.external, source 1: unknown setting 'train_mask'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(settings_file, override, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_settings(settings_file, [override])

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 
 from lib.base.errors import UserError
 from lib.base.files import write_json
@@ -262,8 +261,8 @@ def test_external_images_may_be_ordered_by_another_part_but_give_as_many_channel
         gray("a", number) for number in (2, 8, 11)
     ]
     content["external"] = [source | {"neighbours": {"order": "z", "reach": 2}}]
-    with pytest.raises(ValidationError, match="as many channels as those of the run"):
-        DataSettings.model_validate(content)
+    with pytest.raises(ValueError, match="as many channels as those of the run"):
+        external_sources(DataSettings.model_validate(content))
 
 
 def test_clahe_which_would_take_neighbours_for_colours_is_refused():
