@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lib.base.errors import UserError, or_none
 from lib.base.prefetch import prefetched_in_batches
-from lib.data.competition import Images, TrainingData
+from lib.data.competition import TrainingData
+from lib.data.images import Images
 from lib.data.mask_index import is_annotations
 from lib.images.headers import is_png_without_exif, read_header, suffix_of
 from lib.images.reading import image_size

@@ -4,9 +4,6 @@ Opening lists the files and reads the tables; images and masks are read on deman
 memory as text. The objects can be pickled: each loader process holds a copy.
 """
 
-from functools import cached_property
-from pathlib import Path
-
 import numpy as np
 
 from lib.base.errors import UserError
@@ -16,6 +13,7 @@ from lib.data.discovery import NothingFound
 from lib.data.groups import read_groups
 from lib.data.id_match import match_ids
 from lib.data.image_index import list_images, refuse_masks, require_images
+from lib.data.images import Images, Unreadable
 from lib.data.mask_index import (
     Masks,
     check_single,
@@ -27,77 +25,13 @@ from lib.data.mask_index import (
     paths_of_masks,
     read_masks_table,
 )
-from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.data.resize_column import values_of_test, values_of_training
 from lib.data.sample_submission import SubmissionRow, masks_without_row, match_sample, read_sample
-from lib.data.unreadable import Unreadable, find_unreadable, first_problems
-from lib.images.lazy_tif import Slide, open_slide
+from lib.data.unreadable import find_unreadable, first_problems
 from lib.images.mask_files import MaskFile, objects_of_files, read_mask_files, stacked, union_of_files
-from lib.images.reading import image_size, read_image
 from lib.masks.metrics import IGNORED, planes
 from lib.masks.morphology import components
 from lib.masks.rle import decode_union
-
-
-class Images:
-    """Images by id. `ids` are sorted and safe as file names."""
-
-    def __init__(
-        self,
-        settings: DataSettings,
-        files: dict[str, list[str]],
-        resize_values: dict[str, float] | None = None,
-        unreadable: dict[str, Unreadable] | None = None,
-    ):
-        self.settings = settings
-        self.resize_values = resize_values or {}  # by id, those of data.resize.column
-        self.unreadable = unreadable or {}  # by id; these ids are not in `ids`
-        self.classes = settings.classes
-        self.ids = sorted(files)
-        self.files = files  # by id; several files are the planes of one image
-        self._of_header = {"max_pixels": settings.max_pixels, "as_shown": settings.orientation == "shown"}
-        self._of_pixels = {"value_range": settings.value_range, "plane": settings.plane, **self._of_header}
-        self._sizes: dict[str, tuple[int, int]] = {}  # cached, so that each header is read once
-
-    @property
-    def pattern(self) -> tuple[str, str]:
-        """The pattern by which the images are listed, and its setting."""
-        return self.settings.test_images, "data.test_images"
-
-    @cached_property
-    def neighbours(self) -> NeighbourIndex | None:
-        """The neighbours of each image, if data.neighbours is set."""
-        if self.settings.neighbours.order is None:
-            return None
-        return neighbour_index(self.settings, *self.pattern, self.unreadable)
-
-    def image_path(self, image_id: str) -> Path:
-        """The image's file; the first of several (data.plane_files)."""
-        return Path(self.files[image_id][0])
-
-    def image_size(self, image_id: str) -> tuple[int, int]:
-        """(height, width) from the file's header."""
-        if image_id not in self._sizes:
-            self._sizes[image_id] = image_size(self.image_path(image_id), **self._of_header)
-        return self._sizes[image_id]
-
-    def read_image(self, image_id: str) -> np.ndarray:
-        """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a damaged file."""
-        paths = [Path(path) for path in self.files[image_id]]
-        channels = self.settings.channels if len(paths) == 1 else 1
-        planes = [read_image(path, channels, nodata=self.settings.nodata, **self._of_pixels) for path in paths]
-        for path, plane in zip(paths, planes, strict=True):
-            if plane.shape != planes[0].shape:
-                raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")
-        self._sizes[image_id] = planes[0].shape[:2]
-        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-
-    def open_image(self, image_id: str) -> np.ndarray | Slide:
-        """The image for reading regions, `[top:bottom, left:right]`; of a slide only these regions are decoded."""
-        settings, paths = self.settings, self.files[image_id]
-        may_be_slide = len(paths) == 1 and not settings.nodata  # "no data" must not be averaged with data
-        slide = open_slide(Path(paths[0]), settings.channels, **self._of_pixels) if may_be_slide else None
-        return self.read_image(image_id) if slide is None else slide
 
 
 class TrainingData(Images):
@@ -284,7 +218,3 @@ def _test_files(settings: DataSettings) -> dict[str, list[str]]:
         if not may_be_hidden or read_sample(settings).rows:
             raise
         return {}
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[0]} x {image.shape[1]}"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib.base.errors import UserError, or_none
-from lib.data.competition import Images
+from lib.data.images import Images
 from lib.data.resizing import ResizedImages
 from lib.data.unreadable import find_unreadable
 

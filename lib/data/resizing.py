@@ -7,7 +7,7 @@ import numpy as np
 
 from lib.base.errors import listed
 from lib.config.resize_settings import ResizeSettings
-from lib.data.competition import Images
+from lib.data.images import Images
 from lib.images.lazy_tif import ResizedSlide, Slide
 from lib.masks.resize import Size, resized, resized_mask
 

@@ -2,27 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from lib.base.errors import DamagedImage, UserError, each_kind, or_none
 from lib.base.prefetch import prefetched
 from lib.base.progress import progress
+from lib.data.images import Images, Unreadable
 from lib.images.lazy_tif import Slide
-
-if TYPE_CHECKING:
-    from lib.data.competition import Images
 
 STRIP = 512  # rows of a slide decoded at a time
 
 
-class Unreadable(NamedTuple):
-    """An image that cannot be decoded. `size` is (height, width) by its header, if that is whole."""
-
-    problem: str
-    size: tuple[int, int] | None = None
-
-
-def find_unreadable(images: "Images", what: str = "test images") -> dict[str, Unreadable]:
+def find_unreadable(images: Images, what: str = "test images") -> dict[str, Unreadable]:
     """The images that cannot be decoded, by id; slides are decoded strip by strip."""
 
     def unreadable(image_id: str) -> Unreadable | None:

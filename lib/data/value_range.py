@@ -7,7 +7,7 @@ import numpy as np
 
 from lib.base.errors import or_none
 from lib.config.data_settings import DataSettings
-from lib.data.competition import Images
+from lib.data.images import Images
 from lib.images.headers import suffix_of
 from lib.images.reading import Content, read_content
 from lib.images.scaling import Range, is_nodata

@@ -18,8 +18,9 @@ from lib.base.distributed import own_share, wait_for_all
 from lib.base.files import sha256_of_file, sha256_of_json
 from lib.base.prefetch import THREADS, prefetched
 from lib.base.progress import progress
-from lib.data.competition import Images, TestData
+from lib.data.competition import TestData
 from lib.data.image_index import listed_as
+from lib.data.images import Images
 from lib.data.network_input import as_network_sees
 from lib.data.resize_column import values_of_test
 from lib.data.unreadable import naming_the_setting

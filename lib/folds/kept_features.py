@@ -9,7 +9,7 @@ import numpy as np
 from lib.base.files import atomic_path
 from lib.base.prefetch import prefetched
 from lib.base.progress import progress
-from lib.data.competition import Images
+from lib.data.images import Images
 from lib.images.hashes import thumbnail
 
 if TYPE_CHECKING:

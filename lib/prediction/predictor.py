@@ -13,7 +13,7 @@ from lib.base.distributed import is_first
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.schema import InferSettings
-from lib.data.competition import Images
+from lib.data.images import Images
 from lib.data.network_input import as_network_sees
 from lib.model.device import autocast, is_out_of_memory, pool_sharing_cores
 from lib.model.network import SegmentationNet, logits_of

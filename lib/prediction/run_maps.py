@@ -10,7 +10,8 @@ from lib.base.distributed import is_first, own_share, wait_for_all
 from lib.base.files import read_json, sha256_of_json
 from lib.base.progress import progress
 from lib.config.schema import Settings
-from lib.data.competition import Images, TestData, TrainingData, open_test
+from lib.data.competition import TestData, TrainingData, open_test
+from lib.data.images import Images
 from lib.data.input_files import image_digests, known_test_images, write_known
 from lib.data.unreadable import naming_the_setting
 from lib.prediction.map_store import MapStore

@@ -8,7 +8,8 @@ import pandas as pd
 from lib.base.errors import or_none
 from lib.base.files import read_json
 from lib.config.schema import Settings
-from lib.data.competition import Images, open_test, open_training
+from lib.data.competition import open_test, open_training
+from lib.data.images import Images
 from lib.data.tables import read_table
 from lib.folds.split import stored_folds
 from lib.report.galleries import Gallery, Item, encode_pictures

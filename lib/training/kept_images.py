@@ -13,7 +13,8 @@ import numpy as np
 
 from lib.base.distributed import is_first
 from lib.base.files import sha256_of_json
-from lib.data.competition import Images, TrainingData
+from lib.data.competition import TrainingData
+from lib.data.images import Images
 from lib.data.network_input import WithNeighbours, as_network_sees
 from lib.data.resizing import ResizedImages
 from lib.masks.resize import Size

@@ -15,8 +15,9 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.base.prefetch import THREADS, prefetched
 from lib.config.data_settings import DataSettings
-from lib.data.competition import Images, TestData, open_test
+from lib.data.competition import TestData, open_test
 from lib.data.image_index import listed_as
+from lib.data.images import Images
 from lib.data.resize_column import values_of_test
 from lib.masks.metrics import count_mask, dice, planes
 from lib.masks.rules import Rule, apply_rules, read_rules

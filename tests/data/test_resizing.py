@@ -16,7 +16,8 @@ from lib.checks.inspection import inspect_all
 from lib.config.data_settings import DataSettings
 from lib.config.resize_settings import ResizeSettings
 from lib.config.schema import InferSettings
-from lib.data.competition import Images, open_test, open_training
+from lib.data.competition import open_test, open_training
+from lib.data.images import Images
 from lib.data.network_input import as_network_sees
 from lib.data.resizing import ResizedImages, network_size
 from lib.images.lazy_tif import ResizedSlide

@@ -8,8 +8,8 @@ import torch
 
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
-from lib.data.competition import Images
 from lib.data.groups import group_in_id
+from lib.data.images import Images
 from lib.folds import features
 from lib.folds.features import ImageEncoder
 from lib.folds.kept_features import image_features, read_features

@@ -13,7 +13,8 @@ import lib.images.lazy_tif
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.config.schema import InferSettings
-from lib.data.competition import Images, find_unreadable
+from lib.data.images import Images
+from lib.data.unreadable import find_unreadable
 from lib.images.gdal import read_raster
 from lib.images.lazy_tif import open_slide
 from lib.images.reading import MAX_PIXELS, read_image

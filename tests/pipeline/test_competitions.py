@@ -20,7 +20,8 @@ from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.load import load_settings
 from lib.config.schema import Settings
-from lib.data.competition import Images, open_test, open_training
+from lib.data.competition import open_test, open_training
+from lib.data.images import Images
 from lib.data.input_files import known_test_images, write_known
 from lib.deploy.apply import MemberPredictor
 from lib.deploy.time_budget import Level
