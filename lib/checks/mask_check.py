@@ -17,11 +17,13 @@ from lib.images.headers import suffix_of
 from lib.images.mask_values import MaskPixels, foreground, hex_colours
 from lib.masks.metrics import EXACT_IN_FLOAT32
 
-LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+LOSSY_SUFFIXES = (*JPEG_SUFFIXES, ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MUCH = 2 / 3  # of all pixels; objects rarely cover more
 MOST_STRAY_VALUES = 64  # without a class; more of them suggest soft masks or lossy files
+MOST_OF_LOSSY_ONES = 3  # the largest value of a JPEG in which 1 was stored as mask
 PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
 
 Value = int | float | str
@@ -54,6 +56,8 @@ class ValueCounts:
                 self.doubts.setdefault("palette", path)
         if len(values) > 2 and suffix_of(path) in LOSSY_SUFFIXES:
             self.doubts.setdefault("lossy", path)
+        if suffix_of(path) in JPEG_SUFFIXES and 0 < np.max(pixels.values) <= MOST_OF_LOSSY_ONES:
+            self.doubts.setdefault("faint", path)
         if not is_alone and len(values) > 2:
             self.doubts.setdefault("several", path)
         if settings.alpha is None and _alpha_contradicts(pixels, settings):
@@ -154,6 +158,11 @@ def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
     are_labels = settings.instances and not settings.masks.say_what_is_mask and len(counts.pixels) > 2
     if are_labels and 255 in {*counts.pixels} - {*settings.masks.ignore} and 254 not in counts.pixels:
         lines.append("255 is taken for an object; set data.masks.ignore=255 if it marks borders or unlabelled pixels")
+    if "faint" in counts.doubts:
+        lines.append(
+            f"{counts.doubts['faint']} is a JPEG of the values 0 and 1, so small a difference that JPEG loses much of "
+            "the masks' borders; use the masks from which it was made, if there are any"
+        )
     if counts.unknown:
         lines.append(
             f"{counts.unknown} mask files, such as {counts.doubts['unknown']}, are ignored throughout; their images "
@@ -241,5 +250,8 @@ def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None
 
 
 def _middle(values: set[Value]) -> int | float:
+    """A limit between background and mask; lossy files of 0 and 1 hold 2 and 3, too."""
+    if min(values) == 0 and 1 < max(values) <= MOST_OF_LOSSY_ONES:
+        return 0.5
     middle = (min(values) + max(values)) / 2
     return int(middle) if max(values) > 1 else middle

@@ -51,7 +51,7 @@ def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixe
         raise UserError(f"{path} holds values that are not finite")
     values = values.view(np.uint8) if values.dtype == bool else values
     alpha = None
-    if values.shape[2] in (2, 4) and content.format not in ("npy", "dicom"):
+    if values.shape[2] in (2, 4) and content.format not in ("npy", "dicom") and content.pages == 1:
         values, alpha = values[:, :, :-1], values[:, :, -1]
     if settings.alpha:
         if alpha is None:
@@ -60,15 +60,16 @@ def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixe
     if values.shape[2] not in (1, 3):
         raise UserError(
             f"{path} has {values.shape[2]} planes; a mask file must have one, or R, G and B: save each as a file if "
-            "they belong to several images, or set data.masks.object_planes=true if each is the mask of an object"
+            "they are of several classes, as in masks/{class}/{id}.png, or of several images, or set "
+            "data.masks.object_planes=true if each is the mask of an object"
         )
     if settings.are_colours:
-        if values.dtype != np.uint8:
-            raise UserError(f"{path} holds {values.dtype} values; data.classes names colours of 8 bits")
         if values.shape[2] == 1 and palette is None:
             values = np.repeat(values, 3, axis=2)
+        values = _colours(values, path)
     elif values.shape[2] == 3:
         values = _gray(values, content.format)
+        values = values if values.shape[2] == 1 else _colours(values, path)
         if values.shape[2] == 3 and (settings.values or settings.above is not None):
             raise UserError(
                 f'{path} is in colour, but data.classes or data.masks speaks of numbers; write colours as "#804000" '
@@ -111,6 +112,19 @@ def _gray(values: np.ndarray, format: str) -> np.ndarray:
     if format in LOSSY_FORMATS and np.ptp(values, axis=2).max() <= GRAY_WITHIN:
         return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)[:, :, None]
     return values
+
+
+def _colours(values: np.ndarray, path: Path) -> np.ndarray:
+    """Colours as uint8. Raises UserError where they are not whole numbers of 0 to 255."""
+    if values.dtype == np.uint8:
+        return values
+    colours = values.clip(0, 255).astype(np.uint8)
+    if not np.array_equal(colours, values):
+        raise UserError(
+            f"{path} holds colours that are not whole numbers from 0 to 255 ({values.dtype}); save it with 8 bits, or "
+            "each plane as a file of its own, as in masks/{class}/{id}.png, if it is the mask of a class"
+        )
+    return colours
 
 
 def class_masks(pixels: MaskPixels, settings: MaskSettings, classes: list[str]) -> list[np.ndarray]:

@@ -39,6 +39,7 @@ class Content(NamedTuple):
     palette: np.ndarray | None = None  # uint8 (colours, 3), where the values are indexes of it
     white_is_zero: bool = False  # values are to be inverted for display (a tif's MINISWHITE)
     orientation: int = 1  # EXIF
+    pages: int = 1  # of a tif; those of several are the planes
 
 
 def read_image(
@@ -138,7 +139,7 @@ def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Con
         raise DamagedImage(f"{path} is {declared} and {values.shape[:2]} when decoded")
     bits = header.bits if header.format == "TIFF" and not header.is_palette else 8 * values.dtype.itemsize
     whole = (0, header.largest) if header.largest else full_range(values.dtype, bits)
-    return Content(values, whole, header.format, palette, header.white_is_zero, header.orientation)
+    return Content(values, whole, header.format, palette, header.white_is_zero, header.orientation, len(header.pages))
 
 
 def _decoded(path: Path, header: Header, keep_palette: bool) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,5 +1,6 @@
 """Mask files as people have them: each row of docs/inputs.md is read as it was meant, or refused with what to set."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def white_is_zero(folder: Path, id: str) -> None:
     tifffile.imwrite(folder / f"{id}.tif", INSIDE[id])  # which tifffile writes so by default
 
 
+def ones_as_jpg(folder: Path, id: str) -> None:
+    save(folder / f"{id}.jpg", INSIDE[id].astype(np.uint8), quality=85)
+
+
+def decoded_ones(id: str) -> np.ndarray:
+    content = io.BytesIO()
+    Image.fromarray(INSIDE[id].astype(np.uint8)).save(content, "JPEG", quality=85)
+    return np.array(Image.open(content)) > 0
+
+
 def soft(id: str) -> np.ndarray:
     return cv2.GaussianBlur(255 * INSIDE[id].view(np.uint8), (5, 5), 1)
 
@@ -86,6 +97,11 @@ BLACK_RED = [(0, 0, 0), (128, 0, 0)]
 RED_BLACK = [(128, 0, 0), (0, 0, 0)]
 INSIDE_ONLY = [INSIDE]
 BOTH = [INSIDE, RING]
+WARNED = (
+    "masks ignored throughout",
+    "tif whose 0 is white (MINISWHITE), as shown",
+    "0 and 1 in a JPEG, with a limit",
+)
 
 # What is written, the settings of `data`, and the masks of the classes that were meant.
 READ = {
@@ -118,6 +134,7 @@ READ = {
     "inverted": (png(inside(0, 255)), {"masks": {"inverted": True}}, INSIDE_ONLY),
     "inverted, by value": (png(inside(0, 255)), {"classes": {"mask": 0}}, INSIDE_ONLY),
     "soft, with a limit": (png(soft), {"masks": {"above": 127}}, [{id: soft(id) > 127 for id in IDS}]),
+    "0 and 1 in a JPEG, with a limit": (ones_as_jpg, {"masks": {"above": 0.5}}, [{id: decoded_ones(id) for id in IDS}]),
     "soft floats, with a limit": (npy(lambda id: soft(id) / 255), {"masks": {"above": 0.5}}, INSIDE_ONLY),
     "trimap, one class": (png(TRIMAP.get), {"classes": {"animal": 1}}, INSIDE_ONLY),
     "trimap, several values of a class": (
@@ -262,6 +279,19 @@ REFUSED = {
         {},
         ["a.npy has 2 planes", "must have one", "data.masks.object_planes=true"],
     ),
+    "0 and 1 in a JPEG": (ones_as_jpg, {}, ["2 (", "data.masks.above=0.5"]),
+    "a page for each class, as tif": (
+        lambda folder, id: tifffile.imwrite(
+            folder / f"{id}.tif", np.stack([inside(255)(id), RING[id] * np.uint8(255)]), photometric="minisblack"
+        ),
+        {},
+        ["a.tif has 2 planes", "masks/{class}/{id}.png"],
+    ),
+    "colours as floats": (
+        npy(lambda id: painted(TRIMAP[id]) / np.float32(255)),
+        {},
+        ["a.npy holds colours that are not whole numbers", "float32", "masks/{class}/{id}.png"],
+    ),
     "not finite": (npy(lambda id: np.where(INSIDE[id], np.nan, 0)), {}, ["a.npy holds values that are not finite"]),
     "masks of another size and the image's shape": (
         png(lambda id: INSIDE[id][::2, ::2].astype(np.uint8)),
@@ -296,7 +326,7 @@ def test_read_as_meant(tmp_path, name):
     write_mask, said, meant = READ[name]
     training = open_training(write(tmp_path, write_mask, said))
     note, *warnings = inspect_all(training).notes
-    assert bool(warnings) == (name in ("masks ignored throughout", "tif whose 0 is white (MINISWHITE), as shown"))
+    assert bool(warnings) == (name in WARNED)
     assert note.startswith(f"checked   3 mask files of {tmp_path}/masks hold ")
     for id in IDS:
         np.testing.assert_array_equal(training.read_mask(id), np.stack([masks[id] for masks in meant], axis=2))
@@ -334,6 +364,18 @@ def test_gray_values_mean_the_same_in_every_kind_of_file(tmp_path, said):
         for array, expected in zip(arrays, found["one plane"], strict=True):
             np.testing.assert_array_equal(array, expected, err_msg=kind)
     assert all((mask == 1).any() for mask in found["RGB"][:3])
+
+
+@pytest.mark.parametrize("type", [bool, np.float32, np.int64])
+def test_a_plane_for_each_class_is_read_by_the_colours_that_the_planes_make(tmp_path, type):
+    write_mask = npy(lambda id: np.dstack([~INSIDE[id] & ~RING[id], INSIDE[id], RING[id]]).astype(type))
+    with pytest.raises(UserError, match="#000100"):
+        inspect_all(open_training(write(tmp_path, write_mask, {})))
+    said = {"classes": {"animal": "#000100", "border": "#000001"}}
+    training = open_training(write(tmp_path, write_mask, said))
+    inspect_all(training)
+    for id in IDS:
+        np.testing.assert_array_equal(training.read_mask(id), np.dstack([INSIDE[id], RING[id]]))
 
 
 def test_each_plane_is_an_object_and_the_last_of_several_has_a_pixel(tmp_path):
