@@ -25,7 +25,7 @@ from lib.data.network_input import as_network_sees
 from lib.data.resize_column import values_of_test
 from lib.data.unreadable import naming_the_setting
 from lib.deploy.finished import FinishedRun, Member
-from lib.deploy.time_budget import Level, TimeBudget
+from lib.deploy.time_budget import TimeBudget, ViewsAndFolds
 from lib.masks.metrics import planes
 from lib.masks.rules import apply_rules
 from lib.model.device import best_device
@@ -70,23 +70,23 @@ class Maps:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """The files of the test images' maps: one for each level."""
+    """The files of the test images' maps: one for each choice of views and folds."""
 
     store: MapStore
-    names: dict[str, dict[Level, str]]  # by id, the highest level first
+    names: dict[str, dict[ViewsAndFolds, str]]  # by id, the most views and folds first
 
     def existing(self, image_id: str) -> str | None:
-        """The name of the existing map of the highest level."""
+        """The name of the existing map of the most views and folds."""
         return next((name for name in self.names[image_id].values() if self.store.has(name)), None)
 
     def write(
-        self, part: list[str], level: Level, of_members: list[dict[str, Prediction]], weights: list[float]
+        self, part: list[str], used: ViewsAndFolds, of_members: list[dict[str, Prediction]], weights: list[float]
     ) -> None:
         """Write the weighted averages of the members' predictions."""
 
         def write(image_id: str) -> None:
             average = average_predictions([of_member[image_id] for of_member in of_members], weights)
-            self.store.write(self.names[image_id][level], *average)
+            self.store.write(self.names[image_id][used], *average)
 
         for _ in prefetched(write, part, ahead=THREADS):
             pass
@@ -103,7 +103,7 @@ class MemberPredictor:
     def of(cls, member: Member, classes: list[str]) -> "MemberPredictor":
         return cls(build_predictor(member.run, member.settings, classes, member.folds))
 
-    def predict(self, images: Images, ids: list[str], level: Level) -> dict[str, Prediction]:
+    def predict(self, images: Images, ids: list[str], used: ViewsAndFolds) -> dict[str, Prediction]:
         """The predictions of some images by id.
 
         If an image does not fit into memory, it and all later ones are predicted in smaller windows. Raises UserError
@@ -111,8 +111,8 @@ class MemberPredictor:
         """
         predictions = {}
         while missing := [image_id for image_id in ids if image_id not in predictions]:
-            infer = self.infer.model_copy(update={"tta": level.tta(self.infer.tta)})
-            count = level.count(len(self.whole.networks))
+            infer = self.infer.model_copy(update={"tta": used.tta(self.infer.tta)})
+            count = used.count(len(self.whole.networks))
             networks, names = self.whole.networks[:count], self.whole.names[:count]
             predictor = Predictor(networks, infer, self.whole.device, self.whole.precision, names)
             try:
@@ -137,7 +137,7 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
     store = MapStore(folder, tuple(data.classes), data.settings.are_exclusive)
     members = [(member.settings.infer.tta, len(member.folds)) for member in finished.members]
     budget = TimeBudget(hours and 3600 * hours, members, started, time.monotonic)
-    files = MapFiles(store, map_names(finished, data, budget.levels))
+    files = MapFiles(store, map_names(finished, data, budget.choices))
     missing = own_share([id for id in data.ids if not files.existing(id)])
     if len(missing) < len(own_share(data.ids)):
         print(f"{len(own_share(data.ids)) - len(missing)} maps of these images exist already", flush=True)
@@ -158,32 +158,34 @@ def member_images(finished: FinishedRun, data: TestData) -> list[Images]:
     return sources
 
 
-def map_names(finished: FinishedRun, data: TestData, levels: list[Level]) -> dict[str, dict[Level, str]]:
-    """The name of each image's map at each level, by id."""
-    made_by = {level: sha256_of_json(_made_by(finished, level)) for level in levels}
+def map_names(
+    finished: FinishedRun, data: TestData, choices: list[ViewsAndFolds]
+) -> dict[str, dict[ViewsAndFolds, str]]:
+    """The name of each image's map by each choice of views and folds, by id."""
+    made_by = {used: sha256_of_json(_made_by(finished, used)) for used in choices}
     sources = member_images(finished, data)
 
-    def names(image_id: str) -> dict[Level, str]:
+    def names(image_id: str) -> dict[ViewsAndFolds, str]:
         content = "".join(sha256_of_file(Path(path)) for path in data.files[image_id])
         for images in sources:
             if images.resize_values:
                 content += f" {images.resize_values[image_id]}"
             if images.neighbours:
                 content += "".join(sha256_of_file(Path(path)) for path in images.neighbours.files_of(image_id))
-        return {level: hashlib.sha256((made_by[level] + content).encode()).hexdigest() for level in levels}
+        return {used: hashlib.sha256((made_by[used] + content).encode()).hexdigest() for used in choices}
 
     return dict(prefetched(names, data.ids))
 
 
-def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
+def _made_by(finished: FinishedRun, used: ViewsAndFolds) -> list[dict]:
     """The inputs of each member's maps, apart from the image."""
     device, made_by = best_device(), []
     for member, hashes in zip(finished.members, finished.weight_hashes, strict=True):
         infer, trained = member.settings.infer, trained_precisions(member.run, member.settings, member.folds, device)
         made_by.append(
             {
-                "weights": hashes[: level.count(len(hashes))],
-                "infer": infer.model_dump(exclude={"batch_size"}) | {"tta": level.tta(infer.tta)},
+                "weights": hashes[: used.count(len(hashes))],
+                "infer": infer.model_dump(exclude={"batch_size"}) | {"tta": used.tta(infer.tta)},
                 "data": member.settings.data.model_dump(mode="json", exclude=PLACES),
                 "precision": common_precision(trained, device),
                 "weight": member.weight,
@@ -195,7 +197,7 @@ def _made_by(finished: FinishedRun, level: Level) -> list[dict]:
 def _predict_missing(
     finished: FinishedRun, data: TestData, missing: list[str], files: MapFiles, budget: TimeBudget
 ) -> None:
-    """Predict the images part by part, each at the highest level that the remaining time allows."""
+    """Predict the images part by part, each by as many views and folds as the remaining time allows."""
     predictors = [MemberPredictor.of(member, data.classes) for member in finished.members]
     sources = member_images(finished, data)
     weights = [member.weight for member in finished.members]
@@ -204,22 +206,22 @@ def _predict_missing(
     seen = {id: sum(math.prod(each.image_size(id)) for each in by_networks) / len(by_networks) for id in missing}
     budget.pixels, budget.all_pixels = sum(seen.values()), sum(pixels.values())
     largest = PART_PIXELS if budget.seconds is None else TIMED_PIXELS
-    last = budget.levels[0]
+    last = budget.choices[0]
     with progress("maps", total=len(missing)) as bar:
         for part in _parts(missing, pixels, largest // len(data.classes)):
-            began, level = time.monotonic(), budget.level()
-            if level is None:
+            began, used = time.monotonic(), budget.choose()
+            if used is None:
                 return
-            if level != last:
-                bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, continuing with {level}")
+            if used != last:
+                bar.write(f"{bar.n} of {len(missing)} images predicted; to end in time, continuing with {used}")
             predictions = [
-                predictor.predict(source, part, level) for predictor, source in zip(predictors, sources, strict=True)
+                predictor.predict(source, part, used) for predictor, source in zip(predictors, sources, strict=True)
             ]
-            files.write(part, level, predictions, weights)
-            budget.spent(sum(seen[id] for id in part), level, time.monotonic() - began)
+            files.write(part, used, predictions, weights)
+            budget.spent(sum(seen[id] for id in part), used, time.monotonic() - began)
             if budget.seconds is not None and not budget.writing:
                 budget.writing = _seconds_of_writing(finished, predictions[0][part[0]])
-            last = level
+            last = used
             bar.update(len(part))
 
 

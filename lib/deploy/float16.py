@@ -11,7 +11,7 @@ from lib.data.image_index import listed_as
 from lib.data.resize_column import values_of_training
 from lib.deploy.apply import MemberPredictor
 from lib.deploy.finished import FinishedRun, Member
-from lib.deploy.time_budget import Level
+from lib.deploy.time_budget import ViewsAndFolds
 from lib.folds.split import stored_folds
 from lib.masks.metrics import count_masks
 from lib.masks.rules import apply_rules
@@ -23,7 +23,7 @@ from lib.prediction.run_maps import common_precision, trained_precisions
 from lib.run.folder import ALL
 
 CHECKED = 24  # images, shared out over the folds
-ONE_VIEW = Level("none")  # several views would take longer, and average some of the change away
+ONE_VIEW = ViewsAndFolds("none")  # several views would take longer, and average some of the change away
 SMALL = 1024  # numbers: smaller tensors, and those of batch norms, gain nothing as float16
 
 

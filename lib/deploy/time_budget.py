@@ -16,7 +16,7 @@ CAREFUL = 1.1  # the remaining images are assumed to be this much slower than th
 
 
 @dataclass(frozen=True)
-class Level:
+class ViewsAndFolds:
     """The most views and folds of each member; None: all."""
 
     views: str | None = None
@@ -40,17 +40,17 @@ class Level:
         return " and ".join(parts) or "all views and folds"
 
 
-def levels_of(members: list[tuple[str, int]]) -> list[Level]:
-    """All levels, from everything to one view of one fold."""
+def choices_of(members: list[tuple[str, int]]) -> list[ViewsAndFolds]:
+    """The choices of a time budget, from everything to one view of one fold."""
     most_views = max(VIEWS[views] for views, _ in members)
     most_folds = max(folds for _, folds in members)
-    fewer_views = [Level(views) for views in ("flips", "hflip", "none") if VIEWS[views] < most_views]
-    return [Level(), *fewer_views, *(Level("none", folds) for folds in range(most_folds - 1, 0, -1))]
+    fewer_views = [ViewsAndFolds(views) for views in ("flips", "hflip", "none") if VIEWS[views] < most_views]
+    return [ViewsAndFolds(), *fewer_views, *(ViewsAndFolds("none", folds) for folds in range(most_folds - 1, 0, -1))]
 
 
 @dataclass
 class TimeBudget:
-    """Chooses the level for each part of the images; without `seconds` always the first."""
+    """Chooses the views and folds for each part of the images; without `seconds` always all."""
 
     seconds: float | None
     members: list[tuple[str, int]]  # views and number of folds of each
@@ -62,21 +62,21 @@ class TimeBudget:
     per_pass: float = 0.0  # seconds per pixel and pass, in the last part
 
     def __post_init__(self) -> None:
-        self.levels = levels_of(self.members)
+        self.choices = choices_of(self.members)
 
-    def level(self) -> Level | None:
-        """The first level that fits into the remaining time, else the last; None if no time is left."""
+    def choose(self) -> ViewsAndFolds | None:
+        """The first choice that fits into the remaining time, else the last; None if no time is left."""
         if self.seconds is None:
-            return self.levels[0]
+            return self.choices[0]
         left = self.seconds - (self.clock() - self.started) - self.writing * self.all_pixels
         if left <= 0:
             return None
-        for level in self.levels:
-            if CAREFUL * self.per_pass * level.passes(self.members) * self.pixels <= left:
-                return level
-        return self.levels[-1]
+        for used in self.choices:
+            if CAREFUL * self.per_pass * used.passes(self.members) * self.pixels <= left:
+                return used
+        return self.choices[-1]
 
-    def spent(self, pixels: int, level: Level, seconds: float) -> None:
-        """Record how long a part of the images took at a level."""
-        self.per_pass = seconds / (pixels * level.passes(self.members))
+    def spent(self, pixels: int, used: ViewsAndFolds, seconds: float) -> None:
+        """Record how long a part of the images took."""
+        self.per_pass = seconds / (pixels * used.passes(self.members))
         self.pixels -= pixels

@@ -47,7 +47,7 @@ def cut(series: Series, vectors: np.ndarray, most: int) -> list[Partition]:
     order = np.lexsort((series.positions[:, 0], group_numbers(series.keys)))
     links = _links(vectors[order])
     new_key = series.keys[order][1:] != series.keys[order][:-1]
-    cuts_by_name = {"cut where the images change": (links < _level(vectors), True)}
+    cuts_by_name = {"cut where the images change": (links < _similarity_in_scene(vectors), True)}
     if (gaps := _natural_gaps(series.positions[order, 0], ~new_key)) is not None:
         cuts_by_name = {"cut at its gaps": (gaps, False)} | cuts_by_name
     partitions = []
@@ -99,7 +99,7 @@ def _links(ordered: np.ndarray) -> np.ndarray:
     return links
 
 
-def _level(vectors: np.ndarray) -> float:
+def _similarity_in_scene(vectors: np.ndarray) -> float:
     """The similarity above which two successive images count as one scene.
 
     The deviation is taken below the median: above it lie the pairs that really are of one scene, which may be many.

@@ -50,11 +50,11 @@ class BatchProbabilities(NamedTuple):
 
     def predictions(self) -> list[Prediction]:
         """The same of each image, in steps of 1/255."""
-        presence = [None] * len(self.pixels) if self.presence is None else _levels(self.presence)
-        return [Prediction(*of_image) for of_image in zip(_levels(self.pixels), presence, strict=True)]
+        presence = [None] * len(self.pixels) if self.presence is None else _as_uint8(self.presence)
+        return [Prediction(*of_image) for of_image in zip(_as_uint8(self.pixels), presence, strict=True)]
 
 
-def _levels(probabilities: torch.Tensor) -> np.ndarray:
+def _as_uint8(probabilities: torch.Tensor) -> np.ndarray:
     """`to_map` on the device of the probabilities: a quarter of the bytes leaves a GPU."""
     return (probabilities * 255).round().to(torch.uint8).cpu().numpy()
 
@@ -131,7 +131,7 @@ class Predictor:
             return pixels.cpu().numpy()
 
         maps = blended_map(image, predict, window, overlap, stride, batch_size)
-        return Prediction(maps, None if presences[0] is None else _levels(torch.cat(presences).amax(dim=0)))
+        return Prediction(maps, None if presences[0] is None else _as_uint8(torch.cat(presences).amax(dim=0)))
 
     def predict_batch(self, images: np.ndarray, ids: Sequence[str] = ()) -> BatchProbabilities:
         """The probabilities of uint8 images (batch, height, width, channels), averaged over networks and views.

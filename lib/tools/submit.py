@@ -107,7 +107,7 @@ def change_of(key: str, text: str, word: str) -> Callable[[Rule], Rule]:
     """The change that `key=text` makes to a rule. Raises UserError, quoting the word, for an impossible value."""
     value = yaml.safe_load(text) if text else None
     if key == "threshold":
-        threshold = level(value, word)
+        threshold = map_value(value, word)
         return lambda rule: replace(rule, threshold=threshold)
     if key == "gate":
         gate = None if value is False else gate_of(value, word)
@@ -121,7 +121,7 @@ def change_of(key: str, text: str, word: str) -> Callable[[Rule], Rule]:
     return with_step
 
 
-def level(value: object, word: str) -> int:
+def map_value(value: object, word: str) -> int:
     """The map value, 1 to 255, of a probability."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise UserError(f"{word}: a probability is above 0 and at most 1")
@@ -131,7 +131,7 @@ def level(value: object, word: str) -> int:
 def gate_of(value: object, word: str) -> Gate:
     if not isinstance(value, list) or len(value) != 2 or type(value[1]) is not int or value[1] < 1:
         raise UserError(f"{word}: a gate is a probability and a number of pixels, as in gate=[0.8,300], or off")
-    return Gate(level(value[0], word), value[1])
+    return Gate(map_value(value[0], word), value[1])
 
 
 def step_of(key: str, value: object, word: str) -> Step:

@@ -137,8 +137,8 @@ def measure_agreement(
 def shifted(rule: Rule, shift: int) -> Rule:
     """The rule with its threshold, and the presence it requires, higher by `shift`, within 1 to 255."""
 
-    def level(before: int) -> int:
+    def moved(before: int) -> int:
         return min(max(before + shift, 1), 255)
 
-    presence = None if rule.presence is None else level(rule.presence)
-    return replace(rule, threshold=level(rule.threshold), presence=presence)
+    presence = None if rule.presence is None else moved(rule.presence)
+    return replace(rule, threshold=moved(rule.threshold), presence=presence)

@@ -28,7 +28,7 @@ from lib.data.input_files import (
 from lib.data.network_input import as_network_sees, describe_neighbours
 from lib.deploy.apply import map_names
 from lib.deploy.finished import FinishedRun, Member
-from lib.deploy.time_budget import Level
+from lib.deploy.time_budget import ViewsAndFolds
 from lib.masks import rle
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import Predictor, predict_to_store
@@ -193,9 +193,9 @@ def test_a_bundle_names_maps_by_the_neighbours_too(volumes, tmp_path):
     run.fold(0).weights.write_bytes(b"weights")
     elsewhere = chosen.model_copy(update={"data": chosen.data.model_copy(update={"root": Path("elsewhere")})})
     finished = FinishedRun(run, chosen, [Member(run, elsewhere, (0,), 1.0)], {}, run.threshold)
-    before = map_names(finished, data, [Level()])
+    before = map_names(finished, data, [ViewsAndFolds()])
     cv2.imwrite(str(volumes / "test" / "a" / "slice_1_0.5.png"), np.zeros(SHAPE, np.uint8))
-    after = map_names(finished, open_test(chosen.data), [Level()])
+    after = map_names(finished, open_test(chosen.data), [ViewsAndFolds()])
     assert {image_id for image_id in before if before[image_id] != after[image_id]} == {"a_1", "a_2"}
 
 

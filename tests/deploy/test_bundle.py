@@ -24,7 +24,7 @@ from lib.deploy.bundle import write_bundle
 from lib.deploy.finished import open_finished
 from lib.deploy.float16 import check_float16
 from lib.deploy.loaded_run import LoadedRun
-from lib.deploy.time_budget import Level
+from lib.deploy.time_budget import ViewsAndFolds
 from lib.masks.rules import NO_MASK, Rule, read_rules
 from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_to_store
@@ -325,9 +325,9 @@ def test_an_interrupted_command_goes_on(run, tmp_path, monkeypatch):
 def test_short_time_drops_folds_and_says_so(run, tmp_path, monkeypatch, capsys):
     now, predict = [0.0], MemberPredictor.predict
 
-    def slowly(member, images, ids, level):
-        now[0] += 60 * len(ids) * level.count(3)  # a minute an image and model
-        return predict(member, images, ids, level)
+    def slowly(member, images, ids, used):
+        now[0] += 60 * len(ids) * used.count(3)  # a minute an image and model
+        return predict(member, images, ids, used)
 
     monkeypatch.setattr(apply, "TIMED_PIXELS", 4000)
     monkeypatch.setattr(apply.time, "monotonic", lambda: now[0])
@@ -365,7 +365,7 @@ def test_what_does_not_fit_into_the_memory_goes_by_smaller_windows(run, tmp_path
     small = replace(member, settings=settings.model_copy(update={"infer": infer}))
     data = open_test(settings.data)
     np.testing.assert_array_equal(
-        maps.read("large"), MemberPredictor.of(small, ["blob"]).predict(data, ["large"], Level())["large"].maps
+        maps.read("large"), MemberPredictor.of(small, ["blob"]).predict(data, ["large"], ViewsAndFolds())["large"].maps
     )
     monkeypatch.setattr(Predictor, "_predict_at_once", lambda *_: limited(None, np.zeros((1, 999, 999, 3))))
     with pytest.raises(OutOfMemory, match=r"256"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.deploy.time_budget import CAREFUL, Level, TimeBudget, levels_of
+from lib.deploy.time_budget import CAREFUL, TimeBudget, ViewsAndFolds, choices_of
 
 
 def budget(seconds: float | None, members: list[tuple[str, int]], pixels: int = 1000) -> tuple[TimeBudget, list[float]]:
@@ -12,8 +12,8 @@ def budget(seconds: float | None, members: list[tuple[str, int]], pixels: int = 
 
 
 def test_views_are_dropped_before_folds():
-    levels = levels_of([("d4", 3)])
-    assert list(map(str, levels)) == [
+    choices = choices_of([("d4", 3)])
+    assert list(map(str, choices)) == [
         "all views and folds",
         "views flips",
         "views hflip",
@@ -21,42 +21,42 @@ def test_views_are_dropped_before_folds():
         "views none and 2 folds",
         "views none and 1 fold",
     ]
-    assert [level.passes([("d4", 3)]) for level in levels] == [24, 12, 6, 3, 2, 1]
+    assert [used.passes([("d4", 3)]) for used in choices] == [24, 12, 6, 3, 2, 1]
 
 
 def test_a_member_with_fewer_views_and_folds_keeps_them():
     members = [("hflip", 2), ("flips", 5)]
-    assert [level.passes(members) for level in levels_of(members)] == [24, 14, 7, 6, 5, 4, 2]
+    assert [used.passes(members) for used in choices_of(members)] == [24, 14, 7, 6, 5, 4, 2]
 
 
 def test_without_a_limit_nothing_is_dropped():
     made, now = budget(None, [("flips", 5)])
-    made.spent(10, Level(), 1e9)
+    made.spent(10, ViewsAndFolds(), 1e9)
     now[0] += 1e9
-    assert made.level() == Level()
+    assert made.choose() == ViewsAndFolds()
 
 
 @pytest.mark.parametrize(
-    ("seconds_left", "level"),
+    ("seconds_left", "chosen"),
     [
-        (20 * 0.9 * CAREFUL + 0.1, Level()),  # 900 pixels, 20 passes each, a millisecond a pass
-        (10 * 0.9 * CAREFUL + 0.1, Level("hflip")),
-        (5 * 0.9 * CAREFUL + 0.1, Level("none")),
-        (2 * 0.9 * CAREFUL + 0.1, Level("none", 2)),
-        (0.1, Level("none", 1)),  # too short for all, but a start
+        (20 * 0.9 * CAREFUL + 0.1, ViewsAndFolds()),  # 900 pixels, 20 passes each, a millisecond a pass
+        (10 * 0.9 * CAREFUL + 0.1, ViewsAndFolds("hflip")),
+        (5 * 0.9 * CAREFUL + 0.1, ViewsAndFolds("none")),
+        (2 * 0.9 * CAREFUL + 0.1, ViewsAndFolds("none", 2)),
+        (0.1, ViewsAndFolds("none", 1)),  # too short for all, but a start
         (0, None),
     ],
 )
-def test_the_first_level_that_fits_is_taken(seconds_left, level):
+def test_the_first_choice_that_fits_is_taken(seconds_left, chosen):
     made, now = budget(100, [("flips", 5)])
-    assert made.level() == Level()  # nothing is measured yet
-    made.spent(100, Level(), 100 * 20 * 0.001)
+    assert made.choose() == ViewsAndFolds()  # nothing is measured yet
+    made.spent(100, ViewsAndFolds(), 100 * 20 * 0.001)
     now[0] += 100 - seconds_left
-    assert made.level() == level
+    assert made.choose() == chosen
 
 
 def test_time_for_writing_is_kept_back():
     made, now = budget(100, [("none", 1)])
     made.writing = 0.05  # 50 s for the 1000 pixels
     now[0] += 51
-    assert made.level() is None
+    assert made.choose() is None

@@ -24,7 +24,7 @@ from lib.data.competition import open_test, open_training
 from lib.data.images import Images
 from lib.data.input_files import known_test_images, write_known
 from lib.deploy.apply import MemberPredictor
-from lib.deploy.time_budget import Level
+from lib.deploy.time_budget import ViewsAndFolds
 from lib.masks.metrics import count_images
 from lib.prediction.map_store import MapStore, Prediction, read_pairs
 from lib.prediction.run_maps import open_oof_maps, open_test_maps
@@ -137,7 +137,7 @@ class PlantedPredictor:
     def __init__(self, hidden: competitions.Competition) -> None:
         self.hidden = hidden
 
-    def predict(self, images: Images, ids: list[str], level: Level) -> dict[str, Prediction]:
+    def predict(self, images: Images, ids: list[str], used: ViewsAndFolds) -> dict[str, Prediction]:
         predictions = {}
         for image_id in ids:
             maps = blurred(self.hidden.test[image_id], self.hidden.scale)

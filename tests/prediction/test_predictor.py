@@ -20,7 +20,7 @@ from lib.config.schema import InferSettings, Settings
 from lib.prediction.map_store import MapStore, read_presence, to_map
 from lib.prediction.predictor import (
     Predictor,
-    _levels,
+    _as_uint8,
     batches_of_equal_size,
     predict_to_store,
     whole_strides,
@@ -345,7 +345,7 @@ def test_half_precision_is_fp16_on_a_gpu_and_what_a_cpu_computes_in(tmp_path, mo
 @given(st.integers(0, 255), st.floats(-0.6, 0.6))
 def test_levels_of_a_device_are_those_of_to_map(level, offset):
     probabilities = np.float32([np.clip((level + offset) / 255, 0, 1), (level // 2 + 0.5) / 255])
-    assert np.array_equal(_levels(torch.from_numpy(probabilities)), to_map(probabilities))
+    assert np.array_equal(_as_uint8(torch.from_numpy(probabilities)), to_map(probabilities))
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8])
