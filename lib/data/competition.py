@@ -178,13 +178,13 @@ def open_compared(training: TrainingData) -> TrainingData:
     return TrainingData(settings, {image_id: training.files[image_id] for image_id in known}, known, None)
 
 
-def open_test(settings: DataSettings) -> TestData:
+def open_test(settings: DataSettings, find_damaged: bool = True) -> TestData:
     """List the test images and match them with the sample submission.
 
     Without a sample, or with one that has only a header, there is a row for each image and class in the order of the
     ids. Raises UserError if images and sample do not match, listing the first ids and their number. With
-    data.unreadable_test_images=empty every image is decoded once to find those missing or damaged, and a sample that
-    has only a header needs no image at all.
+    data.unreadable_test_images=empty images may be missing, a sample that has only a header needs no image at all, and
+    every image is decoded once to find the damaged ones, unless the caller does without (`find_damaged`).
     """
     if settings.test_images is None:
         raise UserError(
@@ -199,7 +199,7 @@ def open_test(settings: DataSettings) -> TestData:
     wanted = {row.id for row in rows}
     files = {image_id: paths for image_id, paths in files.items() if image_id in wanted}
     if settings.unreadable_test_images == "empty":
-        unreadable = find_unreadable(Images(settings, files))
+        unreadable = find_unreadable(Images(settings, files)) if find_damaged else {}
         files = {image_id: paths for image_id, paths in files.items() if image_id not in unreadable}
         absent = sorted({row.id for row in rows} - files.keys() - unreadable.keys())
         unreadable |= {image_id: Unreadable(f"'{image_id}' has no file") for image_id in absent}

@@ -87,7 +87,7 @@ def with_twins(external: pd.DataFrame, training: pd.DataFrame, near: bool) -> pd
 
 def twins_in_test(external: pd.DataFrame, settings: DataSettings, near: bool) -> list[str]:
     """Ids of the external images that are duplicates of test images, as far as these can be read."""
-    test = or_none(open_test, settings)  # where there are none, or errors, 01 says so
+    test = or_none(lambda: open_test(settings, find_damaged=False))  # where there are none, or errors, 01 says so
     if test is None:
         return []
     seen = progress("test images", prefetched(lambda image_id: _hashes(test, image_id), test.ids))

@@ -191,7 +191,7 @@ def count_in_groups(findings: Sequence[Finding], settings: DataSettings) -> str:
     finding = chosen(findings)
     if finding is None or not (finding.partition.setting or "").startswith(ID_GROUP):
         return ""
-    if (data := or_none(open_test, settings)) is None:
+    if (data := or_none(lambda: open_test(settings, find_damaged=False))) is None:  # only the ids are needed
         return ""
     training = set(finding.partition.groups.tolist())
     count = sum(or_none(group_in_id, finding.partition.setting, image_id) in training for image_id in data.ids)
@@ -200,7 +200,7 @@ def count_in_groups(findings: Sequence[Finding], settings: DataSettings) -> str:
 
 def borders_of_test(settings: DataSettings) -> np.ndarray:
     """The borders, as `borders_of` makes them, of the test images that can be read; of many, of some."""
-    data = or_none(open_test, settings)  # where there are none, or errors, 01 says so
+    data = or_none(lambda: open_test(settings, find_damaged=False))  # where there are none, or errors, 01 says so
     if data is None:
         return np.empty(0)
     ids = np.random.default_rng(0).permutation(data.ids)[:TEST_SAMPLE].tolist()

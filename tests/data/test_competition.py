@@ -841,6 +841,8 @@ def test_test_images_that_cannot_be_read_stop_unless_a_setting_says_otherwise(tm
         (tmp_path / f"test_images/test_{name}.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="none of the 3 test images can be read"):
         open_test(empty)
+    not_decoded = open_test(empty, find_damaged=False)
+    assert not_decoded.ids == ["test_b", "test_c"] and list(not_decoded.unreadable) == ["test_a"]
     assert open_test(DataSettings(root=tmp_path, exclude=["test_a"], sample_submission=None)).unreadable == {}
 
 
