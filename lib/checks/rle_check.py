@@ -17,6 +17,7 @@ import numpy as np
 
 from lib.base.errors import UserError, or_none
 from lib.checks.rle_components import count_components
+from lib.checks.rle_numbers import other_numbers
 from lib.config.data_settings import RleSettings
 from lib.data.competition import TrainingData, open_compared
 from lib.data.mask_index import is_rle_table
@@ -78,6 +79,8 @@ def check_convention(training: TrainingData) -> Verdict:
     if not readings:
         reason = "no training mask with pixels is written as run lengths, so nothing can be checked"
         return Verdict(False, reason, is_checked=False)
+    if doubt := other_numbers((reading.texts, reading.shape) for reading in readings):
+        return Verdict(True, f"looks wrong: {doubt}")
     counts = _counts(readings, training.settings.rle)
     _refuse_smaller_size(readings, training.settings.rle, min(counts.values(), default=None))
     if truths:

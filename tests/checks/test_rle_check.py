@@ -12,6 +12,7 @@ from lib.base.errors import UserError
 from lib.checks.inspection import check_images
 from lib.checks.rle_check import candidates, check_convention, require_convention
 from lib.checks.rle_components import count_components
+from lib.checks.rle_numbers import other_numbers
 from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_training
 from lib.masks.rle import encode
@@ -82,6 +83,46 @@ def test_a_wrong_order_is_an_error_unless_a_setting_says_it_is_right(tmp_path):
     assert verdict.label == "warning"
     right = layout.model_copy(update={"rle": RleSettings(order="row")})
     assert require_convention(open_training(right)).label == "checked"
+
+
+def corners(mask):
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return outlines[0].ravel() + 1
+
+
+def starts_and_ends(mask):
+    starts, lengths = np.array(encode(mask).split(), int).reshape(-1, 2).T
+    return np.stack([starts, starts + lengths], axis=1).ravel()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        (corners, "no number of 24 of 24 masks is beyond the image's longer side.*corners"),
+        (lambda mask: np.add(cv2.boundingRect(mask), 1), "or boxes, .*write COCO json"),
+        (starts_and_ends, "numbers of 24 of 24 masks rise throughout.*a length in the place of each end"),
+    ],
+    ids=["corners", "boxes", "starts and ends"],
+)
+@pytest.mark.parametrize("list_of", ["{}", "[{}]"])
+def test_numbers_that_are_no_run_lengths(tmp_path, numbers, words, list_of):
+    layout = write(tmp_path, (24, 37), RleSettings())
+    texts = (" ".join(map(str, numbers(np.load(tmp_path / "masks" / f"{number}.npy")))) for number in range(30))
+    rows = [f"{number},{list_of.format(text)}" for number, text in enumerate(texts)]
+    (tmp_path / "train.csv").write_text("\n".join(["id,rle", *rows]))
+    with pytest.raises(UserError, match=words):
+        require_convention(open_training(layout))
+    read = layout.model_copy(update={"doubtful_rle": "read"})
+    assert require_convention(open_training(read)).label == "warning"
+
+
+def test_few_masks_near_the_first_pixel_and_nearly_full_ones_are_run_lengths():
+    corner, full, other = "2 6 12 3", "1 400 402 418", "300 5 330 5 360 9"
+    for doubted, runs in ((corner, 2), (full, 0)):
+        of_images = [([doubted], (30, 30))] * runs + [([other], (30, 30))] * 2
+        assert other_numbers(of_images) is None
+    assert "of 3 of 5 masks" in other_numbers([([corner], (30, 30))] * 3 + [([other], (30, 30))] * 2)
+    assert other_numbers([([full], (30, 30))] * 3) is None
 
 
 @pytest.mark.parametrize("order", ["column", "row"])

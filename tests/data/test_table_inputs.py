@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -158,6 +159,10 @@ TABLES = {
     ),
     "run lengths of images of half the size": Row(
         lines("id,rle", lambda id: f"{id},{encode(DISC[id][::2, ::2])}", meant=HALF), refused="data.rle_factor=2"
+    ),
+    "corners, boxes, or starts and ends in place of run lengths": Row(
+        lines("id,rle", lambda id: f"{id},{' '.join(map(str, cv2.boundingRect(DISC[id].view(np.uint8))))}"),
+        refused="no number of 3 of 3 masks|corners (x, y) or boxes",
     ),
     "run lengths along the rows": Row(
         lines("id,rle", lambda id: f"{id},{encode(DISC[id], BY_ROW)}"), refused="data.rle.order=row"
