@@ -75,7 +75,7 @@ class DataSettings(Section):
     rle_column: str | None = None  # of the csv; default: the column called rle, EncodedPixels or the like
     class_column: str | None = None  # default for several classes: one column per class, or ids such as <id>_<class>
     id_pattern: str = "{id}"  # form of the cells of the id column, as in {id}_mask or */{id}; omit image suffixes;
-    # further parts, as in {kind}/{id}, are those of image_id
+    # further parts, as in {kind}/{id}, are those of image_id; {class}, as in {class}_{id}, is one of the classes
     sample_id_column: str | None = None  # the same for sample_submission; default: as above if it has such columns
     sample_rle_column: str | None = None
     sample_class_column: str | None = None

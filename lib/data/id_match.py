@@ -149,6 +149,9 @@ def _class_after_the_id(tried: list[str], images: set[str], source: IdSource) ->
     known = sorted({end for end in ends if end})
     if not 1 < len(known) <= MOST_CLASSES or sum(end is None for end in ends) > (1 - MAJORITY) * len(tried):
         return None
+    ids = {name.removesuffix(end or "") for name, end in zip(tried, ends, strict=True)}
+    if len(known) == len(ids) == len(tried):  # each id and each end once: a hash, a date or the like
+        return None
     names = json.dumps([end[1:] for end in known])
     advice = f"if these are classes, set data.classes to {names}"
     if source.masks:
@@ -191,13 +194,28 @@ def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | 
 
 
 def _varied_start(tried: list[str], images: set[str], source: IdSource) -> str | None:
-    """Another text before each id, as in 3f2a-{id}, which Label Studio puts before the names of uploaded files."""
+    """Another text before each id, as in 3f2a-{id}, which Label Studio puts before the names of uploaded files.
+
+    Where the same texts stand before several ids they may be classes.
+    """
     signs = Counter(
         sign for name in tried for sign in {*re.findall(r"[\W_]", name)} if name.partition(sign)[2] in images
     )
     if not signs or signs.most_common(1)[0][1] <= max(MAJORITY * len(tried), 1):
         return None
-    written = f"*{signs.most_common(1)[0][0]}{{id}}"
+    sign = signs.most_common(1)[0][0]
+    before = sorted({name.partition(sign)[0] for name in tried if name.partition(sign)[2] in images})
+    if 1 < len(before) <= min(MOST_CLASSES, len(tried) - 1):
+        written = f"{{class}}{sign}{{id}}"
+        in_table = f"{source.prefix}id_pattern to {written}"
+        where = in_table if source.masks is None else _in_path(source.masks, written)
+        return (
+            f"they are ids of images with {', '.join(f'{name}{sign}' for name in before)} before them; if these are "
+            f"classes, set data.classes to {json.dumps(before)}, and {where}"
+        )
+    written = f"*{sign}{{id}}"
+    if not finds(written, tried, images):
+        return None
     setting = f"{source.prefix}id_pattern={written}"
     advice = f"set {setting}" if source.masks is None else _in_path(source.masks, written)
     return f"they are ids of images with another text before each, as in '{tried[0]}'; {advice}"

@@ -1,5 +1,6 @@
 """A table of run lengths: the image and class that each row is about, and the column that holds the run lengths."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, wit
 from lib.data.tables import Table, column
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")
+CLASS = "{class}"  # of data.id_pattern
 PANDAS_INDEX = ("", "Unnamed: 0")  # names of the column of row numbers that DataFrame.to_csv writes
 
 
@@ -50,7 +52,8 @@ def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
 def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> Iterator[tuple[str, int | None]]:
     """Id and class index of each row, None for a class that is left out (data.other_classes).
 
-    With several classes and no class column, the id column holds <id>_<class>.
+    With several classes and no class column, the id column holds <id>_<class>, or what data.id_pattern says, as
+    {class}_{id}.
     """
     texts = id_texts(table, path, columns)
     read_id = IdReader(columns, path)
@@ -60,16 +63,40 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
         index_of = {name: number for number, name in enumerate(classes)}
         for text, name in zip(texts, names, strict=True):
             yield read_id(text), index_of.get(name)
-    elif len(classes) == 1 or class_columns(table, columns, classes):
+    elif class_columns(table, columns, classes):
+        for text in texts:
+            yield read_id(text), 0
+    elif CLASS in columns.id_pattern:
+        yield from _keys_by_pattern(texts, path, columns, classes)
+    elif len(classes) == 1:
         for text in texts:
             yield read_id(text), 0
     else:
         for text in texts:
             if (split := _split_class(text, classes)) is None:
-                advice = _class_advice(table, columns, classes)
+                advice = _class_advice(text, table, columns, classes)
                 raise UserError(f"{path}: '{text[:80]}' ends in none of the classes {listed(classes)}; {advice}")
             text, class_index = split
             yield read_id(text), class_index
+
+
+def _keys_by_pattern(
+    texts: Sequence[str], path: Path, columns: Columns, classes: list[str]
+) -> Iterator[tuple[str, int | None]]:
+    """Id and class index of texts such as <class>_<id>, by data.id_pattern = {class}_{id}.
+
+    Where a class is left out, nothing says what of the text is the id, which is then the whole text.
+    """
+    by_length = sorted(enumerate(classes), key=lambda numbered: len(numbered[1]), reverse=True)
+    readers = [(IdReader(columns, path, name), class_index) for class_index, name in by_length]
+    for text in texts:
+        read_id, class_index = next((pair for pair in readers if pair[0].fits(text)), (str, None))
+        if class_index is None and not columns.skip_others:
+            raise UserError(
+                f"{path}: '{text[:80]}' is not {columns.prefix}id_pattern = '{columns.id_pattern}' with one of the "
+                f"classes {listed(classes)}; set data.classes, or the pattern to the form of these ids"
+            )
+        yield read_id(text), class_index
 
 
 def _check_classes(names: list[str], path: Path, columns: Columns, classes: list[str]) -> None:
@@ -152,12 +179,17 @@ def guess_rle_column(names: Sequence[str], columns: Columns, path: Path | str) -
 class IdReader:
     """Reads ids from the texts of an id column. Raises UserError if data.id_pattern gives two texts the same id."""
 
-    def __init__(self, columns: Columns, path: Path):
+    def __init__(self, columns: Columns, path: Path, class_name: str | None = None):
         self.path, self.setting = path, f"{columns.prefix}id_pattern"
         self.pattern, self.template = columns.id_pattern, columns.image_id
         form = without_suffix(self.pattern)  # as the texts are read
-        self.expression = None if form == "{id}" else compile_pattern(form)
+        known = () if class_name is None else (("class", class_name),)
+        self.expression = None if form == "{id}" else compile_pattern(form, known)
         self.text_of: dict[str, str] = {}
+
+    def fits(self, text: str) -> bool:
+        """Whether a text has the form of data.id_pattern, which has parts beside the id."""
+        return self.expression.fullmatch(without_suffix(text.replace("\\", "/"))) is not None
 
     def __call__(self, text: str) -> str:
         text = text.replace("\\", "/")  # as Windows writes paths
@@ -181,7 +213,8 @@ class IdReader:
             raise UserError(
                 f"{self.path}: {texts} are both '{image_id}' by {self.setting} = '{self.pattern}'; tell them apart by "
                 f"{self.setting}={{folder}}/{{id}}, the images' pattern .../{{folder}}/{{id}}.png, and "
-                "data.image_id={folder}_{id}"
+                f"data.image_id={{folder}}_{{id}}, or, if these are classes, set data.classes and {self.setting} with "
+                "{class} in the place of the folder"
             )
         return image_id
 
@@ -198,12 +231,23 @@ def _split_class(text: str, classes: list[str]) -> tuple[str, int] | None:
     return None
 
 
-def _class_advice(table: Table, columns: Columns, classes: list[str]) -> str:
-    """Advice if the id column does not hold <id>_<class>: the column of the classes, if there is one."""
+def _class_advice(text: str, table: Table, columns: Columns, classes: list[str]) -> str:
+    """Advice if the id column does not hold <id>_<class>: the column of the classes, or where the class stands."""
     setting = f"{columns.prefix}class_column"
     if holding := [name for name, values in table.items() if set(values) & set(classes)]:
         return f"set {setting}={holding[0]}, the column that holds them"
+    if written := next(filter(None, (_around_class(text, name) for name in classes)), None):
+        return f"if the class stands elsewhere, say where, as in {columns.prefix}id_pattern={written}"
     return f"set data.classes, or {setting} to the column of the classes, one of: {', '.join(table)}"
+
+
+def _around_class(text: str, name: str) -> str | None:
+    """The form of a text that holds a class between signs, as in {class}_{id}; None if it holds none."""
+    match = re.fullmatch(rf"(?:.*?([\W_]))??{re.escape(name)}(?:([\W_]).*)?", without_suffix(text.replace("\\", "/")))
+    before, after = match.groups(default="") if match else ("", "")
+    if after:
+        return f"{before and '*'}{before}{CLASS}{after}{{id}}"
+    return f"{{id}}{before}{CLASS}" if before else None
 
 
 def _has(names: Sequence[str], name: str | None) -> bool:

@@ -9,6 +9,7 @@ from lib.data.discovery import WILDCARD
 from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, shifted_numbers, why_without_mask
 from lib.data.mask_index import is_rle_table, read_masks_table
 from lib.data.rle_table import (
+    CLASS,
     class_columns,
     guess_rle_column,
     id_texts,
@@ -65,7 +66,7 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
     Raises UserError when images and sample do not belong together, listing the first ids and the count.
     """
     if not sample.rows:
-        return rows_of_all(sorted(files), sample, settings.classes, settings.sample_id_pattern or "{id}")
+        return rows_of_all(sorted(files), sample, settings.classes, _written_ids(settings))
     path = f"{settings.root / settings.sample_submission} (data.sample_submission)"
     image_of = match_ids({row.id for row in sample.rows}, files, settings.loose_ids, path)
     rows = [row._replace(id=image_of[row.id]) for row in sample.rows]
@@ -129,23 +130,30 @@ def suffix_doubt(settings: DataSettings) -> str | None:
     )
 
 
+def _written_ids(settings: DataSettings) -> str:
+    """What the submission has in its id column, if the sample has no rows: {id}, or around it what the settings say."""
+    has_class = settings.sample_submission and CLASS in settings.id_pattern
+    return settings.sample_id_pattern or (settings.id_pattern if has_class else "{id}")
+
+
 def rows_of_all(
     ids: list[str], sample: SampleSubmission, classes: list[str], pattern: str = "{id}"
 ) -> list[SubmissionRow]:
     """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>.
 
-    `pattern` says what is written around an id, as in {id}.jpg. Raises UserError for one that does not, as */{id}.
+    `pattern` says what is written around an id, as in {id}.jpg, and may say where the class stands, as in {class}_{id}.
+    Raises UserError for one that does not, as */{id}.
     """
-    if WILDCARD.search(pattern.replace("{id}", "")):
+    if WILDCARD.search(pattern.replace("{id}", "").replace(CLASS, "")):
         raise UserError(
             f"the sample has no rows, so data.sample_id_pattern must say what stands around each id, and '{pattern}' "
             "does not; give the sample its rows"
         )
     rows, names = [], sample.names
-    is_plain_id = len(classes) in (1, len(sample.rle_columns)) or sample.class_name in names
+    is_plain_id = CLASS in pattern or len(classes) in (1, len(sample.rle_columns)) or sample.class_name in names
     for image_id in ids:
-        written = pattern.replace("{id}", image_id)
         for class_index, name in enumerate(classes):
+            written = pattern.replace(CLASS, name).replace("{id}", image_id)
             known = {names[0]: written if is_plain_id else f"{written}_{name}", sample.class_name: name}
             rows.append(SubmissionRow(image_id, class_index, tuple(known.get(column, "") for column in names)))
     return rows

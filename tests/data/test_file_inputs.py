@@ -428,7 +428,12 @@ def test_01_tells_of_test_images_and_04_stops_as_the_page_says(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("pattern", "classes", "first"),
-    [(None, ["x"], "test_a"), ("{id}.png", ["x"], "test_a.png"), ("{id}.png", ["x", "y"], "test_a.png_x")],
+    [
+        (None, ["x"], "test_a"),
+        ("{id}.png", ["x"], "test_a.png"),
+        ("{id}.png", ["x", "y"], "test_a.png_x"),
+        ("{class}/{id}.png", ["x", "y"], "x/test_a.png"),
+    ],
 )
 def test_a_sample_without_rows_is_given_ids_of_the_form_that_is_set(tmp_path, pattern, classes, first):
     test_side("id,rle\n")(tmp_path)

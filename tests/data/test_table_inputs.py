@@ -1,6 +1,7 @@
 """Tables of run lengths and their ids as people have them: each row of those tables in docs/inputs.md."""
 
 import gzip
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.config.data_settings import RleSettings
+from lib.base.errors import UserError
+from lib.config.data_settings import DataSettings, RleSettings
+from lib.data.competition import open_training
 from lib.masks.rle import encode
 from tests.data.input_rows import (
     CORNER,
@@ -145,6 +148,15 @@ TABLES = {
     "a class after the id": Row(
         lines("id,rle", lambda id: f"{id}_corner,{encode(CORNER)}\n{id}_disc,{RLE[id]}", meant=TWO)
     ),
+    "a class before the id": Row(
+        lines("id,rle", lambda id: f"corner_{id},{encode(CORNER)}\ndisc_{id},{RLE[id]}", meant=TWO),
+        refused='corner_, disc_ before|set data.classes to ["corner", "disc"], and data.id_pattern to {class}_{id}',
+    ),
+    "a folder of the class before the id": Row(
+        lines("id,rle", lambda id: f"train/disc/{id}.png,{RLE[id]}\ntrain/corner/{id}.png,{encode(CORNER)}", meant=TWO),
+        {"classes": ["disc", "corner"]},
+        "'train/disc/a.png' ends in none of the classes|data.id_pattern=*/{class}/{id}",
+    ),
     "names of mask files in place of run lengths": Row(seg_files, refused="names files|such as masks/{id}_seg.png"),
     "run lengths as a list, `[1, 2]`": Row(lines("id,rle", lambda id: f'{id},"[{RLE[id].replace(" ", ", ")}]"')),
     "run lengths as decimals, `1.0 2.0`": Row(
@@ -262,3 +274,29 @@ def test_what_the_page_says_of_it_happens(tmp_path, capsys, heading, name):
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_every_row_of_the_page_is_tried(heading):
     assert list(page_rows(heading)) == list(SECTIONS[heading])
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [("{c}-{id}", "{class}-{id}"), ("{id}_{c}.png", "{id}_{class}"), ("{c}/{id}.jpg", "{class}/{id}")],
+)
+def test_ids_that_hold_a_class_elsewhere_are_refused_with_the_pattern_that_reads_them(tmp_path, form, pattern):
+    kinds = {"disc": DISC, "big_disc": dict.fromkeys(IDS, CORNER)}  # one ends in the other
+
+    def row(id: str) -> str:
+        return "\n".join(f"{form.format(c=c, id=f'x_{id}')},{encode(kinds[c][id])}" for c in kinds)
+
+    images_only(tmp_path, tuple(f"x_{id}" for id in IDS))
+    (tmp_path / "train.csv").write_text("\n".join(["id,rle", *map(row, IDS)]))
+    settings = DataSettings(root=tmp_path, classes=["disc", "big_disc"])
+    if form != "{c}-{id}":  # which is found where the ids match no image
+        with pytest.raises(UserError, match=re.escape(f"data.id_pattern={pattern}") + "$"):
+            open_training(settings)
+    training = open_training(settings.model_copy(update={"id_pattern": pattern}))
+    for id in IDS:
+        np.testing.assert_array_equal(training.read_mask(f"x_{id}"), np.dstack([DISC[id], CORNER]))
+    one = settings.model_copy(update={"classes": ["big_disc"], "id_pattern": pattern})
+    with pytest.raises(UserError, match="is not data.id_pattern = .* with one of the classes 'big_disc'"):
+        open_training(one)
+    training = open_training(one.model_copy(update={"other_classes": "skip"}))
+    np.testing.assert_array_equal(training.read_mask("x_a")[:, :, 0], CORNER)
