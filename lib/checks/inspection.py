@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -159,9 +160,15 @@ def skipped_lines(settings: DataSettings) -> list[str]:
     lines = [f"warning   data.exclude: no image or mask is called {listed(unused)}"] if unused else []
     for name in ("train_images", "train_masks", "test_images"):
         folder = getattr(settings, name)
-        if folder and (skipped := skipped_files(settings.root / folder)):
+        if folder and (skipped := skipped_files(settings.root / folder, _suffix_of_masks(settings, folder))):
             lines.append(f"warning   {skipped} in {settings.root / folder} are not read (data.{name})")
     return lines
+
+
+def _suffix_of_masks(settings: DataSettings, folder: str) -> str:
+    """The suffix of annotations or a table that are read as masks and lie in a folder of images; empty without any."""
+    masks = Path(settings.train_masks)
+    return masks.suffix.lower() if masks.parent == Path(folder) else ""
 
 
 def inspect_test(settings: DataSettings) -> str:

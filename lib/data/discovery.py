@@ -73,9 +73,12 @@ def _what_is_there(root: Path, pattern: str, setting: str) -> str:
     return hint
 
 
-def skipped_files(folder: Path) -> str | None:
-    """The content of a folder that is not read: the number of folders, and of files of each suffix but images."""
-    return _counted(_kinds(folder, SUFFIXES)) or None
+def skipped_files(folder: Path, also_read: str = "") -> str | None:
+    """The content of a folder that is not read: the number of folders, and of files of each suffix but images.
+
+    Files of the suffix `also_read` are not counted.
+    """
+    return _counted(_kinds(folder, (*SUFFIXES, *filter(None, [also_read])))) or None
 
 
 def _kinds(folder: Path, left_out: tuple[str, ...] = ()) -> Counter:

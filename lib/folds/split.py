@@ -79,16 +79,25 @@ def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     images = images.sort_values("id", ignore_index=True)
     group, names = pd.factorize(images.group)
     if len(names) < count:
-        raise UserError(
-            f"{len(images)} images in {len(names)} groups cannot fill {count} folds; set folds.count to "
-            + (f"at most {len(names)}" if len(names) > 1 else "fewer, and give more than one group")
-        )
+        raise UserError(_too_few_groups(len(images), len(names), count))
     coverage = images[coverage_columns_of(images)].to_numpy(float)
     bins = coverage_bins(coverage, count)
     columns = _balanced_columns(images, coverage, bins)
     vectors = np.zeros((len(names), columns.shape[1]))
     np.add.at(vectors, group, columns)
     return images.assign(fold=partition(vectors, count, seed)[group], stratum=_stratum_names(bins))
+
+
+def _too_few_groups(images: int, groups: int, folds: int) -> str:
+    """The reason why there are fewer groups than folds, and what to set."""
+    if images == 1:
+        return f"1 image cannot fill {folds} folds; each needs at least one"
+    if groups == 1:
+        return (
+            f"all {images} images are of 1 group (data.group) or copies of each other, so they cannot fill {folds} "
+            "folds; set data.group to smaller groups, or to null where each image is on its own"
+        )
+    return f"{images} images in {groups} groups cannot fill {folds} folds; set folds.count to at most {groups}"
 
 
 def with_given_folds(table: pd.DataFrame, given: dict[str, str], path: Path) -> tuple[pd.DataFrame, str]:

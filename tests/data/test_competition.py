@@ -555,6 +555,16 @@ def test_files_that_are_no_images_are_counted(tmp_path):
     assert skipped_lines(settings.model_copy(update={"train_images": "train_images/*.png", "test_images": None})) == []
 
 
+def test_annotations_beside_the_images_are_not_counted_as_unread(tmp_path):
+    simple(tmp_path)
+    for name in ("a.json", "b.json", "a.xml"):
+        (tmp_path / "train_images" / name).touch()
+    beside = DataSettings(root=tmp_path, train_masks="train_images/{id}.json", test_images=None)
+    elsewhere = beside.model_copy(update={"train_masks": "labels/{id}.json"})
+    (line,), (other,) = skipped_lines(beside), skipped_lines(elsewhere)
+    assert "1 .xml file in" in line and "json" not in line and "2 .json files, 1 .xml file" in other
+
+
 def test_a_pattern_of_exclude_that_matches_nothing_is_named(tmp_path):
     simple(tmp_path)
     (tmp_path / "train.csv").write_text((tmp_path / "train.csv").read_text() + "lost,1 1\n")

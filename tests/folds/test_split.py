@@ -194,7 +194,7 @@ def test_too_few_images_or_groups():
         assign_folds(make_images(0, 5).iloc[:0], 2, 0)
     with pytest.raises(UserError, match="5 images in 3 groups.*at most 3"):
         assign_folds(make_images(0, 5).assign(group=list("aabbc")), 4, 0)
-    with pytest.raises(UserError, match="in 1 groups"):
+    with pytest.raises(UserError, match="images are of 1 group .*data.group to smaller groups"):
         assign_folds(make_images(0, 5).assign(group="a"), 2, 0)
 
 
