@@ -136,9 +136,7 @@ def _written_ids(settings: DataSettings) -> str:
     return settings.sample_id_pattern or (settings.id_pattern if has_class else "{id}")
 
 
-def rows_of_all(
-    ids: list[str], sample: SampleSubmission, classes: list[str], pattern: str = "{id}"
-) -> list[SubmissionRow]:
+def rows_of_all(ids: list[str], sample: SampleSubmission, classes: list[str], pattern: str) -> list[SubmissionRow]:
     """A row for each image and class: the class in a column of its own if there is one, else as <id>_<class>.
 
     `pattern` says what is written around an id, as in {id}.jpg, and may say where the class stands, as in {class}_{id}.

@@ -20,7 +20,7 @@ class Slide:
     """
 
     def __init__(
-        self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None, bits: int = 64
+        self, path: Path, channels: int, value_range: tuple[float, float] | None, plane: int | None, bits: int
     ) -> None:
         self.path = path
         self.bits = bits  # of a stored value

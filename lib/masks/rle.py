@@ -107,7 +107,7 @@ def decode_labels(texts: Sequence[str], shape: tuple[int, int], convention: RleS
     return _paint(starts, ends, shape, convention, labels)
 
 
-def is_empty(text: str, convention: RleSettings = STANDARD) -> bool:
+def is_empty(text: str, convention: RleSettings) -> bool:
     """Whether a text means an empty mask."""
     return len(text) < LONGEST_WORD and " ".join(text.split()) in convention.blanks
 

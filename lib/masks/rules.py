@@ -96,7 +96,7 @@ class Rule:
             return np.zeros_like(probability_map)
         return apply_steps(self.steps, at_least(probability_map, self.threshold))
 
-    def is_shut(self, probability_map: np.ndarray, presence: int | None = None) -> bool:
+    def is_shut(self, probability_map: np.ndarray, presence: int | None) -> bool:
         """Whether presence or gate empty the mask, whatever the threshold; arguments and errors as in `apply`."""
         if self.presence is not None and presence is None:
             raise UserError(f"the rule '{self}' asks for presence, which these maps do not hold; run 03 and 04 again")

@@ -56,7 +56,7 @@ class Convolution(NamedTuple):
     stride: int
 
     @classmethod
-    def folded(cls, tensors: Tensors, name: str, norm: str, device: torch.device, stride: int = 1) -> "Convolution":
+    def folded(cls, tensors: Tensors, name: str, norm: str, device: torch.device, stride: int) -> "Convolution":
         mean, variance, scale, shift = (
             tensors[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
         )

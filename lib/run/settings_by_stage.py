@@ -56,7 +56,7 @@ NO_STAGE = {  # setting or section: why it changes no pixel, or what counts inst
 }
 
 
-def first_stage(section: str, key: str | None = None) -> str | None:
+def first_stage(section: str, key: str) -> str | None:
     """The first stage whose results a setting changes; None if it changes none."""
     for name in (f"{section}.{key}", section):
         if name in NO_STAGE:
