@@ -37,7 +37,7 @@ def prepare_folds(run, settings, arguments: argparse.Namespace) -> StageSummary:
 
     data = open_training(settings.data)
     search = HiddenGroupSearch(data, settings.folds)
-    inspection = check_images(data, search.see)
+    inspection = check_images(data, search.add)
     images = image_table(inspection.facts, data.groups, data.classes)
     if (hidden := search.finish()) is not None:
         images["group"] = hidden

@@ -64,39 +64,42 @@ class Inspection(NamedTuple):
 
 
 def check_images(
-    training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None, source: str = ""
+    training: TrainingData, on_thumbnail: Callable[[str, np.ndarray], None] | None = None, source: str = ""
 ) -> Inspection:
     """Check the images, the masks and the settings that describe them, and print the results.
 
-    `see` is passed to `inspect_all`; `source` names external images. Raises UserError for data that cannot be used.
+    `on_thumbnail` is passed to `inspect_all`; `source` names external images. Raises UserError for data that cannot be
+    used.
     """
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         print(f"{line[:LABEL]}{source and f'{source}: '}{line[LABEL:]}")
 
     require_usable_neighbours(training)
     if training.without_mask:
         of_all = plural(training.without_mask + len(training.ids), "image")
-        tell(f"checked   {training.without_mask} of {of_all} have no mask and are left out (data.images_without_mask)")
+        report(
+            f"checked   {training.without_mask} of {of_all} have no mask and are left out (data.images_without_mask)"
+        )
     if lost := training.without_image:
-        tell(f"checked   {plural(lost, 'mask')} without an image left out (data.masks_without_image)")
+        report(f"checked   {plural(lost, 'mask')} without an image left out (data.masks_without_image)")
     for line in (orientation_line(training) + value_range_line(training)).splitlines():
-        tell(line)
+        report(line)
     verdict = require_convention(training)
-    if verdict.is_checked or training.settings.test_images:  # else no run lengths are read or written
-        tell(f"{verdict.label}   data.rle ({describe_convention(training.settings.rle)}): {verdict.text}")
-    inspection = inspect_all(training, see)
+    if verdict.label != "assumed" or training.settings.test_images:  # else no run lengths are read or written
+        report(f"{verdict.label}   data.rle ({describe_convention(training.settings.rle)}): {verdict.text}")
+    inspection = inspect_all(training, on_thumbnail)
     for note in inspection.notes:
-        tell(note)
+        report(note)
     return inspection
 
 
-def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] | None = None) -> Inspection:
+def inspect_all(training: TrainingData, on_thumbnail: Callable[[str, np.ndarray], None] | None = None) -> Inspection:
     """Decode every training image and mask once.
 
-    `see` is called with the id and the thumbnail, uint8 (64, 64, channels), of each image, in the order of ids. Raises
-    UserError with the number of unusable images and the problems of the first few, or if it is uncertain what the
-    values mean.
+    `on_thumbnail` is called with the id and the thumbnail, uint8 (64, 64, channels), of each image, in the order of
+    ids. Raises UserError with the number of unusable images and the problems of the first few, or if it is uncertain
+    what the values mean.
     """
     facts, problems, counts, all_seen, noted = [], {}, ValueCounts(), [], {}
     sources = training_sources(training)
@@ -110,8 +113,8 @@ def inspect_all(training: TrainingData, see: Callable[[str, np.ndarray], None] |
             counts.merge(result.values)
             all_seen.append(result.seen)
             noted |= result.noted
-            if see:
-                see(result.facts.id, result.thumbnail)
+            if on_thumbnail:
+                on_thumbnail(result.facts.id, result.thumbnail)
     if problems:
         counted = f"{len(problems)} of {len(training.ids)} training images cannot be used"
         raise UserError(f"{counted}: {each_kind(problems)} (data.exclude leaves images out)")

@@ -38,7 +38,7 @@ class ValueCounts:
     palette: dict[Value, str] = field(default_factory=dict)  # colours of the indexes that occur
     files: int = 0
     objects: int = 0  # numbers but 0 and ignored ones, summed over the files
-    unknown: int = 0  # files of which every pixel is ignored
+    wholly_ignored: int = 0  # files of which every pixel is ignored
     doubts: dict[str, str] = field(default_factory=dict)  # the first file of each kind of doubt
 
     def add(self, pixels: MaskPixels, path: str, settings: MaskSettings, is_alone: bool) -> None:
@@ -48,8 +48,8 @@ class ValueCounts:
         self.files += 1
         self.objects += sum(value != 0 and value not in settings.ignore for value in values)
         if settings.ignore and values.keys() <= {*settings.ignore}:
-            self.unknown += 1
-            self.doubts.setdefault("unknown", path)
+            self.wholly_ignored += 1
+            self.doubts.setdefault("ignored", path)
         if pixels.palette is not None and not settings.are_colours:
             self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
             if any((index > 0) != (self.palette[index] != "#000000") for index in values):
@@ -69,7 +69,7 @@ class ValueCounts:
         self.others += other.others
         self.files += other.files
         self.objects += other.objects
-        self.unknown += other.unknown
+        self.wholly_ignored += other.wholly_ignored
         self.palette |= other.palette
         self.doubts = other.doubts | self.doubts
 
@@ -163,10 +163,10 @@ def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
             f"{counts.doubts['faint']} is a JPEG of the values 0 and 1, so small a difference that JPEG loses much of "
             "the masks' borders; use the masks from which it was made, if there are any"
         )
-    if counts.unknown:
+    if counts.wholly_ignored:
         lines.append(
-            f"{counts.unknown} mask files, such as {counts.doubts['unknown']}, are ignored throughout; their images "
-            "teach nothing and score like empty images that are right; leave them out with data.exclude"
+            f"{counts.wholly_ignored} mask files, such as {counts.doubts['ignored']}, are ignored throughout; their "
+            "images teach nothing and score like empty images that are right; leave them out with data.exclude"
         )
     return lines
 

@@ -10,7 +10,7 @@ border of the right mask lies on edges of the image.
 
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -53,15 +53,13 @@ class Reading(NamedTuple):
 class Verdict:
     """The result of the check of data.rle."""
 
-    is_wrong: bool
+    label: Literal["checked", "assumed", "warning"]  # assumed: nothing can be checked; warning: it looks wrong
     text: str
-    is_checked: bool = True
     remedy: str = ""  # the settings under which the masks look right, if any do
 
     @property
-    def label(self) -> str:
-        """The first word of the printed line."""
-        return "warning" if self.is_wrong else "checked" if self.is_checked else "assumed"
+    def is_wrong(self) -> bool:
+        return self.label == "warning"
 
 
 def check_convention(training: TrainingData) -> Verdict:
@@ -74,13 +72,13 @@ def check_convention(training: TrainingData) -> Verdict:
     tables = [source for source in sources if is_rle_table(source.settings.train_masks)]
     if not tables:
         reason = "only the submission uses it, and mask images cannot tell; data.compare_masks may name a csv that does"
-        return Verdict(False, reason, is_checked=False)
+        return Verdict("assumed", reason)
     readings, truths = _sample(tables[0], next((source for source in sources if source is not tables[0]), None))
     if not readings:
         reason = "no training mask with pixels is written as run lengths, so nothing can be checked"
-        return Verdict(False, reason, is_checked=False)
+        return Verdict("assumed", reason)
     if doubt := other_numbers((reading.texts, reading.shape) for reading in readings):
-        return Verdict(True, f"looks wrong: {doubt}")
+        return Verdict("warning", f"looks wrong: {doubt}")
     counts = _counts(readings, training.settings.rle)
     _refuse_smaller_size(readings, training.settings.rle, min(counts.values(), default=None))
     if truths:
@@ -164,11 +162,11 @@ def _judge_by_images(
     best = max(scores, key=scores.get)
     if scores[best] < AGREEING:
         reason = f"{evidence}, at most {scores[best]:.3f} in other conventions; {compared} holds other masks"
-        return Verdict(True, f"cannot be checked: {reason}")
+        return Verdict("warning", f"cannot be checked: {reason}")
     if scores[best] > scores[declared] + SAME_IOU:
         text = f"looks wrong: {evidence}; as {describe_convention(best)} it is {scores[best]:.3f}"
-        return Verdict(True, text, remedy=settings_of(best, declared))
-    return Verdict(False, evidence)
+        return Verdict("warning", text, remedy=settings_of(best, declared))
+    return Verdict("checked", evidence)
 
 
 def _judge_by_components(readings: list[Reading], counts: dict[RleSettings, int], training: TrainingData) -> Verdict:
@@ -176,23 +174,23 @@ def _judge_by_components(readings: list[Reading], counts: dict[RleSettings, int]
     best = min(counts, key=counts.get, default=None)
     if best is None:  # the check of all images will name the mask, and what is wrong with it
         text = f"some of {len(readings)} masks cannot be decoded in any convention"
-        return Verdict(False, text, is_checked=False)
+        return Verdict("assumed", text)
     if declared not in counts:
         text = f"looks wrong: some of {len(readings)} masks cannot be decoded"
         other = f"; {describe_convention(best)} works, with {counts[best]} components"
-        return Verdict(True, text + other, remedy=settings_of(best, declared))
+        return Verdict("warning", text + other, remedy=settings_of(best, declared))
     evidence = f"{counts[declared]} components in {len(readings)} masks"
     if counts[declared] > CLEARLY_MORE * counts[best]:
         text = f"looks wrong: {evidence}; as {describe_convention(best)} there are {counts[best]}"
-        return Verdict(True, text, remedy=settings_of(best, declared))
+        return Verdict("warning", text, remedy=settings_of(best, declared))
     other_base = declared.model_copy(update={"base": 1 - declared.base})
     fewer, more = _changes(readings, declared, other_base)
     if fewer >= FEWEST_SLIVERS and not more:
         text = f"looks wrong: {evidence}; counted from {other_base.base}, {fewer} masks have fewer and none has more"
-        return Verdict(True, text, remedy=settings_of(other_base, declared))
+        return Verdict("warning", text, remedy=settings_of(other_base, declared))
     turned = declared.model_copy(update={"order": "row" if declared.order == "column" else "column"})
     if turned not in counts or counts[turned] > CLEARLY_MORE * counts[declared]:
-        return Verdict(False, f"{evidence}; in the other order {counts.get(turned, 'not all can be decoded')}")
+        return Verdict("checked", f"{evidence}; in the other order {counts.get(turned, 'not all can be decoded')}")
     return _judge_by_edges(readings, training, turned)
 
 
@@ -243,7 +241,7 @@ def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: Rle
     strengths = np.array([pair for pair in measured if pair and min(pair) > 0])
     if len(strengths) < 2:
         return Verdict(
-            False, "these masks do not show the order: they have as many components in both; check before_after.png"
+            "checked", "these masks do not show the order: they have as many components in both; check before_after.png"
         )
     gains = np.log(strengths[:, 0] / strengths[:, 1])
     error = gains.std(ddof=1) / len(gains) ** 0.5
@@ -252,10 +250,10 @@ def _judge_by_edges(readings: list[Reading], training: TrainingData, turned: Rle
         f"edges under the borders of {len(gains)} masks are {declared:.2f} of the mean, in the other order {other:.2f}"
     )
     if gains.mean() < -CLEARLY * error:
-        return Verdict(True, f"looks wrong: {evidence}", remedy=settings_of(turned, training.settings.rle))
+        return Verdict("warning", f"looks wrong: {evidence}", remedy=settings_of(turned, training.settings.rle))
     if gains.mean() > CLEARLY * error:
-        return Verdict(False, evidence)
-    return Verdict(False, f"these masks do not show the order: {evidence}; check before_after.png")
+        return Verdict("checked", evidence)
+    return Verdict("checked", f"these masks do not show the order: {evidence}; check before_after.png")
 
 
 def _edge_strengths(reading: Reading, training: TrainingData, turned: RleSettings) -> list[float]:

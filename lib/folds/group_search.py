@@ -69,7 +69,7 @@ class HiddenGroupSearch:
         self.sample = Sample.of(self.partitions, self.series, len(self.data.ids))
         self._sampled = {self.data.ids[number] for number in self.sample.images.tolist()}
 
-    def see(self, image_id: str, small: np.ndarray) -> None:
+    def add(self, image_id: str, small: np.ndarray) -> None:
         """Take the next image's `thumbnail`, uint8 (64, 64, channels)."""
         if not self.is_on:
             return
