@@ -48,7 +48,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
         print(f"trained   fold {numbers} of {settings.folds.count}; the score is of the images that these leave out")
     warn_of_unfinished(run, trained)
     scored = table[table.fold.isin(trained)]
-    result = choose_thresholds_on(store, run, settings, data, scored)
+    result = tune_thresholds(store, run, settings, data, scored)
     leak = measure_leak(run, settings, data, table, trained, result)
     if settings.ensemble.members:
         content = score_members(read_json(run.ensemble), result.mean("nested"), settings, data, scored)
@@ -78,7 +78,7 @@ def warn_of_unfinished(run, folds) -> None:
             )
 
 
-def choose_thresholds_on(store, run, settings, data, table):
+def tune_thresholds(store, run, settings, data, table):
     """Score the maps at every threshold, choose one, and write both; the pixel counts are freed at the end."""
     from lib.base.files import write_json
     from lib.masks.metrics import count_images

@@ -13,7 +13,7 @@ from lib.data.input_files import present_state, write_known
 from lib.data.tables import write_table
 from lib.folds.duplicates import merged_groups, near_links
 from lib.folds.external import TRAINING, describe_table, file_sources, named_errors, open_sources
-from lib.folds.split import coverage_columns, image_table
+from lib.folds.split import coverage_columns, coverage_columns_of, image_table
 from lib.images.hashes import perceptual_hash, pixel_hash, thumbnail
 from lib.run.folder import RunFolder
 
@@ -80,9 +80,7 @@ def with_twins(external: pd.DataFrame, training: pd.DataFrame, near: bool) -> pd
     combined["id"] = [*external.id, *training.id]
     is_external = combined.source != TRAINING
     combined = combined[is_external | combined.group.isin(combined.group[is_external])]
-    return combined[
-        ["source", "id", "group", "height", "width", *(c for c in combined if c.startswith("coverage_")), "sha256"]
-    ]
+    return combined[["source", "id", "group", "height", "width", *coverage_columns_of(combined), "sha256"]]
 
 
 def twins_in_test(external: pd.DataFrame, settings: DataSettings, near: bool) -> list[str]:

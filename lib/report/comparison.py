@@ -17,21 +17,23 @@ from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
 NAMES = {"dice": "Dice", "iou": "IoU", "boundary_iou": "Boundary IoU"}
 
 
-class Predicts(Protocol):
-    """A finished run: its name, and the out-of-fold masks uint8 0/1 (height, width, classes) of an image."""
+class ComparedRun(Protocol):
+    """A finished run and its out-of-fold masks, uint8 0/1 (height, width, classes)."""
 
     name: str
-
     size: tuple[int, int] | None  # (height, width) at which it is scored
 
     def predict(self, image_id: str) -> np.ndarray: ...
 
 
 def write_comparison(
-    path: Path, content: dict, runs: Sequence[Predicts], scores: np.ndarray, data: TrainingData, table: pd.DataFrame
+    path: Path, content: dict, runs: Sequence[ComparedRun], scores: np.ndarray, data: TrainingData, table: pd.DataFrame
 ) -> None:
-    """Write the page. `content` is that of compare.json, `scores` (runs, images, classes, measures), Dice first;
-    `runs`, the baseline first, are in their order, and so are the images of `table` (id, fold)."""
+    """Write the page.
+
+    `content` is that of compare.json; `scores` are (runs, images, classes, measures), Dice first. `runs`, the baseline
+    first, and the images of `table` (id, fold) are in the same order.
+    """
     parts = []
     for number, (challenger, measures) in enumerate(zip(runs[1:], content["against"].values(), strict=True), start=1):
         pair, dice = (runs[0], challenger), scores[[0, number], ..., 0]
@@ -64,7 +66,7 @@ def write_comparison(
     )
 
 
-def paint(place: Place, runs: Sequence[Predicts], data: TrainingData) -> Item:
+def paint(place: Place, runs: Sequence[ComparedRun], data: TrainingData) -> Item:
     """Image | truth | the mask of each run, with their Dice."""
     shown = shown_image(data.open_image(place.id))
     truth = np.ascontiguousarray(scored_truth(data, place.id, runs[0].size)[..., place.class_index])
@@ -77,7 +79,7 @@ def paint(place: Place, runs: Sequence[Predicts], data: TrainingData) -> Item:
     return Item(place.id, name, "Dice " + " → ".join(scores), encode_pictures(pictures))
 
 
-def _scatter(runs: Sequence[Predicts], dice: np.ndarray) -> Chart:
+def _scatter(runs: Sequence[ComparedRun], dice: np.ndarray) -> Chart:
     """Scatter plot of the Dice of two runs, a dot for each image and class."""
     low = np.floor(10 * dice.min()) / 10
     axes = [Axis(f"Dice of {run.name}", max(low - 0.02, 0), 1.01) for run in runs]

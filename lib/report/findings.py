@@ -91,7 +91,7 @@ def _dice_chart(title: str, label: str, sizes: np.ndarray, dice: np.ndarray, pos
     shown = np.linspace(0, len(sizes) - 1, min(len(sizes), CLOUD)).round().astype(int)
     chart.cloud(sizes[shown], dice[shown], "s0")
     parts = [part for part in np.array_split(np.argsort(sizes, kind="stable"), 8) if len(part)]
-    chart.line([np.median(sizes[p]) for p in parts], [np.median(dice[p]) for p in parts], "s3", width=2.4)
+    chart.line([np.median(sizes[part]) for part in parts], [np.median(dice[part]) for part in parts], "s3", width=2.4)
     chart.legend = [("image", "dot", "s0"), ("median", "line", "s3")]
     return chart
 
@@ -134,12 +134,17 @@ def coverage_part(truth: np.ndarray, oof: np.ndarray, test: np.ndarray, classes:
         columns = truth[:, class_index], oof[:, class_index], test[:, class_index]
         labels = ("training, truth", "training, predicted out of fold", "test, predicted")
         rows = [
-            {"masks": label, "mean": float(c.mean()), "median": float(np.median(c)), "empty": float((c == 0).mean())}
-            for label, c in zip(labels, columns, strict=True)
+            {
+                "masks": label,
+                "mean": float(coverage.mean()),
+                "median": float(np.median(coverage)),
+                "empty": float((coverage == 0).mean()),
+            }
+            for label, coverage in zip(labels, columns, strict=True)
         ]
         parts.append({"name": name, "rows": rows, "verdict": shift_in_words(oof[:, class_index], test[:, class_index])})
     charts = [
-        _test_coverage_chart(name, *(c[:, class_index] for c in (truth, oof, test)))
+        _test_coverage_chart(name, *(coverages[:, class_index] for coverages in (truth, oof, test)))
         for class_index, name in enumerate(classes)
     ]
     return {"classes": parts, "charts": charts, "sampled": len(test), "images": images}
@@ -165,8 +170,9 @@ def shift_in_words(oof: np.ndarray, test: np.ndarray) -> dict:
 
 
 def _test_coverage_chart(name: str, truth: np.ndarray, oof: np.ndarray, test: np.ndarray) -> Chart:
-    edges = np.linspace(0, 100 * max(float(c.max()) for c in (truth, oof, test)) or 1, COVERAGE_BINS + 1)
-    in_bins = [shares(100 * c, edges) for c in (truth, oof, test)]
+    coverages = [100 * truth, 100 * oof, 100 * test]
+    edges = np.linspace(0, max(float(coverage.max()) for coverage in coverages) or 1, COVERAGE_BINS + 1)
+    in_bins = [shares(coverage, edges) for coverage in coverages]
     chart = Chart(
         f"Coverage of {name}",
         Axis("% of the image that is mask", 0, float(edges[-1])),

@@ -223,7 +223,8 @@ def morphology_part(run: RunFolder) -> dict:
 def _tried_chart(row: dict, classes: int) -> Chart:
     """Nested gain of the best families of steps, plus and minus two standard errors."""
     tried = [family for family in row["tried"] if family["steps"]][:LISTED]
-    ends = [(t["nested_gain"] - 2 * t["standard_error"], t["nested_gain"] + 2 * t["standard_error"]) for t in tried]
+    gains = [(family["nested_gain"], 2 * family["standard_error"]) for family in tried]
+    ends = [(gain - error, gain + error) for gain, error in gains]
     title = "Gain of the steps tried" + (f": {row['name']}" if classes > 1 else "")
     x = Axis.around("gain on folds left out", [0, *np.ravel(ends)])
     names = [", ".join(family["steps"]) for family in tried]

@@ -158,10 +158,10 @@ def _function(name: str) -> Callable[[Path, Predictions, TestData], Path]:
     """The function of FILE.py:FUNCTION. Raises UserError if there is none."""
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
-        raise UserError(f"{path} does not exist (submission.format)")
+        raise UserError(f"{path}, which submission.format names, does not exist")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, function):
-        raise UserError(f"{path} has no function '{function}' (submission.format)")
+        raise UserError(f"{path} has no function '{function}', which submission.format names")
     return getattr(module, function)

@@ -142,6 +142,7 @@ def grouped_texts(rows: Iterable[list[str]], rle_column: int) -> Iterator[tuple[
 
 
 def beside(values: Sequence[str], rle_columns: list[int]) -> list[str]:
+    """The values of a row that are not run lengths."""
     return [value for column, value in enumerate(values) if column not in rle_columns]
 
 
