@@ -8,6 +8,7 @@ from lib.tuning.score_table import ScoreTable
 
 ROUNDING = 1e-12  # scores this close are equal
 REACH = 10  # columns on each side of a threshold that form its neighbourhood
+TOLERANCE = 0.5  # standard errors below the best score, up to which a plateau is preferred to the peak
 
 
 def best_threshold(table: ScoreTable, reach: int = REACH) -> int:
@@ -18,7 +19,7 @@ def best_threshold(table: ScoreTable, reach: int = REACH) -> int:
     the middle of their unbroken run. So a peak that clearly stands out from the rest is kept.
     """
     scores = table.scores()
-    candidates = _not_worse(table, int(np.argmax(scores)), tolerance=0.5)
+    candidates = _not_worse(table, int(np.argmax(scores)), TOLERANCE)
     window = np.ones(2 * reach + 1) / (2 * reach + 1)
     neighbourhood = np.convolve(np.pad(scores, reach, mode="edge"), window, "valid")
     judged = np.where(candidates, neighbourhood, -np.inf)

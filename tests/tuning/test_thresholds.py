@@ -13,9 +13,10 @@ from lib.config.schema import ThresholdSettings
 from lib.masks.metrics import Metric, count_images
 from lib.masks.rules import NO_MASK, Gate, Rule, apply_rules, read_rules
 from lib.masks.statistics import Gain, bootstrap_interval, influence, standard_error
+from lib.tuning import triplet
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.thresholds import best_threshold, choose_thresholds, plateau, tune
-from lib.tuning.triplet import best_gate
+from lib.tuning.triplet import _largest_errors, best_gate
 from tests.tuning.planted import planted_table
 
 METRICS = ["dice", "dice_global", "iou", "iou_sweep", "f_beta"]
@@ -351,8 +352,9 @@ def test_bootstrap_of_equal_scores_is_a_point():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_gate_equals_trying_every_triplet(metric):
-    """Maps of few distinct values, so that a loop over all tops, areas and bottoms ends."""
+def test_gate_equals_trying_every_triplet(metric, monkeypatch):
+    """Where none but the best counts; maps of few distinct values, so that a loop over all tops and bottoms ends."""
+    monkeypatch.setattr(triplet, "TOLERANCE", 0)
     levels = np.array([0, 40, 90, 140, 200, 255], np.uint8)
     made = [(i, levels[np.digitize(maps, [30, 80, 130, 180, 230])], truth) for i, maps, truth in images(12, seed=3)]
     gates = [None, *(Gate(int(top), area) for top in levels[1:] for area in (1, 2, 4, 8, 16, 32, 64))]
@@ -363,6 +365,38 @@ def test_gate_equals_trying_every_triplet(metric):
     numerator, denominator = table.emptied(table.shut_by(Rule(1, gate))).terms(slice(255))
     reached = (numerator.sum(axis=0) / denominator.sum(axis=0))[: gate.top if gate else 255].max()
     assert reached == pytest.approx(best)
+
+
+@pytest.mark.parametrize(("objects", "alarms", "tops"), [(3, 2, range(110, 181)), (6, 0, [96])])
+def test_a_triplet_is_chosen_from_a_plateau_unless_a_peak_stands_out(objects, alarms, tops):
+    """At a top of 96 some objects are found that are lost at 97 to 200, and some empty images get a mask."""
+    full = np.zeros((10, 10, 1), np.uint8)
+    full[2:8, 2:8] = 1
+    made = []
+    for there, levels in ((True, [96] * objects + [200] * 12), (False, [96] * alarms + [95] * 12)):
+        for level in levels:
+            maps = full * 60
+            maps[4:6, 4:6] = level
+            made.append((str(len(made)), maps, full * there))
+    gate = best_gate(single_table(made))
+    assert gate.top in tops and gate.area <= 4
+
+
+@pytest.mark.parametrize("metric", ["dice", "dice_global"])
+def test_the_largest_error_is_exact_if_groups_are_of_copies_and_else_too_large(metric):
+    random = np.random.default_rng(0)
+    copies = single_table(images(8, seed=1), metric).of(np.repeat(np.arange(8), 3))
+    mixed = replace(copies, groups=random.permutation(copies.groups))
+    highest, peak = np.repeat(random.integers(0, 256, 8), 3), copies.terms_at(100)
+    score = peak[0].sum() / peak[1].sum()
+    for level, threshold in [(1, 60), (128, 100), (200, 30)]:
+        changed = peak - copies.emptied(highest < level).terms_at(threshold)
+        lost = (changed[0] - score * changed[1]) / peak[1].mean()
+        for table in (copies, mixed):
+            sums = np.array([lost[table.groups == group].sum() for group in range(8)])
+            by_hand = np.sqrt(8 / 7 * (sums**2).sum()) / 24
+            error = _largest_errors(table, [highest], peak)[0, level - 1, threshold - 1]
+            assert error == pytest.approx(by_hand) if table is copies else error > by_hand
 
 
 def test_triplet_empties_images_without_an_object():
