@@ -15,6 +15,7 @@ from lib.images.scaling import Range, is_nodata
 SAMPLED_FILES = 32  # spread over all; each is decoded once more
 EIGHT_BIT = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 LEAST_USED_SHARE = 0.1  # of the scale, which data should use
+MANY = 0.25  # share of the files: a few dark images are no sign of fewer bits
 
 
 class FileValues(NamedTuple):
@@ -52,9 +53,8 @@ def value_range_line(images: Images) -> str:
     if settings.nodata:
         missing = sum(file.missing for file in files) / sum(file.size for file in files)
         described += f", {missing:.1%} of them no data"
-    clipped = sum(file.clipped for file in with_values) / sum(file.count for file in with_values)
-    are_mixed = len({file.is_eight_bit for file in files}) > 1 or len(paths) < len(every)
-    return _judged(described, low, high, with_values[-1].scale, clipped, are_mixed) + bands
+    has_eight_bit = len({file.is_eight_bit for file in files}) > 1 or len(paths) < len(every)
+    return _judged(described, with_values, has_eight_bit) + bands
 
 
 def _describe_band(count: int, of: int, channels: int) -> str:
@@ -95,19 +95,27 @@ def _leaves_band_out(content: Content, settings: DataSettings) -> bool:
     return np.count_nonzero((fourth != 0) & (fourth != opaque)) > fourth.size / 2
 
 
-def _judged(described: str, low: float, high: float, scale: Range, clipped: float, are_mixed: bool) -> str:
-    """The line; a warning if values are clipped or use little of the scale."""
+def _judged(described: str, files: list[FileValues], has_eight_bit: bool) -> str:
+    """The line; a warning if values are clipped, or if all files or many use little of the scale."""
+    scale, low, high = files[-1].scale, min(file.low for file in files), max(file.high for file in files)
     if scale is None or scale == "image":
         return f"checked   {described}\n"
-    made = f"{scale[0]:g} to {scale[1]:g} become 0 to 255"
+    described += f"; {scale[0]:g} to {scale[1]:g} become 0 to 255"
     remedy = (
         f"data.value_range=[{low:.9g}, {high:.9g}] covers all values found (data.nodata names those that mean no data)"
     )
-    if are_mixed:
+    if has_eight_bit:
         remedy = "data.value_range=image takes each image's own range, as some are of 8 bits and others of more"
-    if clipped:
-        return f"warning   {described}; {made}, and {clipped:.2%} of the values are clipped; {remedy}\n"
-    if 0 < high - low < LEAST_USED_SHARE * (scale[1] - scale[0]):
+    if clipped := sum(file.clipped for file in files) / sum(file.count for file in files):
+        return f"warning   {described}, and {clipped:.2%} of the values are clipped; {remedy}\n"
+    least = LEAST_USED_SHARE * (scale[1] - scale[0])
+    if 0 < high - low < least:
         used = (high - low) / (scale[1] - scale[0])
-        return f"warning   {described}; {made}, of which they use {used:.1%}; {remedy}\n"
-    return f"checked   {described}; {made}\n"
+        return f"warning   {described}, of which they use {used:.1%}; {remedy}\n"
+    dark = sum(0 < file.high - file.low < least for file in files)
+    if dark > MANY * len(files):
+        return (
+            f"warning   {described}, of which {dark} of the {len(files)} use less than {LEAST_USED_SHARE:.0%}: if "
+            "these are of fewer bits than the others, data.value_range=image takes each image's own range\n"
+        )
+    return f"checked   {described}\n"

@@ -149,6 +149,15 @@ def twelve(number: int) -> np.ndarray:
     return picture(number, planes=1).astype(np.uint16) * 16
 
 
+def twelve_or_sixteen(number: int) -> np.ndarray:
+    return twelve(number) * (1 if number % 2 else 16)
+
+
+def by_own_range(number: int) -> np.ndarray:
+    values = twelve(number).astype(float)
+    return (values - values.min()) * 255 / (values.max() - values.min())
+
+
 def with_value(value: float) -> Callable[[int], np.ndarray]:
     """Floats of 0 to 254 with some of another value."""
 
@@ -245,6 +254,12 @@ IMAGES = {
         MASKS,
         says="warning|values from|data.value_range=[",
         images=are(lambda n: twelve(n) * (255 / 4095), 1),
+    ),
+    "12-bit and 16-bit data in files of 16 bits": Row(
+        arrays(twelve_or_sixteen),
+        MASKS,
+        says="warning|use less than 10%|data.value_range=image",
+        images=are(by_own_range, 1),
     ),
     "values outside `value_range`": Row(
         arrays(twelve),
