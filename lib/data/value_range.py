@@ -54,7 +54,7 @@ def value_range_line(images: Images) -> str:
         missing = sum(file.missing for file in files) / sum(file.size for file in files)
         described += f", {missing:.1%} of them no data"
     has_eight_bit = len({file.is_eight_bit for file in files}) > 1 or len(paths) < len(every)
-    return _judged(described, with_values, has_eight_bit) + bands
+    return _judged(described, with_values, has_eight_bit, settings.value_range is not None) + bands
 
 
 def _describe_band(count: int, of: int, channels: int) -> str:
@@ -95,8 +95,8 @@ def _leaves_band_out(content: Content, settings: DataSettings) -> bool:
     return np.count_nonzero((fourth != 0) & (fourth != opaque)) > fourth.size / 2
 
 
-def _judged(described: str, files: list[FileValues], has_eight_bit: bool) -> str:
-    """The line; a warning if values are clipped, or if all files or many use little of the scale."""
+def _judged(described: str, files: list[FileValues], has_eight_bit: bool, is_declared: bool) -> str:
+    """The line; a warning if values are clipped, or if all files, or many with no declared scale, use little of it."""
     scale, low, high = files[-1].scale, min(file.low for file in files), max(file.high for file in files)
     if scale is None or scale == "image":
         return f"checked   {described}\n"
@@ -113,7 +113,7 @@ def _judged(described: str, files: list[FileValues], has_eight_bit: bool) -> str
         used = (high - low) / (scale[1] - scale[0])
         return f"warning   {described}, of which they use {used:.1%}; {remedy}\n"
     dark = sum(0 < file.high - file.low < least for file in files)
-    if dark > MANY * len(files):
+    if dark > MANY * len(files) and not is_declared:
         return (
             f"warning   {described}, of which {dark} of the {len(files)} use less than {LEAST_USED_SHARE:.0%}: if "
             "these are of fewer bits than the others, data.value_range=image takes each image's own range\n"
