@@ -40,11 +40,10 @@ def _not_worse(table: ScoreTable, column: int, tolerance: float) -> np.ndarray:
     """True for thresholds whose score is at most `tolerance` standard errors below that of `column`, (thresholds,).
 
     The error is that of the paired difference: thresholds share most of their pixels, so unpaired errors would be far
-    too wide. A single group gives no error, so then each image counts as a group.
+    too wide.
     """
-    groups = table.groups if np.ptp(table.groups) else np.arange(len(table.groups))
     best, near = influence(*table.terms(slice(column, column + 1))), []
     for terms in table.in_parts():
         lost = best - influence(*terms)
-        near.append(lost.mean(axis=0) <= tolerance * np.nan_to_num(standard_error(lost, groups)) + ROUNDING)
+        near.append(lost.mean(axis=0) <= tolerance * np.nan_to_num(standard_error(lost, table.clusters)) + ROUNDING)
     return np.concatenate(near)

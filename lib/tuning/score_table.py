@@ -31,6 +31,11 @@ class ScoreTable:
         presence = None if counts.presence is None else counts.presence[:, class_index]
         return cls(metric, THRESHOLDS, tp, fp, counts.positives[:, class_index], groups, presence)
 
+    @property
+    def clusters(self) -> np.ndarray:
+        """The groups for standard errors, (images,); each image for itself if all are of one, which has no error."""
+        return self.groups if np.ptp(self.groups) else np.arange(len(self.groups))
+
     def of(self, images: np.ndarray) -> "ScoreTable":
         """The table of some images: a bool array, or their numbers."""
         names = ["tp", "fp", "positives", "groups", *([] if self.presence is None else ["presence"])]

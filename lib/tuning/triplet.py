@@ -63,8 +63,7 @@ def _largest_errors(table: ScoreTable, highest: Sequence[np.ndarray], peak: np.n
     It is the error if all images of a group differ alike. That needs no sum for each group: (d_1 + ... + d_n)^2 is at
     most n (d_1^2 + ... + d_n^2). Ratios are linearised at the peak (delta method). Shape as of `gated_scores`.
     """
-    groups = table.groups if np.ptp(table.groups) else np.arange(len(table.groups))
-    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _, numbers, sizes = np.unique(table.clusters, return_inverse=True, return_counts=True)
     score, size = pooled(*peak), peak[1].mean() or 1
 
     def squares(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -75,7 +74,7 @@ def _largest_errors(table: ScoreTable, highest: Sequence[np.ndarray], peak: np.n
     shut = squares(*table.empty_terms()[:, :, None])[None, :, 0]
     (total,) = _gated_sums(([squares(*terms)] for terms in table.in_parts()), shut, highest)
     count = len(sizes)
-    return np.sqrt(np.maximum(total, 0) * count / max(count - 1, 1)) / len(groups)
+    return np.sqrt(np.maximum(total, 0) * count / max(count - 1, 1)) / len(numbers)
 
 
 def _gated_sums(parts: Iterable[Sequence[np.ndarray]], shut: np.ndarray, highest: Sequence[np.ndarray]) -> np.ndarray:
