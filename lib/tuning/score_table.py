@@ -1,6 +1,6 @@
 """Pixel counts of the masks of one class at many thresholds, and their scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,6 +102,10 @@ class ScoreTable:
         """The score of all images at each threshold, (thresholds,)."""
         return np.concatenate([pooled(*terms) for terms in self.in_parts()])
 
-    def sums_within(self, members: csr_array) -> np.ndarray:
-        """The terms summed over the images of each set, (2, sets, thresholds); see `membership`."""
-        return np.concatenate([[members @ term for term in terms] for terms in self.in_parts()], axis=2)
+
+def sums_within(parts: Iterable[Sequence[np.ndarray]], members: csr_array) -> np.ndarray:
+    """Values summed over the images of each set, (values, sets, thresholds); for `members` see `membership`.
+
+    `parts` yields values, each (images, thresholds), some thresholds at a time, as `ScoreTable.in_parts` yields terms.
+    """
+    return np.concatenate([[members @ value for value in part] for part in parts], axis=2)

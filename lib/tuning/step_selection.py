@@ -19,7 +19,7 @@ from lib.masks.rules import NO_MASK, Rule
 from lib.masks.statistics import SURE, Gain, membership
 from lib.tuning.morphology_candidates import Steps
 from lib.tuning.plateau import REACH, best_threshold
-from lib.tuning.score_table import ScoreTable
+from lib.tuning.score_table import ScoreTable, sums_within
 from lib.tuning.thresholds import tune
 
 Family = tuple[str, ...]  # names of the steps, () for the threshold alone
@@ -87,7 +87,8 @@ class StepSelection:
         key = steps, replace(alone, threshold=NO_MASK)  # the gates count
         if key not in self._fold_sums:
             images_by_fold = membership(self.folds, self.folds.max() + 1)
-            self._fold_sums[key] = self.tables[steps].emptied(self._shut(alone)).sums_within(images_by_fold)
+            table = self.tables[steps].emptied(self._shut(alone))
+            self._fold_sums[key] = sums_within(table.in_parts(), images_by_fold)
         kept = ~np.isin(np.arange(self.folds.max() + 1), list(without))
         return ratio(*self._fold_sums[key][:, kept].sum(axis=1)).max()
 

@@ -15,7 +15,7 @@ from lib.masks.metrics import THRESHOLDS, pooled, ratio
 from lib.masks.rules import Gate, Rule
 from lib.masks.statistics import membership, run_around
 from lib.tuning.plateau import ROUNDING, TOLERANCE
-from lib.tuning.score_table import ScoreTable
+from lib.tuning.score_table import ScoreTable, sums_within
 
 REACH = 0.3  # in logits: neighbouring levels differ by up to 20 at one half, and by none where maps are saturated
 
@@ -88,8 +88,7 @@ def _gated_sums(parts: Iterable[Sequence[np.ndarray]], shut: np.ndarray, highest
     level, then cumulated from level 255 down.
     """
     images_by_level = vstack([membership(of_kind, len(THRESHOLDS) + 1) for of_kind in highest])
-    opened = np.concatenate([[images_by_level @ value for value in part] for part in parts], axis=2)
-    gained = opened - (images_by_level @ shut.T).T[:, :, None]
+    gained = sums_within(parts, images_by_level) - (images_by_level @ shut.T).T[:, :, None]
     gained = gained.reshape(len(shut), len(highest), len(THRESHOLDS) + 1, -1)
     return shut.sum(axis=1)[:, None, None, None] + gained[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
 
