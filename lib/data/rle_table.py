@@ -63,12 +63,9 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
         index_of = {name: number for number, name in enumerate(classes)}
         for text, name in zip(texts, names, strict=True):
             yield read_id(text), index_of.get(name)
-    elif class_columns(table, columns, classes):
-        for text in texts:
-            yield read_id(text), 0
-    elif CLASS in columns.id_pattern:
+    elif CLASS in columns.id_pattern and not class_columns(table, columns, classes):
         yield from _keys_by_pattern(texts, path, columns, classes)
-    elif len(classes) == 1:
+    elif len(classes) == 1 or class_columns(table, columns, classes):
         for text in texts:
             yield read_id(text), 0
     else:
