@@ -4,33 +4,26 @@ Threshold cross-validation compares it with the rule without it, tunes it on the
 adopts it by its nested gain, as it does morphology.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lib.masks.metrics import THRESHOLDS, pooled
+from lib.masks.metrics import pooled
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain
-from lib.tuning.plateau import ROUNDING, best_threshold
+from lib.tuning.gate_search import choose_gate
 from lib.tuning.score_table import ScoreTable
-from lib.tuning.triplet import gated_scores
 
 
 def best_presence(table: ScoreTable) -> int | None:
-    """The presence to require, 1 to 255, by a search over all pairs of presence and map threshold.
+    """The presence to require, 1 to 255, chosen with the threshold of the maps behind it (`choose_gate`).
 
-    The pair with the best score fixes the threshold; at it, presence is chosen like a threshold, from the middle of its
-    plateau. None if no pair beats both the best threshold alone and no mask at all, or if no presence is predicted.
+    None if no pair beats both the best threshold alone and no mask at all, or if no presence is predicted.
     """
     if table.presence is None:
         return None
-    scores = gated_scores(table, [table.presence])[0]
-    if scores.max() <= max(table.scores().max(), pooled(*table.empty_terms())) + ROUNDING:
-        return None
-    column = int(np.unravel_index(np.argmax(scores), scores.shape)[1])
-    is_open = table.presence[:, None] >= THRESHOLDS
-    by_presence = {name: np.where(is_open, getattr(table, name)[:, column, None], 0) for name in ("tp", "fp")}
-    return best_threshold(replace(table, thresholds=THRESHOLDS, **by_presence))
+    chosen = choose_gate(table, [table.presence])
+    return chosen and chosen[1]
 
 
 def separation(presence: np.ndarray, is_there: np.ndarray) -> float | None:

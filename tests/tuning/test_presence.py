@@ -12,11 +12,12 @@ from lib.config.schema import PostprocessSettings, ThresholdSettings
 from lib.masks.metrics import Counts, Metric, count_images
 from lib.masks.objects import ObjectRule, Split
 from lib.masks.rules import Gate, Rule, Step, apply_rules, read_rules
+from lib.tuning import gate_search
+from lib.tuning.gate_search import gated_scores
 from lib.tuning.morphology_search import search_morphology
 from lib.tuning.presence import best_presence, separation
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.thresholds import choose_thresholds
-from lib.tuning.triplet import gated_scores
 from tests.by_hand import dice_by_hand
 from tests.tuning.test_thresholds import images
 
@@ -57,7 +58,7 @@ def score_by_hand(metric: str, made, rules: list[Rule], presence: np.ndarray, cl
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("metric", ["dice", "dice_global"])
-def test_the_presence_is_chosen_among_all_pairs_with_a_threshold(metric, seed):
+def test_the_presence_is_chosen_among_all_pairs_with_a_threshold(metric, seed, monkeypatch):
     made, random = images(16, seed=seed), np.random.default_rng(seed)
     there = np.array([truth.any() for *_, truth in made])
     presence = np.clip(random.normal(np.where(there, 150, 110), 50), 0, 255).astype(int)
@@ -78,23 +79,20 @@ def test_the_presence_is_chosen_among_all_pairs_with_a_threshold(metric, seed):
             by_hand[:, threshold - 1] = np.where(size == 0, 1, found / np.maximum(size, 1)).mean(axis=1)
     np.testing.assert_allclose(gated_scores(table, [table.presence])[0], by_hand, atol=1e-12)
 
+    monkeypatch.setattr(gate_search, "TOLERANCE", 0)  # none but the best counts
     alone = max(table.scores().max(), score_by_hand(metric, made, [Rule(256)] * 16, presence))
-    asked, column = best_presence(table), int(np.unravel_index(by_hand.argmax(), by_hand.shape)[1])
+    asked = best_presence(table)
     if by_hand.max() <= alone + 1e-12:
         assert asked is None
-        return
-    scores = by_hand[:, column]
-    neighbourhood = np.convolve(np.pad(scores, 10, mode="edge"), np.full(21, 1 / 21), "valid")
-    at_peak = scores == scores.max()
-    assert scores[asked - 1] >= scores.max() - 0.1 and neighbourhood[asked - 1] >= neighbourhood[at_peak].max() - 1e-9
-    assert scores[asked - 1] > table.scores()[column]
+    else:
+        assert by_hand[asked - 1].max() == pytest.approx(by_hand.max())
 
 
 def test_of_presences_that_do_equally_well_the_middle_is_asked_for():
     made, there = false_alarms(30)
     presence = np.where(there, 200, 100)
     table = ScoreTable.of_class(with_presence(made, presence), 0, Metric(), np.arange(30))
-    assert best_presence(table) in (150, 151)  # 101 to 200 are one plateau
+    assert best_presence(table) in range(140, 161)  # 101 to 200 are one plateau
     assert best_presence(replace(table, presence=np.full(30, 255, np.uint8))) is None
     assert best_presence(replace(table, presence=None)) is None
 

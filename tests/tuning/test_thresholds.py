@@ -13,10 +13,11 @@ from lib.config.schema import ThresholdSettings
 from lib.masks.metrics import Metric, count_images
 from lib.masks.rules import NO_MASK, Gate, Rule, apply_rules, read_rules
 from lib.masks.statistics import Gain, bootstrap_interval, influence, standard_error
-from lib.tuning import triplet
+from lib.tuning import gate_search
+from lib.tuning.gate_search import largest_errors
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.thresholds import best_threshold, choose_thresholds, plateau, tune
-from lib.tuning.triplet import _largest_errors, best_gate
+from lib.tuning.triplet import best_gate
 from tests.tuning.planted import planted_table
 
 METRICS = ["dice", "dice_global", "iou", "iou_sweep", "f_beta"]
@@ -354,7 +355,7 @@ def test_bootstrap_of_equal_scores_is_a_point():
 @pytest.mark.parametrize("metric", METRICS)
 def test_gate_equals_trying_every_triplet(metric, monkeypatch):
     """Where none but the best counts; maps of few distinct values, so that a loop over all tops and bottoms ends."""
-    monkeypatch.setattr(triplet, "TOLERANCE", 0)
+    monkeypatch.setattr(gate_search, "TOLERANCE", 0)
     levels = np.array([0, 40, 90, 140, 200, 255], np.uint8)
     made = [(i, levels[np.digitize(maps, [30, 80, 130, 180, 230])], truth) for i, maps, truth in images(12, seed=3)]
     gates = [None, *(Gate(int(top), area) for top in levels[1:] for area in (1, 2, 4, 8, 16, 32, 64))]
@@ -395,7 +396,7 @@ def test_the_largest_error_is_exact_if_groups_are_of_copies_and_else_too_large(m
         for table in (copies, mixed):
             sums = np.array([lost[table.groups == group].sum() for group in range(8)])
             by_hand = np.sqrt(8 / 7 * (sums**2).sum()) / 24
-            error = _largest_errors(table, [highest], peak)[0, level - 1, threshold - 1]
+            error = largest_errors(table, [highest], peak)[0, level - 1, threshold - 1]
             assert error == pytest.approx(by_hand) if table is copies else error > by_hand
 
 
