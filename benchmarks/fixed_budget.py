@@ -12,8 +12,8 @@ notebook          whole images, flips, Dice loss, Adam of a constant rate, no va
 nnU-Net           its 2-D configuration from random weights, see nnunet_fold.py; same precision, no validation,
                   last weights (pip install nnunetv2==2.8.1, in an environment of its own: that brings an older timm)
 
-All are scored on the fold's images, in one view, at .5 and at the threshold tuned on the other folds. WORK keeps what
-is finished.
+All are scored on the fold's images, in one view, at .5 and at the threshold (or triplet) tuned on the other folds. WORK
+keeps what is finished.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
 from lib.folds.split import read_folds
 from lib.masks.metrics import Counts, count_images
+from lib.masks.statistics import Gain, group_numbers
 from lib.model.device import autocast, keep_freed_memory, resolve_precision
 from lib.model.network import SegmentationNet, build_pretrained, load_weights
 from lib.prediction.map_store import to_map
@@ -68,7 +69,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         for fold in arguments.folds:
             measure_fold(run, fold, seed, arguments.overrides, kinds)
-        scores += [score(run, kind, seed, arguments) for kind in kinds]
+        scores += rows(run, kinds, seed, arguments)
     print(markdown(pd.DataFrame(scores).set_index("training"), "training"))
 
 
@@ -254,31 +255,49 @@ def endless(loader: DataLoader) -> Iterator[Batch]:
         yield from loader
 
 
-def score(run: RunFolder, kind: str, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
-    """One row of the table: the scores of a training over all folds, and of each fold at .5."""
+def rows(run: RunFolder, kinds: list[str], seed: int, arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """The rows of a seed: the scores of each training over all folds, of each fold at .5, and the nested gain over 02.
+
+    The gain is paired by image, its standard error clustered by group; for several classes it is that of the first.
+    """
     _, settings = open_run(run.root, arguments.overrides)
-    files = [counts_file(run, kind, seed, fold) for fold in arguments.folds]
-    parts, spent = [Counts.load(file) for file in files], [read_json(file.with_suffix(".json")) for file in files]
-    counts = joined(parts)
-    table = read_folds(run.folds, open_training(settings.data), settings.folds.count).set_index("id").loc[counts.ids]
-    chosen = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
-    at = np.s_[..., HALF - 1]
-    halves = [chosen.metric.score(part.tp[at], part.fp[at], part.fn[at]).mean() for part in parts]
-    return {
-        "training": kind,
-        "seed": seed,
-        "seconds per fold": f"{np.mean([one['seconds'] for one in spent]):.0f}",
-        "images seen": f"{np.mean([one['images'] for one in spent]):.0f}",
-        f"{chosen.metric} at .5": f"{chosen.mean('at_half'):.4f}",
-        "each fold": ", ".join(f"{half:.4f}" for half in halves),
-        "tuned threshold": f"{chosen.mean('nested'):.4f}",
-    }
+    table = read_folds(run.folds, open_training(settings.data), settings.folds.count)
+    table = table[table.fold.isin(arguments.folds)]
+    made, baseline = [], None
+    for kind in kinds:
+        files = [counts_file(run, kind, seed, fold) for fold in arguments.folds]
+        counts = counts_in_order([Counts.load(file) for file in files], table.id)
+        chosen = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+        nested = next(iter(chosen.classes.values())).nested_terms
+        baseline = nested if baseline is None else baseline
+        at = np.s_[..., HALF - 1]
+        halves = chosen.metric.score(counts.tp[at], counts.fp[at], counts.fn[at]).mean(axis=1)
+        spent = [read_json(file.with_suffix(".json")) for file in files]
+        made.append(
+            {
+                "training": kind,
+                "seed": seed,
+                "seconds per fold": f"{np.mean([one['seconds'] for one in spent]):.0f}",
+                "images seen": f"{np.mean([one['images'] for one in spent]):.0f}",
+                f"{chosen.metric} at .5": f"{chosen.mean('at_half'):.4f}",
+                "each fold": ", ".join(f"{halves[table.fold == fold].mean():.4f}" for fold in arguments.folds),
+                "tuned on other folds": f"{chosen.mean('nested'):.4f}",
+                "over 02": str(Gain.between(baseline, nested, group_numbers(table.group.to_numpy()))),
+            }
+        )
+    return made
 
 
-def joined(parts: list[Counts]) -> Counts:
-    """The counts of several folds' images as one, without presence, which the other loops do not predict."""
+def counts_in_order(parts: list[Counts], ids: pd.Series) -> Counts:
+    """The counts of several folds' images as one, in the order of `ids`; a Predictor yields images by their sizes.
+
+    Without presence, which the other loops do not predict.
+    """
+    at = {image_id: row for row, image_id in enumerate(np.concatenate([part.ids for part in parts]).tolist())}
+    order = [at[image_id] for image_id in ids]
     names = vars(parts[0]).keys() - {"classes", "presence"}
-    return replace(parts[0], **{name: np.concatenate([vars(part)[name] for part in parts]) for name in names})
+    joined = {name: np.concatenate([vars(part)[name] for part in parts])[order] for name in names}
+    return replace(parts[0], presence=None, **joined)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ subprocess.run(command, check=True)
 shutil.copyfile(WORK / OUTPUT.name, OUTPUT)
 """
 
-SHOW = """print((WORK / "apply.json").read_text(encoding="utf-8"))
+SHOW = """print((WORK / "written.json").read_text(encoding="utf-8"))
 print(OUTPUT, OUTPUT.stat().st_size, "bytes")
 print(*OUTPUT.read_bytes()[:500].decode(errors="replace").splitlines(), sep="\\n")
 """

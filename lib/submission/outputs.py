@@ -30,7 +30,7 @@ from lib.submission.mask_images import unreadable_sizes, write_masks, zip_files
 from lib.submission.write import write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
-RECORD = "apply.json"  # the list of files the command has written
+RECORD = "written.json"  # what `apply` or `submit` printed, and the files it has written
 RULES = "rules.json"  # rules set by hand
 COLOURS = ((240, 228, 66), (0, 158, 115), (86, 180, 233), (213, 94, 0), (204, 121, 167), (0, 114, 178), (230, 159, 0))
 
