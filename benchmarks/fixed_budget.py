@@ -40,7 +40,7 @@ from lib.base.files import read_json, write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
 from lib.folds.split import read_folds
-from lib.masks.metrics import Counts, count_images
+from lib.masks.metrics import Counts, Metric, count_images
 from lib.masks.statistics import Gain, group_numbers
 from lib.model.device import autocast, keep_freed_memory, resolve_precision
 from lib.model.network import SegmentationNet, build_pretrained, load_weights
@@ -270,8 +270,7 @@ def rows(run: RunFolder, kinds: list[str], seed: int, arguments: argparse.Namesp
         chosen = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
         nested = next(iter(chosen.classes.values())).nested_terms
         baseline = nested if baseline is None else baseline
-        at = np.s_[..., HALF - 1]
-        halves = chosen.metric.score(counts.tp[at], counts.fp[at], counts.fn[at]).mean(axis=1)
+        halves = [at_half(counts, table.fold.to_numpy() == fold, chosen.metric) for fold in arguments.folds]
         spent = [read_json(file.with_suffix(".json")) for file in files]
         made.append(
             {
@@ -280,12 +279,18 @@ def rows(run: RunFolder, kinds: list[str], seed: int, arguments: argparse.Namesp
                 "seconds per fold": f"{np.mean([one['seconds'] for one in spent]):.0f}",
                 "images seen": f"{np.mean([one['images'] for one in spent]):.0f}",
                 f"{chosen.metric} at .5": f"{chosen.mean('at_half'):.4f}",
-                "each fold": ", ".join(f"{halves[table.fold == fold].mean():.4f}" for fold in arguments.folds),
+                "each fold": ", ".join(f"{half:.4f}" for half in halves),
                 "tuned on other folds": f"{chosen.mean('nested'):.4f}",
                 "over 02": str(Gain.between(baseline, nested, group_numbers(table.group.to_numpy()))),
             }
         )
     return made
+
+
+def at_half(counts: Counts, images: np.ndarray, metric: Metric) -> float:
+    """The mean score over the classes of some images (bool), at p >= .5."""
+    at = np.s_[images, :, HALF - 1]
+    return metric.score(counts.tp[at], counts.fp[at], counts.fn[at]).mean()
 
 
 def counts_in_order(parts: list[Counts], ids: pd.Series) -> Counts:
