@@ -263,14 +263,15 @@ def rows(run: RunFolder, kinds: list[str], seed: int, arguments: argparse.Namesp
     _, settings = open_run(run.root, arguments.overrides)
     table = read_folds(run.folds, open_training(settings.data), settings.folds.count)
     table = table[table.fold.isin(arguments.folds)]
+    folds, groups = table.fold.to_numpy(), group_numbers(table.group.to_numpy())
     made, baseline = [], None
     for kind in kinds:
         files = [counts_file(run, kind, seed, fold) for fold in arguments.folds]
         counts = counts_in_order([Counts.load(file) for file in files], table.id)
-        chosen = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+        chosen = choose_thresholds(counts, folds, settings.threshold, groups)
         nested = next(iter(chosen.classes.values())).nested_terms
         baseline = nested if baseline is None else baseline
-        halves = [at_half(counts, table.fold.to_numpy() == fold, chosen.metric) for fold in arguments.folds]
+        halves = [at_half(counts, folds == fold, chosen.metric) for fold in arguments.folds]
         spent = [read_json(file.with_suffix(".json")) for file in files]
         made.append(
             {
@@ -281,7 +282,7 @@ def rows(run: RunFolder, kinds: list[str], seed: int, arguments: argparse.Namesp
                 f"{chosen.metric} at .5": f"{chosen.mean('at_half'):.4f}",
                 "each fold": ", ".join(f"{half:.4f}" for half in halves),
                 "tuned on other folds": f"{chosen.mean('nested'):.4f}",
-                "over 02": str(Gain.between(baseline, nested, group_numbers(table.group.to_numpy()))),
+                "over 02": str(Gain.between(baseline, nested, groups)),
             }
         )
     return made

@@ -54,7 +54,7 @@ def value_range_line(images: Images) -> str:
         missing = sum(file.missing for file in files) / sum(file.size for file in files)
         described += f", {missing:.1%} of them no data"
     has_eight_bit = len({file.is_eight_bit for file in files}) > 1 or len(paths) < len(every)
-    return _judged(described, with_values, has_eight_bit, settings.value_range is not None) + bands
+    return _judged(described, (low, high), with_values, has_eight_bit, settings.value_range is not None) + bands
 
 
 def _describe_band(count: int, of: int, channels: int) -> str:
@@ -95,9 +95,11 @@ def _leaves_band_out(content: Content, settings: DataSettings) -> bool:
     return np.count_nonzero((fourth != 0) & (fourth != opaque)) > fourth.size / 2
 
 
-def _judged(described: str, files: list[FileValues], has_eight_bit: bool, is_declared: bool) -> str:
+def _judged(
+    described: str, found: tuple[float, float], files: list[FileValues], has_eight_bit: bool, is_declared: bool
+) -> str:
     """The line; a warning if values are clipped, or if all files, or many with no declared scale, use little of it."""
-    scale, low, high = files[-1].scale, min(file.low for file in files), max(file.high for file in files)
+    scale, (low, high) = files[-1].scale, found
     if scale is None or scale == "image":
         return f"checked   {described}\n"
     described += f"; {scale[0]:g} to {scale[1]:g} become 0 to 255"
