@@ -10,7 +10,7 @@ from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.images.lazy_tif import Slide, open_slide
-from lib.images.reading import image_size, read_image
+from lib.images.reading import image_size, read_image, read_plane
 
 
 class Unreadable(NamedTuple):
@@ -65,8 +65,11 @@ class Images:
     def read_image(self, image_id: str) -> np.ndarray:
         """Image uint8 (height, width, channels), colour as RGB. Raises UserError naming a damaged file."""
         paths = [Path(path) for path in self.files[image_id]]
-        channels = self.settings.channels if len(paths) == 1 else 1
-        planes = [read_image(path, channels, nodata=self.settings.nodata, **self._of_pixels) for path in paths]
+        reading = {"nodata": self.settings.nodata, **self._of_pixels}
+        if len(paths) == 1:
+            planes = [read_image(paths[0], self.settings.channels, **reading)]
+        else:
+            planes = [read_plane(path, **reading) for path in paths]
         for path, plane in zip(paths, planes, strict=True):
             if plane.shape != planes[0].shape:
                 raise UserError(f"{path} is {_size(plane)}, but {paths[0]}, another plane of it, is {_size(planes[0])}")

@@ -57,15 +57,16 @@ def row_keys(table: Table, path: Path, columns: Columns, classes: list[str]) -> 
     """
     texts = id_texts(table, path, columns)
     read_id = IdReader(columns, path)
+    has_class_columns = bool(class_columns(table, columns, classes))
     if columns.class_name:
         names = column(table, columns.class_name, path, f"{columns.prefix}class_column")
         _check_classes(names, path, columns, classes)
         index_of = {name: number for number, name in enumerate(classes)}
         for text, name in zip(texts, names, strict=True):
             yield read_id(text), index_of.get(name)
-    elif CLASS in columns.id_pattern and not class_columns(table, columns, classes):
+    elif CLASS in columns.id_pattern and not has_class_columns:
         yield from _keys_by_pattern(texts, path, columns, classes)
-    elif len(classes) == 1 or class_columns(table, columns, classes):
+    elif len(classes) == 1 or has_class_columns:
         for text in texts:
             yield read_id(text), 0
     else:

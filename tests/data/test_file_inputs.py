@@ -51,11 +51,11 @@ def kinds(root: Path) -> Masks:
 KINDS = {"train_images": "images/{kind}/{id}.png", "train_masks": "masks/{kind}/{id}.png"}
 
 
-def bands(names: dict[str, tuple[str, str]]) -> Callable[[Path], None]:
+def bands(names: dict[str, tuple[str, str]], planes: int = 1) -> Callable[[Path], None]:
     def write(root: Path) -> None:
         for id, of_id in names.items():
             for name in of_id:
-                put(root / f"images/{id}_{name}.png", picture(planes=1))
+                put(root / f"images/{id}_{name}.png", picture(planes=planes))
             put(root / f"masks/{id}.png", mask_of(id))
 
     return write
@@ -165,6 +165,11 @@ FILES = {
     "`good/7.png` and `bad/7.png`": Row(kinds, KINDS, "several files each|data.image_id|data.plane_files"),
     "several files of one id as planes": Row(
         bands(dict.fromkeys(IDS, ("B2", "B10"))), BANDS, "several files each|data.plane_files=true"
+    ),
+    "planes in colour": Row(
+        bands(dict.fromkeys(IDS, ("B2", "B10")), planes=3),
+        BANDS | {"plane_files": True, "channels": 2},
+        "a_B10.png has three different planes|save R, G and B as a file each",
     ),
     "planes that are others in another image": Row(
         bands({"a": ("B2", "B3"), "b": ("B2", "B3"), "c": ("B2", "B4")}),

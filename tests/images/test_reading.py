@@ -16,7 +16,7 @@ from PIL import Image
 from lib.base.errors import UserError
 from lib.config.mask_settings import MaskSettings
 from lib.images.mask_values import class_masks, read_mask_pixels
-from lib.images.reading import MAX_PIXELS, image_size, read_image
+from lib.images.reading import MAX_PIXELS, image_size, read_image, read_plane
 from tests.competitions import write_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -88,6 +88,15 @@ def test_colour_becomes_luma_where_one_channel_is_asked(tmp_path):
     with Image.open(path) as image:
         luma = np.array(image.convert("L")).astype(int)
     assert np.abs(read_image(path, channels=1)[:, :, 0] - luma).max() <= 1
+
+
+def test_a_plane_may_be_saved_as_gray_in_three_channels_but_not_in_colour(tmp_path):
+    gray = save(tmp_path / "a.png", np.dstack([GRAY] * 3))
+    np.testing.assert_array_equal(read_plane(gray), GRAY[:, :, None])
+    bands = save(tmp_path / "b.npy", COLOUR)
+    with pytest.raises(UserError, match="b.npy has three different planes.*set data.plane"):
+        read_plane(bands)
+    np.testing.assert_array_equal(read_plane(bands, plane=1), COLOUR[:, :, 1:2])
 
 
 def test_palettes_are_resolved(tmp_path):
