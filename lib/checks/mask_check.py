@@ -14,7 +14,7 @@ from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import MaskSettings, is_near
 from lib.images.headers import suffix_of
-from lib.images.mask_values import MaskPixels, foreground, hex_colours
+from lib.images.mask_values import BLACK, PACKED, MaskPixels, foreground, hex_colours
 from lib.masks.metrics import EXACT_IN_FLOAT32
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -24,7 +24,7 @@ SHOWN_VALUES = 8
 MUCH = 2 / 3  # of all pixels; objects rarely cover more
 MOST_STRAY_VALUES = 64  # without a class; more of them suggest soft masks or lossy files
 MOST_OF_LOSSY_ONES = 3  # the largest value of a JPEG in which 1 was stored as mask
-PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
+BACKGROUND = {0, BLACK}
 
 Value = int | float | str
 
@@ -37,7 +37,7 @@ class ValueCounts:
     others: int = 0  # pixels of further values, once there are MOST_VALUES
     palette: dict[Value, str] = field(default_factory=dict)  # colours of the indexes that occur
     files: int = 0
-    objects: int = 0  # numbers but 0 and ignored ones, summed over the files
+    objects: int = 0  # numbers and colours but 0, black and ignored ones, summed over the files
     wholly_ignored: int = 0  # files of which every pixel is ignored
     doubts: dict[str, str] = field(default_factory=dict)  # the first file of each kind of doubt
 
@@ -46,13 +46,13 @@ class ValueCounts:
         values = count_values(pixels, settings.are_colours)
         self._count(values)
         self.files += 1
-        self.objects += sum(value != 0 and value not in settings.ignore for value in values)
+        self.objects += len(values.keys() - BACKGROUND - {*settings.ignore})
         if settings.ignore and values.keys() <= {*settings.ignore}:
             self.wholly_ignored += 1
             self.doubts.setdefault("ignored", path)
         if pixels.palette is not None and not settings.are_colours:
             self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
-            if any((index > 0) != (self.palette[index] != "#000000") for index in values):
+            if any((index > 0) != (self.palette[index] != BLACK) for index in values):
                 self.doubts.setdefault("palette", path)
         if len(values) > 2 and suffix_of(path) in LOSSY_SUFFIXES:
             self.doubts.setdefault("lossy", path)
@@ -181,8 +181,13 @@ def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
     if masks.above is not None:
         return f"mask is {'not ' if masks.inverted else ''}above {masks.above:g}{ignored}"
     if settings.instances and len(counts.pixels) > 2:
-        return f"each number but 0 is an object, {counts.objects} in all{ignored}"
+        kind = "colour but black" if _has_colours(counts) else "number but 0"
+        return f"each {kind} is an object, {counts.objects} in all{ignored}"
     return f"0 is {'mask' if masks.inverted else 'background'}{ignored}"
+
+
+def _has_colours(counts: ValueCounts) -> bool:
+    return any(isinstance(value, str) for value in counts.pixels)
 
 
 def _without_class(counts: ValueCounts, masks: MaskSettings) -> list[Value]:
@@ -213,9 +218,13 @@ def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
 def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None:
     """The reason why the values have no certain meaning by themselves, and the settings that give them one."""
     name, values = settings.classes[0], set(counts.pixels) - set(settings.masks.ignore)
-    example = max(values, key=lambda value: value not in (0, "#000000"), default=0)
-    if any(isinstance(value, str) for value in values):
-        return f'say which colours are mask, as in data.classes={{{name}: "{example}"}}'
+    example = max(values, key=lambda value: value not in BACKGROUND, default=0)
+    if _has_colours(counts):
+        are_objects = values & BACKGROUND and not counts.doubts.keys() & {"several", "lossy"}
+        if settings.instances and are_objects:
+            return None
+        objects = ", or set data.instances=true where each colour is an object" if are_objects else ""
+        return f'say which colours are mask, as in data.classes={{{name}: "{example}"}}{objects}'
     if "palette" in counts.doubts:
         return (
             f"{counts.doubts['palette']} has a palette whose index 0 is not its black; say which is mask, by index or "

@@ -16,6 +16,8 @@ from lib.images.reading import Content, read_content
 from lib.masks.metrics import IGNORED
 
 LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")
+BLACK = "#000000"
+PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
 GRAY_WITHIN = 8  # of 255; R, G and B of a gray pixel may differ so much in lossy files, which store colour coarsely
 
 
@@ -190,13 +192,14 @@ def hex_colours(colours: np.ndarray) -> list[str]:
 def file_objects(pixels: MaskPixels, settings: MaskSettings, class_name: str) -> np.ndarray:
     """The objects of a mask file, numbered from 1, int32 (height, width), 0 being background and -1 ignored.
 
-    Each number or index but 0 is an object, so that those that touch stay apart. Where the settings say which pixels
-    are mask, all of them are one object.
+    Each number or index but 0, or colour but black, is an object, so that those that touch stay apart. Where the
+    settings say which pixels are mask, all of them are one object.
     """
     (mask,) = class_masks(pixels, settings, [class_name])
-    if settings.say_what_is_mask or pixels.are_colours:
+    if settings.say_what_is_mask:
         return np.where(mask == IGNORED, -1, mask).astype(np.int32)
-    numbers = np.unique(np.where(mask == 1, pixels.values, 0), return_inverse=True)[1].reshape(mask.shape)
+    values = pixels.values @ PACKED if pixels.are_colours else pixels.values
+    numbers = np.unique(np.where(mask == 1, values, 0), return_inverse=True)[1].reshape(mask.shape)
     numbers += mask.all()  # without background the first number is an object, too
     return np.where(mask == IGNORED, -1, numbers).astype(np.int32)
 

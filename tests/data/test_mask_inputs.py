@@ -214,6 +214,11 @@ READ = {
         {"instances": True},
         [{id: INSIDE[id] | RING[id] for id in IDS}],
     ),
+    "a colour for each object": (
+        png(lambda id: painted(TRIMAP[id] * (TRIMAP[id] != 2))),
+        {"instances": True},
+        [{id: INSIDE[id] | RING[id] for id in IDS}],
+    ),
     "a plane for each object, as npy": (
         npy(lambda id: np.stack([INSIDE[id], RING[id], np.zeros(SHAPE, bool), ROWS < 2][: 4 - IDS.index(id)])),
         {"instances": True, "masks": {"object_planes": True}},
@@ -246,6 +251,11 @@ REFUSED = {
         jpg(lambda id: np.where(INSIDE[id], 40, 90 * RING[id]).astype(np.uint8)),
         {"instances": True},
         ["a.jpg is a lossy file", "data.masks.above="],
+    ),
+    "a colour for each object, as JPEG": (
+        jpg(lambda id: painted(TRIMAP[id] * (TRIMAP[id] != 2))),
+        {"instances": True},
+        ["other values", "data.classes={"],
     ),
     "lossy gray": (jpg(inside(255)), {}, ["data.masks.above=1"]),
     "lossy colours": (
@@ -427,6 +437,18 @@ def test_objects_of_a_palette_file_stay_apart_and_its_void_is_asked_for(tmp_path
     np.testing.assert_array_equal(training.read_objects("a")[..., 0], expected)
     _, warning = inspect_all(open_training(write(tmp_path, write_mask, {"instances": True}))).notes
     assert "255 is taken for an object; set data.masks.ignore=255" in warning
+
+
+def test_touching_objects_of_two_colours_stay_apart(tmp_path):
+    write_mask = png(lambda id: painted(voc_objects(id), {0: (0, 0, 0), 1: (1, 2, 3), 2: (3, 2, 1), 255: (9, 9, 9)}))
+    said = {"instances": True, "masks": {"ignore": "#090909"}}
+    training = open_training(write(tmp_path, write_mask, said))
+    (note,) = inspect_all(training).notes
+    assert "each colour but black is an object, 6 in all, #090909 ignored" in note
+    expected = np.where(RING["a"], -1, np.where(INSIDE["a"], 1 + (ROWS > 11), 0))
+    np.testing.assert_array_equal(training.read_objects("a")[..., 0], expected)
+    with pytest.raises(UserError, match="set data.instances=true where each colour is an object"):
+        inspect_all(open_training(write(tmp_path, write_mask, {"masks": {"ignore": "#090909"}})))
 
 
 @pytest.mark.parametrize("said", [{}, {"classes": {"cell": 1}}, {"masks": {"above": 0.5}}], ids=str)
