@@ -1,4 +1,4 @@
-"""The notebook of a bundle: finds the bundle and the competition's data, predicts, and writes submission.csv."""
+"""The notebook of a bundle: finds the bundle and the competition's data, predicts, and shows the file to submit."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from lib.base.files import write_text
 from lib.config.data_settings import DataSettings
 from lib.config.schema import Settings
 from lib.data.discovery import WILDCARD
-from lib.submission.outputs import FILES
+from lib.submission.outputs import SUBMISSIONS
 
 INTRODUCTION = """# {name}: predict the test set
 
@@ -16,13 +16,13 @@ that is submitted. Every step stops the notebook where it fails, and no older fi
 """
 
 FIND = """from pathlib import Path
-import shutil, subprocess, sys, tempfile
+import json, shutil, subprocess, sys, tempfile
 
-INPUT = Path("/kaggle/input")
-OUTPUT = Path("/kaggle/working/{file}")
+INPUT, WORKING = Path("/kaggle/input"), Path("/kaggle/working")
 NEEDED = {needed}  # what the competition's folder has in it; hidden test images may be absent until the submission
 
-OUTPUT.unlink(missing_ok=True)  # an older one must not be submitted if a step below fails
+for name in {files}:  # an older one must not be submitted if a step below fails
+    (WORKING / name).unlink(missing_ok=True)
 
 
 def folder_with(*names):
@@ -52,20 +52,21 @@ several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gp
 SETTINGS = [f"data.root={DATA}", "data.unreadable_test_images=empty"]
 command = [sys.executable, *several, str(BUNDLE / "apply.py"), "--out", str(WORK), "--hours", "8.5", *SETTINGS]
 subprocess.run(command, check=True)
-shutil.copyfile(WORK / OUTPUT.name, OUTPUT)
+done = json.loads((WORK / "written.json").read_text(encoding="utf-8"))
+OUTPUT = WORKING / Path(done["written"][0]).name
+shutil.copyfile(done["written"][0], OUTPUT)
 """
 
-SHOW = """print((WORK / "written.json").read_text(encoding="utf-8"))
+SHOW = """print(done)
 print(OUTPUT, OUTPUT.stat().st_size, "bytes")
 print(*OUTPUT.read_bytes()[:500].decode(errors="replace").splitlines(), sep="\\n")
 """
 
 
 def write_notebook(path: Path, settings: Settings) -> None:
-    file = FILES.get(settings.submission.format, "submission.zip")
     cells = [
         _cell("markdown", INTRODUCTION.format(name=settings.name)),
-        _cell("code", FIND.format(needed=needed(settings.data), file=file)),
+        _cell("code", FIND.format(needed=needed(settings.data), files=sorted(SUBMISSIONS))),
         _cell("code", INSTALL),
         _cell("code", PREDICT),
         _cell("code", SHOW),

@@ -30,6 +30,8 @@ from lib.submission.mask_images import unreadable_sizes, write_masks, zip_files
 from lib.submission.write import write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
+ZIP = "submission.zip"  # of the files of png and tif
+SUBMISSIONS = {*FILES.values(), ZIP}
 RECORD = "written.json"  # what `apply` or `submit` printed, and the files it has written
 RULES = "rules.json"  # rules set by hand
 COLOURS = ((240, 228, 66), (0, 158, 115), (86, 180, 233), (213, 94, 0), (204, 121, 167), (0, 114, 178), (230, 159, 0))
@@ -63,7 +65,7 @@ def write_outputs(
     each image, and the test data, and returns the path to upload.
     """
     format = settings.submission.format
-    path = folder / FILES.get(format, "submission.zip")
+    path = folder / FILES.get(format, ZIP)
     if format == "csv":
         rows = write_submission(path, data, store, rules, settings)
         order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
@@ -147,7 +149,7 @@ def set_aside(folder: Path) -> None:
     for name in ("masks", "overlays"):
         if (folder / name).exists() and not is_ours:
             raise UserError(f"{folder / name} exists already and was not written by this command; choose another --out")
-    for name in {*FILES.values(), "submission.zip", "masks", "overlays", RECORD, RULES}:
+    for name in {*SUBMISSIONS, "masks", "overlays", RECORD, RULES}:
         if (folder / name).exists():
             shutil.rmtree(folder / f"previous_{name}", ignore_errors=True)
             (folder / name).replace(folder / f"previous_{name}")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import yaml
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file, write_json
+from lib.config.data_settings import DataSettings
+from lib.config.schema import Settings
 from lib.data.competition import open_test
 from lib.deploy import apply
 from lib.deploy.apply import Maps, MemberPredictor, predict_images
@@ -24,6 +27,7 @@ from lib.deploy.bundle import write_bundle
 from lib.deploy.finished import open_finished
 from lib.deploy.float16 import check_float16
 from lib.deploy.loaded_run import LoadedRun
+from lib.deploy.notebook import write_notebook
 from lib.deploy.time_budget import ViewsAndFolds
 from lib.masks.rules import NO_MASK, Rule, read_rules
 from lib.prediction.map_store import MapStore
@@ -41,6 +45,15 @@ def refuse(*_, **__):
     raise OSError("the network is off")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 assert not any(path == {repository!r} for path in sys.path)
+"""
+
+WRITES_AREAS = """
+import json, sys
+from pathlib import Path
+out, root = Path(sys.argv[sys.argv.index("--out") + 1]), Path(sys.argv[-2].removeprefix("data.root="))
+out.mkdir()
+(out / "areas.csv").write_text(next(root.glob("test*")).name + ",12")
+(out / "written.json").write_text(json.dumps({"written": [str(out / "areas.csv")]}))
 """
 
 
@@ -91,6 +104,13 @@ def applied(
     return maps
 
 
+def notebook_code(path: Path, inputs: Path, working: Path) -> str:
+    """The code of a notebook, its folders replaced."""
+    cells = json.loads(path.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return code.replace("/kaggle/input", str(inputs)).replace("/kaggle/working", str(working))
+
+
 def snapshot(root: Path) -> dict[str, tuple[int, str]]:
     files = [path for path in root.rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files}
@@ -108,9 +128,7 @@ def test_as_on_kaggle(run, folder, tmp_path):
     (images / "test_005.png").unlink()
     (working / "submission.csv").write_text("of another day")
     (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKED.format(repository=str(REPOSITORY)))
-    cells = json.loads((inputs / "mine" / "bundle" / "notebook.ipynb").read_text())["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    code = code.replace("/kaggle/input", str(inputs)).replace("/kaggle/working", str(working))
+    code = notebook_code(inputs / "mine" / "bundle" / "notebook.ipynb", inputs, working)
     before = snapshot(inputs)
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     environment = {
@@ -134,15 +152,27 @@ def test_as_on_kaggle(run, folder, tmp_path):
     assert done.returncode != 0 and not (working / "submission.csv").exists()
 
 
+def test_the_notebook_submits_what_a_function_of_ones_own_has_written(tmp_path, monkeypatch):
+    for name in ("bundle/lib", "blobs/test_images", "working", "tmp"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("bundle/manifest.json", "blobs/sample_submission.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "bundle" / "apply.py").write_text(WRITES_AREAS)
+    write_notebook(tmp_path / "notebook.ipynb", Settings(name="blobs", data=DataSettings(root="blobs")))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    exec(notebook_code(tmp_path / "notebook.ipynb", tmp_path, tmp_path / "working"), {})
+    assert [path.name for path in (tmp_path / "working").iterdir()] == ["areas.csv"]
+    assert (tmp_path / "working" / "areas.csv").read_text() == "test_images,12"
+
+
 def test_before_the_hidden_test_set_is_there(run, tmp_path):
     """The visible data of some competitions has no test image, and a sample of one line; the notebook ends."""
-    data, working = tmp_path / "input" / "blobs", tmp_path / "submission.csv"
+    data = tmp_path / "input" / "blobs"
     write_bundle(open_finished(run, folds=[0]), tmp_path / "input" / "bundle", as_float16=False, wheels=False)
     data.mkdir()
     (data / "sample_submission.csv").write_text("id,rle\n")
-    cells = json.loads((tmp_path / "input" / "bundle" / "notebook.ipynb").read_text())["cells"]
-    find = "".join(cells[1]["source"]).replace("/kaggle/input", str(tmp_path / "input"))
-    find = find.replace("/kaggle/working/submission.csv", str(working))
+    code = notebook_code(tmp_path / "input" / "bundle" / "notebook.ipynb", tmp_path / "input", tmp_path / "working")
+    find = code.partition("wheels")[0]
     exec(find, found := {})
     assert (found["BUNDLE"], found["DATA"]) == (tmp_path / "input" / "bundle", data)
     with pytest.raises(UserError, match=r"folder .* does not exist \(data.test_images\)"):
