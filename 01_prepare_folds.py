@@ -2,7 +2,8 @@
 
 reads    a settings file and the training images and masks it points to
 writes   runs/NAME/config.yaml, folds.csv (id, fold, group, stratum, size, coverage), duplicates.csv,
-         training_files.json; with data.external also external.csv and external_files.json
+         hidden_groups.csv, training_files.json, report.html; with data.external also external.csv and
+         external_files.json
 next     python 02_train.py --run runs/NAME
 
 Images of one group, and duplicates of one image, share a fold. Existing folds are never replaced. An ensemble

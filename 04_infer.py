@@ -1,4 +1,4 @@
-"""Predict the test images with the average of all folds' models, and of that of all images (train.all_images).
+"""Predict the test images with the average of all folds' models and, if there is one (train.all_images), fold_all's.
 
 reads    runs/NAME/fold_K/ and the test images
 writes   runs/NAME/test/ID.png (probability maps)

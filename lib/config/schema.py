@@ -78,7 +78,7 @@ class FoldSettings(Section):
     near_duplicates: bool = True  # near-identical images share a fold; exact copies and groups always do
     hidden_groups: Literal["auto", "warn", "off"] = "auto"  # without data.group: search ids, file metadata and pixels
     # for images of one scene; auto: they share a fold; warn: only report them
-    given: str | None = None  # a table below data.root with ids in its first column and a column fold, 0 to count - 1
+    given: str | None = None  # a table below data.root: a column of ids, and `fold`, 0 to count - 1
 
     @field_validator("hidden_groups", mode="before")
     @classmethod

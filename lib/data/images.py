@@ -10,7 +10,7 @@ from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.data.neighbours import NeighbourIndex, neighbour_index
 from lib.images.lazy_tif import Slide, open_slide
-from lib.images.reading import image_size, read_image, read_plane
+from lib.images.reading import image_size, read_image
 
 
 class Unreadable(NamedTuple):
@@ -82,6 +82,20 @@ class Images:
         may_be_slide = len(paths) == 1 and not settings.nodata  # "no data" must not be averaged with data
         slide = open_slide(Path(paths[0]), settings.channels, **self._of_pixels) if may_be_slide else None
         return self.read_image(image_id) if slide is None else slide
+
+
+def read_plane(path: Path, **reading: object) -> np.ndarray:
+    """A file that is one plane of an image, as uint8 (height, width, 1); `reading` as of `read_image`.
+
+    Raises UserError as read_image does, and for a file in colour; equal R, G and B are gray.
+    """
+    image = read_image(path, 3, **reading)
+    if (image != image[:, :, :1]).any():
+        raise UserError(
+            f"{path} has three different planes, but with data.plane_files each file is one; save R, G and B as a "
+            "file each, or set data.plane to the one that is meant"
+        )
+    return image[:, :, :1]
 
 
 def _size(image: np.ndarray) -> str:

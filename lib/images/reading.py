@@ -70,20 +70,6 @@ def read_image(
     return upright(pixels, content.orientation) if as_shown else pixels
 
 
-def read_plane(path: Path, **reading: object) -> np.ndarray:
-    """A file that is one plane of an image, as uint8 (height, width, 1); `reading` as of `read_image`.
-
-    Raises UserError as read_image does, and for a file in colour; equal R, G and B are gray.
-    """
-    image = read_image(path, 3, **reading)
-    if (image != image[:, :, :1]).any():
-        raise UserError(
-            f"{path} has three different planes, but with data.plane_files each file is one; save R, G and B as a "
-            "file each, or set data.plane to the one that is meant"
-        )
-    return image[:, :, :1]
-
-
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels as viewers show them. EXIF 2.32, 4.6.4: the orientation says where the first row and column belong."""
     if orientation in (5, 6, 7, 8):  # the first row is shown on the left or right

@@ -139,7 +139,7 @@ FILES = {
         pairs("images/frame{id}.png", "masks/mask{id}.png"), IN_FOLDERS, "images/frame{id}.png|masks/mask{id}.png"
     ),
     "a pattern without `{id}`": Row(PLAIN, IN_FOLDERS | {"train_images": "images/*.png"}, "data.image_id|write {id}"),
-    "backslashes in a pattern, but on Windows": Row(
+    "backslashes in a pattern, except on Windows": Row(
         PLAIN, IN_FOLDERS | {"train_images": "images\\{id}.png"}, "no image is found|write / between folders"
     ),
     "DICOM files without a suffix": Row(
@@ -328,7 +328,7 @@ ANNOTATIONS = {
     "several objects of an image": Row(
         coco([[POLYGON], [SECOND]], meant=BOTH), COCO, "have several objects in|set data.instances=true"
     ),
-    "jsonl of polygons, as HuBMAP 2023": Row(jsonl),
+    "jsonl of polygons, as in HuBMAP 2023": Row(jsonl),
     "labelme json": Row(labelme),
     "YOLO segmentation txt": Row(yolo()),
     "YOLO's classes.txt among the labels": Row(

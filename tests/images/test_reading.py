@@ -15,8 +15,9 @@ from PIL import Image
 
 from lib.base.errors import UserError
 from lib.config.mask_settings import MaskSettings
+from lib.data.images import read_plane
 from lib.images.mask_values import class_masks, read_mask_pixels
-from lib.images.reading import MAX_PIXELS, image_size, read_image, read_plane
+from lib.images.reading import MAX_PIXELS, image_size, read_image
 from tests.competitions import write_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
