@@ -26,7 +26,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     from lib.run.lock import lock_run
     from lib.run.provenance import threshold_inputs, trained_folds
     from lib.run.record import StageRecord
-    from lib.run.score_notes import notes_on_scores
+    from lib.run.score_notes import notes_on_scores, warnings_of_unfinished
     from lib.tuning.leak import measure_leak
     from lib.tuning.member_scores import describe_members, score_members
 
@@ -46,7 +46,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     if len(trained) < settings.folds.count:
         numbers = ", ".join(map(str, trained))
         print(f"trained   fold {numbers} of {settings.folds.count}; the score is of the images that these leave out")
-    warn_of_unfinished(run, trained)
+    print(warnings_of_unfinished(run, settings), end="")
     scored = table[table.fold.isin(trained)]
     result = tune_thresholds(store, run, settings, data, scored)
     leak = measure_leak(run, settings, data, table, trained, result)
@@ -63,19 +63,6 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     print(notes_on_scores(run, settings), end="")
     following = run.command("04_infer" if settings.data.test_images is not None else "05_postprocess")
     return StageSummary([run.oof, run.threshold], f"python {following}", seconds, result.to_dict())
-
-
-def warn_of_unfinished(run, folds) -> None:
-    """Warn of folds whose training was stopped: their weights are from an early epoch, at a high learning rate."""
-    from lib.base.files import read_json
-
-    for fold in folds:
-        metrics = read_json(run.fold(fold).metrics) if run.fold(fold).metrics.is_file() else {}
-        if not metrics.get("finished", True):
-            print(
-                f"warning   fold {fold} is not trained to its end: its weights are of epoch {metrics['epoch']} of "
-                f"{metrics['epochs']}; {run.command('02_train', '--folds', fold)} continues it"
-            )
 
 
 def tune_thresholds(store, run, settings, data, table):

@@ -22,7 +22,7 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.run.lock import lock_run
     from lib.run.provenance import require_thresholds, test_inputs, trained_folds
     from lib.run.record import StageRecord
-    from lib.run.score_notes import note_of_all_images
+    from lib.run.score_notes import note_of_all_images, warnings_of_unfinished
 
     lock_run(run)
     record = StageRecord(run, "04_infer")
@@ -38,6 +38,7 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     make_maps(run, settings, data)
     if not is_first():
         return None
+    print(warnings_of_unfinished(run, settings), end="")
     seconds = record.write(made_from)
     refresh_report(run, settings)
     averaged = (

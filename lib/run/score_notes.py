@@ -1,4 +1,4 @@
-"""Reasons why the scores of a run are too high: its models know something of the images that are scored."""
+"""What to know of the scores of a run: why they are too high, and which models are not trained to their end."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.run.folder import RunFolder, open_run
 from lib.run.members import runs_with_models
+from lib.run.provenance import models_to_average
 
 
 def notes_on_scores(run: RunFolder, settings: Settings) -> str:
@@ -27,6 +28,25 @@ def note_of_all_images(run: RunFolder, settings: Settings) -> str:
         f"note      test images are also predicted by the model of all images of {', '.join(roots)} "
         "(train.all_images); scores are of the folds' models alone\n"
     )
+
+
+def warnings_of_unfinished(run: RunFolder, settings: Settings) -> str:
+    """A line for each model whose training was stopped: its weights are from an early epoch, at a high learning rate.
+
+    Of an ensemble, those of its members.
+    """
+    lines = ""
+    for each, its_settings in runs_with_models(run, settings):
+        for fold in models_to_average(each, its_settings):
+            path = each.fold(fold).metrics
+            metrics = read_json(path) if path.is_file() else {}  # 03 does without the model of all images
+            if not metrics.get("finished", True):
+                lines += (
+                    f"warning   fold {fold} of {each.root} is not trained to its end: its weights are of epoch "
+                    f"{metrics['epoch']} of {metrics['epochs']}; {each.command('02_train', '--folds', fold)} "
+                    "continues it\n"
+                )
+    return lines
 
 
 def reasons_for_optimism(run: RunFolder, settings: Settings) -> list[str]:

@@ -158,7 +158,7 @@ def test_a_stopped_training_can_be_scored_and_is_marked(finished, other):
     started.kill(signal.SIGINT)
     assert started.end().code == 130
     ended = completed(other, *stage_words(STAGES[2]))
-    assert "fold 0 is not trained to its end: its weights are of epoch 1 of 2" in ended.out
+    assert "fold 0 of runs/blobs is not trained to its end: its weights are of epoch 1 of 2" in ended.out
     completed(other, *stage_words(STAGES[1]))
     assert "not trained to its end" not in script(other, *stage_words(STAGES[2])).out
     assert final_files(other)["fold_0/model.safetensors"] == final_files(finished[0])["fold_0/model.safetensors"]

@@ -8,7 +8,7 @@ from lib.base.files import write_json
 from lib.config.check import save_settings
 from lib.config.schema import Settings
 from lib.run.folder import RunFolder
-from lib.run.score_notes import notes_on_scores, reasons_for_optimism
+from lib.run.score_notes import notes_on_scores, reasons_for_optimism, warnings_of_unfinished
 
 
 def run_of(folder: Path, **sections: dict) -> tuple[RunFolder, Settings]:
@@ -45,3 +45,19 @@ def test_runs_that_are_built_upon_count(tmp_path, by):
             *run_of(tmp_path / "c", ensemble={"members": [str(tmp_path / "a"), str(tmp_path / "b")]})
         )
     assert [reason.partition(" keeps")[0] for reason in found] == [str(tmp_path / "a")]
+
+
+def test_unfinished_models_of_members_and_of_all_images_are_named(tmp_path):
+    run, settings = run_of(tmp_path / "a", train={"all_images": True})
+    stopped = {"finished": False, "epoch": 1, "epochs": 30}
+    write_json(run.fold(1).metrics, stopped)
+    assert warnings_of_unfinished(run, settings).count("\n") == 1  # whose model of all images is not there yet
+    write_json(run.fold("all").metrics, stopped)
+    run_of(tmp_path / "b")
+    both = run_of(tmp_path / "both", ensemble={"members": [str(run.root), str(tmp_path / "b")]})
+    for warned in (warnings_of_unfinished(run, settings), warnings_of_unfinished(*both)):
+        lines = warned.splitlines()
+        assert [line.partition(" is not")[0] for line in lines] == [
+            f"warning   fold {k} of {run.root}" for k in (1, "all")
+        ]
+        assert all("of epoch 1 of 30" in line and f"--run {run.root} --folds" in line for line in lines)
