@@ -138,9 +138,10 @@ def predict_images(finished: FinishedRun, data: TestData, folder: Path, hours: f
     members = [(member.settings.infer.tta, len(member.folds)) for member in finished.members]
     budget = TimeBudget(hours and 3600 * hours, members, started, time.monotonic)
     files = MapFiles(store, map_names(finished, data, budget.choices))
-    missing = own_share([id for id in data.ids if not files.existing(id)])
-    if len(missing) < len(own_share(data.ids)):
-        print(f"{len(own_share(data.ids)) - len(missing)} maps of these images exist already", flush=True)
+    share = own_share(data.ids)  # of all images: those without a map change as soon as another process has begun
+    missing = [id for id in share if not files.existing(id)]
+    if len(missing) < len(share):
+        print(f"{len(share) - len(missing)} maps of these images exist already", flush=True)
     if missing:
         _predict_missing(finished, data, missing, files, budget)
     wait_for_all()

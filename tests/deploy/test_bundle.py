@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lib.base import distributed
 from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file, write_json
 from lib.config.data_settings import DataSettings
@@ -330,6 +331,15 @@ def test_other_images_of_the_same_ids_are_predicted_anew(run, tmp_path):
     assert (tmp_path / "out" / "submission.csv").read_bytes() == expected(run, tmp_path, [0, 1, 2])
     assert len(set(first.names.values()) & set(second.names.values())) == 0
     assert len(list((tmp_path / "out" / "maps").iterdir())) == 6 + 9
+
+
+def test_processes_that_begin_one_after_the_other_predict_every_image(run, tmp_path, monkeypatch):
+    """The second process finds the maps of the first, as where it starts a little later."""
+    monkeypatch.setattr(distributed, "COUNT", 2)
+    monkeypatch.setattr(apply, "wait_for_all", lambda: None)
+    for number, there in ((0, 5), (1, 9)):
+        monkeypatch.setattr(distributed, "NUMBER", number)
+        assert len(applied(run, tmp_path / "out", folds=[0]).names) == there
 
 
 def test_an_interrupted_command_goes_on(run, tmp_path, monkeypatch):
