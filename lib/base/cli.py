@@ -61,6 +61,8 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
     settings = [word for word in words if "=" in word and not word.startswith("-") and "/" not in word.split("=")[0]]
     arguments = command.parse_intermixed_args([word for word in words if word not in settings])
     # parsed separately: in `--folds 0 train.lr=1` the setting would be taken for a fold
+    if settings and "overrides" not in arguments:
+        command.error(f"no settings can be given here: {' '.join(settings)}")
     arguments.overrides = [*getattr(arguments, "overrides", []), *settings]
     as_json = getattr(arguments, "json", False)
     silent = as_json or getattr(arguments, "quiet", False)

@@ -21,7 +21,8 @@ import numpy as np
 
 from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
-from lib.config.load import load_settings
+from lib.config.check import check_settings
+from lib.config.load import load_settings, with_overrides
 from lib.config.schema import Settings
 from lib.data.rle_table import class_columns, row_keys, sample_columns
 from lib.data.tables import Table, column, read_table
@@ -136,7 +137,10 @@ def _terms(predicted: list[str], truth: list[str], settings: Settings) -> tuple[
 
 
 def score(arguments: argparse.Namespace) -> None:
-    settings = load_settings(arguments.config) if arguments.config else Settings(name="default")
+    if arguments.config:
+        settings = load_settings(arguments.config, arguments.overrides)
+    else:
+        settings = check_settings(with_overrides({"name": "default"}, arguments.overrides), Path("the command line"))
     print(score_submission(arguments.submission, arguments.solution, settings))
 
 
@@ -144,5 +148,6 @@ if __name__ == "__main__":
     command = plain_parser(__doc__)
     command.add_argument("submission", type=Path)
     command.add_argument("solution", type=Path)
+    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
     command.add_argument("--config", type=Path, help="the settings of the competition")
     run_command(score, command)

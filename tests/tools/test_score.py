@@ -1,4 +1,6 @@
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -97,6 +99,21 @@ def test_objects_are_scored_as_objects(tmp_path, metric, expected):
     overlapping = write(tmp_path / "submission.csv", [("a", "1 3"), ("a", "3 4"), ("b", "")])
     with pytest.raises(UserError, match="mask of a: objects 1 and 2 overlap"):
         score_submission(overlapping, truth, settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # runpy's, of what pytest has imported
+def test_settings_after_the_files_count(tmp_path, monkeypatch, capsys):
+    truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", "5 2")])
+    predicted = write(tmp_path / "submission.csv", [("a", "3 4"), ("b", "5 2")])
+    words = ["score", str(predicted), str(truth)]
+    for given, shown in ((["threshold.metric=iou"], "iou 0.6667"), ([], "Dice 0.7500")):
+        monkeypatch.setattr(sys, "argv", [*words, *given])
+        runpy.run_module("lib.tools.score", run_name="__main__")
+        assert shown in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["summary", "runs/x", "threshold.metric=iou"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("lib.tools.summary", run_name="__main__")
+    assert "no settings can be given here: threshold.metric=iou" in capsys.readouterr().err
 
 
 def test_objects_as_lists_in_a_row(tmp_path):
