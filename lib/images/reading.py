@@ -39,7 +39,12 @@ class Content(NamedTuple):
     palette: np.ndarray | None = None  # uint8 (colours, 3), where the values are indexes of it
     white_is_zero: bool = False  # values are to be inverted for display (a tif's MINISWHITE)
     orientation: int = 1  # EXIF
-    pages: int = 1  # of a tif; those of several are the planes
+    pages: int = 1  # of a tif, or frames of a DICOM file; those of several are the planes
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether three planes are R, G and B, and a fourth one is alpha."""
+        return self.format != "npy" and self.pages == 1
 
 
 def read_image(
@@ -97,7 +102,7 @@ def to_pixels(
         values = 255 - values
     if missing is not None:
         values = np.where(missing, np.uint8(0), values)
-    return np.ascontiguousarray(_with_channels(values, channels, content.format, path))
+    return np.ascontiguousarray(_with_channels(values, channels, content.is_picture, path))
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS, as_shown: bool = False) -> tuple[int, int]:
@@ -126,7 +131,8 @@ def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Con
         checked_size(*dicom_size(dicom, path), max_pixels, path)
         pixels, largest = dicom_pixels(dicom, path)
         values = _as_planes(pixels, path)
-        return Content(values, (0, largest) if values.dtype.kind == "u" else None, "dicom")
+        whole = (0, largest) if values.dtype.kind == "u" else None
+        return Content(values, whole, "dicom", pages=int(dicom.get("NumberOfFrames") or 1))
     if suffix == ".npy":
         values = _as_planes(_map_npy(path), path)
         checked_size(*values.shape[:2], max_pixels, path)
@@ -274,16 +280,16 @@ def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:
     return np.moveaxis(array, 0, 2) if array.shape[0] < array.shape[2] else array
 
 
-def _with_channels(image: np.ndarray, channels: int, format: str, path: Path) -> np.ndarray:
+def _with_channels(image: np.ndarray, channels: int, is_picture: bool, path: Path) -> np.ndarray:
     """Repeat, drop or mix channels as read_image says."""
     count = image.shape[2]
     if count == channels:
         return image
     if channels == 3 and count == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    if channels == 3 and count == 4 and format != "npy":
+    if channels == 3 and count == 4 and is_picture:
         return image[:, :, :3]
-    if channels == 1 and count in (3, 4) and format != "npy":
+    if channels == 1 and count in (3, 4) and is_picture:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if count == 3 else cv2.COLOR_RGBA2GRAY)[:, :, None]
     raise UserError(
         f"{path} has {count} channels, but data.channels is {channels}; set data.plane or data.channels, or save each "

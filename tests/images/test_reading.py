@@ -164,6 +164,19 @@ def test_planes_of_an_npy_are_never_taken_for_alpha_or_colour(tmp_path):
     np.testing.assert_array_equal(read_image(four, 4), np.dstack([COLOUR, GRAY]))
 
 
+def test_pages_and_frames_are_never_taken_for_alpha_or_colour(tmp_path):
+    for count, channels in ((3, 1), (4, 1), (4, 3)):
+        pages = np.stack([GRAY + number for number in range(count)])
+        tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack")
+        write_dicom(
+            tmp_path / "frames.dcm", pages.reshape(-1, GRAY.shape[1]), NumberOfFrames=str(count), Rows=len(GRAY)
+        )
+        for name in ("pages.tif", "frames.dcm"):
+            with pytest.raises(UserError, match=f"{name} has {count} channels, but data.channels is {channels}"):
+                read_image(tmp_path / name, channels)
+            np.testing.assert_array_equal(read_image(tmp_path / name, count), np.moveaxis(pages, 0, 2))
+
+
 @pytest.mark.parametrize(
     "options",
     [
