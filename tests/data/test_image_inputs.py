@@ -286,7 +286,9 @@ IMAGES = {
         images(white_is_zero, ".tif"), MASKS, images=are(lambda n: 255 - picture(n, planes=1))
     ),
     "tif with overviews, as cloud-optimised GeoTIFF": Row(images(cloud_optimised, ".tif"), MASKS, images=are(picture)),
-    "JPEG with data after its end, such as motion photos": Row(images(motion_photo, ".jpg"), MASKS, images=are(smooth, 30)),
+    "JPEG with data after its end, such as motion photos": Row(
+        images(motion_photo, ".jpg"), MASKS, images=are(smooth, 30)
+    ),
     "JPEG, webp, jp2, ppm cut short": Row(cut_short, MASKS, "4 of 7|d.jpg|the same of 'f', 'g'|e.webp"),
     "more bands than `channels`": Row(
         arrays(five_bands, ".npy"),
