@@ -165,7 +165,7 @@ def loader_processes(setting: int | None, device: torch.device) -> int:
 def batches(loader: DataLoader, epoch: int) -> Iterator[Batch]:
     """The batches of an epoch, counted from 0, which the loader's processes begin to make at once.
 
-    Raises a worker's UserError with its own sentence, which torch buries in a traceback.
+    Raises a worker's UserError with its own sentence, which torch buries in a traceback after the name of its class.
     """
     loader.sampler.epoch = epoch
     return _with_plain_errors(iter(loader))
@@ -175,4 +175,4 @@ def _with_plain_errors(stream: Iterator[Batch]) -> Iterator[Batch]:
     try:
         yield from stream
     except UserError as error:
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+        raise UserError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None

@@ -3,6 +3,7 @@
 import pickle
 import weakref
 from multiprocessing import active_children
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -77,11 +78,12 @@ def test_loader_processes_fit_the_machine(monkeypatch, device, cores, processes,
     assert loader_processes(3, torch.device(device)) == 3
 
 
-def test_a_worker_error_keeps_its_one_sentence(competition, tmp_path):
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"damaged")])
+def test_a_worker_error_keeps_its_one_sentence(competition, tmp_path, spoil):
     (job,) = jobs_of(settings_of(competition, workers=1), tmp_path)
     loader = build_loader(job, with_distances=False)
     for path in (competition / "train_images").iterdir():
-        path.unlink()
+        spoil(path)
     with pytest.raises(UserError) as caught:
         list(batches(loader, 0))
     assert "\n" not in str(caught.value)
