@@ -26,6 +26,7 @@ MATCHED, MATCHED_SHARE = 10, 0.05  # training images that represent a test image
 LARGEST_BEYOND = 0.5  # share of the test images further than any training image, above which no score is given
 FEWEST_GROUPS = 5  # groups of matched images, below which no score is given
 LISTED_PAIRS = 8  # pairs of images stored for the report
+COPIES = 1e-4  # median distance between copies, up to rounding; how many times as far others are means nothing
 APART = 0.6  # balanced accuracy from which distances count as separating siblings from strangers
 
 
@@ -150,11 +151,17 @@ def _within_groups(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 def describe_leak(new: NewScenes, siblings: Siblings | None, nested: float, test_count: int) -> str:
     of_training, of_test = new.median_distance
-    times = f"{of_test / of_training:.1f} times" if of_training > 0 else "more than ten times"
-    lines = [
-        f"leak      the {test_count} test images are {times} as far from their nearest training image as images left "
-        f"out of training are from theirs (median distances {of_test:.3f} and {of_training:.3f})"
-    ]
+    if of_training > COPIES:
+        compared = (
+            f"are {of_test / of_training:.1f} times as far from their nearest training image as images left out of "
+            f"training are from theirs (median distances {of_test:.3f} and {of_training:.3f})"
+        )
+    else:
+        compared = (
+            f"have a median distance of {of_test:.3f} to their nearest training image, images left out of training one "
+            f"of {of_training:.3f} to theirs"
+        )
+    lines = [f"leak      the {test_count} test images {compared}"]
     if siblings:
         lines.append(
             f"          {siblings.like} of them are as close to a training image as images of one group are to each "
@@ -195,6 +202,8 @@ def measure_leak(
         return "leak      not measured: there are no test images (data.test_images)"
     try:
         test_data = open_test(settings.data)
+        if not test_data.ids:
+            return "leak      not measured: there are no test images yet (data.test_images)"
         features = image_features(run.features, data).astype(np.float32)[np.searchsorted(data.ids, table.id)]
         test_features = image_features(run.test_features, test_data).astype(np.float32)
     except UserError as error:

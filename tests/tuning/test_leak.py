@@ -3,13 +3,17 @@ import json
 import numpy as np
 import pytest
 
+from lib.config.data_settings import DataSettings
+from lib.config.schema import Settings
 from lib.folds.likeness import unit_vectors
+from lib.run.folder import RunFolder
 from lib.tuning.leak import (
     Distances,
     count_siblings,
     describe_leak,
     expect_on_new_scenes,
     matching_weights,
+    measure_leak,
     nearest_pairs,
     to_dict,
 )
@@ -93,6 +97,22 @@ def test_a_fold_without_far_images_is_named():
     training[folds == 1] = np.minimum(training[folds == 1], 0.1)
     found = expect_on_new_scenes([terms], training, np.full(20, 0.3), folds, np.arange(200), 100)
     assert found.far_images[1] == 0 and "fold 1 has no image as far" in describe_leak(found, None, 0.8, 20)
+
+
+@pytest.mark.parametrize("of_test", [0.0, 0.3])
+def test_no_multiple_of_a_distance_between_copies_is_stated(of_test):
+    training, terms = np.full(40, 1e-7), np.ones((2, 40))
+    found = expect_on_new_scenes([terms], training, np.full(6, of_test), np.arange(40) % 2, np.arange(40), 10)
+    printed = describe_leak(found, None, 0.8, 6)
+    assert "times" not in printed and f"distance of {of_test:.3f} to" in printed and "one of 0.000 to" in printed
+
+
+def test_nothing_is_measured_while_the_test_images_are_hidden(tmp_path):
+    (tmp_path / "sample.csv").write_text("id,rle\n")
+    hidden = {"root": tmp_path, "sample_submission": "sample.csv", "unreadable_test_images": "empty"}
+    run = RunFolder(tmp_path)
+    said = measure_leak(run, Settings(name="a", data=DataSettings(**hidden)), None, None, [], None)
+    assert said.startswith("leak      not measured: there are no test images") and not run.leak.exists()
 
 
 def test_siblings_are_counted_by_the_limit_that_parts_best():
