@@ -41,17 +41,35 @@ def training_content(run: RunFolder) -> str | None:
 def fold_inputs(run: RunFolder, settings: Settings) -> dict[Fold, dict]:
     """The inputs of each fold's model: `training_inputs`, its number, the images it leaves out, and its first weights.
 
-    The model of all images leaves out none. Raises UserError as `require_settings_of_folds` does.
+    The model of all images leaves out none. Raises UserError as `require_settings_of_folds` and `images_of_folds` do.
     """
     require_settings_of_folds(run, settings)
     shared, left_out = training_inputs(run, settings), {fold: [] for fold in (*range(settings.folds.count), ALL)}
-    with run.folds.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            left_out.setdefault(int(row["fold"]), []).append(row["id"])
+    left_out |= images_of_folds(run.folds)
     return {
         fold: {**shared, "fold": fold, "left_out_images": sha256_of_json(sorted(ids)), **start_inputs(settings, fold)}
         for fold, ids in left_out.items()
     }
+
+
+def images_of_folds(path: Path) -> dict[int, list[str]]:
+    """The ids of each fold in folds.csv. Raises UserError for what an edit by hand may leave of the file.
+
+    All else that `read_folds` checks is left to it, since that takes the images.
+    """
+    folds = {}
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = csv.DictReader(file)
+        try:
+            for row in rows:
+                folds.setdefault(int(row["fold"]), []).append(row["id"])
+        except KeyError as error:
+            raise UserError(f"{path} has no column {error}; its columns must be separated by commas") from None
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{path}, line {rows.line_num}: '{row['fold']}' is no fold; write whole numbers from 0, such as 1"
+            ) from None
+    return folds
 
 
 def require_settings_of_folds(run: RunFolder, settings: Settings) -> None:

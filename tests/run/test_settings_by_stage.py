@@ -212,3 +212,18 @@ def test_a_file_of_weights_counts_by_its_content_and_not_once_it_is_gone(run, tm
         require_same(metrics, provenance.fold_inputs(run, settings)[0], "train again")
     file.unlink()
     require_same(metrics, provenance.fold_inputs(run, settings)[0], "train again")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("id,fold\na,0.0\nb,1\n", "line 2: '0.0' is no fold"),
+        ("id,fold\na,0\nb,\n", "line 3: '' is no fold"),
+        ("id,fold\na\n", "line 2: 'None' is no fold"),
+        ("id;fold\na;0\nb;1\n", "has no column 'fold'; its columns must be separated by commas"),
+    ],
+)
+def test_folds_that_an_edit_has_spoilt_are_named(run, text, problem):
+    write_text(run.folds, text)
+    with pytest.raises(UserError, match=rf"{run.folds}.*{problem}"):
+        provenance.fold_inputs(run, Settings(name="run", folds={"count": 2}))
