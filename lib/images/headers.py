@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -75,7 +76,7 @@ def _header_of(image: Image.Image, path: Path) -> Header:
     if image.format == "TIFF":
         return _tif_header(image, path)
     format = "JPEG" if image.format == "MPO" else image.format  # a JPEG that other pictures follow
-    orientation = image.getexif().get(ORIENTATION, 1) if "exif" in image.info else 1
+    orientation = _known_orientation(image.getexif()) if "exif" in image.info else 1
     beyond_opencv = format == "GIF" or image.height * image.width > OPENCV_MAX_PIXELS
     return Header(
         image.height,
@@ -88,6 +89,12 @@ def _header_of(image: Image.Image, path: Path) -> Header:
         orientation=orientation,
         largest=_largest_of_pnm(path) if format == "PPM" else None,
     )
+
+
+def _known_orientation(tags: Mapping[int, object]) -> int:
+    """The EXIF orientation. What the standard does not know, such as the 0 that some cameras write, is shown as 1."""
+    orientation = tags.get(ORIENTATION, 1)
+    return orientation if orientation in range(2, 9) else 1
 
 
 def _largest_of_pnm(path: Path) -> int | None:
@@ -107,7 +114,7 @@ def _tif_header(image: Image.Image, path: Path) -> Header:
     tags, pages = image.tag_v2, _full_pages(image)
     image.seek(pages[0])
     photometric = tags.get(PHOTOMETRIC)
-    is_plain, orientation = photometric in (1, 2, 6), tags.get(ORIENTATION, 1)
+    is_plain, orientation = photometric in (1, 2, 6), _known_orientation(tags)
     if orientation != 1 and (is_plain or photometric in (WHITE_IS_ZERO, PALETTE)):
         return _header_by_gdal(path)._replace(orientation=orientation)  # OpenCV and Pillow turn the pixels
     beyond_opencv = len(pages) > 1 or image.height * image.width > OPENCV_MAX_PIXELS

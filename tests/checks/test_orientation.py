@@ -116,3 +116,15 @@ def test_images_without_an_orientation_are_not_spoken_of(tmp_path):
     settings = competition(tmp_path, 1, COLOUR.shape[:2])
     assert orientation_line(open_training(settings)) == ""
     assert "EXIF" not in inspect_test(settings)
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_an_orientation_that_does_not_exist_is_none(tmp_path, suffix, orientation):
+    if suffix == "tif":
+        path = save(tmp_path / "a.tif", COLOUR, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+    else:
+        path = oriented(tmp_path / "a.png", orientation)
+    settings = DataSettings(root=tmp_path, test_images=f"{{id}}.{suffix}", sample_submission=None)
+    assert turned_images(open_test(settings)) == {}
+    np.testing.assert_array_equal(read_image(path, as_shown=True), COLOUR)
