@@ -33,9 +33,12 @@ def folder_with(*names):
 
 
 BUNDLE = folder_with("manifest.json", "apply.py", "lib")
-DATA = folder_with(*NEEDED) or folder_with(*NEEDED[:1])
+DATA = NEEDED and (folder_with(*NEEDED) or folder_with(*NEEDED[:1]))
 if not (BUNDLE and DATA):
-    raise FileNotFoundError(f"below {{INPUT}} there is no bundle, or no folder with {{NEEDED}}; add it as an input")
+    raise FileNotFoundError(
+        f"below {{INPUT}} there is no bundle, or no folder with {{NEEDED}}; add it as an input, or write into NEEDED a "
+        "name that only the competition's folder has in it"
+    )
 print(BUNDLE, DATA, sep="\\n")
 """
 

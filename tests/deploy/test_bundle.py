@@ -166,6 +166,17 @@ def test_the_notebook_submits_what_a_function_of_ones_own_has_written(tmp_path, 
     assert (tmp_path / "working" / "areas.csv").read_text() == "test_images,12"
 
 
+def test_a_folder_that_no_name_tells_from_others_is_asked_for(tmp_path):
+    (tmp_path / "bundle" / "lib").mkdir(parents=True)
+    for name in ("manifest.json", "apply.py"):
+        (tmp_path / "bundle" / name).touch()
+    data = DataSettings(root="blobs", test_images="*/{id}.png", sample_submission=None)
+    write_notebook(tmp_path / "notebook.ipynb", Settings(name="blobs", data=data))
+    find = notebook_code(tmp_path / "notebook.ipynb", tmp_path, tmp_path / "working").partition("wheels")[0]
+    with pytest.raises(FileNotFoundError, match="write into NEEDED a name"):
+        exec(find, {})
+
+
 def test_before_the_hidden_test_set_is_there(run, tmp_path):
     """The visible data of some competitions has no test image, and a sample of one line; the notebook ends."""
     data = tmp_path / "input" / "blobs"
