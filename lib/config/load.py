@@ -3,6 +3,8 @@
 The check imports pydantic (lib/config/schema.py), which takes three times as long as Python takes to start.
 """
 
+import copy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,9 @@ from lib.base.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from lib.config.schema import Settings
+
+DATE, WHOLE_NUMBER = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int"
+DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*|[1-9]\d{0,2}(_\d{3})+)$")
 
 
 def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
@@ -28,7 +33,16 @@ def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a duplicate key is an error instead of silently replacing the first."""
+    """YAML's safe loader, except that a duplicate key is an error instead of silently replacing the first.
+
+    Dates stay text, and so do whole numbers that YAML 1.1 would change, since they may be ids: 010 (octal, 8), 1:30
+    (base 60, 90), 7_12 (712), 0x10 (16).
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (DATE, WHOLE_NUMBER)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         first_line = {}
@@ -40,6 +54,9 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 )
             first_line[key.value] = line
         return super().construct_mapping(node, deep)
+
+
+UniqueKeyLoader.add_implicit_resolver(WHOLE_NUMBER, DECIMAL, list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict:
@@ -59,7 +76,7 @@ def read_yaml(path: Path) -> dict:
 
 def with_overrides(content: dict, overrides: list[str]) -> dict:
     """A copy of `content` with each `section.key=value` set."""
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+    merged = copy.deepcopy(content)
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:
@@ -80,5 +97,5 @@ def read_value(text: str) -> object:
         value = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError:
         return text  # if it should not be text, the check of the settings names it
-    is_placeholder = isinstance(value, dict) and value and not any(value.values())  # {id} alone is a mapping to nothing
+    is_placeholder = isinstance(value, dict) and value and all(one is None for one in value.values())  # as in {id}
     return text if is_placeholder else value

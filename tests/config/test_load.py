@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib.base.errors import UserError
-from lib.config.load import load_settings, read_value
+from lib.config.load import load_settings, read_value, with_overrides
 
 
 @pytest.fixture
@@ -57,6 +57,29 @@ def test_patterns_on_the_command_line_are_text(settings_file, override, expected
 )
 def test_other_values_are_yaml(text, expected):
     assert read_value(text) == expected
+
+
+def test_ids_that_yaml_would_change_stay_as_written(settings_file):
+    ids = ["010", "-007", "1:30", "7_12", "0x10", "0b11", "2021-02-30", "2021-02-03", "0o17", "00"]
+    settings_file.write_text(f"data: {{exclude: [{', '.join(ids)}], classes: {{010: 1, 1: 2}}}}\n")
+    settings = load_settings(settings_file, [f"data.group={ids[6]}"])
+    assert settings.data.exclude == ids and settings.data.classes == ["010", "1"] and settings.data.group == ids[6]
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("-3", -3), ("2_000_000_000", 2 * 10**9), ("12_000", 12_000)])
+def test_decimal_numbers_are_numbers(text, number):
+    assert read_value(text) == number and read_value(f"[{text}]") == [number]
+
+
+def test_a_class_of_the_value_0_is_no_placeholder(settings_file):
+    data = load_settings(settings_file, ["data.classes={mask: 0}"]).data
+    assert data.classes == ["mask"] and data.masks.values == {"mask": [0]}
+
+
+def test_overrides_leave_the_mapping_they_are_for_as_it_is():
+    content = {"data": {"rle": {"base": 1}}}
+    assert with_overrides(content, ["data.rle.base=0"]) == {"data": {"rle": {"base": 0}}}
+    assert content == {"data": {"rle": {"base": 1}}}
 
 
 def test_a_value_that_is_no_yaml_is_named_by_its_setting(settings_file):
