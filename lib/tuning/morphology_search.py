@@ -1,9 +1,9 @@
 """Choice of threshold and morphology on out-of-fold maps, for each class separately.
 
 lib/tuning/morphology_candidates.py lists the candidates, lib/tuning/step_selection.py selects. At most SEARCHED images
-are searched, a random sample if there are more: the counts of all rules take 80 KB per image. The selected rules, those
-on all folds and those without each fold, are then scored on all images. They are adopted only if they gain more than
-two standard errors on the folds left out, so no class gets worse.
+are searched, a random sample if there are more, with one of each fold that it misses: the counts of all rules take
+80 KB per image. The selected rules, those on all folds and those without each fold, are then scored on all images. They
+are adopted only if they gain more than two standard errors on the folds left out, so no class gets worse.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -180,7 +180,9 @@ def search_steps(
     Rules require presence if the rule in `chosen` does.
     """
     choice = list(chosen.classes.values())[class_index]
-    images = np.sort(np.random.default_rng(0).permutation(len(counts.ids))[:SEARCHED])
+    drawn = np.random.default_rng(0).permutation(len(counts.ids))
+    _, of_each_part = np.unique(chosen.parts[drawn], return_index=True)
+    images = np.union1d(drawn[:SEARCHED], drawn[of_each_part])
     plain = ScoreTable.of_class(counts, class_index, chosen.metric, groups).of(images)
     if choice.rule.presence is None:
         plain = replace(plain, presence=None)

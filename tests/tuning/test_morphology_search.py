@@ -294,6 +294,15 @@ def test_user_errors():
         search_morphology(reader(changed), *arguments)
 
 
+def test_folds_that_a_sample_would_miss_are_searched_too(monkeypatch):
+    """Six images drawn at random are of six of the ten folds at most."""
+    monkeypatch.setattr("lib.tuning.morphology_search.SEARCHED", 6)
+    made, folds = blobs(30, specks=1.5), np.arange(30) % 10
+    outcome = search(made, folds=folds).classes["mask"]
+    nested = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
+    assert outcome.rule.steps and outcome.scores("after")["nested"] == pytest.approx(nested.mean())
+
+
 @pytest.mark.parametrize("rule", ["threshold", "triplet"])
 def test_of_many_images_a_sample_is_searched_and_all_are_scored(rule, monkeypatch):
     """The search reads 12 of 30 images; the scores are those of masks drawn on all."""
