@@ -23,8 +23,8 @@ SHOWN_MOSAICS, MOSAIC_SIDE = 3, 600  # the largest; pixels of the longer side
 
 
 def groups_part(run: RunFolder, settings: Settings) -> dict | None:
-    """The content of leak.json with galleries; None where 03 could not measure the leak."""
-    if not run.leak.is_file():
+    """The content of leak.json with galleries; None where 03 could not measure the leak, or without test images."""
+    if settings.data.test_images is None or not run.leak.is_file():
         return None
     content = read_json(run.leak)
     table = stored_folds(run.folds)

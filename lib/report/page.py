@@ -88,8 +88,7 @@ def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
             ("worse", "Harmed by morphology", f"Where {metric} falls most."),
         ]
         parts["changed"] = changed_galleries(gains, scores.ids, painter.paint, headings)
-    if "04" in done:
-        test = open_test(settings.data)
+    if "04" in done and (test := open_test(settings.data)).ids:
         test_maps = MapStore(run.test, tuple(test.classes), settings.data.are_exclusive)
         stats = measure_test(sample(test.ids, pixels), rules, test_maps, size)
         truth = table[coverage_columns(test.classes)].to_numpy()

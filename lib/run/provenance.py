@@ -273,5 +273,7 @@ def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
             with suppress(UserError):
                 require_stage(run, stage, inputs_of(run, settings))
                 done.add(stage[:2])
+    if settings.data.test_images is None:  # what 04 once predicted is no part of the run any more
+        done.discard("04")
     needed = {"03"} if settings.data.test_images is None else {"03", "04"}
     return frozenset(done if needed <= done else done - {"05"})

@@ -73,6 +73,12 @@ def test_rows_of_the_folds_in_another_order_change_nothing(measured):
     assert after["new_scenes"]["score"] == pytest.approx(before["new_scenes"]["score"], abs=2e-3)
 
 
+def test_what_03_measured_with_test_images_is_not_shown_once_there_are_none(measured):
+    assert measured.run.leak.is_file()
+    data = measured.settings.data.model_copy(update={"test_images": None})
+    assert groups_part(measured.run, measured.settings.model_copy(update={"data": data})) is None
+
+
 def test_without_test_images_it_is_said_and_nothing_stale_is_left(measured):
     data = measured.settings.data.model_copy(update={"test_images": None})
     settings = measured.settings.model_copy(update={"data": data})

@@ -283,10 +283,12 @@ def test_results_of_older_models_are_not_shown(tmp_path, fake):
     assert stages_done(run, fake.settings) == {"03"}
 
 
-def test_without_test_images_the_run_ends_with_the_score_of_05(tmp_path, fake):
+@pytest.mark.parametrize("was_predicted", [False, True])
+def test_without_test_images_the_run_ends_with_the_score_of_05(tmp_path, fake, was_predicted):
     run = RunFolder(tmp_path / "run")
     shutil.copytree(fake.run.root, run.root)
-    run.record("04_infer").unlink()
+    if not was_predicted:
+        run.record("04_infer").unlink()
     settings = fake.settings.model_copy(
         update={"data": fake.settings.data.model_copy(update={"test_images": None, "sample_submission": None})}
     )
@@ -296,6 +298,22 @@ def test_without_test_images_the_run_ends_with_the_score_of_05(tmp_path, fake):
     text = run.report.read_text()
     assert sections(text) == SECTIONS["postprocess"] - {"test"}
     assert "Next:" not in text and "submission.csv: " not in Page(text).text
+
+
+def test_a_hidden_test_set_has_no_image_yet_and_the_page_no_part_of_it(tmp_path, fake):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(fake.run.root, run.root)
+    shutil.copytree(fake.settings.data.root, tmp_path / "data")
+    for path in (tmp_path / "data" / "test_images").iterdir():
+        path.unlink()
+    sample = tmp_path / "data" / "sample_submission.csv"
+    sample.write_text(sample.read_text().partition("\n")[0] + "\n")
+    data = fake.settings.data.model_copy(update={"root": tmp_path / "data", "unreadable_test_images": "empty"})
+    settings = fake.settings.model_copy(update={"data": data})
+    StageRecord(run, "05_postprocess").write(submission_inputs(run, settings))
+    assert stages_done(run, settings) == {"03", "04", "05"}
+    write_report(run, settings)
+    assert sections(run.report.read_text()) == SECTIONS["postprocess"] - {"test"}
 
 
 def test_the_model_of_all_images_counts_as_one_of_04(tmp_path, fake):
