@@ -30,16 +30,16 @@ def decode_annotation(text: str, shape: tuple[int, int]) -> np.ndarray:
         raise UserError(
             f"the annotation is for an image of {size} pixels (height x width), not {shape[0]} x {shape[1]}"
         )
-    if "png" in annotated:
-        return _paste(annotated, shape)
-    masks = require_pycocotools()
     try:
+        if "png" in annotated:
+            return _paste(annotated, shape)
+        masks = require_pycocotools()
         if "counts" in annotated:
             return masks.decode(_compressed(annotated["counts"], shape, masks))
         scale = np.array(shape[::-1] if annotated.get("relative") else (1, 1), float)
         polygons = [_checked_polygon(np.reshape(polygon, (-1, 2)) * scale, shape) for polygon in annotated["polygons"]]
         return masks.decode(masks.merge(masks.frPyObjects(polygons, *shape)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, cv2.error) as error:
         raise UserError(f"its annotation cannot be decoded: {one_line(error)}") from None
 
 

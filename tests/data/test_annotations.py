@@ -172,6 +172,17 @@ def test_labelme_polygons_rectangles_masks_and_groups(tmp_path):
         open_training(settings)
 
 
+@pytest.mark.parametrize("mask", ["", "iVBORw0KGgo", "no base64", None, 7])
+def test_a_labelme_mask_that_is_no_png_is_an_error_of_its_image(tmp_path, mask):
+    shape = {"label": "cell", "points": [[2, 1], [5, 4]], "shape_type": "mask", "mask": mask}
+    content = {"shapes": [shape], "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    save_image(tmp_path / "train_images" / "a.png")
+    training = open_training(settings_of(tmp_path, train_masks="{id}.json"))
+    with pytest.raises(UserError, match=r"\{id\}.json, mask of 'a' .*: its (annotation|mask) cannot be decoded"):
+        training.read_mask("a")
+
+
 def test_yolo_polygons_are_shares_of_the_size(tmp_path):
     (tmp_path / "labels").mkdir()
     texts = {"a": f"1 {shares(BOX)}\n", "b": f"0 {shares(PIECES[0])}\n0 {shares(PIECES[1])}\n", "c": ""}
