@@ -47,7 +47,7 @@ def dicom_size(dicom, path: Path) -> tuple[int, int]:
 def dicom_pixels(dicom, path: Path) -> tuple[np.ndarray, int]:
     """Stored values without rescale slope, inverted if low means white (MONOCHROME1); and the largest possible value.
 
-    Raises UserError for pixels that cannot be decoded.
+    Raises UserError for pixels that cannot be decoded, and for signed ones that are to be inverted.
     """
     try:
         pixels = dicom.pixel_array
@@ -55,4 +55,9 @@ def dicom_pixels(dicom, path: Path) -> tuple[np.ndarray, int]:
         is_inverted = dicom.PhotometricInterpretation == "MONOCHROME1"
     except Exception as error:  # a missing field, an unknown compression, too few bytes
         raise DamagedImage(f"{path} cannot be decoded as DICOM: {one_line(error)}") from None
+    if is_inverted and pixels.dtype.kind != "u":
+        raise UserError(
+            f"{path} is a DICOM file whose low values mean white (MONOCHROME1) and are signed, which is not read; save "
+            "it with unsigned values, or as MONOCHROME2"
+        )
     return largest - pixels if is_inverted else pixels, largest

@@ -434,6 +434,15 @@ def test_dicom_is_scaled_by_its_stored_bits(tmp_path):
     np.testing.assert_array_equal(read_image(path, 1)[:, :, 0], 255 - GRAY)
 
 
+def test_signed_dicom_is_refused_where_low_means_white(tmp_path):
+    signed = (GRAY16 >> 1).astype(np.int16) - 5000
+    low_is_black = write_dicom(tmp_path / "a.dcm", signed, bits=16, PixelRepresentation=1)
+    assert image_size(low_is_black) == read_image(low_is_black, value_range=(-5000, 28000)).shape[:2]
+    path = write_dicom(tmp_path / "b.dcm", signed, bits=16, photometric="MONOCHROME1", PixelRepresentation=1)
+    with pytest.raises(UserError, match=r"b.dcm .*\(MONOCHROME1\) and are signed"):
+        read_image(path, value_range=(-5000, 28000))
+
+
 def test_broken_dicom_is_refused_by_name(tmp_path):
     content = write_dicom(tmp_path / "a.dcm", GRAY, bits=8).read_bytes()
     path = tmp_path / "cut.dcm"
