@@ -18,6 +18,7 @@ from lib.masks.rules import apply_rules
 from lib.model.device import best_device
 from lib.model.network import SegmentationNet, build_untrained, load_into
 from lib.model.weight_files import read_tensors
+from lib.prediction.map_store import Prediction, decided
 from lib.prediction.predictor import Predictor
 from lib.prediction.run_maps import common_precision, trained_precisions
 from lib.run.folder import ALL
@@ -53,33 +54,47 @@ def check_float16(finished: FinishedRun) -> Float16Check:
     for member in finished.members:
         table = stored_folds(member.run.folds)
         settings = member.settings
-        network = build_untrained(settings.model, len(data.classes), settings.data.network_channels)
+        networks = [
+            build_untrained(settings.model, len(data.classes), settings.data.network_channels) for _ in range(2)
+        ]
         for fold in member.folds:
             if fold == ALL:
                 continue  # no image is left out that it could be measured on
             ids = table.id[table.fold == fold].tolist()
             ids = ids[:: max(1, len(ids) // of_fold)][:of_fold]
-            checks.append(_check_fold(finished, replace(member, folds=(fold,)), network, data, ids))
+            checks.append(_check_fold(finished, replace(member, folds=(fold,)), networks, data, ids))
     return Float16Check(*(sum(column) for column in zip(*checks, strict=True)))
 
 
 def _check_fold(
-    finished: FinishedRun, member: Member, network: SegmentationNet, data: TrainingData, ids: list[str]
+    finished: FinishedRun, member: Member, networks: list[SegmentationNet], data: TrainingData, ids: list[str]
 ) -> tuple[int, int, int]:
-    """The three numbers of a Float16Check, of one fold's model, whose weights the network gets."""
+    """The three numbers of a Float16Check, of one fold's model: the networks get its weights, the second one rounded.
+
+    Image by image, since the maps of a slide fill the memory.
+    """
     settings, device, (path,), (fold,) = member.settings, best_device(), member.weight_files, member.folds
     values = values_of_training(settings.data, data.files)
     source = TrainingData(listed_as(settings.data, data.settings), data.files, {}, None, values)
     precision = common_precision(trained_precisions(member.run, settings, [fold], device), device)
-    counts, predictions, tensors = np.zeros(3, np.int64), [], read_tensors(path)
-    for weights in (tensors, {name: rounded(tensor) for name, tensor in tensors.items()}):
+    counts, predictors, tensors = np.zeros(3, np.int64), [], read_tensors(path)
+    of_networks = tensors, {name: rounded(tensor) for name, tensor in tensors.items()}
+    for network, weights in zip(networks, of_networks, strict=True):
         load_into(network, weights, path)
-        predictor = MemberPredictor(Predictor([network], settings.infer, device, precision, [f"fold {fold}"]))
-        predictions.append(predictor.predict(source, ids, ONE_VIEW))
+        predictors.append(MemberPredictor(Predictor([network], settings.infer, device, precision, [f"fold {fold}"])))
     for image_id in ids:
-        before, after = (apply_rules(finished.rules, *of_images[image_id]) > 0 for of_images in predictions)
+        before, after = (
+            _mask(finished, predictor.predict(source, [image_id], ONE_VIEW)[image_id]) for predictor in predictors
+        )
         counts += count_masks(before, after).sum(axis=1)
     return len(ids), int(counts[1:].sum()), int(counts.sum())
+
+
+def _mask(finished: FinishedRun, prediction: Prediction) -> np.ndarray:
+    """The masks, bool (height, width, classes), that would be submitted."""
+    settings = finished.settings
+    maps = decided(prediction.maps, settings.submission.size, settings.data.are_exclusive)
+    return apply_rules(finished.rules, maps, prediction.presence) > 0
 
 
 def rounded(tensor: torch.Tensor) -> torch.Tensor:

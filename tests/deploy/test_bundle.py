@@ -230,6 +230,16 @@ def test_rounded_weights_change_no_more_than_the_check_says(run, tmp_path):
         assert difference.max() <= 3
 
 
+def test_float16_is_checked_on_the_masks_that_are_submitted_image_by_image(run, monkeypatch):
+    """Every pixel of a map is mask by this rule; at submission.size these are 12 x 16 of each image."""
+    predict, together = MemberPredictor.predict, []
+    monkeypatch.setattr(MemberPredictor, "predict", lambda *of: together.append(len(of[2])) or predict(*of))
+    finished = open_finished(run, ["submission.size=[12, 16]"])
+    check = check_float16(replace(finished, rules={"blob": Rule(0)}))
+    assert (check.images, check.mask, check.changed) == (24, 24 * 12 * 16, 0)
+    assert set(together) == {1}
+
+
 def test_no_mask_at_all_is_a_rule_that_travels(run, tmp_path, monkeypatch):
     """Chosen where nothing scores better; the rounding then changes nothing, of no pixels."""
     shutil.copytree(run, tmp_path / "run")
