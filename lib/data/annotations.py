@@ -29,18 +29,18 @@ class Annotated(NamedTuple):
     source: str
 
 
-def read_annotations(settings: DataSettings) -> dict[str, list[list[str]]]:
+def read_annotations(settings: DataSettings, setting: str = "data.train_masks") -> dict[str, list[list[str]]]:
     """For each annotated image and class the texts of its objects; a blank text for a class without any.
 
-    Raises UserError for a file of unknown kind, and for classes that data.classes does not name unless
-    data.other_classes is `skip`.
+    `setting` is the one that settings.train_masks comes from, here and below. Raises UserError for a file of unknown
+    kind, and for classes that data.classes does not name unless data.other_classes is `skip`.
     """
-    images = list(_annotated(settings))
+    images = list(_annotated(settings, setting))
     index_of = _class_indexes({name for image in images for name, _ in image.objects}, settings)
     masks: dict[str, list[list[str]]] = {}
     for image in images:
         if image.id in masks:
-            raise UserError(f"{image.source} has image '{image.id}' twice (data.train_masks)")
+            raise UserError(f"{image.source} has image '{image.id}' twice ({setting})")
         texts = masks[image.id] = [[] for _ in settings.classes]
         for name, shape in image.objects:
             if name in index_of:
@@ -50,56 +50,60 @@ def read_annotations(settings: DataSettings) -> dict[str, list[list[str]]]:
     return masks
 
 
-def _annotated(settings: DataSettings) -> Iterator[Annotated]:
+def _annotated(settings: DataSettings, setting: str) -> Iterator[Annotated]:
     """The images of one annotation file, or of the files of a pattern."""
-    pattern, setting = settings.train_masks, "data.train_masks"
+    pattern = settings.train_masks
     if not WILDCARD.search(pattern):
-        yield from _images_of_file(settings.root / pattern, None, settings)
+        yield from _images_of_file(settings.root / pattern, None, settings, setting)
         return
     for parts, path in find_files(settings.root, pattern, setting):
         if not parts.keys() >= {*PLACEHOLDER.findall(settings.image_id)}:  # its images are named inside
-            yield from _images_of_file(Path(path), None, settings)
+            yield from _images_of_file(Path(path), None, settings, setting)
         elif not is_excluded(make_id(settings.image_id, parts, path), settings):
-            yield from _images_of_file(Path(path), parts, settings)
+            yield from _images_of_file(Path(path), parts, settings, setting)
 
 
-def _images_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings) -> Iterator[Annotated]:
+def _images_of_file(
+    path: Path, parts: dict[str, str] | None, settings: DataSettings, setting: str
+) -> Iterator[Annotated]:
     """The images of a file; `parts` are those of its name, where each image has a file of its own."""
     try:
         content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"annotations {path} do not exist (data.train_masks)") from None
+        raise UserError(f"annotations {path} do not exist ({setting})") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:
         match path.suffix.lower():
             case ".txt":
-                yield Annotated(_id_of_file(path, parts, settings), list(_yolo_objects(content, settings)), str(path))
+                image_id = _id_of_file(path, parts, settings, setting)
+                yield Annotated(image_id, list(_yolo_objects(content, settings)), str(path))
             case ".jsonl":
                 yield from _jsonl_images(content, path, settings)
             case _:
-                yield from _json_images(json.loads(content), path, parts, settings)
+                yield from _json_images(json.loads(content), path, parts, settings, setting)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         problem = str(error) if isinstance(error, ValueError) else repr(error)
         raise UserError(f"{path} cannot be read as annotations: {problem}; those read are {KINDS}") from None
 
 
-def _id_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings) -> str:
+def _id_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings, setting: str) -> str:
     if parts is None:
         raise UserError(
-            f"{path} holds the annotations of one image; set data.train_masks to the pattern of all such files, as in "
+            f"{path} holds the annotations of one image; set {setting} to the pattern of all such files, as in "
             f"{Path(settings.train_masks).parent / '{id}'}{path.suffix}"
         )
     return make_id(settings.image_id, parts, str(path))
 
 
 def _json_images(
-    content: object, path: Path, parts: dict[str, str] | None, settings: DataSettings
+    content: object, path: Path, parts: dict[str, str] | None, settings: DataSettings, setting: str
 ) -> Iterator[Annotated]:
     if isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
         yield from _coco_images(content, path, settings)
     elif isinstance(content, dict) and "shapes" in content:
-        yield Annotated(_id_of_file(path, parts, settings), list(_labelme_objects(content)), str(path))
+        image_id = _id_of_file(path, parts, settings, setting)
+        yield Annotated(image_id, list(_labelme_objects(content)), str(path))
     else:
         keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ValueError(f"it holds {keys}{LABEL_STUDIO if _is_of_label_studio(content) else ''}")

@@ -170,11 +170,12 @@ def open_training(settings: DataSettings) -> TrainingData:
 def open_compared(training: TrainingData) -> TrainingData:
     """The same images with the masks of data.compare_masks, if they have one there. Raises as open_training does."""
     settings = training.settings.model_copy(update={"train_masks": training.settings.compare_masks})
-    table = read_masks_table(settings, "data.compare_masks") if is_rle_table(settings.train_masks) else None
-    masks = index_masks(settings, table)
-    image_of = match_ids(masks, training.files, settings.loose_ids, "data.compare_masks")
+    setting = "data.compare_masks"
+    table = read_masks_table(settings, setting) if is_rle_table(settings.train_masks) else None
+    masks = index_masks(settings, table, setting)
+    image_of = match_ids(masks, training.files, settings.loose_ids, setting)
     known = {image_of[name]: pieces for name, pieces in masks.items() if image_of[name] in training.files}
-    check_single(known, settings, "masks in data.compare_masks")
+    check_single(known, settings, f"masks in {setting}")
     return TrainingData(settings, {image_id: training.files[image_id] for image_id in known}, known, None)
 
 

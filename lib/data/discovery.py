@@ -66,7 +66,7 @@ def _what_is_there(root: Path, pattern: str, setting: str) -> str:
     most = counts.most_common(1)[0][0].removesuffix(" file")
     if remedy := remedy_of(most):
         return f"{hint}: {remedy}"
-    if setting == "data.train_masks" and most in ANNOTATION_SUFFIXES and fixed == len(parts):
+    if setting in ("data.train_masks", "data.compare_masks") and most in ANNOTATION_SUFFIXES and fixed == len(parts):
         hint += f"; if these are annotations, set {setting} to {pattern.rstrip('/')}/{{id}}{most}"
     if "folder" in counts and fixed == len(parts):
         hint += f"; set {setting} to a pattern such as {pattern}/**/{{id}}.png to look into its folders"

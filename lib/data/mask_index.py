@@ -61,9 +61,12 @@ def is_annotations(masks: str) -> bool:
 
 
 def read_masks_table(settings: DataSettings, setting: str) -> Table:
-    """The csv of run lengths that data.train_masks names; one table of all files where it is a pattern."""
+    """The csv of run lengths that data.train_masks names; one table of all files where it is a pattern.
+
+    `setting` is the one that settings.train_masks comes from, here and below.
+    """
     whole: Table = {}
-    for path in masks_table_files(settings):
+    for path in masks_table_files(settings, setting):
         table = read_table(path, setting)
         if whole and whole.keys() != table.keys():
             raise UserError(f"{path} has the columns {', '.join(table)}, but the table before it {', '.join(whole)}")
@@ -72,38 +75,38 @@ def read_masks_table(settings: DataSettings, setting: str) -> Table:
     return whole
 
 
-def masks_table_files(settings: DataSettings) -> list[Path]:
+def masks_table_files(settings: DataSettings, setting: str = "data.train_masks") -> list[Path]:
     """The files of run lengths or annotations that data.train_masks names."""
     if not WILDCARD.search(settings.train_masks):
         return [settings.root / settings.train_masks]
-    return [Path(path) for _, path in find_files(settings.root, settings.train_masks, "data.train_masks")]
+    return [Path(path) for _, path in find_files(settings.root, settings.train_masks, setting)]
 
 
-def index_masks(settings: DataSettings, table: Table | None) -> Masks:
+def index_masks(settings: DataSettings, table: Table | None, setting: str = "data.train_masks") -> Masks:
     """The masks of all ids, excluded ones too, from the table, or from mask files where there is no table."""
     if is_annotations(settings.train_masks):
-        return read_annotations(settings)
+        return read_annotations(settings, setting)
     if table is None:
-        return _masks_from_files(settings)
-    return _masks_from_table(table, settings.root / settings.train_masks, settings)
+        return _masks_from_files(settings, setting)
+    return _masks_from_table(table, settings, setting)
 
 
-def _masks_from_table(table: Table, path: Path, settings: DataSettings) -> Masks:
+def _masks_from_table(table: Table, settings: DataSettings, setting: str) -> Masks:
     """Run lengths by id and class, of all ids in the table."""
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
-    for image_id, class_index, text in _texts(table, path, settings):
+    for image_id, class_index, text in _texts(table, settings, setting):
         masks[image_id][class_index].append(text)
     return dict(masks)
 
 
-def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[str, int, str]]:
+def _texts(table: Table, settings: DataSettings, setting: str) -> Iterator[tuple[str, int, str]]:
     """Id, class index and run lengths of each row, or of each row and class where each class has a column."""
-    columns = training_columns(settings)
+    columns, path = training_columns(settings), settings.root / settings.train_masks
     keys = row_keys(table, path, columns, settings.classes)
     names = class_columns(table, columns, settings.classes)
     if not names:
         candidates = [columns.rle] if columns.rle in table else named_like_rle(table) or list(table)[1:]
-        _refuse_file_names(table, path, candidates)
+        _refuse_file_names(table, path, candidates, setting)
         names = [columns.rle or guess_rle_column(list(table), columns, path)]
     rle_columns = [column(table, name, path, "data.rle_column") for name in names]
     longest = max((len(text) for texts in rle_columns for text in texts), default=0)
@@ -117,7 +120,7 @@ def _texts(table: Table, path: Path, settings: DataSettings) -> Iterator[tuple[s
             yield image_id, class_index, text
 
 
-def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:
+def _refuse_file_names(table: Table, path: Path, columns: list[str], setting: str) -> None:
     """Raise UserError, with the pattern to set, if a column holds the names of mask files instead of run lengths."""
     for name in columns:
         rows = [(key, text) for key, text in zip(next(iter(table.values())), table[name], strict=True) if text]
@@ -128,21 +131,21 @@ def _refuse_file_names(table: Table, path: Path, columns: list[str]) -> None:
             pattern = patterns.pop() if len(patterns) == 1 else "masks/{id}.png"
             raise UserError(
                 f"{path}: column '{name}' names files, such as {rows[0][1]}, and holds no run lengths; set "
-                f"data.train_masks to the folder or pattern of the mask files, such as {pattern}"
+                f"{setting} to the folder or pattern of the mask files, such as {pattern}"
             )
 
 
-def _masks_from_files(settings: DataSettings) -> Masks:
+def _masks_from_files(settings: DataSettings, setting: str) -> Masks:
     """Mask files by id and class, of all ids. Those of excluded ids may name no class: they only must not be images."""
     pattern = settings.train_masks
     if len(settings.classes) > 1 and "{class}" not in pattern and not settings.are_indexed:
         raise UserError(
-            f"data.train_masks = '{pattern}' must say where the {{class}} stands, as in masks/{{class}}/{{id}}.png, or "
+            f"{setting} = '{pattern}' must say where the {{class}} stands, as in masks/{{class}}/{{id}}.png, or "
             "data.classes must say which values of each file are of which class, as in {nucleus: 1, border: 2}"
         )
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
     template = (settings.image_id, "data.image_id") if settings.mask_id is None else (settings.mask_id, "data.mask_id")
-    for parts, path in find_files(settings.root, pattern, "data.train_masks"):
+    for parts, path in find_files(settings.root, pattern, setting):
         image_id = make_id(template[0], parts, path, template[1])
         if is_excluded(image_id, settings):
             masks[image_id][0].append(path)

@@ -430,6 +430,17 @@ def test_masks_in_the_other_form(tmp_path):
         open_compared(training)
 
 
+@pytest.mark.parametrize("compared", ["none/{id}.png", "{id}/none.csv", "none.json", "a.txt", "names.csv"])
+def test_errors_about_masks_in_the_other_form_name_its_setting(tmp_path, compared):
+    simple(tmp_path)
+    write_lines(tmp_path / "a.txt", "0 0.1 0.1 0.2 0.1 0.2 0.2")
+    write_lines(tmp_path / "names.csv", "id,mask", "a,a.png", "b,b.png", "c,c.png")
+    training = open_training(DataSettings(root=tmp_path, compare_masks=compared))
+    with pytest.raises(UserError, match=r"data\.compare_masks") as caught:
+        open_compared(training)
+    assert "data.train_masks" not in str(caught.value)
+
+
 def test_groups_from_dicom_headers(tmp_path):
     for number, patient in enumerate(("p1", "p2", "p1")):
         write_dicom(tmp_path / "train_images" / f"{number}.dcm", draw() * 255, PatientID=patient)
