@@ -4,7 +4,7 @@ The split is stored in `folds.csv` alone; later stages only read it. It may be e
 filled from elsewhere: `read_folds` lists what is checked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +52,11 @@ def coverage_columns_of(table: pd.DataFrame) -> list[str]:
 
 def split(images: pd.DataFrame, data: "TrainingData", settings: "FoldSettings") -> pd.DataFrame:
     """The table of images with their folds: those of folds.given, or else those that `assign_folds` finds."""
-    table = assign_folds(images, settings.count, settings.seed)
     if not settings.given:
-        return table
+        return assign_folds(images, settings.count, settings.seed)
     path = data.settings.root / settings.given
     given = named_table_column(path, "folds.given", "fold", "folds.given", data.files, data.settings)
-    table, warning = with_given_folds(table, given, path)
+    table, warning = with_given_folds(_with_strata(images, settings.count), given, settings.count, path)
     print(warning, end="")
     return table
 
@@ -76,16 +75,22 @@ def assign_folds(images: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """
     if len(images) == 0:
         raise UserError("there are no training images to put into folds; check data.train_images")
-    images = images.sort_values("id", ignore_index=True)
+    images = _with_strata(images, count)
     group, names = pd.factorize(images.group)
     if len(names) < count:
         raise UserError(_too_few_groups(len(images), len(names), count))
     coverage = images[coverage_columns_of(images)].to_numpy(float)
-    bins = coverage_bins(coverage, count)
-    columns = _balanced_columns(images, coverage, bins)
+    columns = _balanced_columns(images, coverage, coverage_bins(coverage, count))
     vectors = np.zeros((len(names), columns.shape[1]))
     np.add.at(vectors, group, columns)
-    return images.assign(fold=partition(vectors, count, seed)[group], stratum=_stratum_names(bins))
+    return images.assign(fold=partition(vectors, count, seed)[group])
+
+
+def _with_strata(images: pd.DataFrame, count: int) -> pd.DataFrame:
+    """A copy of the table, sorted by id, with the column stratum."""
+    images = images.sort_values("id", ignore_index=True)
+    coverage = images[coverage_columns_of(images)].to_numpy(float)
+    return images.assign(stratum=_stratum_names(coverage_bins(coverage, count)))
 
 
 def _too_few_groups(images: int, groups: int, folds: int) -> str:
@@ -100,17 +105,14 @@ def _too_few_groups(images: int, groups: int, folds: int) -> str:
     return f"{images} images in {groups} groups cannot fill {folds} folds; set folds.count to at most {groups}"
 
 
-def with_given_folds(table: pd.DataFrame, given: dict[str, str], path: Path) -> tuple[pd.DataFrame, str]:
+def with_given_folds(table: pd.DataFrame, given: dict[str, str], count: int, path: Path) -> tuple[pd.DataFrame, str]:
     """The table with the folds of `folds.given`, by id; a group that they split becomes a group in each fold.
 
-    Second result: a warning where groups are split. Raises UserError unless the folds are those the table has.
+    Second result: a warning where groups are split. Raises UserError unless the folds are 0 to count - 1.
     """
-    known = {str(fold): fold for fold in table.fold.unique()}
+    known = {str(fold): fold for fold in range(count)}
     if (given_folds := set(given.values())) != known.keys():
-        raise UserError(
-            f"{path} (folds.given) has the folds {', '.join(sorted(given_folds)[:9])}, but folds.count is {len(known)} "
-            f"(0 to {len(known) - 1})"
-        )
+        raise _other_folds(f"{path} (folds.given)", sorted(given_folds)[:9], count)
     table = table.assign(fold=table.id.map(given).map(known))
     is_split = table.groupby("group").fold.transform("nunique") > 1
     if not is_split.any():
@@ -171,9 +173,7 @@ def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
         table[name] = _numbers(table, name, name in whole, path)
     _check_ids(table.id, data.ids, path)
     if (folds := sorted(table.fold.unique())) != list(range(count)):
-        raise UserError(
-            f"{path} has the folds {', '.join(map(str, folds))}, but folds.count is {count} (0 to {count - 1})"
-        )
+        raise _other_folds(path, folds, count)
     if (unnamed := table.group == "").any():
         raise UserError(f"{path}: '{table.id[unnamed].iloc[0]}' has no group; its own id will do")
     folds_of = table.groupby("group").fold.nunique()
@@ -183,6 +183,13 @@ def read_folds(path: Path, data: "TrainingData", count: int) -> pd.DataFrame:
             "if they have nothing to do with each other"
         )
     return table
+
+
+def _other_folds(source: Path | str, folds: Sequence[object], count: int) -> UserError:
+    """The error about a table whose folds are not those of folds.count."""
+    return UserError(
+        f"{source} has the folds {', '.join(map(str, folds))}, but folds.count is {count} (0 to {count - 1})"
+    )
 
 
 def read_trained(run: RunFolder, settings: "Settings", data: "TrainingData") -> pd.DataFrame:

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.base.errors import UserError
+from lib.config.data_settings import DataSettings
+from lib.config.schema import FoldSettings
 from lib.folds.balance import partition
 from lib.folds.split import (
     assign_folds,
@@ -23,6 +25,7 @@ from lib.folds.split import (
     fold_table,
     image_table,
     read_folds,
+    split,
     with_given_folds,
     write_folds,
 )
@@ -350,9 +353,19 @@ def test_given_folds_are_taken(tmp_path, competition, monkeypatch, capsys):
         prepare("folds.given=mine.csv", "folds.count=4", "name=other")
 
 
+def test_given_folds_may_be_more_than_the_groups(tmp_path, capsys):
+    images = make_images(0, 6).assign(group=list("ggghhh"))
+    given_folds = {image_id: number % 3 for number, image_id in enumerate(images.id)}
+    (tmp_path / "mine.csv").write_text("id,fold\n" + "".join(f"{pair[0]},{pair[1]}\n" for pair in given_folds.items()))
+    data = SimpleNamespace(settings=DataSettings(root=tmp_path), files=dict.fromkeys(images.id, []))
+    table = split(images, data, FoldSettings(count=3, given="mine.csv"))
+    assert folds_by_id(table) == given_folds and "splits 2 of the groups" in capsys.readouterr().out
+    assert table.stratum.tolist() == assign_folds(images.assign(group=images.id), 3, 0).stratum.tolist()
+
+
 def test_a_group_that_given_folds_split_is_warned_of_and_split():
     table = pd.DataFrame({"id": list("abcd"), "group": ["g", "g", "h", "h"], "fold": [0, 0, 1, 1]})
-    taken, warning = with_given_folds(table, {"a": "0", "b": "1", "c": "1", "d": "1"}, Path("x.csv"))
+    taken, warning = with_given_folds(table, {"a": "0", "b": "1", "c": "1", "d": "1"}, 2, Path("x.csv"))
     assert taken.fold.tolist() == [0, 1, 1, 1] and taken.group.tolist() == ["g of fold 0", "g of fold 1", "h", "h"]
     assert "splits 1 of the groups, such as 'g'" in warning
-    assert with_given_folds(table, {"a": "1", "b": "1", "c": "0", "d": "0"}, Path("x.csv"))[1] == ""
+    assert with_given_folds(table, {"a": "1", "b": "1", "c": "0", "d": "0"}, 2, Path("x.csv"))[1] == ""
