@@ -17,7 +17,7 @@ from lib.config.training_settings import AUGMENT_PRESETS, AugmentSettings
 from lib.data.competition import TrainingData, open_training
 from lib.data.network_input import as_network_sees
 from lib.masks.drawing import as_rgb, outlined
-from lib.training.augment import build_augmentation, random_crop
+from lib.training.augment import augment, build_augmentation, random_crop
 
 IMAGES = 4  # rows
 DRAWS = 2  # of each preset
@@ -38,10 +38,12 @@ def presets_picture(data: TrainingData, settings: Settings) -> np.ndarray:
     Images are chosen at random by train.seed; crops are those of training, around mask pixels.
     """
     seen, channels = as_network_sees(data), settings.data.network_channels
-    presets = {name: AugmentSettings(preset=name) for name in AUGMENT_PRESETS if name != "none"}
+    are_colours = channels in (1, 3) and not settings.data.neighbours.order
+    without = {} if are_colours else {"clahe": 0}  # which such channels must do without in training, too
+    presets = {name: AugmentSettings(preset=name, **without) for name in AUGMENT_PRESETS if name != "none"}
     columns = presets | {"as set": settings.augment}
     titles = ["image", *(name for name in columns for _ in range(DRAWS))]
-    changes = {name: build_augmentation(augment, True, channels) for name, augment in columns.items()}
+    changes = {name: build_augmentation(of_column, True, channels) for name, of_column in columns.items()}
     random, crop = np.random.default_rng(settings.train.seed), (settings.train.crop_size,) * 2
     rows = [np.concatenate([_titled(title) for title in titles], axis=1)]
     for image_id in random.permutation(data.ids)[:IMAGES]:
@@ -49,8 +51,7 @@ def presets_picture(data: TrainingData, settings: Settings) -> np.ndarray:
         cells = [_outlined(image, mask)]
         for change in changes.values():
             change.set_random_seed(int(random.integers(2**31)))
-            draws = (change(image=image, mask=mask) for _ in range(DRAWS))
-            cells += [_outlined(drawn["image"], drawn["mask"]) for drawn in draws]
+            cells += [_outlined(*augment(change, image, mask)) for _ in range(DRAWS)]
         rows.append(np.concatenate(cells, axis=1))
     return np.concatenate(rows)
 

@@ -11,6 +11,7 @@ import yaml
 
 from lib.base.errors import UserError
 from lib.config.training_settings import AUGMENT_PRESETS, AugmentSettings
+from lib.training import augment as augment_module
 from lib.training.augment import augment, build_augmentation, require_room
 from tests.conftest import write_competition
 
@@ -91,14 +92,22 @@ def test_clahe_of_other_channels_is_refused_before_training():
         build_augmentation(AugmentSettings(preset="heavy"), square=True, channels=5)
 
 
-def test_the_picture_shows_every_preset(tmp_path, monkeypatch):
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_the_picture_shows_every_preset(tmp_path, monkeypatch, channels):
+    """Those without CLAHE where the channels are slices and no colours, as training demands."""
     write_competition(tmp_path / "data", training=5, test=1)
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"data": {"root": str(tmp_path / "data")}}))
+    data, build, drawn = {"root": str(tmp_path / "data"), "channels": 1}, augment_module.build_augmentation, []
+    if channels > 1:
+        data |= {"train_images": "train_images/{case}_{n}.png", "image_id": "{case}_{n}"}
+        data["neighbours"] = {"order": "n", "reach": channels // 2}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"data": data, "augment": {"clahe": 0}}))
+    monkeypatch.setattr(augment_module, "build_augmentation", lambda *of: drawn.append(of[0]) or build(*of))
     monkeypatch.setattr(sys, "argv", ["augment_picture", str(tmp_path / "own.yaml"), str(tmp_path / "out.png")])
     runpy.run_module("lib.tools.augment_picture", run_name="__main__")
     picture = cv2.imread(str(tmp_path / "out.png"))
     assert picture.shape[1] // (192 + 4) == 1 + 2 * len(AUGMENT_PRESETS)  # itself, three presets and the settings
     assert picture.shape[0] == 24 + 4 * (192 + 4)
+    assert any(settings.strengths["clahe"] for settings in drawn) == (channels == 1)
 
 
 def test_distortion_of_crops_smaller_than_its_grid_is_refused():
