@@ -98,6 +98,7 @@ def test_words_change_the_rules_that_they_name():
         ("threshold=128", "a probability is above 0 and at most 1"),
         ("threshold=on", "a probability"),
         ("gate=0.8", "as in gate=.0.8,300."),
+        ("gate=[0.8,300", "as in gate=.0.8,300."),
         ("remove=0", "pixels from 1, or off"),
         ("remove=on", "pixels from 1, or off"),
         ("remove=", "pixels from 1, or off"),
