@@ -11,10 +11,12 @@ dropped when time runs short: first the next smaller one of d4, flips, hflip and
 """
 
 import argparse
-import json
+import math
 import shlex
 import time
 from pathlib import Path
+
+import yaml
 
 from lib.base.cli import StageSummary, parser, run_command
 from lib.base.errors import UserError
@@ -79,7 +81,10 @@ def overrides_of(images: str | None) -> list[str]:
             folders, slash, name = pattern.rpartition("/")
             pattern = folders + slash + name.replace("*", "{id}", 1)
     places = {"root": str(root), "test_images": pattern, "sample_submission": None, "image_id": "{id}", "test_id": None}
-    return [*(f"data.{key}={json.dumps(value)}" for key, value in places.items()), "submission.format=png"]
+    return [
+        *(f"data.{key}={yaml.safe_dump(value, width=math.inf)}" for key, value in places.items()),
+        "submission.format=png",
+    ]
 
 
 def positive(text: str) -> float:

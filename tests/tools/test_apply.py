@@ -16,13 +16,14 @@ from lib.tools.apply import apply, overrides_of, positive
 from tests.stages import script
 
 
-@pytest.mark.parametrize("words", ["photos", "photos/*.png", "photos/{id}.png", "{folder}/{id}.png"])
+@pytest.mark.parametrize("words", ["photos", "photos/*.png", "photos/{id}.png", "{folder}/{id}.png", "photos/🐈"])
 def test_images_need_no_sample_and_are_named_as_they_are(tmp_path, monkeypatch, words):
     """Whatever the run's own test images are called and wherever its sample lies."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
+    folder = tmp_path / ("photos/🐈" if "🐈" in words else "photos")
+    folder.mkdir(parents=True)
     for name in ("b=1", "a"):
-        cv2.imwrite(f"photos/{name}.png", np.zeros((4, 5, 3), np.uint8))
+        cv2.imwrite(f"{folder}/{name}.png", np.zeros((4, 5, 3), np.uint8))
     data = {"root": "gone", "test_images": "test/{case}.tif", "image_id": "{case}", "test_id": "t_{case}"}
     settings = check_settings(with_overrides({"name": "x", "data": data}, overrides_of(words)), Path("x.yaml"))
     assert open_test(settings.data).ids == ["a", "b=1"] and settings.submission.format == "png"
