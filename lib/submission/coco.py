@@ -1,8 +1,8 @@
 """Masks as COCO json: each connected object, or each object where submission.rows is instance, is an annotation.
 
 `coco` is a data set of images, categories and annotations, as annotation tools read it; `coco_results` is the list of
-annotations alone, as COCO's evaluation takes it. Categories are numbered from 1 in the order of data.classes. An id of
-digits stands as a number, as COCO's do.
+annotations alone, as COCO's evaluation takes it. Categories are numbered from 1 in the order of data.classes. Ids of
+digits stand as numbers, as COCO's do, unless two would be the same.
 """
 
 import json
@@ -69,6 +69,6 @@ def annotations(maps: np.ndarray, masks: np.ndarray, settings: Settings) -> Iter
 
 
 def _image_numbers(ids: list[str]) -> dict[str, int | str]:
-    """Ids as integers, as in COCO; text if one of them is not a number."""
-    are_numbers = all(image_id.isdecimal() for image_id in ids)
+    """Ids as integers, as in COCO; text if one of them is not a number, or if two are the same, such as 1 and 01."""
+    are_numbers = all(image_id.isdecimal() for image_id in ids) and len(set(map(int, ids))) == len(ids)
     return {image_id: int(image_id) if are_numbers else image_id for image_id in ids}

@@ -154,6 +154,17 @@ def test_coco_reads_the_data_set_and_the_results(tmp_path):
     assert len(read.loadRes(str(path)).anns) == len(read.anns)
 
 
+def test_ids_that_are_one_number_stay_text(tmp_path):
+    _, store, settings = prepared(tmp_path, ["one"], format="coco")
+    Image.open(tmp_path / "photos" / "1.png").save(tmp_path / "photos" / "01.png")
+    store.write("01", store.read("22"))
+    (path,), _ = write_outputs(tmp_path, open_test(settings.data), store, rules_of(["one"]), settings)
+    images = json.loads(path.read_text())["images"]
+    assert {image["id"]: image["file_name"] for image in images} == {
+        name: f"{name}.png" for name in ("01", "1", "22", "333")
+    }
+
+
 def test_run_lengths_as_json_with_a_word_for_nothing(tmp_path):
     _, _, settings = prepared(tmp_path, ["one"], rows="instance", text="json")
     rle = settings.data.rle.model_copy(update={"empty": "authentic"})
