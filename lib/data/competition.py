@@ -6,7 +6,7 @@ memory as text. The objects can be pickled: each loader process holds a copy.
 
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, or_none
 from lib.config.data_settings import DataSettings
 from lib.data.annotation_masks import annotated_union
 from lib.data.discovery import NothingFound
@@ -208,6 +208,11 @@ def open_test(settings: DataSettings, find_damaged: bool = True) -> TestData:
             raise UserError(f"none of the {len(unreadable)} test images can be read: {first_problems(unreadable)}")
     resize_values = values_of_test(settings, files)
     return TestData(settings, files, sample.names, sample.rle_columns, rows, unreadable, resize_values)
+
+
+def open_test_if_there(settings: DataSettings) -> TestData | None:
+    """The test images, damaged ones too; None where there are none, or errors, of which `inspect_test` tells."""
+    return or_none(open_test, settings, False)
 
 
 def _test_files(settings: DataSettings) -> dict[str, list[str]]:

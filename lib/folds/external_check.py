@@ -8,7 +8,7 @@ from lib.base.progress import progress
 from lib.checks.inspection import check_images, skipped_lines
 from lib.config.data_settings import DataSettings
 from lib.config.schema import Settings
-from lib.data.competition import TestData, TrainingData, open_test
+from lib.data.competition import TestData, TrainingData, open_test_if_there
 from lib.data.input_files import present_state, write_known
 from lib.data.tables import write_table
 from lib.folds.duplicates import merged_groups, near_links
@@ -85,10 +85,9 @@ def with_twins(external: pd.DataFrame, training: pd.DataFrame, near: bool) -> pd
 
 def twins_in_test(external: pd.DataFrame, settings: DataSettings, near: bool) -> list[str]:
     """Ids of the external images that are duplicates of test images, as far as these can be read."""
-    test = or_none(lambda: open_test(settings, find_damaged=False))  # where there are none, or errors, 01 says so
-    if test is None:
+    if (test := open_test_if_there(settings)) is None:
         return []
-    seen = progress("test images", prefetched(lambda image_id: _hashes(test, image_id), test.ids))
+    seen = progress("test images", prefetched(lambda image_id: _hashes(test, image_id), test.ids), len(test.ids))
     rows = [(f"test/{image_id}", *hashes) for image_id, hashes in seen if hashes is not None]
     test_table = pd.DataFrame(rows, columns=["id", "sha256", "perceptual_hash"]).assign(is_test=True)
     renamed = external.assign(id=external.source + "/" + external.id, is_test=False)

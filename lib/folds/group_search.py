@@ -12,7 +12,7 @@ from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.config.data_settings import DataSettings
 from lib.config.schema import FoldSettings
-from lib.data.competition import TrainingData, open_test
+from lib.data.competition import TrainingData, open_test_if_there
 from lib.data.groups import ID_GROUP, group_in_id
 from lib.data.tables import write_table
 from lib.folds.file_metadata import metadata_candidates
@@ -191,7 +191,7 @@ def count_in_groups(findings: Sequence[Finding], settings: DataSettings) -> str:
     finding = chosen(findings)
     if finding is None or not (finding.partition.setting or "").startswith(ID_GROUP):
         return ""
-    if (data := or_none(lambda: open_test(settings, find_damaged=False))) is None:  # only the ids are needed
+    if (data := open_test_if_there(settings)) is None:
         return ""
     training = set(finding.partition.groups.tolist())
     count = sum(or_none(group_in_id, finding.partition.setting, image_id) in training for image_id in data.ids)
@@ -200,10 +200,14 @@ def count_in_groups(findings: Sequence[Finding], settings: DataSettings) -> str:
 
 def borders_of_test(settings: DataSettings) -> np.ndarray:
     """The borders, as `borders_of` makes them, of the test images that can be read; of many, of some."""
-    data = or_none(lambda: open_test(settings, find_damaged=False))  # where there are none, or errors, 01 says so
-    if data is None:
+    if (data := open_test_if_there(settings)) is None:
         return np.empty(0)
+
+    def borders(image_id: str) -> np.ndarray | None:  # in the threads: many images at full size would take gigabytes
+        image = or_none(data.read_image, image_id)
+        return None if image is None else borders_of(thumbnail(image))
+
     ids = np.random.default_rng(0).permutation(data.ids)[:TEST_SAMPLE].tolist()
-    read = progress("test images", prefetched(lambda image_id: or_none(data.read_image, image_id), ids), len(ids))
-    borders = [borders_of(thumbnail(image)) for _, image in read if image is not None]
-    return np.stack(borders) if borders else np.empty(0)
+    read = progress("test images", prefetched(borders, ids), len(ids))
+    known = [of_image for _, of_image in read if of_image is not None]
+    return np.stack(known) if known else np.empty(0)
