@@ -5,6 +5,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from lib.config.data_settings import DataSettings
+from lib.config.problems import explained
 
 OF_THE_RUN = {  # apply to the whole run; a source cannot override them
     "external",
@@ -51,14 +52,9 @@ def _source(data: DataSettings, number: int, overrides: dict[str, object]) -> Ex
     try:
         settings = DataSettings.model_validate(merged)
     except ValidationError as error:
-        raise ValueError(f"{place}: {'; '.join(map(_explained, error.errors()))}") from None
+        raise ValueError(f"{place}: {explained(error.errors(), merged, DataSettings)}") from None
     if settings.network_channels != data.network_channels:
         raise ValueError(f"{place}: neighbours must give the network as many channels as those of the run")
     if settings.classes != data.classes:
         raise ValueError(f"{place}: classes must be those of the run, in the same order: {', '.join(data.classes)}")
     return ExternalSource(float(weight), settings)
-
-
-def _explained(problem: dict) -> str:
-    name = ".".join(map(str, problem["loc"]))
-    return f"unknown setting '{name}'" if problem["type"] == "extra_forbidden" else f"'{name}': {problem['msg']}"

@@ -117,3 +117,31 @@ def test_a_class_too_long_for_a_folder_is_refused(settings_file, name):
 def test_settings_that_contradict_each_other_are_named(settings_file, override, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         load_settings(settings_file, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.lr=x", "setting 'train.lr' = 'x': input should be a valid number, unable to parse string as a number"),
+        ("train.lrr=1", "unknown setting 'train.lrr', did you mean 'lr'?"),
+        ("train=", "section 'train' has no settings; remove the line or add some"),
+        ("data.rle=null", "section 'data.rle' has no settings; remove the line or add some"),
+        (
+            "data.classes={a: 3, b: '#ff0000'}",
+            "the values of data.classes and masks.ignore must all be numbers or all be colours",
+        ),
+        (
+            "data.external=[{root: b, train_mask: c, rle: {base: 2}}]",
+            "data.external, source 1: unknown setting 'train_mask', did you mean 'train_masks'?; "
+            "setting 'rle.base' = 2: input should be 0 or 1",
+        ),
+        (
+            "data.external=[{root: b, masks: {tolerance: 3}}]",
+            "data.external, source 1: section 'masks': tolerance is for colours; for gray values set masks.above",
+        ),
+    ],
+)
+def test_the_whole_sentence_about_a_wrong_setting(settings_file, override, sentence):
+    with pytest.raises(UserError) as caught:
+        load_settings(settings_file, [override])
+    assert str(caught.value) == f"{settings_file}: {sentence}"
