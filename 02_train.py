@@ -58,7 +58,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
         train_folds(jobs, after_epoch=show_epoch)
     if not is_first():
         return None
-    remove_kept(run, settings.folds.count)
+    remove_kept(run, chosen_folds(None, settings))
     seconds = record.write(training_inputs(run, settings))
     if waiting:
         refresh_report(run, settings)

@@ -5,7 +5,7 @@ trained. Without data.resize nothing is kept: decoding a copy would take as long
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from lib.data.network_input import WithNeighbours, as_network_sees
 from lib.data.resizing import ResizedImages
 from lib.masks.resize import Size
 from lib.prediction.sealed_png import png_pixels, read_sealed, write_sealed
-from lib.run.folder import RunFolder
+from lib.run.folder import Fold, RunFolder
 
 MOST = 0.5  # of the free disk space
 CHANGES_NO_PIXEL = {
@@ -109,7 +109,7 @@ def has_room(folder: Path, needed: int) -> bool:
     return False
 
 
-def remove_kept(run: RunFolder, folds: int) -> None:
-    """Remove the kept images once all folds are trained."""
-    if all(run.fold(fold).is_done for fold in range(folds)):
+def remove_kept(run: RunFolder, folds: Iterable[Fold]) -> None:
+    """Remove the kept images once all folds of the run are trained; until then another process may read and write."""
+    if all(run.fold(fold).is_done for fold in folds):
         shutil.rmtree(run.resized, ignore_errors=True)

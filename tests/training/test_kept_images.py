@@ -1,5 +1,6 @@
 """Training on resized images: that of the small images, and each image is decoded at its own size only once."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -133,12 +134,13 @@ def test_nothing_is_kept_without_room_and_that_is_said(doubled, tmp_path, monkey
 
 
 def test_what_is_kept_goes_once_every_fold_is_trained(doubled, tmp_path):
-    settings = settings_of(doubled, HALF, epochs=1)
-    run = train(settings, tmp_path, folds=(0,))
-    remove_kept(run, 2)
+    settings = settings_of(doubled, HALF, epochs=1, all_images=True)
+    folds = importlib.import_module("02_train").chosen_folds(None, settings)
+    run = train(settings, tmp_path, folds=(0, 1))
+    remove_kept(run, folds)
     assert any(run.resized.rglob("*.png"))
-    train(settings, tmp_path, folds=(1,))
-    remove_kept(run, 2)
+    train(settings, tmp_path, folds=("all",))
+    remove_kept(run, folds)
     assert not run.resized.exists()
 
 
