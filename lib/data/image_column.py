@@ -48,10 +48,11 @@ def _ids_of_rows(table: Table, of_values: str, path: Path, files: Files, setting
             f"{path}: column '{naming[0]}' names all images, and so does column '{other}', in other rows; keep only "
             "the column of the ids"
         )
-    most = max(named, key=named.get)
-    if not named[most]:
+    most = max(named, key=named.get, default=None)
+    if most is None or not named[most]:
         mistakes = (misspelt(ids, files) for ids in ids_of.values())
-        hint = next(filter(None, mistakes), f"column '{most}' has {listed(sorted({*ids_of[most]}))}")
+        shown = f"column '{most}' has {listed(sorted({*ids_of[most]}))}" if named else "the others only number its rows"
+        hint = next(filter(None, mistakes), shown)
         raise UserError(f"{path} has no column of the images' ids, such as {listed(sorted(files)[:1])}: {hint}")
     return ids_of[most]
 

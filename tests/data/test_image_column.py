@@ -50,6 +50,11 @@ def test_ids_that_are_no_images_are_shown_with_the_likely_reason(tmp_path, cells
         patients(tmp_path, "patient,image", *rows, files=files)
 
 
+def test_a_table_that_pandas_saved_twice_has_no_ids(tmp_path):
+    with pytest.raises(UserError, match="no column of the images' ids, such as 'a': the others only number its rows"):
+        patients(tmp_path, ",Unnamed: 0,patient", "0,0,A", "1,1,B", files={"a": [], "b": []})
+
+
 def test_an_image_that_is_absent_from_the_column_is_named(tmp_path):
     with pytest.raises(UserError, match="has no patient for '2'"):
         patients(tmp_path, "patient,image", "A,0", "B,1")
