@@ -55,7 +55,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
             write_json(run.objects, objects.to_dict())
     plot_before_after(result, thresholds, training, oof, settings.submission.size, run.before_after)
     results = [run.postprocess, run.postprocess.with_suffix(".csv"), *([run.objects] if objects else [])]
-    uploads = [path for path in (*submission.paths, run.unprocessed) if path.is_file()] if has_test else []
+    uploads = [path for path in submission.paths if path.is_file()] if has_test else []
     seconds = record.write(submission_inputs(run, settings), results, uploads)
     refresh_report(run, settings)
 

@@ -101,6 +101,7 @@ def new_submissions(
         written = write_outputs(new, data, store, rules, settings)
         if settings.submission.format == "csv":
             write_submission(new / run.unprocessed.name, data, store, unprocessed, settings)
+            written.paths.append(new / run.unprocessed.name)
         yield Written([run.root / path.relative_to(new) for path in written.paths], written.description)
         for path in list(new.iterdir()):
             target = run.root / path.name

@@ -22,6 +22,7 @@ from lib.prediction.map_store import MapStore
 from lib.run.folder import RunFolder
 from lib.submission.outputs import new_submissions, require_format, set_aside, write_outputs, write_overlays
 from lib.submission.write import decode_rows, encode_rows
+from tests.stages import completed, stage_words
 
 SHAPE = (21, 34)
 RULES = {"one": Rule(150), "two": Rule(200)}
@@ -257,3 +258,12 @@ def test_a_runs_submission_takes_its_place_when_all_has_gone_well(tmp_path, form
     assert {path.name for path in written.paths} == files and all(path.exists() for path in written.paths)
     assert (run.root / "masks" / "old.png").is_file() == (format == "coco")
     assert not list(run.root.glob(".submission*"))
+
+
+def test_of_another_format_than_before_only_the_new_files_are_05s_own(user):
+    """The csv files of before stay where they are."""
+    run = user / "runs" / "blobs"
+    before = json.loads((run / "05_postprocess.json").read_text())["uploads"]
+    completed(user, *stage_words("05_postprocess"), "submission.format=png")
+    after = json.loads((run / "05_postprocess.json").read_text())["uploads"]
+    assert (before.keys(), after.keys()) == ({"submission.csv", "submission_unprocessed.csv"}, {"submission.zip"})
