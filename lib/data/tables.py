@@ -31,8 +31,8 @@ def read_table(path: Path, setting: str) -> Table:
 
     Values are separated by commas, tabs or semicolons, whichever alone stands in the first line, or by what Excel's
     line `sep=;` says. Raises UserError naming the file and the line when it is absent (then also the `setting` that
-    points to it), neither UTF-8 nor UTF-16 with a byte order mark, has no header, a single column, two columns of one
-    name, or a row with more or fewer values than the header.
+    points to it), neither UTF-8 nor UTF-16 with a byte order mark, has no header, one that other characters separate,
+    two columns of one name, or a row with more or fewer values than the header.
     """
     if path.name.lower().endswith(".parquet"):
         return _read_parquet(path, setting)
@@ -43,7 +43,7 @@ def read_table(path: Path, setting: str) -> Table:
             first = file.readline() if separator_line else first
             delimiter = separator_line[1] if separator_line else _delimiter(first)
             reader = csv.reader(chain([first], file), delimiter=delimiter, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = _checked_header(next(reader, []), first, path)
             rows = [_checked_row(row, header, path, reader.line_num) for row in reader if row]
     except FileNotFoundError:
         raise UserError(f"table {path} does not exist ({setting})") from None
@@ -51,12 +51,6 @@ def read_table(path: Path, setting: str) -> Table:
         raise UserError(f"{path} is not a csv file in UTF-8: {error}; save it anew as UTF-8") from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise UserError(f"{path} is not a csv file: {error}") from None
-    if not header:
-        raise UserError(f"{path} is empty; its first line must name the columns")
-    if len(header) == 1 and OTHER_SEPARATORS.search(header[0]):
-        raise UserError(f"{path} has one column, '{header[0]}'; separate the values by commas, tabs or semicolons")
-    if len(set(header)) < len(header):
-        raise UserError(f"{path} has two columns of the same name: {', '.join(header)}")
     columns = zip(*rows, strict=True) if rows else [()] * len(header)
     return {name: list(values) for name, values in zip(header, columns, strict=True)}
 
@@ -86,6 +80,18 @@ def _delimiter(first_line: str) -> str:
     plain = QUOTED.sub("", first_line)
     present = [delimiter for delimiter in DELIMITERS if delimiter in plain]
     return present[0] if len(present) == 1 else ","
+
+
+def _checked_header(names: list[str], first_line: str, path: Path) -> list[str]:
+    header = [name.strip() for name in names]
+    if not any(header):
+        state = "begins with a blank line" if first_line else "is empty"
+        raise UserError(f"{path} {state}; its first line must name the columns")
+    if len(header) == 1 and OTHER_SEPARATORS.search(header[0]):
+        raise UserError(f"{path} has one column, '{header[0]}'; separate the values by commas, tabs or semicolons")
+    if len(set(header)) < len(header):
+        raise UserError(f"{path} has two columns of the same name: {', '.join(header)}")
+    return header
 
 
 def _checked_row(row: list[str], header: list[str], path: Path, line: int) -> list[str]:
