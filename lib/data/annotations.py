@@ -110,9 +110,9 @@ def _json_images(
 
 
 def _is_of_label_studio(content: object) -> bool:
-    return isinstance(content, list) and all(
-        isinstance(task, dict) and {"annotations", "data"} <= task.keys() for task in content
-    )
+    if not isinstance(content, list) or not content:
+        return False
+    return all(isinstance(task, dict) and {"annotations", "data"} <= task.keys() for task in content)
 
 
 def _coco_images(content: dict, path: Path, settings: DataSettings) -> Iterator[Annotated]:

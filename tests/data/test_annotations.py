@@ -247,6 +247,13 @@ def test_other_files_are_refused_by_name(tmp_path, name, content):
         open_training(settings_of(tmp_path, train_masks="masks.xml", classes=["cell"]))
 
 
+def test_an_empty_list_is_not_of_label_studio(tmp_path):
+    save_image(tmp_path / "train_images" / "a.png")
+    (tmp_path / "train.json").write_text("[]")
+    with pytest.raises(UserError, match="it holds a list; those read are COCO json"):
+        open_training(settings_of(tmp_path))
+
+
 def test_file_names_behind_a_folder_need_a_pattern(tmp_path):
     content = coco(tmp_path, [(0, 1, [BOX], False)], images=("a",), categories=("cell",))
     content["images"][0]["file_name"] = "train/part 1/a.png"
