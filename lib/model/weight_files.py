@@ -44,12 +44,17 @@ def read_tensors(path: Path) -> Tensors:
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise UserError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"weights file {path} cannot be read: {first_line(error)}") from None
     except Exception as error:  # torch raises pickle.UnpicklingError and relatives for what weights_only forbids
         raise UserError(f"weights file {path} holds more than tensors or is damaged ({type(error).__name__})") from None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise UserError(f"weights file {path} must hold a plain mapping of names to tensors")
     return {unwrapped(name): tensor for name, tensor in tensors.items()}
+
+
+def first_line(error: Exception) -> str:
+    """The first line of torch's message, others being C++ frames; the error's name where there is no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def unwrapped(name: str) -> str:

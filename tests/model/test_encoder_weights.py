@@ -114,7 +114,8 @@ def test_a_local_file_is_loaded_and_a_missing_or_hostile_one_is_refused(tmp_path
     assert torch.equal(net.network.encoder.model.conv_stem.weight, state["conv_stem.weight"])
     torch.save({"weights": tmp_path}, tmp_path / "hostile.pth")  # a Path: an object, not a tensor
     (tmp_path / "text.safetensors").write_text("not tensors")
-    for name in ("absent.pth", "hostile.pth", "text.safetensors"):
+    (tmp_path / "cut_short.pth").touch()  # torch's error on it has no text
+    for name in ("absent.pth", "hostile.pth", "text.safetensors", "cut_short.pth"):
         with pytest.raises(UserError, match=name):
             read_tensors(tmp_path / name)
 
