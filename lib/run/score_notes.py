@@ -55,7 +55,8 @@ def reasons_for_optimism(run: RunFolder, settings: Settings) -> list[str]:
     return list(dict.fromkeys(reason for each in runs for reason in _reasons(*each)))
 
 
-def _reasons(run: RunFolder, settings: Settings) -> Iterator[str]:
+def _reasons(run: RunFolder, settings: Settings, later: frozenset[Path] = frozenset()) -> Iterator[str]:
+    """The reasons of a run and of those it began with; `later` are the resolved folders of the runs built upon it."""
     if settings.train.keep == "best":
         yield (
             f"{run.root} keeps the best epoch of each fold, chosen on the images that are scored: on average "
@@ -66,9 +67,9 @@ def _reasons(run: RunFolder, settings: Settings) -> Iterator[str]:
             f"{run.root} has learned from masks by {settings.train.pseudo_labels}, whose models have trained on the "
             "images that are scored, so scores may be optimistic (train.pseudo_labels)"
         )
-    first = RunFolder(Path(settings.model.weights))
-    if first.config.is_file() and first.root.resolve() != run.root.resolve():
-        yield from _reasons(*open_run(first.root))
+    first, later = RunFolder(Path(settings.model.weights)), later | {run.root.resolve()}
+    if first.config.is_file() and first.root.resolve() not in later:
+        yield from _reasons(*open_run(first.root), later)
 
 
 def _gain_of_best_epochs(run: RunFolder, settings: Settings) -> float:

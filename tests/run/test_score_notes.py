@@ -47,6 +47,15 @@ def test_runs_that_are_built_upon_count(tmp_path, by):
     assert [reason.partition(" keeps")[0] for reason in found] == [str(tmp_path / "a")]
 
 
+def test_runs_that_begin_with_each_other_are_named_once(tmp_path):
+    """As when a run is trained again from one that was built upon it."""
+    run_of(tmp_path / "a", train={"keep": "best"}, model={"weights": str(tmp_path / "b")})
+    found = reasons_for_optimism(
+        *run_of(tmp_path / "b", train={"keep": "best"}, model={"weights": str(tmp_path / "a")})
+    )
+    assert [reason.partition(" keeps")[0] for reason in found] == [str(tmp_path / "b"), str(tmp_path / "a")]
+
+
 def test_unfinished_models_of_members_and_of_all_images_are_named(tmp_path):
     run, settings = run_of(tmp_path / "a", train={"all_images": True})
     stopped = {"finished": False, "epoch": 1, "epochs": 30}
