@@ -8,6 +8,7 @@ from typing import NamedTuple
 from lib.base.errors import CLASSES_SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, without_suffix
+from lib.data.image_index import id_template
 from lib.data.tables import Table, column
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")
@@ -24,13 +25,15 @@ class Columns(NamedTuple):
     id_pattern: str  # what stands in the id column, as in {id}_mask
     prefix: str  # of the settings that say so: `data.` or `data.sample_`
     image_id: str = "{id}"  # the id from the parts of id_pattern, where it has several, as {folder}/{id}
+    id_setting: str = "data.image_id"  # which says so
     skip_others: bool = False  # whether rows of a class that data.classes does not name are left out
 
 
 def training_columns(settings: DataSettings) -> Columns:
     """The columns of data.train_masks."""
     named = settings.id_column, settings.class_column, settings.rle_column
-    return Columns(*named, settings.id_pattern, "data.", settings.image_id, settings.other_classes == "skip")
+    skip_others = settings.other_classes == "skip"
+    return Columns(*named, settings.id_pattern, "data.", settings.image_id, skip_others=skip_others)
 
 
 def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
@@ -45,7 +48,7 @@ def sample_columns(settings: DataSettings, columns: Sequence[str]) -> Columns:
         chosen(settings.sample_rle_column, settings.rle_column),
         settings.sample_id_pattern or settings.id_pattern,
         "data.sample_",
-        settings.test_id or settings.image_id,
+        *id_template(settings, "data.test_images"),
     )
 
 
@@ -179,7 +182,7 @@ class IdReader:
 
     def __init__(self, columns: Columns, path: Path, class_name: str | None = None):
         self.path, self.setting = path, f"{columns.prefix}id_pattern"
-        self.pattern, self.template = columns.id_pattern, columns.image_id
+        self.pattern, self.template = columns.id_pattern, (columns.image_id, columns.id_setting)
         form = without_suffix(self.pattern)  # as the texts are read
         known = () if class_name is None else (("class", class_name),)
         self.expression = None if form == "{id}" else compile_pattern(form, known)
@@ -205,7 +208,8 @@ class IdReader:
         if match is None:
             raise UserError(f"{self.path} has the id {ascii(text[:80])}, not one of {self.setting} = '{self.pattern}'")
         parts = match.groupdict()
-        image_id = clean_id(match["id"] if len(parts) == 1 else fill(self.template, parts, "data.image_id"), self.path)
+        template, setting = self.template
+        image_id = clean_id(match["id"] if len(parts) == 1 else fill(template, parts, setting), self.path)
         if self.text_of.setdefault(image_id, text) != text:
             texts = f"'{self.text_of[image_id]}' and '{text}'"
             raise UserError(

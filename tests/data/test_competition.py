@@ -20,6 +20,7 @@ from lib.base.errors import UserError
 from lib.checks.inspection import check_images, inspect_all, inspect_test, skipped_lines
 from lib.config.data_settings import DataSettings, RleSettings
 from lib.data.competition import open_compared, open_test, open_training
+from lib.data.sample_submission import read_sample
 from lib.masks.rle import encode
 from tests.competitions import save, write_dicom, write_lines
 
@@ -679,6 +680,15 @@ def test_masks_that_the_sample_has_no_row_for_are_warned_of(tmp_path):
     test = open_test(layout)
     assert test.warning is None and len({(row.id, row.class_index) for row in test.rows}) == 6
     assert {row.values[1] for row in test.rows} == {"dent", "scratch"}
+
+
+def test_a_template_that_the_sample_has_no_part_for_is_named_by_its_setting(tmp_path):
+    simple(tmp_path)
+    write_lines(tmp_path / "sample_submission.csv", "id,rle", "one/test_a,")
+    layout = DataSettings(root=tmp_path, test_images="test_images/{id}.png", sample_id_pattern="{folder}/{id}")
+    assert [row.id for row in read_sample(layout).rows] == ["test_a"]
+    with pytest.raises(UserError, match="data.test_id = '{case}_{id}' must be made of parts"):
+        read_sample(layout.model_copy(update={"test_id": "{case}_{id}"}))
 
 
 def test_one_folder_of_training_and_test_images(tmp_path):
