@@ -161,10 +161,10 @@ def open_training(settings: DataSettings) -> TrainingData:
     files, parts, excluded = list_images(
         settings, settings.train_images, "data.train_images", paths_of_masks(masks, settings)
     )
-    (masks, without_image), count = match_masks(masks, table, files, settings, excluded), len(files)
+    masks, without_mask, without_image = match_masks(masks, table, files, settings, excluded)
     files = {image_id: files[image_id] for image_id in masks}
     groups, resize_values = read_groups(settings, table, files, parts), values_of_training(settings, files, table)
-    return TrainingData(settings, files, masks, groups, resize_values, count - len(files), without_image)
+    return TrainingData(settings, files, masks, groups, resize_values, without_mask, without_image)
 
 
 def open_compared(training: TrainingData) -> TrainingData:

@@ -183,9 +183,10 @@ def paths_of_masks(masks: Masks, settings: DataSettings) -> set[str]:
 
 def match_masks(
     masks: Masks, table: Table | None, files: dict[str, list[str]], settings: DataSettings, excluded: set[str]
-) -> tuple[Masks, int]:
-    """The masks of the images that are there, as data.images_without_mask says, and the number of masks without image.
+) -> tuple[Masks, int, int]:
+    """The masks of the images that are there, as data.images_without_mask says.
 
+    The numbers after them are of images left out because they have no mask, and of masks left out for want of an image.
     `excluded` are the ids of images that data.exclude leaves out; their masks, and those of ids that it names, are left
     out, too. Raises UserError if the settings do not allow what is missing. Whatever they say, it is also raised if no
     mask belongs to an image, or if a likely mistake explains why masks and images do not match.
@@ -210,7 +211,8 @@ def match_masks(
         )
     if mistake := why_without_mask(bare, files.keys() - {*bare}, described, settings.images_without_mask):
         raise UserError(f"{listed(bare, 'image')} {has(bare)} no mask in {source}: {mistake}")
-    return _of_images(masks, files, settings), len(lost)
+    matched = _of_images(masks, files, settings)
+    return matched, len(files) - len(matched), len(lost)
 
 
 def _without_excluded(masks: Masks, image_ids: set[str], settings: DataSettings, source: str) -> tuple[Masks, set[str]]:

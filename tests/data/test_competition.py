@@ -586,6 +586,14 @@ def test_a_pattern_of_exclude_that_matches_nothing_is_named(tmp_path):
     assert line == "warning   data.exclude: no image or mask is called 'A', 'test_?_2'"
 
 
+def test_an_image_whose_mask_is_excluded_under_another_form_of_its_id_does_not_count_as_without_one(tmp_path):
+    masks = simple(tmp_path)
+    write_lines(tmp_path / "train.csv", "id,rle", "A,1 1", f"b,{encode(masks['b'])}")
+    layout = DataSettings(root=tmp_path, loose_ids=["case"], exclude=["A"], images_without_mask="skip")
+    training = open_training(layout)
+    assert training.ids == ["b"] and training.without_mask == 1  # c
+
+
 def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     masks = simple(tmp_path / "salt")
