@@ -91,6 +91,11 @@ class FoldFolder:
         self.resume.parent.mkdir(parents=True, exist_ok=True)
 
 
+def starting_run(weights: str) -> RunFolder | None:
+    """The run that model.weights names, where each fold starts from that run's fold of the same number; else None."""
+    return RunFolder(Path(weights)) if Path(weights).is_dir() else None
+
+
 def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Settings"]:
     """Open a run that 01 made, with its settings and any `section.key=value` on top.
 

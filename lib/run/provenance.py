@@ -12,7 +12,7 @@ from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file, sha256_of_json
 from lib.config.external_source import external_sources
 from lib.config.schema import Settings
-from lib.run.folder import ALL, Fold, RunFolder, open_run
+from lib.run.folder import ALL, Fold, RunFolder, open_run, starting_run
 from lib.run.members import open_members, runs_with_models
 from lib.run.record import differences, fingerprint, is_intact, require_same, require_written
 from lib.run.settings_by_stage import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
@@ -94,8 +94,8 @@ def start_inputs(settings: Settings, fold: Fold) -> dict[str, str]:
 
     Nothing where the file is gone: trained folds do not need it.
     """
-    path = Path(settings.model.weights)
-    path = RunFolder(path).fold(fold).weights if path.is_dir() else path
+    run = starting_run(settings.model.weights)
+    path = run.fold(fold).weights if run else Path(settings.model.weights)
     return {"weights_file": sha256_of_file(path)} if path.is_file() else {}
 
 

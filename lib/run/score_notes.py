@@ -7,7 +7,7 @@ import numpy as np
 
 from lib.base.files import read_json
 from lib.config.schema import Settings
-from lib.run.folder import RunFolder, open_run
+from lib.run.folder import RunFolder, open_run, starting_run
 from lib.run.members import runs_with_models
 from lib.run.provenance import models_to_average
 
@@ -67,8 +67,8 @@ def _reasons(run: RunFolder, settings: Settings, later: frozenset[Path] = frozen
             f"{run.root} has learned from masks by {settings.train.pseudo_labels}, whose models have trained on the "
             "images that are scored, so scores may be optimistic (train.pseudo_labels)"
         )
-    first, later = RunFolder(Path(settings.model.weights)), later | {run.root.resolve()}
-    if first.config.is_file() and first.root.resolve() not in later:
+    first, later = starting_run(settings.model.weights), later | {run.root.resolve()}
+    if first and first.config.is_file() and first.root.resolve() not in later:
         yield from _reasons(*open_run(first.root), later)
 
 

@@ -9,13 +9,13 @@ import pandas as pd
 from accelerate import Accelerator
 from torch.utils.data import default_collate
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, plural
 from lib.base.files import read_json
 from lib.data.tables import read_table
 from lib.model.device import autocast, is_out_of_memory
 from lib.model.low_rank import learn_low_rank
 from lib.model.network import BuiltModel, build_pretrained, load_weights, start_at_shares
-from lib.run.folder import open_run
+from lib.run.folder import open_run, starting_run
 from lib.run.provenance import require_weights
 from lib.run.record import differences
 from lib.training.batches import build_dataset
@@ -72,7 +72,7 @@ def starting_network(job: FoldJob) -> BuiltModel:
     An encoder that never learns gets no gradients, so its feature maps need no memory beyond the forward pass.
     """
     settings, classes = job.settings, job.data.classes
-    if is_run(settings.model.weights):
+    if starting_run(settings.model.weights):
         built = network_of_run(job)
     else:
         built = build_pretrained(settings.model, len(classes), settings.data.network_channels)
@@ -82,11 +82,6 @@ def starting_network(job: FoldJob) -> BuiltModel:
     elif settings.train.freeze_epochs == "all":
         built.network.network.encoder.requires_grad_(False)
     return built
-
-
-def is_run(weights: str) -> bool:
-    """Whether model.weights names a run folder: a fold then starts from that run's fold of the same number."""
-    return Path(weights).is_dir()
 
 
 def network_of_run(job: FoldJob) -> BuiltModel:
@@ -146,7 +141,7 @@ def try_out(jobs: list[FoldJob]) -> None:
     This finds problems with names, weights, images and memory before a file of the run changes. Raises UserError.
     """
     require_tracker(jobs[0].settings.train.tracker)
-    if is_run(jobs[0].settings.model.weights):
+    if starting_run(jobs[0].settings.model.weights):
         for job in jobs[1:]:
             starting_network(job)
     learn_from_one_batch(jobs[0])
@@ -173,16 +168,16 @@ def explained_errors(job: FoldJob) -> Iterator[None]:
 
     A loader process that is killed, as the kernel does when memory is short, may be noticed in the validation as well.
     """
-    batch, crop = job.plan.batch_size, " x ".join(map(str, job.crop))
+    crops = f"{plural(job.plan.batch_size, 'crop')} of {' x '.join(map(str, job.crop))} pixels"
     try:
         yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            f"model.architecture={job.settings.model.architecture} cannot learn from batches of {batch} crop of {crop} "
-            "pixels: batch normalisation is left with a single value; raise train.batch_size to 2 or more (with a "
-            "single training image train.crops_per_image too), or train.crop_size"
+            f"model.architecture={job.settings.model.architecture} cannot learn from batches of {crops}: batch "
+            "normalisation is left with a single value; raise train.batch_size to 2 or more (with a single training "
+            "image train.crops_per_image too), or train.crop_size"
         ) from None
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
@@ -193,6 +188,6 @@ def explained_errors(job: FoldJob) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory in fold {job.fold} with batches of {batch} crops of {crop} pixels; lower train.batch_size "
-            "or train.crop_size, or choose a smaller model.encoder"
+            f"out of memory in fold {job.fold} with batches of {crops}; lower train.batch_size or train.crop_size, or "
+            "choose a smaller model.encoder"
         ) from None
