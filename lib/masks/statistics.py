@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, plural
 from lib.masks.metrics import pooled, ratio
 
 SURE = 2  # standard errors that a gain must exceed to be adopted; docs/decisions.md compares 0 to 3
@@ -85,7 +85,7 @@ class Gain:
         if np.isnan(self.standard_error):
             return "all images are of one group, so it is unknown how sure the gain is"
         if self.changed < CHANGED:
-            return f"{self.changed} groups of images score differently, fewer than {CHANGED}"
+            return f"{plural(self.changed, 'group')} of images would score differently, fewer than {CHANGED}"
         if self.mean <= limit * self.standard_error:
             return f"that is less than {limit:g} standard errors"
         return ""

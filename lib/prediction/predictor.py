@@ -182,7 +182,9 @@ class Predictor:
         return probabilities
 
     def _place(self, broken: BrokenLogits, ids: Sequence[str]) -> str:
-        return f"{self.names[broken.network]} on image {ids[broken.image] if ids else broken.image}"
+        """The network, and the image if it has an id, as an array without a file has none."""
+        image = ids[broken.image] if ids else str(broken.image)
+        return self.names[broken.network] + (f" on image {image}" if image else "")
 
     @torch.inference_mode()
     def _predict_at_once(self, images: np.ndarray, precision: str) -> tuple[BatchProbabilities, BrokenLogits | None]:

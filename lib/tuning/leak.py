@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, plural
 from lib.base.files import write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_test
@@ -107,7 +107,7 @@ def expect_on_new_scenes(
     if beyond > LARGEST_BEYOND:
         why_not = f"{beyond:.0%} of the test images are further from the training images than these from other folds"
     elif used < FEWEST_GROUPS:
-        why_not = f"only {used} groups of training images are as far from the other folds as the test images"
+        why_not = f"images as far from the other folds as the test images come from only {plural(used, 'group')}"
     if why_not:
         return NewScenes(None, None, why_not, beyond, medians, far)
     numerator, denominator = (weights[:, None] * np.stack([term[part] for term in terms], axis=1) for part in (0, 1))

@@ -322,6 +322,12 @@ def test_what_is_no_number_in_float32_either_is_refused(name, window):
         dict(predictor.predict(source, ["a", name]))
 
 
+def test_a_large_image_without_an_id_is_not_named():
+    predictor = Predictor([Overflowing(float("inf"), always=True)], InferSettings(window=256), CPU, "fp32", ["fold 1"])
+    with pytest.raises(UserError, match="fold 1 gives logits"):
+        predictor.predict_image(bright_pixel().images["l"])
+
+
 @pytest.mark.parametrize(
     ("trained", "on_cpu", "on_gpu"),
     [
