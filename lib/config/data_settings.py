@@ -1,6 +1,5 @@
 """The settings of `data`: paths of the images and masks, how to read them, the convention of the run lengths."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.config.mask_settings import MaskSettings
 from lib.config.resize_settings import ResizeSettings
-from lib.config.section import NonNegativeInt, PositiveInt, Section, Word
+from lib.config.section import NonNegativeInt, PositiveInt, Section, Word, expand_home
 
 LONGEST_NAME = 200  # bytes of a class or an id; file systems allow 255, suffixes included
 
@@ -168,7 +167,7 @@ class DataSettings(Section):
     )
     @classmethod
     def _home_folder(cls, path: Path | str | None) -> Path | str | None:
-        return type(path)(os.path.expanduser(path)) if path else path
+        return expand_home(path)
 
     @field_validator("id_pattern", "sample_id_pattern")
     @classmethod

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from lib.config.data_settings import DataSettings
 from lib.config.external_source import external_sources
 from lib.config.mask_settings import PixelValue
-from lib.config.section import NonNegativeInt, PositiveFloat, PositiveInt, Section
+from lib.config.section import NonNegativeInt, PositiveFloat, PositiveInt, Section, expand_home
 from lib.config.training_settings import AugmentSettings, LossSettings, ModelSettings, TrainSettings
 
 FORMATS = ("csv", "png", "tif", "coco", "coco_results")
@@ -84,6 +84,11 @@ class FoldSettings(Section):
     @classmethod
     def _yaml_reads_off_as_false(cls, value: object) -> object:
         return "off" if value is False else value
+
+    @field_validator("given")
+    @classmethod
+    def _home_folder(cls, path: str | None) -> str | None:
+        return expand_home(path)
 
 
 class ThresholdSettings(Section):

@@ -82,6 +82,11 @@ def test_overrides_leave_the_mapping_they_are_for_as_it_is():
     assert content == {"data": {"rle": {"base": 1}}}
 
 
+def test_given_folds_may_be_in_the_home_folder(settings_file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert load_settings(settings_file, ["folds.given=~/folds.csv"]).folds.given == "/home/ann/folds.csv"
+
+
 def test_a_value_that_is_no_yaml_is_named_by_its_setting(settings_file):
     with pytest.raises(UserError, match=r"postprocess.radii.* = '\[1, 2'"):
         load_settings(settings_file, ["postprocess.radii=[1, 2"])
