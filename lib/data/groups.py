@@ -17,7 +17,7 @@ DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as Pati
 def read_groups(
     settings: DataSettings, masks_table: Table | None, files: dict[str, list[str]], parts: dict[str, dict[str, str]]
 ) -> dict[str, str] | None:
-    """The group of each id, sorted by id; None without data.group.
+    """The group of each id, sorted by id; None without data.group, data.group_csv and a column `group` of the masks.
 
     `masks_table` is the csv of run lengths, if there is one, and `parts` are those of the files' names by id. Raises
     UserError where an image has no group or two.
