@@ -182,8 +182,7 @@ class Predictor:
         return probabilities
 
     def _place(self, broken: BrokenLogits, ids: Sequence[str]) -> str:
-        """The network, and the image if it has an id, as an array without a file has none."""
-        image = ids[broken.image] if ids else str(broken.image)
+        image = ids[broken.image] if ids else str(broken.image)  # "" of an array that is no image of a data set
         return self.names[broken.network] + (f" on image {image}" if image else "")
 
     @torch.inference_mode()
