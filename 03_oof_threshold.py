@@ -23,6 +23,7 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     from lib.prediction.ensemble import average_out_of_fold
     from lib.prediction.run_maps import predict_out_of_fold
     from lib.report.page import refresh_report
+    from lib.run.folder import stages_of
     from lib.run.lock import lock_run
     from lib.run.provenance import threshold_inputs, trained_folds
     from lib.run.record import StageRecord
@@ -61,7 +62,8 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
     print(result)
     print(leak)
     print(notes_on_scores(run, settings), end="")
-    following = run.command("04_infer" if settings.data.test_images is not None else "05_postprocess")
+    stages = stages_of(settings)
+    following = run.command(stages[stages.index("03_oof_threshold") + 1])
     return StageSummary([run.oof, run.threshold], f"python {following}", seconds, result.to_dict())
 
 

@@ -26,6 +26,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     from lib.prediction.run_maps import open_oof_maps, open_predicted
     from lib.report.figures import plot_before_after
     from lib.report.page import refresh_report
+    from lib.run.folder import stages_of
     from lib.run.lock import lock_run
     from lib.run.provenance import require_thresholds, submission_inputs
     from lib.run.record import StageRecord
@@ -35,7 +36,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     lock_run(run)
     require_format(settings)
     record = StageRecord(run, "05_postprocess")
-    has_test = settings.data.test_images is not None
+    has_test = "04_infer" in stages_of(settings)
 
     training = open_unchanged_training(run, settings)
     made_from = require_thresholds(run, settings)

@@ -12,7 +12,7 @@ from lib.config.schema import Settings
 from lib.report.charts import Axis, Chart
 from lib.report.overview import metric_name, stage_times
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import stages_done, trained_folds
+from lib.run.provenance import next_stage, stages_done, trained_folds
 from lib.run.score_notes import note_of_all_images, reasons_for_optimism
 
 NOT_COMPARED = {"name"}
@@ -114,21 +114,12 @@ def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Scor
 
 def state_of(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
     """Whether the run is finished or which stage is next, and what to know of its score."""
-    notes = ["finished" if "05" in done else f"next: {next_stage(run, settings, done)}"]
+    notes = ["finished" if "05" in done else f"next: {next_stage(run, settings, done)}.py"]
     if "05" in done and note_of_all_images(run, settings):
         notes.append("its test maps are also of the model of all images")
     if "03" in done and reasons_for_optimism(run, settings):
         notes.append("its score is optimistic, as its report says")
     return "; ".join(notes)
-
-
-def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
-    """The first stage whose results are missing or come from older models."""
-    folds = range(settings.folds.count)
-    if not settings.ensemble.members and not all(run.fold(fold).metrics.is_file() for fold in folds):
-        return "02_train.py"
-    of_test = [] if settings.data.test_images is None else ["04_infer"]
-    return next(f"{stage}.py" for stage in ("03_oof_threshold", *of_test, "05_postprocess") if stage[:2] not in done)
 
 
 def boards(entries: Sequence[Entry]) -> list[Board]:

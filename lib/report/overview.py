@@ -7,7 +7,7 @@ import yaml
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.config.section import Section
-from lib.run.folder import SCRIPTS, RunFolder
+from lib.run.folder import RunFolder, stages_of
 from lib.run.record import is_upload, stage_records
 from lib.run.score_notes import reasons_for_optimism
 
@@ -142,7 +142,7 @@ def _inline(value: object) -> str:
 
 def repeating_commands(settings: Settings) -> list[str]:
     """The commands that repeat the run, with the settings above saved as a file."""
-    stages = SCRIPTS[2 if settings.ensemble.members else 1 :]  # an ensemble trains nothing
+    _, *stages = stages_of(settings)
     later = [f"python {stage}.py --run runs/{settings.name}" for stage in stages]
     return [f"python 01_prepare_folds.py --config configs/{settings.name}.yaml", *later]
 

@@ -23,7 +23,7 @@ from lib.report.measures import OofScores, measure_oof, measure_test, sample
 from lib.report.presence_part import presence_part
 from lib.report.stages import ensemble_part, folds_part, morphology_part, threshold_part, training_part
 from lib.run.folder import RunFolder
-from lib.run.provenance import stages_done
+from lib.run.provenance import next_stage, stages_done
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -60,6 +60,7 @@ def write_report(run: RunFolder, settings: Settings) -> None:
         times=overview.stage_times(run),
         versions=overview.package_versions(run),
         done=done,
+        following=next_stage(run, settings, done),
         parts=parts,
         refresh=parts["training"] is not None and parts["training"]["training"] > 0,
     )

@@ -91,6 +91,13 @@ class FoldFolder:
         self.resume.parent.mkdir(parents=True, exist_ok=True)
 
 
+def stages_of(settings: "Settings") -> list[str]:
+    """The stages that a run goes through: an ensemble trains nothing, and 04 is for test images."""
+    left_out = {"02_train"} if settings.ensemble.members else set()
+    left_out |= {"04_infer"} if settings.data.test_images is None else set()
+    return [stage for stage in SCRIPTS if stage not in left_out]
+
+
 def starting_run(weights: str) -> RunFolder | None:
     """The run that model.weights names, where each fold starts from that run's fold of the same number; else None."""
     return RunFolder(Path(weights)) if Path(weights).is_dir() else None

@@ -12,7 +12,7 @@ from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file, sha256_of_json
 from lib.config.external_source import external_sources
 from lib.config.schema import Settings
-from lib.run.folder import ALL, Fold, RunFolder, open_run, starting_run
+from lib.run.folder import ALL, Fold, RunFolder, open_run, stages_of, starting_run
 from lib.run.members import open_members, runs_with_models
 from lib.run.record import differences, fingerprint, is_intact, require_same, require_written
 from lib.run.settings_by_stage import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
@@ -267,13 +267,20 @@ def require_stage(run: RunFolder, stage: str, made_from: dict) -> dict:
 def stages_done(run: RunFolder, settings: Settings) -> frozenset[str]:
     """The stages from 03 on ("03", "04", "05") that are done with the present models, their files as they left them."""
     inputs = {"03_oof_threshold": threshold_inputs, "04_infer": test_inputs, "05_postprocess": submission_inputs}
+    *before, last = [stage for stage in stages_of(settings) if stage in inputs]
     done = set()
-    for stage, inputs_of in inputs.items():
+    for stage in (*before, last):
         if run.record(stage).is_file():
             with suppress(UserError):
-                require_stage(run, stage, inputs_of(run, settings))
+                require_stage(run, stage, inputs[stage](run, settings))
                 done.add(stage[:2])
-    if settings.data.test_images is None:  # what 04 once predicted is no part of the run any more
-        done.discard("04")
-    needed = {"03"} if settings.data.test_images is None else {"03", "04"}
-    return frozenset(done if needed <= done else done - {"05"})
+    return frozenset(done if done.issuperset(stage[:2] for stage in before) else done - {last[:2]})
+
+
+def next_stage(run: RunFolder, settings: Settings, done: frozenset[str]) -> str | None:
+    """The first stage after 01 whose results are missing or come from older models; `done` are those of stages_done."""
+    folds = range(settings.folds.count)
+    if settings.ensemble.members or all(run.fold(fold).metrics.is_file() for fold in folds):
+        done |= {"02"}
+    _, *stages = stages_of(settings)
+    return next((stage for stage in stages if stage[:2] not in done), None)

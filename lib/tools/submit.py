@@ -34,7 +34,7 @@ from lib.config.load import read_value
 from lib.config.schema import GROWING_STEPS, Settings
 from lib.masks.objects import ObjectRule, Rules
 from lib.masks.rules import STEPS, Gate, Rule, Step, read_rules
-from lib.run.folder import RunFolder, open_run
+from lib.run.folder import RunFolder, open_run, stages_of
 
 if TYPE_CHECKING:
     from lib.data.competition import TrainingData
@@ -53,7 +53,7 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     require_apart(arguments.out, run.root)
     training = open_unchanged_training(run, settings)
     require_stage(run, "05_postprocess", submission_inputs(run, settings))
-    predicted = open_predicted(run, settings) if settings.data.test_images else None
+    predicted = open_predicted(run, settings) if "04_infer" in stages_of(settings) else None
     rules, reported = rules_of(run, settings)
     rules = changed_rules(rules, arguments.overrides, settings)
     score = out_of_fold_score(run, settings, training, rules)

@@ -298,6 +298,7 @@ def test_without_test_images_the_run_ends_with_the_score_of_05(tmp_path, fake, w
     text = run.report.read_text()
     assert sections(text) == SECTIONS["postprocess"] - {"test"}
     assert "Next:" not in text and "submission.csv: " not in Page(text).text
+    assert "05_postprocess.py" in text and "04_infer.py" not in text
 
 
 def test_a_hidden_test_set_has_no_image_yet_and_the_page_no_part_of_it(tmp_path, fake):
