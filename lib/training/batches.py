@@ -1,5 +1,6 @@
 """Training batches: augmented crops, their masks, and signed distances where the loss asks for them."""
 
+import os
 import random
 import signal
 from collections import OrderedDict
@@ -13,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lib.base import distributed
 from lib.base.errors import UserError
-from lib.base.prefetch import THREADS
 from lib.config.schema import Settings
 from lib.training.augment import augment, build_augmentation, random_crop, require_room
 from lib.training.fold_images import FoldImages
@@ -155,11 +155,17 @@ def leave_interrupts_to_the_main_process(_: int) -> None:
 
 
 def loader_processes(setting: int | None, device: torch.device) -> int:
-    """The setting; by default one per core up to MOST_WORKERS, or on a CPU, which the network needs, one per four."""
+    """The setting; by default one per core, or on a CPU, which the network needs, one per four, up to MOST_WORKERS."""
     if setting is not None:
         return setting
-    cores = THREADS // distributed.COUNT
-    return cores // 4 if device.type == "cpu" else min(max(cores, 1), MOST_WORKERS)
+    cores = cores_of_process()
+    return min(cores // 4 if device.type == "cpu" else cores, MOST_WORKERS)
+
+
+def cores_of_process() -> int:
+    """This process's share of the cores that the training may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // distributed.COUNT)
 
 
 def batches(loader: DataLoader, epoch: int) -> Iterator[Batch]:

@@ -3,10 +3,8 @@
 import time
 from collections.abc import Iterable, Iterator
 
-from lib.base import distributed
-from lib.base.prefetch import THREADS
 from lib.config.training_settings import TrainSettings
-from lib.training.batches import Batch, loader_processes
+from lib.training.batches import Batch, cores_of_process, loader_processes
 from lib.training.fold_job import FoldJob
 
 WORTH_SAYING = 0.2  # of the time
@@ -39,9 +37,9 @@ class LoaderWait:
         """`sentence` for a GPU; empty on a CPU, where the loader and the network share the cores."""
         if job.device.type == "cpu":
             return ""
-        train, cores = job.settings.train, max(1, THREADS // distributed.COUNT)
+        train = job.settings.train
         workers = loader_processes(train.workers, job.device)
-        return self.sentence(train, job.settings.augment.preset, workers, cores)
+        return self.sentence(train, job.settings.augment.preset, workers, cores_of_process())
 
     def sentence(self, train: TrainSettings, preset: str, workers: int, cores: int) -> str:
         """A line for 02's end with the setting to change; empty where the loader keeps up."""

@@ -65,14 +65,16 @@ def test_processes_share_out_the_images_of_an_epoch():
         ("cpu", 2, 1, 0),
         ("cpu", 16, 1, 4),
         ("cpu", 16, 4, 1),
+        ("cpu", 128, 1, 16),
         ("cuda", 16, 1, 16),
         ("cuda", 64, 1, 16),
         ("cuda", 16, 4, 4),
+        ("cuda", 64, 8, 8),
         ("cuda", 2, 4, 1),
     ],
 )
 def test_loader_processes_fit_the_machine(monkeypatch, device, cores, processes, expected):
-    monkeypatch.setattr("lib.training.batches.THREADS", cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(cores), raising=False)
     monkeypatch.setattr("lib.base.distributed.COUNT", processes)
     assert loader_processes(None, torch.device(device)) == expected
     assert loader_processes(3, torch.device(device)) == 3
