@@ -13,12 +13,9 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import MaskSettings, is_near
-from lib.images.headers import suffix_of
-from lib.images.mask_values import BLACK, PACKED, MaskPixels, foreground, hex_colours
+from lib.images.mask_values import BLACK, LOSSY_FORMATS, PACKED, MaskPixels, foreground, hex_colours
 from lib.masks.metrics import EXACT_IN_FLOAT32
 
-JPEG_SUFFIXES = (".jpg", ".jpeg")
-LOSSY_SUFFIXES = (*JPEG_SUFFIXES, ".webp")
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MUCH = 2 / 3  # of all pixels; objects rarely cover more
@@ -54,9 +51,9 @@ class ValueCounts:
             self.palette |= {index: hex_colours(pixels.palette[[index]])[0] for index in values}
             if any((index > 0) != (self.palette[index] != BLACK) for index in values):
                 self.doubts.setdefault("palette", path)
-        if len(values) > 2 and suffix_of(path) in LOSSY_SUFFIXES:
+        if len(values) > 2 and pixels.format in LOSSY_FORMATS:
             self.doubts.setdefault("lossy", path)
-        if suffix_of(path) in JPEG_SUFFIXES and 0 < np.max(pixels.values) <= MOST_OF_LOSSY_ONES:
+        if pixels.format == "JPEG" and 0 < np.max(pixels.values) <= MOST_OF_LOSSY_ONES:
             self.doubts.setdefault("faint", path)
         if not is_alone and len(values) > 2:
             self.doubts.setdefault("several", path)

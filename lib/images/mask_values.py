@@ -15,7 +15,8 @@ from lib.config.mask_settings import MaskSettings, rgb
 from lib.images.reading import Content, read_content
 from lib.masks.metrics import IGNORED
 
-LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")
+LOSSY_FORMATS = ("JPEG", "WEBP")
+MAY_BE_LOSSY = (*LOSSY_FORMATS, "JPEG2000")  # which Pillow and OpenCV write without loss unless told otherwise
 BLACK = "#000000"
 PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
 GRAY_WITHIN = 8  # of 255; R, G and B of a gray pixel may differ so much in lossy files, which store colour coarsely
@@ -28,6 +29,7 @@ class MaskPixels(NamedTuple):
     palette: np.ndarray | None  # uint8 (colours, 3)
     alpha: np.ndarray | None  # (height, width), where the file has an alpha plane beside the values
     orientation: int = 1  # EXIF, not applied
+    format: str = ""  # as of Content
 
     @property
     def are_colours(self) -> bool:
@@ -40,7 +42,7 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
     Raises UserError naming the file, as read_image does, and where the settings do not fit what it holds.
     """
     content = read_content(path, max_pixels, keep_palette=not settings.alpha)
-    return _pixels_of(content, settings, path)._replace(orientation=content.orientation)
+    return _pixels_of(content, settings, path)._replace(orientation=content.orientation, format=content.format)
 
 
 def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixels:
@@ -111,7 +113,7 @@ def _gray(values: np.ndarray, format: str) -> np.ndarray:
     """One plane (height, width, 1) if all three are equal; the luma if a lossy file has nearly equal ones."""
     if all(np.array_equal(values[:, :, 0], values[:, :, plane]) for plane in (1, 2)):
         return values[:, :, :1]
-    if format in LOSSY_FORMATS and np.ptp(values, axis=2).max() <= GRAY_WITHIN:
+    if format in MAY_BE_LOSSY and np.ptp(values, axis=2).max() <= GRAY_WITHIN:
         return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)[:, :, None]
     return values
 

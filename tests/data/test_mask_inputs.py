@@ -416,6 +416,24 @@ def test_refused_with_what_to_set(tmp_path, name):
         assert any(part in str(error.value) for part in word.split("|")), str(error.value)
 
 
+def test_a_jpeg_is_lossy_whatever_its_name_and_jpeg_2000_is_not(tmp_path):
+    def labels(id: str) -> Image.Image:
+        return Image.fromarray(np.where(INSIDE[id], 40, 90 * RING[id]).astype(np.uint8))
+
+    def misnamed(folder: Path, id: str) -> None:
+        labels(id).save(folder / f"{id}.png", format="JPEG")
+
+    def lossless(folder: Path, id: str) -> None:
+        labels(id).save(folder / f"{id}.jp2")
+
+    (tmp_path / "jpeg").mkdir()
+    with pytest.raises(UserError, match="a.png is a lossy file, whose values are not exact; set data.masks.above="):
+        inspect_all(open_training(write(tmp_path / "jpeg", misnamed, {"instances": True})))
+    (tmp_path / "jp2").mkdir()
+    notes = inspect_all(open_training(write(tmp_path / "jp2", lossless, {"instances": True}))).notes
+    assert "each number but 0 is an object" in notes[0]
+
+
 def test_masks_of_most_pixels_are_warned_of(tmp_path):
     training = open_training(write(tmp_path, png(inside(0, 255)), {}))
     assert inspect_all(training).notes[1].startswith("warning   79.")
