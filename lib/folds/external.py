@@ -26,7 +26,7 @@ from lib.data.input_files import (
     write_known,
 )
 from lib.data.tables import read_table
-from lib.folds.split import coverage_columns
+from lib.folds.split import are_empty, coverage_columns
 from lib.run.folder import RunFolder
 
 TRAINING = "training"  # the source of training images in external.csv
@@ -93,7 +93,7 @@ def _read_table(run: RunFolder, classes: list[str], folds: pd.DataFrame) -> pd.D
     twins = table[table.source == TRAINING].merge(folds[["id", "fold"]], on="id")
     folds_of = twins.groupby("group").fold.agg(frozenset).to_dict()
     table["left_out_of"] = [folds_of.get(group, frozenset()) for group in table.group]
-    return table.assign(is_empty=(table[coverages] == 0).all(axis=1))
+    return table.assign(is_empty=are_empty(table[coverages]))
 
 
 def describe_table(table: pd.DataFrame) -> str:

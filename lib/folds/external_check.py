@@ -13,7 +13,7 @@ from lib.data.input_files import present_state, write_known
 from lib.data.tables import write_table
 from lib.folds.duplicates import merged_groups, near_links
 from lib.folds.external import TRAINING, describe_table, file_sources, named_errors, open_sources
-from lib.folds.split import coverage_columns, coverage_columns_of, image_table
+from lib.folds.split import are_empty, coverage_columns, coverage_columns_of, image_table
 from lib.images.hashes import perceptual_hash, pixel_hash, thumbnail
 from lib.run.folder import RunFolder
 
@@ -52,7 +52,7 @@ class ExternalCheck:
         lines = []
         for name, (weight, data) in self.sources.items():
             rows = self.table[self.table.source == name]
-            empty = (rows[coverage_columns(data.classes)] == 0).all(axis=1).sum()
+            empty = are_empty(rows[coverage_columns(data.classes)]).sum()
             lines.append(
                 f"{name}: {len(rows)} images of {data.settings.root / data.settings.train_images}, {empty} of them "
                 f"empty; each is drawn {weight:g} times where a training image is drawn once"

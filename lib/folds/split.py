@@ -50,6 +50,11 @@ def coverage_columns_of(table: pd.DataFrame) -> list[str]:
     return [name for name in table if name.startswith("coverage_")]
 
 
+def are_empty(coverages: pd.DataFrame) -> pd.Series:
+    """Whether each image has no mask of any class; `coverages` are the columns of all classes."""
+    return (coverages == 0).all(axis=1)
+
+
 def split(images: pd.DataFrame, data: "TrainingData", settings: "FoldSettings") -> pd.DataFrame:
     """The table of images with their folds: those of folds.given, or else those that `assign_folds` finds."""
     if not settings.given:
@@ -226,7 +231,7 @@ def _check_ids(ids: pd.Series, expected: list[str], path: Path) -> None:
 def fold_table(table: pd.DataFrame) -> str:
     """Images, empty ones, groups and mean coverage per fold and class, as aligned plain text for printing."""
     coverages = coverage_columns_of(table)
-    table = table.assign(is_empty=(table[coverages] == 0).all(axis=1))
+    table = table.assign(is_empty=are_empty(table[coverages]))
     lines = [["fold", "images", "empty", "groups", *(f"% {name.removeprefix('coverage_')}" for name in coverages)]]
     parts = [(str(fold), part) for fold, part in table.groupby("fold")]
     for name, part in [*parts, ("all", table)]:

@@ -9,7 +9,7 @@ from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.data.tables import read_table
 from lib.folds.external import describe_table
-from lib.folds.split import coverage_columns, coverage_columns_of, describe_groups, stored_folds
+from lib.folds.split import are_empty, coverage_columns, coverage_columns_of, describe_groups, stored_folds
 from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series, shares
 from lib.report.overview import metric_name
@@ -25,7 +25,7 @@ def folds_part(run: RunFolder, classes: list[str]) -> dict:
     """Table of the folds, coverage histograms, duplicates and groups."""
     table = stored_folds(run.folds)
     columns = coverage_columns(classes)
-    table["is_empty"] = (table[columns] == 0).all(axis=1)
+    table["is_empty"] = are_empty(table[columns])
     rows = [_fold_row(str(fold), part, columns) for fold, part in table.groupby("fold")]
     sizes = table.groupby(["height", "width"]).size().sort_values(ascending=False)
     groups = table.group.value_counts()

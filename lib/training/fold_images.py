@@ -11,7 +11,7 @@ import pandas as pd
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.folds.external import TRAINING, ExternalImages
-from lib.folds.split import coverage_columns
+from lib.folds.split import are_empty, coverage_columns
 from lib.run.folder import Fold
 from lib.training.kept_images import SeenImages, seen_in_training
 from lib.training.pseudo_labels import PseudoLabelled, read_pseudo_labels
@@ -96,9 +96,10 @@ def fold_images(
     Resized images are kept below the folder `kept`.
     """
     others = table[table.fold != fold]
-    coverage = others[coverage_columns(data.classes)].to_numpy()
+    coverages = others[coverage_columns(data.classes)]
+    coverage, is_empty = coverages.to_numpy(), are_empty(coverages).to_numpy()
     seen = seen_in_training(data, kept / TRAINING)
-    sources, ids, is_empty = {"": seen}, others.id.tolist(), (coverage == 0).all(axis=1)
+    sources, ids = {"": seen}, others.id.tolist()
     if settings.train.pseudo_labels:
         pseudo = read_pseudo_labels(settings.train.pseudo_labels, settings.train.pseudo_agreement, settings.data)
         sources[PSEUDO] = seen_in_training(PseudoLabelled(settings.data, pseudo), kept / PSEUDO)
