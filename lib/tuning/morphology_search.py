@@ -189,8 +189,8 @@ def search_steps(
     tables = {(): plain}
     if settings.steps:
         candidates = Candidates.build(settings)
-        pairs = require_counted(read(counts.ids[images].tolist()), counts)
-        tp, fp = count_candidates(candidates, pairs, class_index, len(images))
+        # that they are the maps of `counts` is checked once, when the rules are scored on all images
+        tp, fp = count_candidates(candidates, read(counts.ids[images].tolist()), class_index, len(images))
         before = 0
         for steps, levels in candidates.blocks:
             columns = slice(before, before := before + len(levels))
