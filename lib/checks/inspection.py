@@ -24,6 +24,7 @@ from lib.data.sample_submission import masks_without_row, suffix_doubt
 from lib.data.unreadable import find_unreadable, first_problems
 from lib.data.value_range import value_range_line
 from lib.images.hashes import perceptual_hash, pixel_hash, thumbnail
+from lib.images.headers import suffix_of
 from lib.images.mask_values import share_of_mask
 from lib.masks.metrics import planes
 
@@ -171,7 +172,7 @@ def skipped_lines(settings: DataSettings) -> list[str]:
 def _suffix_of_masks(settings: DataSettings, folder: str) -> str:
     """The suffix of annotations or a table that are read as masks and lie in a folder of images; empty without any."""
     masks = Path(settings.train_masks)
-    return masks.suffix.lower() if masks.parent == Path(folder) else ""
+    return suffix_of(masks) if masks.parent == Path(folder) else ""
 
 
 def inspect_test(settings: DataSettings) -> str:

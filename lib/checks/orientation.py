@@ -12,10 +12,9 @@ from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.data.images import Images
 from lib.data.mask_index import is_annotations
-from lib.images.headers import is_png_without_exif, read_header, suffix_of
+from lib.images.headers import START_BYTES, is_png_without_exif, read_header, suffix_of
 from lib.images.reading import image_size
 
-START = 4096  # bytes in which most files begin their pixels
 JPEG_SIGNATURE = b"\xff\xd8"
 JPEG_SCAN, JPEG_EXIF, JPEG_PADDING = 0xDA, 0xE1, 0xFF  # markers of the pixels, and of EXIF or XMP
 WITHOUT_ORIENTATION = (".npy", ".dcm", ".bmp", ".gif")  # suffixes of formats that hold none
@@ -63,7 +62,7 @@ def _starts_without_exif(path: str) -> bool:
     """Whether the first bytes of a PNG or JPEG exclude EXIF data: ten times as fast as reading the header."""
     try:
         with open(path, "rb", buffering=0) as file:
-            start = file.read(START)
+            start = file.read(START_BYTES)
     except OSError:
         return False
     return is_png_without_exif(start) or start.startswith(JPEG_SIGNATURE) and _scan_comes_before_exif(start)

@@ -9,6 +9,7 @@ from lib.config.mask_settings import MaskSettings
 from lib.config.resize_settings import ResizeSettings
 from lib.config.section import NonNegativeInt, PositiveInt, Section, Word, expand_home
 
+MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 LONGEST_NAME = 200  # bytes of a class or an id; file systems allow 255, suffixes included
 
 
@@ -105,7 +106,7 @@ class DataSettings(Section):
     value_range: tuple[float, float] | Literal["image"] | None = None  # scaled to 0..255; image: each one's min and max
     nodata: tuple[float | Literal["nan"], ...] = ()  # values that mean "no data", as in [-9999, nan]; read as 0
     orientation: Literal["stored", "shown"] | None = None  # for EXIF-rotated images: the pixels that the masks match
-    max_pixels: PositiveInt = 1_000_000_000  # larger images are refused before decoding
+    max_pixels: PositiveInt = MAX_PIXELS  # larger images are refused before decoding
     resize: ResizeSettings = Field(default_factory=ResizeSettings)  # the size at which the network sees images
     resize_csv: str | None = None  # csv with resize.column and one of the images' ids; default: train_masks
     resize_test_csv: str | None = None  # the same for the test images

@@ -14,6 +14,7 @@ from lib.base.errors import CLASSES_SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
+from lib.images.headers import suffix_of
 
 LABEL_STUDIO = " of Label Studio's tasks, which it exports as COCO json or as brush masks, too (docs/inputs.md)"
 KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt; draw others as mask images"
@@ -74,7 +75,7 @@ def _images_of_file(
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:
-        match path.suffix.lower():
+        match suffix_of(path):
             case ".txt":
                 image_id = _id_of_file(path, parts, settings, setting)
                 yield Annotated(image_id, list(_yolo_objects(content, settings)), str(path))

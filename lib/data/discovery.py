@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from lib.base.errors import UserError, plural
-from lib.config.data_settings import DataSettings
+from lib.config.data_settings import LONGEST_NAME, DataSettings
+from lib.images.headers import suffix_of
 from lib.images.reading import SUFFIXES
 from lib.images.unread_kinds import kind_of, packed, remedy_of
 
@@ -21,7 +22,6 @@ ANY_FOLDERS = re.compile(r"(?<![^/])(\*\*/)+")
 WILDCARD = re.compile(r"[*?\[{]")
 ANNOTATION_SUFFIXES = (".json", ".jsonl", ".txt")
 MOST_GOING_BACK = 4  # wildcards of a name that may try every length: a second for the longest names
-LONGEST_ID = 200  # bytes; leaves room for suffixes within the 255 that file systems allow
 
 
 class NothingFound(UserError):
@@ -122,7 +122,7 @@ def clean_id(text: str, source: str | Path) -> str:
     """
     cleaned = unicodedata.normalize("NFC", without_suffix(text))
     safe = cleaned.isprintable() and "/" not in cleaned and "\\" not in cleaned and not cleaned.startswith(".")
-    if not cleaned or not safe or len(cleaned.encode()) > LONGEST_ID:
+    if not cleaned or not safe or len(cleaned.encode()) > LONGEST_NAME:
         raise UserError(f"{source} has the id {ascii(text[:80])}, which cannot be used as a file name")
     return cleaned
 
@@ -156,7 +156,7 @@ def is_excluded(image_id: str, settings: DataSettings) -> bool:
 
 
 def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], str]]:
-    if folder.suffix.lower() in SUFFIXES and folder.is_file():
+    if suffix_of(folder) in SUFFIXES and folder.is_file():
         raise UserError(
             f"{folder} is a file ({setting}); save each of its images as a file of its own, as docs/inputs.md does it "
             "for npy, and name their folder"

@@ -13,7 +13,8 @@ from os.path import commonprefix, splitext
 from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, listed
-from lib.data.discovery import LONGEST_ID, WILDCARD, without_suffix
+from lib.config.data_settings import LONGEST_NAME
+from lib.data.discovery import WILDCARD, without_suffix
 from lib.data.id_texts import MAJORITY, common_start_and_end, common_template, end_after_id, finds, inside
 from lib.data.tables import Table
 
@@ -21,7 +22,7 @@ TRIED = 100  # ids; enough to see what they have in common
 MOST_CLASSES = 50
 MOST_KINDS = 8  # of files for each id
 MASK_WORDS = ("mask", "label", "seg", "gt", "annot", "truth", "fov", "superpixel", "contour", "overlay", "trimap")
-LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)")
+LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)")  # and what stands before and after it
 BY_TASK = re.compile(r"task-\d+-annotation-\d+-")
 REWRITTEN = re.compile(r"\d+(\.\d+)?[eE]\+\d+|\d+\.0+")  # 1.23457E+11, 7.0
 AS_NUMBERS = "a spreadsheet or pandas took the ids for numbers; write the table anew with its ids as text"
@@ -113,7 +114,7 @@ def shifted_numbers(ids: Collection[str], image_ids: Collection[str]) -> str | N
 def misspelt(unmatched: Collection[str], image_ids: Collection[str]) -> str | None:
     """`likely_mistake` for a table that only has an id and a value for each image: how most ids are spelt otherwise."""
     tried, images = sorted(set(unmatched))[:TRIED], set(image_ids)
-    if not tried or not images or max(map(len, tried)) > LONGEST_ID:
+    if not tried or not images or max(map(len, tried)) > LONGEST_NAME:
         return None
     if written := common_template(tried, images):
         return f"its ids have something around those of the images, as in {written}; write them as the images' names"

@@ -13,11 +13,10 @@ from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.folds.id_patterns import Partition, Series
 from lib.images.dicom import dicom_fields
-from lib.images.headers import is_png_without_exif
+from lib.images.headers import START_BYTES, is_png_without_exif, suffix_of
 
 MAKE, MODEL, EXIF_PART, TAKEN, SERIAL = 0x010F, 0x0110, 0x8769, 0x9003, 0xA431  # EXIF tags
 PIXEL_SCALE, TIE_POINT = 33550, 33922  # of a GeoTIFF
-PNG_HEAD = 1 << 12  # bytes, in which the pixels of most PNG files begin
 DICOM_KEYS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 NAME_OF_KEY = {
     "folder": "the folder of the file",
@@ -65,7 +64,7 @@ def file_facts(path: Path) -> dict[str, object]:
     """The keys found in a file's name and header."""
     facts: dict[str, object] = {"folder": path.parent.name}
     try:
-        if path.suffix.lower() == ".dcm":
+        if suffix_of(path) == ".dcm":
             return facts | dicom_fields(path, DICOM_KEYS)
         if size := _size_of_plain_png(path):
             return facts | {"size": size}
@@ -85,7 +84,7 @@ def file_facts(path: Path) -> dict[str, object]:
 def _size_of_plain_png(path: Path) -> str | None:
     """The size of a PNG without EXIF data, at a quarter of what Pillow takes; None for any other file."""
     with path.open("rb") as file:
-        head = file.read(PNG_HEAD)
+        head = file.read(START_BYTES)
     if not is_png_without_exif(head):
         return None
     width, height = struct.unpack(">II", head[16:24])

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lib.data.id_match import LAST_NUMBER
+
 SEPARATORS = "-_. ()"  # the hyphen first: no backslash, which YAML and shells read in their own ways
 FIELD = re.compile(rf"[^{SEPARATORS}]+")
-LAST_NUMBER = re.compile(r"(\d+)\D*$")
 COORDINATE = re.compile(r"[A-Za-z]{0,4}(\d{1,7})")
 LARGEST_NUMBER = 10**15  # longer runs of digits are parts of a hash
 MOST_CLASSES = 20
@@ -48,8 +49,8 @@ def id_partitions(ids: Sequence[str]) -> list[Partition]:
     shared = min(map(len, fields), default=0)
     partitions = [_by_first_fields(ids, fields, count) for count in range(1, shared + 1)]
     partitions += [_by_field(fields, place) for place in range(1, shared)]
-    if shared == 1 and all(map(LAST_NUMBER.search, ids)):
-        stems = [image_id[: LAST_NUMBER.search(image_id).start()] for image_id in ids]
+    if shared == 1 and all(map(LAST_NUMBER.fullmatch, ids)):
+        stems = [LAST_NUMBER.fullmatch(image_id)[1] for image_id in ids]
         partitions.append(_partition("the text before the last number of the id", stems, "id:(.*?)[0-9]+[^0-9]*$"))
     return distinct(partitions)
 
@@ -72,11 +73,11 @@ def numbered_by_first(groups: np.ndarray) -> np.ndarray:
 
 def id_series(ids: Sequence[str]) -> list[Series]:
     """Orders by the last number of the ids, over all and for each text before it, and grids by the last two fields."""
-    matches = [LAST_NUMBER.search(image_id) for image_id in ids]
-    if not ids or not all(match and int(match[1]) < LARGEST_NUMBER for match in matches):
+    matches = [LAST_NUMBER.fullmatch(image_id) for image_id in ids]
+    if not ids or not all(match and int(match[2]) < LARGEST_NUMBER for match in matches):
         return []
-    numbers = np.array([[int(match[1])] for match in matches])
-    stems = np.array([image_id[: match.start()] for image_id, match in zip(ids, matches, strict=True)])
+    numbers = np.array([[int(match[2])] for match in matches])
+    stems = np.array([match[1] for match in matches])
     series = [Series("the running number at the end of the id", np.full(len(ids), ""), numbers)]
     if 1 < len(np.unique(stems)) <= MOST_SHARE * len(ids):
         series.append(Series("the running number at the end of the id, for each text before it", stems, numbers))

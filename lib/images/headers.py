@@ -21,6 +21,7 @@ from lib.images.unread_kinds import what_it_is
 
 TIF = (".tif", ".tiff")
 OPENCV_MAX_PIXELS = 1 << 30
+START_BYTES = 4096  # of a file, in which most PNG and JPEG files begin their pixels
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Tags of a tif, and the values they may have.
 SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, PLANES, PLANAR, EXTRA = 254, 258, 259, 262, 274, 277, 284, 338

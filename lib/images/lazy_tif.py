@@ -6,7 +6,7 @@ import numpy as np
 
 from lib.base.errors import UserError
 from lib.images.gdal import gdal, open_raster
-from lib.images.headers import TIF, checked_size, read_header
+from lib.images.headers import TIF, checked_size, read_header, suffix_of
 from lib.images.reading import Content, full_range, to_pixels
 from lib.masks.resize import Size
 
@@ -95,7 +95,7 @@ def open_slide(
     strips as high as the image, colour maps, images that `as_shown` turns, and value_range "image", which needs all
     values. Raises UserError for more than `max_pixels`.
     """
-    if path.suffix.lower() not in TIF or value_range == "image":
+    if suffix_of(path) not in TIF or value_range == "image":
         return None
     header = read_header(path)
     checked_size(header.height, header.width, max_pixels, path)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lib.base.errors import DamagedImage, UserError, one_line
+from lib.config.data_settings import MAX_PIXELS
 from lib.images.dicom import dicom_pixels, dicom_size, open_dicom
 from lib.images.gdal import read_colours, read_raster
 from lib.images.headers import TIF, Header, checked_size, read_header, suffix_of
@@ -20,7 +21,6 @@ from lib.images.scaling import NoData, Range, is_nodata, to_uint8
 
 PNM = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIF, ".bmp", ".gif", ".webp", ".jp2", *PNM, ".npy", ".dcm")
-MAX_PIXELS = 1_000_000_000  # admits a slide of 30,000 x 30,000
 PLAIN_MODES = ("1", "L", "I;16", "I;16B", "I", "F", "RGB", "RGBA")  # Pillow's modes that numpy represents directly
 ODD_BITS = (10, 12, 14)  # of a tif's values, which OpenCV shifts to the high bits of 16
 JPEG_MARKER = re.compile(
