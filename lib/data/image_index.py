@@ -14,6 +14,8 @@ from lib.images.unread_kinds import packed
 
 LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that decide which images there are
 
+OWN_TEMPLATE = {"data.test_images": "test_id", "data.train_masks": "mask_id", "data.compare_masks": "mask_id"}
+
 
 def listed_as(settings: DataSettings, other: DataSettings) -> DataSettings:
     """Settings that read images as `settings` do, but list those of `other`."""
@@ -36,9 +38,10 @@ def require_images(settings: DataSettings, pattern: str, setting: str) -> None:
 
 
 def id_template(settings: DataSettings, setting: str) -> tuple[str, str]:
-    """The template of the ids of data.train_images or data.test_images, and the setting that holds it."""
-    is_test = setting == "data.test_images" and settings.test_id is not None
-    return (settings.test_id, "data.test_id") if is_test else (settings.image_id, "data.image_id")
+    """The template of the ids of the images or mask files that a setting lists, and the setting that holds it."""
+    name = OWN_TEMPLATE.get(setting, "image_id")
+    template = getattr(settings, name)
+    return (settings.image_id, "data.image_id") if template is None else (template, f"data.{name}")
 
 
 def list_images(

@@ -30,6 +30,7 @@ from lib.data.id_match import (
     shifted_numbers,
     why_without_mask,
 )
+from lib.data.image_index import id_template
 from lib.data.rle_table import (
     class_columns,
     class_index_of,
@@ -144,7 +145,7 @@ def _masks_from_files(settings: DataSettings, setting: str) -> Masks:
             "data.classes must say which values of each file are of which class, as in {nucleus: 1, border: 2}"
         )
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
-    template = (settings.image_id, "data.image_id") if settings.mask_id is None else (settings.mask_id, "data.mask_id")
+    template = id_template(settings, setting)
     for parts, path in find_files(settings.root, pattern, setting):
         image_id = make_id(template[0], parts, path, template[1])
         if is_excluded(image_id, settings):
