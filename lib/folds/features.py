@@ -23,14 +23,12 @@ class ImageEncoder:
     def __init__(self) -> None:
         self.device = best_device()
         self.network = LiteFeatures(self.device)
-        self.ids: list[str] = []
         self._waiting: list[np.ndarray] = []
         self._features: list[np.ndarray] = []
 
-    def add(self, image_id: str, thumbnail: np.ndarray) -> None:
-        """Take an image's thumbnail, uint8 (64, 64, channels)."""
+    def add(self, thumbnail: np.ndarray) -> None:
+        """Take the next image's thumbnail, uint8 (64, 64, channels)."""
         planes = [min(plane, thumbnail.shape[2] - 1) for plane in range(3)]
-        self.ids.append(image_id)
         self._waiting.append(thumbnail[:, :, planes])
         if len(self._waiting) == BATCH:
             self._encode()

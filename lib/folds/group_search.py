@@ -55,7 +55,7 @@ class HiddenGroupSearch:
         self.seconds = 0.0
         self.encoder = None
         self.scenes: Scenes | None = None  # shown by the images alone; searched for where nothing else is found
-        self._waiting: list[tuple[str, np.ndarray]] = []
+        self._waiting: list[np.ndarray] = []  # thumbnails
         self._gray: list[np.ndarray] = []  # thumbnails of the images compared
         self._borders: list[np.ndarray] = []  # of all images, 256 bytes each
         if self.is_on:
@@ -76,7 +76,7 @@ class HiddenGroupSearch:
         self._borders.append(borders_of(small))
         if image_id not in self._sampled:
             return
-        self._waiting.append((image_id, small))
+        self._waiting.append(small)
         self._gray.append(small.mean(axis=2).astype(np.uint8))
         if len(self._waiting) == FIRST:
             self._timed(self._encode)
@@ -167,8 +167,8 @@ class HiddenGroupSearch:
     def _encode(self) -> None:
         """Encode the collected thumbnails. torch is imported here, so that errors before the first batch come fast."""
         self.encoder = self.encoder or self._encoder()
-        for image_id, small in self._waiting:
-            self.encoder.add(image_id, small)
+        for small in self._waiting:
+            self.encoder.add(small)
         self._waiting.clear()
 
     def _encoder(self):

@@ -53,8 +53,8 @@ def encoded(data: Images) -> "ImageEncoder":
 
     encoder = ImageEncoder()
     thumbnails = prefetched(lambda image_id: thumbnail(data.read_image(image_id)), data.ids)
-    for image_id, small in progress("image features", thumbnails, len(data.ids)):
-        encoder.add(image_id, small)
+    for _, small in progress("image features", thumbnails, len(data.ids)):
+        encoder.add(small)
     return encoder
 
 

@@ -47,11 +47,11 @@ def test_any_number_of_channels_in_batches(channels, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 2)
     encoder = ImageEncoder()
     for seed in range(5):
-        encoder.add(str(seed), thumbnail(textured(seed, channels=channels)))
+        encoder.add(thumbnail(textured(seed, channels=channels)))
     one_by_one = []
     for seed in range(5):
         alone = ImageEncoder()
-        alone.add(str(seed), thumbnail(textured(seed, channels=channels)))
+        alone.add(thumbnail(textured(seed, channels=channels)))
         one_by_one.append(alone.features()[0])
     np.testing.assert_allclose(encoder.features(), one_by_one, rtol=1e-2, atol=1e-2)
 
