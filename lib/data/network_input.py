@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from lib.base.errors import UserError, or_none
+from lib.base.errors import UserError, or_none, plural
 from lib.data.images import Images
 from lib.data.resizing import ResizedImages
-from lib.data.unreadable import find_unreadable
+from lib.data.unreadable import find_unreadable, first_problems
 
 
 class WithNeighbours:
@@ -50,8 +50,8 @@ def require_usable_neighbours(images: Images) -> None:
     everything = Images(images.settings, images.neighbours.files)
     others = {image_id: everything.files[image_id] for image_id in everything.files.keys() - set(images.ids)}
     if others and (problems := find_unreadable(Images(images.settings, others), "neighbours")):
-        problem = next(iter(problems.values())).problem
-        raise UserError(f"{len(problems)} neighbours cannot be read: {problem} (data.neighbours)")
+        counted = plural(len(problems), "neighbour")
+        raise UserError(f"{counted} cannot be read: {first_problems(problems)} (data.neighbours)")
     for ids in images.neighbours.series:
         sizes = {size: image_id for image_id in reversed(ids) if (size := or_none(everything.image_size, image_id))}
         if len(sizes) > 1:

@@ -230,7 +230,7 @@ def no_number(volumes: Path) -> None:
     ("damage", "data", "words"),
     [
         (odd_size, {}, r"'b_1' and 'b_2' of one series are 40 x 48 and 40 x 50|'b_2' and 'b_1' of one series"),
-        (broken_neighbour, {}, r"1 neighbours cannot be read: .*slice_3.*\(data\.neighbours\)"),
+        (broken_neighbour, {}, r"1 neighbour cannot be read: .*slice_3.*\(data\.neighbours\)"),
         (twice, {}, r"have the same \{slice\} in one series"),
         (no_number, {}, r"\{slice\} of image 'a_mid' is 'mid', which is not a number"),
         (None, {"neighbours": {"order": "day"}}, r"data\.train_images = .* has no part \{day\}"),
