@@ -82,7 +82,7 @@ def adopted_gain(whole: StepSelection, known: np.ndarray, limit: float) -> dict[
 def procedure_gain(search: StepSelection, selected: SelectedRules) -> Gain:
     """The nested gain of selecting and tuning: each image at the rule selected without its fold."""
     terms = np.empty((2, len(search.folds)))
-    for fold, rule in selected.without_fold.items():
+    for fold, rule in selected.without_part.items():
         left_out = search.folds == fold
         terms[:, left_out] = search.terms(rule)[:, left_out]
     return Gain.between(search.nested(()), terms, search.tables[()].groups)

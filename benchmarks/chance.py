@@ -72,7 +72,7 @@ def morphology(pairs: list[Pair]) -> Scored:
 def objects(pairs: list[Pair]) -> Scored:
     """Objects of masks with a triplet's gate."""
     _, choice = chosen(pairs, rule="triplet")
-    masks, trials = MaskRules(choice.rule, choice.fold_rules), Trials(OBJECTS)
+    masks, trials = MaskRules(choice.rule, choice.without_part), Trials(OBJECTS)
     scores = [trials.scores(masks.kinds, maps[..., 0], components(truth[..., 0])[0]) for _, maps, truth in pairs]
     by_kind = dict(zip(masks.kinds, np.stack(scores, axis=1), strict=True))
     found = choose_objects(ClassTrials(trials, masks, by_kind, FOLDS), GROUPS)

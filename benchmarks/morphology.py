@@ -61,7 +61,7 @@ def main() -> None:
 def check_chosen(outcome: ClassOutcome, folds: np.ndarray, pairs: list[Pair]) -> None:
     """The reported scores of the chosen rules equal those of masks drawn one by one."""
     in_sample = np.mean([drawn_dice(outcome.rule, *pair) for pair in pairs])
-    nested = np.mean([drawn_dice(outcome.without_fold[fold], *pair) for fold, pair in zip(folds, pairs, strict=True)])
+    nested = np.mean([drawn_dice(outcome.without_part[fold], *pair) for fold, pair in zip(folds, pairs, strict=True)])
     assert outcome.rule.steps, "no step adopted: nothing to check"
     assert np.allclose(
         [in_sample, nested], [outcome.scores("after")[score] for score in ("in_sample", "nested")], rtol=0, atol=1e-12

@@ -64,7 +64,7 @@ class ScoredRun(NamedTuple):
         """The run of these maps with the rules that 03 tunes on the counts; `table` has the columns fold and group."""
         result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
         ids = counts.ids.tolist()
-        rules = dict(zip(ids, result.nested_rules(), strict=True))
+        rules = dict(zip(ids, result.rules_of_images(), strict=True))
         terms = np.stack([choice.nested_terms for choice in result.classes.values()], axis=-1)
         terms = dict(zip(ids, np.moveaxis(terms, 1, 0), strict=True))
         return cls(maps.folder.parent.resolve().name, maps, rules, result.metric, terms, settings.submission.size)

@@ -17,7 +17,7 @@ from lib.masks.statistics import membership, run_around
 from lib.tuning.plateau import ROUNDING, TOLERANCE
 from lib.tuning.score_table import ScoreTable, sums_within
 
-REACH = 0.3  # in logits: neighbouring levels differ by up to 20 at one half, and by none where they are saturated
+LOGIT_REACH = 0.3  # in logits: neighbouring levels differ by up to 20 at one half, and by none where they are saturated
 
 
 def choose_gate(table: ScoreTable, highest: Sequence[np.ndarray], top_limits: bool = False) -> tuple[int, int] | None:
@@ -71,7 +71,7 @@ def largest_errors(table: ScoreTable, highest: Sequence[np.ndarray], peak: np.nd
 def _neighbourhood_means(scores: np.ndarray) -> np.ndarray:
     """The mean score of gates of the kinds before and after, with levels near both level and threshold."""
     logits = logit(THRESHOLDS / 256)
-    near = (np.abs(logits[:, None] - logits) <= REACH).astype(float)
+    near = (np.abs(logits[:, None] - logits) <= LOGIT_REACH).astype(float)
     near /= near.sum(axis=1, keepdims=True)
     return uniform_filter1d(near @ scores @ near.T, 3, axis=0, mode="nearest")
 

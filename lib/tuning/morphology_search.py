@@ -41,16 +41,16 @@ class ClassOutcome:
     shown: Rule  # the rule shown in pictures: the adopted one or, if it has no steps, the best one tried
     reason: str  # why no step is adopted; empty if one is
     gain: Gain  # nested gain of the whole selection procedure
-    without_fold: dict[int, Rule]  # selected without each fold
+    selected_without_part: dict[int, Rule]  # as the search selected them, adopted or not
     tried: list[dict]  # see `StepSelection.tried`
     nested_terms: np.ndarray  # (2, images) of the rule; each fold is left out of selecting and tuning
     in_sample_terms: np.ndarray  # (2, images) of the rule
     shown_terms: np.ndarray  # (2, images) in-sample, of `shown`
 
     @property
-    def nested_rules(self) -> dict[int, Rule]:
+    def without_part(self) -> dict[int, Rule]:
         """By part, the rule that its images are scored with: selected and tuned without it."""
-        return self.before.fold_rules if self.reason else self.without_fold
+        return self.before.without_part if self.reason else self.selected_without_part
 
     @property
     def image_gain(self) -> np.ndarray:
@@ -77,7 +77,7 @@ class ClassOutcome:
             "reason": self.reason,
             "gain": self.gain.mean,
             "standard_error": self.gain.standard_error,
-            "without_fold": {str(fold): str(rule) for fold, rule in self.without_fold.items()},
+            "without_fold": {str(fold): str(rule) for fold, rule in self.selected_without_part.items()},
             "tried": self.tried,
         }
 
@@ -227,13 +227,13 @@ def require_counted(pairs: Iterable[Pair], counts: Counts) -> Iterator[Pair]:
 def score_rules(
     read: ReadPairs, counts: Counts, parts: np.ndarray, metric: Metric, selected: list[SelectedRules]
 ) -> np.ndarray:
-    """Terms on all images, (classes, 3, 2, images): of `rule`, of `best_tried` and of the image's `without_fold`."""
+    """Terms on all images, (classes, 3, 2, images): of `rule`, of `best_tried` and of the image's `without_part`."""
 
     def measure(item: tuple[int, list[int | None], Pair]) -> list[list[tuple]]:
         part, presence, (_, maps, truths) = item
         terms = []
         for rules, *of_class, truth in zip(selected, planes(maps), presence, planes(truths), strict=True):
-            scored = rules.rule, rules.best_tried, rules.without_fold[part]
+            scored = rules.rule, rules.best_tried, rules.without_part[part]
             terms.append([metric.terms(*count_mask(rule.apply(*of_class), truth)) for rule in scored])
         return terms
 
@@ -259,7 +259,7 @@ def adopt_steps(
         shown=selected.best_tried if reason else selected.rule,
         reason=reason,
         gain=gain,
-        without_fold=selected.without_fold,
+        selected_without_part=selected.without_part,
         tried=selected.tried,
         nested_terms=choice.nested_terms if reason else nested,
         in_sample_terms=choice.in_sample_terms if reason else in_sample,

@@ -54,7 +54,7 @@ class ClassObjects:
     all_empty: float  # of no object at all
     over_none: Gain  # nested, over no object at all
     gain: Gain  # nested gain of cutting touching objects
-    without_fold: dict[int, ObjectRule]
+    without_part: dict[int, ObjectRule]
     nested_scores: np.ndarray  # (images,) each at the rule chosen without its fold
 
     def about_no_object(self) -> str:
@@ -75,7 +75,7 @@ class ClassObjects:
             "gain_of_cutting": self.gain.mean,
             "standard_error": self.gain.standard_error,
             "cutting_not_adopted": self.gain.doubt(),
-            "without_fold": {str(fold): str(rule) for fold, rule in self.without_fold.items()},
+            "without_fold": {str(fold): str(rule) for fold, rule in self.without_part.items()},
         }
 
 
@@ -244,7 +244,7 @@ def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
     components = by_cut[False][1]
     gain = _gain(components, by_cut[True][1], groups)
     adopted = not gain.doubt()
-    without_fold, nested = by_cut[adopted]
+    without_part, nested = by_cut[adopted]
     rule, scores = tried.best(adopted)
     none = tried.scores[without_threshold(tried.masks.rule)][:, -1]
     return ClassObjects(
@@ -255,7 +255,7 @@ def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:
         all_empty=float(none.mean()),
         over_none=_gain(none, nested, groups),
         gain=gain,
-        without_fold=without_fold,
+        without_part=without_part,
         nested_scores=nested,
     )
 

@@ -31,15 +31,15 @@ class SelectedRules(NamedTuple):
 
     rule: Rule  # on all folds
     best_tried: Rule  # the rule with steps that gains most, selected or not
-    without_fold: dict[int, Rule]  # without each fold
+    without_part: dict[int, Rule]  # by part: on the others
     tried: list[dict]
 
     def reason_against(self, gain: Gain, in_sample_gain: float) -> str:
         """The reason, in words, not to adopt the steps of the rule; empty if they are adopted.
 
-        `gain` compares each image at its `without_fold` rule with the threshold alone, `in_sample_gain` all at `rule`.
+        `gain` compares each image at its `without_part` rule with the threshold alone, `in_sample_gain` all at `rule`.
         """
-        if not any(rule.steps for rule in self.without_fold.values()):
+        if not any(rule.steps for rule in self.without_part.values()):
             return "none is selected"
         if not gain.doubt() and not self.rule.steps:
             return "some are selected without a fold, but none on all folds"
@@ -134,8 +134,8 @@ class StepSelection:
         """The rule selected on all folds, and those selected without each fold."""
         rules, tried = self.best_rules(), self.tried()
         best_family = next((tuple(row["steps"]) for row in tried if row["steps"]), ())
-        without_fold = {fold: self.selected_without(fold) for fold in np.unique(self.folds).tolist()}
-        return SelectedRules(rules[self.select()], rules[best_family], without_fold, tried)
+        without_part = {fold: self.selected_without(fold) for fold in np.unique(self.folds).tolist()}
+        return SelectedRules(rules[self.select()], rules[best_family], without_part, tried)
 
     def tried(self) -> list[dict]:
         """A row for each family, best first: number of rules, the best rule, its gain over the threshold alone.

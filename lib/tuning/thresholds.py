@@ -37,7 +37,7 @@ class ClassChoice:
     kind: str  # threshold.rule
     rule: Rule
     plateau: tuple[int, int]  # thresholds whose scores do not differ significantly from that of the chosen one
-    fold_rules: dict[int, Rule]  # tuned on all folds but this one
+    without_part: dict[int, Rule]  # by part: tuned on the others
     curve: np.ndarray  # (255,) score of all images at each threshold, with the rule's gate
     fold_curves: dict[int, np.ndarray]  # the same for the images of each fold
     fold_nested: dict[int, float]  # each fold's score with the rule tuned without it
@@ -92,7 +92,7 @@ class ClassChoice:
             "rule": self.rule.to_dict(),
             "probability": round(self.rule.threshold / 255, 4),
             "plateau": list(self.plateau),
-            "without_fold": {str(fold): str(rule) for fold, rule in self.fold_rules.items()},
+            "without_fold": {str(fold): str(rule) for fold, rule in self.without_part.items()},
             "nested": self.nested,
             "in_sample": self.in_sample,
             "at_half": self.at_half,
@@ -123,10 +123,10 @@ class ThresholdResult:
         """Whether the parts of the nested score are the folds, each of which has its own model."""
         return self.folds >= 3
 
-    def nested_rules(self) -> list[dict[str, Rule]]:
+    def rules_of_images(self) -> list[dict[str, Rule]]:
         """For each image, the rules of the classes tuned without its part."""
         return [
-            {name: choice.fold_rules[part] for name, choice in self.classes.items()} for part in self.parts.tolist()
+            {name: choice.without_part[part] for name, choice in self.classes.items()} for part in self.parts.tolist()
         ]
 
     def to_dict(self) -> dict:
@@ -155,7 +155,7 @@ class ThresholdResult:
             have = "1 fold has" if self.folds == 1 else "2 folds have"
             lines.append(f"  only {have} maps: in the nested score {parts} parts of the images stand in for folds")
         for name, choice in self.classes.items():
-            without = "; ".join(str(rule) for rule in choice.fold_rules.values())
+            without = "; ".join(str(rule) for rule in choice.without_part.values())
             around = "" if choice.rule.is_empty else " (plateau {} to {})".format(*choice.plateau)
             lines.append(f"  {name}: {choice.rule}{around}; without each fold {without}")
             if choice.presence:
@@ -168,7 +168,7 @@ class ThresholdResult:
             foreign = choice.foreign_folds() if self.parts_are_folds else {}
             for fold, (threshold, best, reported) in foreign.items():
                 lines.append(
-                    f"  warning: fold {fold} scores {reported:.4f} at {choice.fold_rules[fold]}, which is chosen on "
+                    f"  warning: fold {fold} scores {reported:.4f} at {choice.without_part[fold]}, which is chosen on "
                     f"the other folds, and {best:.4f} at t={threshold}: its images or its model's probabilities are "
                     "unlike theirs. Look at its maps; train longer or with another train.seed"
                 )
@@ -252,18 +252,18 @@ def _choose_rule(table: ScoreTable, parts: np.ndarray, kind: str) -> ClassChoice
     rule = tune(table, kind)
     curve = table.behind_gates(rule).scores()
     nested = np.empty((2, len(parts)))
-    fold_rules, fold_curves, fold_nested = {}, {}, {}
+    without_part, fold_curves, fold_nested = {}, {}, {}
     for fold, others, left_out in splits(parts):
         alone = table.of(left_out)
         fold_curves[fold] = alone.behind_gates(rule).scores()
-        tuned = fold_rules[fold] = tune(table.of(others), kind)
+        tuned = without_part[fold] = tune(table.of(others), kind)
         nested[:, left_out] = terms_of(tuned, alone)
         fold_nested[fold] = float(pooled(*nested[:, left_out]))
     return ClassChoice(
         kind=kind,
         rule=rule,
         plateau=plateau(_behind(rule, table), rule.threshold),
-        fold_rules=fold_rules,
+        without_part=without_part,
         curve=curve,
         fold_curves=fold_curves,
         fold_nested=fold_nested,

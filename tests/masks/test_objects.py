@@ -218,10 +218,10 @@ def test_nested_scores_are_those_of_rules_chosen_without_the_fold():
     result = search(pairs)
     choice = result.classes["nucleus"]
     for n, (probability_map, truth) in enumerate(pairs.values()):
-        rule = choice.without_fold[n % 3]
+        rule = choice.without_part[n % 3]
         assert choice.nested_scores[n] == object_score(match_objects(rule.apply(probability_map), truth), AP)
     assert choice.in_sample == pytest.approx(mean_by_hand(choice.rule, pairs))
-    assert {rule.mask.threshold for rule in choice.without_fold.values()} <= set(OBJECT_THRESHOLDS)
+    assert {rule.mask.threshold for rule in choice.without_part.values()} <= set(OBJECT_THRESHOLDS)
 
 
 def test_every_column_is_the_score_of_its_rule():
@@ -262,7 +262,7 @@ def test_an_image_is_scored_behind_the_gate_chosen_without_its_part():
     result = search(pairs, mask=opened, without={0: shut, 1: opened, 2: opened}).classes["nucleus"]
     assert result.in_sample == 1 and result.nested == pytest.approx(2 / 3)
     assert [result.nested_scores[part::3].mean() for part in range(3)] == [0, 1, 1]
-    assert result.without_fold[1].mask.gate == opened.gate
+    assert result.without_part[1].mask.gate == opened.gate
 
 
 def test_of_many_images_some_are_used():

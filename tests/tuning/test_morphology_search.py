@@ -144,8 +144,8 @@ def test_reported_scores_equal_a_naive_twin(rule):
     assert outcome.scores("after")["in_sample"] == pytest.approx(after.mean(), abs=1e-6)
     assert outcome.image_gain == pytest.approx(after - before, abs=1e-6)
     assert outcome.shown == outcome.rule and result.shown_gain == pytest.approx(after - before, abs=1e-6)
-    nested_after = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
-    gains = nested_after - naive_dice(made, [thresholds.fold_rules[fold] for fold in folds])
+    nested_after = naive_dice(made, [outcome.without_part[fold] for fold in folds])
+    gains = nested_after - naive_dice(made, [thresholds.without_part[fold] for fold in folds])
     assert outcome.scores("after")["nested"] == pytest.approx(nested_after.mean(), abs=1e-6)
     assert outcome.scores("after")["gap"] == pytest.approx(after.mean() - nested_after.mean(), abs=1e-6)
     assert outcome.gain.mean == pytest.approx(gains.mean(), abs=1e-6)
@@ -210,8 +210,11 @@ def test_a_fold_does_not_influence_the_rule_it_is_scored_with():
     clean, specked = blobs(24, specks=0), blobs(24, specks=4)
     changed = [dirty if fold == 1 else item for fold, item, dirty in zip(folds, clean, specked, strict=True)]
     before, after = (search(each).classes["mask"] for each in (clean, changed))
-    assert before.without_fold[1] == after.without_fold[1]
-    assert before.without_fold[0] != after.without_fold[0] and before.without_fold[2] != after.without_fold[2]
+    assert before.selected_without_part[1] == after.selected_without_part[1]
+    assert (
+        before.selected_without_part[0] != after.selected_without_part[0]
+        and before.selected_without_part[2] != after.selected_without_part[2]
+    )
 
 
 def test_standard_errors_are_those_of_groups():
@@ -222,8 +225,8 @@ def test_standard_errors_are_those_of_groups():
     grouped, apart = np.tile(np.arange(18), 2), np.arange(36)
     outcomes = [search(twice, folds=folds, groups=groups).classes["mask"] for groups in (grouped, apart)]
     for outcome, groups, independent in zip(outcomes, (grouped, apart), (18, 36), strict=True):
-        alone = choose_thresholds(counts, folds, ThresholdSettings(), groups).classes["mask"].fold_rules
-        before, after = (naive_dice(twice, [r[fold] for fold in folds]) for r in (alone, outcome.without_fold))
+        alone = choose_thresholds(counts, folds, ThresholdSettings(), groups).classes["mask"].without_part
+        before, after = (naive_dice(twice, [r[fold] for fold in folds]) for r in (alone, outcome.selected_without_part))
         gains = (after - before).reshape(-1, independent).mean(axis=0)  # of each group
         assert outcome.gain.standard_error == pytest.approx(gains.std(ddof=1) / np.sqrt(independent), abs=1e-6)
     single = search(once).classes["mask"]
@@ -279,7 +282,7 @@ def test_of_few_folds_parts_are_left_out(count):
     result = search(made, folds=folds)
     outcome = result.classes["mask"]
     parts = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings()).parts
-    nested = naive_dice(made, [outcome.without_fold[part] for part in parts])
+    nested = naive_dice(made, [outcome.without_part[part] for part in parts])
     assert outcome.rule.steps and outcome.scores("after")["nested"] == pytest.approx(nested.mean())
 
 
@@ -299,7 +302,7 @@ def test_folds_that_a_sample_would_miss_are_searched_too(monkeypatch):
     monkeypatch.setattr("lib.tuning.morphology_search.SEARCHED", 6)
     made, folds = blobs(30, specks=1.5), np.arange(30) % 10
     outcome = search(made, folds=folds).classes["mask"]
-    nested = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
+    nested = naive_dice(made, [outcome.without_part[fold] for fold in folds])
     assert outcome.rule.steps and outcome.scores("after")["nested"] == pytest.approx(nested.mean())
 
 
@@ -321,9 +324,9 @@ def test_of_many_images_a_sample_is_searched_and_all_are_scored(rule, monkeypatc
     assert outcome.rule.steps and outcome.before.rule == alone.rule
     assert outcome.scores("before")["nested"] == alone.nested
     assert outcome.scores("after")["in_sample"] == pytest.approx(naive_dice(made, [outcome.rule] * 30).mean())
-    nested = naive_dice(made, [outcome.without_fold[fold] for fold in folds])
+    nested = naive_dice(made, [outcome.without_part[fold] for fold in folds])
     assert outcome.scores("after")["nested"] == pytest.approx(nested.mean())
-    gains = nested - naive_dice(made, [alone.fold_rules[fold] for fold in folds])
+    gains = nested - naive_dice(made, [alone.without_part[fold] for fold in folds])
     assert (outcome.gain.mean, outcome.gain.standard_error) == pytest.approx(
         (gains.mean(), gains.std(ddof=1) / np.sqrt(30))
     )

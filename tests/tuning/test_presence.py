@@ -111,7 +111,7 @@ def test_a_presence_that_tells_empty_images_is_adopted_and_scored_as_by_hand(met
     choice, alone = result.classes["class0"], choose_thresholds(count_images(made, ["class0"]), folds, settings)
     assert choice.rule.presence is not None and choice.presence.reason_against == ""
     assert choice.in_sample == pytest.approx(score_by_hand(metric, made, [choice.rule] * 36, presence))
-    nested = score_by_hand(metric, made, [choice.fold_rules[fold] for fold in folds], presence)
+    nested = score_by_hand(metric, made, [choice.without_part[fold] for fold in folds], presence)
     assert choice.nested == pytest.approx(nested)
     assert choice.presence.nested == pytest.approx((alone.mean("nested"), nested))
     assert choice.curve[choice.rule.threshold - 1] == pytest.approx(choice.in_sample)
@@ -127,7 +127,7 @@ def test_a_presence_that_tells_nothing_is_refused_with_the_reason_and_changes_no
     alone = choose_thresholds(count_images(made, ["class0"]), folds, ThresholdSettings(bootstrap=100))
     choice, before = result.classes["class0"], alone.classes["class0"]
     assert choice.presence.reason_against and choice.presence.reason_against in str(result)
-    assert choice.rule == before.rule and choice.fold_rules == before.fold_rules
+    assert choice.rule == before.rule and choice.without_part == before.without_part
     assert np.array_equal(choice.nested_terms, before.nested_terms) and result.interval == alone.interval
     without = result.to_dict()
     assert without["classes"]["class0"].pop("presence")["reason_against"]
@@ -138,7 +138,7 @@ def test_presence_is_tried_with_the_maps_of_one_fold_too():
     made, there = false_alarms(40)
     result = choose_thresholds(with_presence(made, np.where(there, 200, 20)), np.zeros(40, int), ThresholdSettings())
     choice = result.classes["class0"]
-    rules = [choice.fold_rules[part] for part in result.parts.tolist()]
+    rules = [choice.without_part[part] for part in result.parts.tolist()]
     assert choice.rule.presence is not None
     assert choice.nested == pytest.approx(score_by_hand("dice", made, rules, np.where(there, 200, 20)))
 
@@ -182,8 +182,8 @@ def test_morphology_starts_from_the_gate_and_scores_are_those_of_the_masks():
 
     assert outcome.scores("after")["in_sample"] == pytest.approx(scored([outcome.rule] * 24))
     assert float(outcome.shown_terms[0].mean()) == pytest.approx(scored([outcome.shown] * 24))
-    without_fold = scored([outcome.without_fold[fold] for fold in folds])
-    assert outcome.gain.mean == pytest.approx(without_fold - outcome.scores("before")["nested"])
+    without_part = scored([outcome.selected_without_part[fold] for fold in folds])
+    assert outcome.gain.mean == pytest.approx(without_part - outcome.scores("before")["nested"])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -71,7 +71,7 @@ def test_the_search_as_a_whole_must_gain_enough_too():
     search = search_of({REMOVE: np.where(FOLDS == 0, 0.4, np.tile([0.1, -0.08], 6))})
     selected, gain = search.selected(), procedure(search)
     assert selected.rule.steps == (Step("remove", 16),)
-    assert [bool(rule.steps) for rule in selected.without_fold.values()] == [False, True, True]
+    assert [bool(rule.steps) for rule in selected.without_part.values()] == [False, True, True]
     assert gain.mean == pytest.approx(0.01 * 8 / 12) and gain.standard_error > gain.mean
     assert "less than 2 standard errors" in selected.reason_against(gain, 0.1)
 

@@ -75,7 +75,7 @@ def test_scores_equal_a_naive_twin(metric, rule):
     result = choose_thresholds(count_images(made, ["a"]), folds, settings)
     choice = result.classes["a"]
     assert choice.in_sample == pytest.approx(naive_score(made, [choice.rule] * 24, metric))
-    assert choice.nested == pytest.approx(naive_score(made, [choice.fold_rules[fold] for fold in folds], metric))
+    assert choice.nested == pytest.approx(naive_score(made, [choice.without_part[fold] for fold in folds], metric))
     assert choice.at_half == pytest.approx(naive_score(made, [Rule(128)] * 24, metric))
     assert choice.all_empty == pytest.approx(naive_score(made, [Rule(1, Gate(255, 1000))] * 24, metric))
     for threshold in (1, 90, 255):
@@ -97,11 +97,11 @@ def test_a_fold_does_not_influence_the_rule_it_is_scored_with(rule):
         choose_thresholds(count_images(each, ["a"]), folds, ThresholdSettings(rule=rule)).classes["a"]
         for each in (made, changed)
     )
-    assert before.fold_rules[1] == after.fold_rules[1]
-    assert before.fold_rules[0] != after.fold_rules[0] and before.fold_rules[2] != after.fold_rules[2]
+    assert before.without_part[1] == after.without_part[1]
+    assert before.without_part[0] != after.without_part[0] and before.without_part[2] != after.without_part[2]
     assert before.rule != after.rule
     subset = [item for fold, item in zip(folds, made, strict=True) if fold != 1]
-    assert before.fold_rules[1] == tune(single_table(subset), rule)
+    assert before.without_part[1] == tune(single_table(subset), rule)
 
 
 def test_folds_weigh_by_their_images():
@@ -148,11 +148,13 @@ def test_of_few_folds_parts_of_whole_groups_are_left_out(folds):
     result = choose_thresholds(counts, np.arange(40) % folds, ThresholdSettings(), groups)
     choice = result.classes["a"]
     assert len(set(result.parts)) == 5 and all(len(set(result.parts[groups == group])) == 1 for group in range(20))
-    for part, rule in choice.fold_rules.items():
+    for part, rule in choice.without_part.items():
         others = [item for item, other in zip(made, result.parts, strict=True) if other != part]
         table = ScoreTable.of_class(count_images(others, ["a"]), 0, Metric(), groups[result.parts != part])
         assert rule == tune(table, "threshold")
-    assert choice.nested == pytest.approx(naive_score(made, [choice.fold_rules[part] for part in result.parts], "dice"))
+    assert choice.nested == pytest.approx(
+        naive_score(made, [choice.without_part[part] for part in result.parts], "dice")
+    )
     assert "parts of the images stand in for folds" in str(result)
 
 
@@ -169,7 +171,7 @@ def test_of_tied_thresholds_the_middle_is_taken_where_each_fold_is_one_group():
     made = [(str(n), np.where(truth, *values).astype(np.uint8), truth) for n, values in enumerate(tops)]
     folds = np.repeat([0, 1], 4)
     choice = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(), folds).classes["a"]
-    assert {rule.threshold for rule in choice.fold_rules.values()} == {(31 + 240) // 2}
+    assert {rule.threshold for rule in choice.without_part.values()} == {(31 + 240) // 2}
     single = ScoreTable.of_class(count_images(made, ["a"]), 0, Metric(), np.zeros(8, int))
     assert tune(single, "threshold").threshold == (31 + 240) // 2
 
