@@ -173,8 +173,8 @@ def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
     ignored = f", {_written(masks.ignore)} ignored" if masks.ignore else ""
     if masks.values:
         names = ", ".join(f"{name} {_written(values)}" for name, values in masks.values.items())
-        rest = f", background {counts.shown(_without_class(counts, masks))}" if _without_class(counts, masks) else ""
-        return names + rest + ignored
+        rest = _without_class(counts, masks)
+        return names + (f", background {counts.shown(rest)}" if rest else "") + ignored
     if masks.above is not None:
         return f"mask is {'not ' if masks.inverted else ''}above {masks.above:g}{ignored}"
     if settings.instances and len(counts.pixels) > 2:
@@ -188,9 +188,8 @@ def _has_colours(counts: ValueCounts) -> bool:
 
 
 def _without_class(counts: ValueCounts, masks: MaskSettings) -> list[Value]:
-    return [
-        value for value in counts.pixels if not any(is_near(value, listed, masks.tolerance) for listed in masks.listed)
-    ]
+    known = masks.all_values
+    return [value for value in counts.pixels if not any(is_near(value, each, masks.tolerance) for each in known)]
 
 
 def _written(values: list[Value]) -> str:
@@ -202,14 +201,15 @@ def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
     for name, values in masks.values.items():
         if not any(is_near(seen, value, masks.tolerance) for value in values for seen in counts.pixels):
             return f"none of them is of the class {name}, which is {_written(values)} by data.classes"
-    if len(_without_class(counts, masks)) <= MOST_STRAY_VALUES and not counts.others:
+    strays = len(_without_class(counts, masks))
+    if strays <= MOST_STRAY_VALUES and not counts.others:
         return None
     remedy = (
         f"data.masks.tolerance (now {masks.tolerance}) if the files are lossy"
         if masks.are_colours
         else ("data.masks.above in the place of values in data.classes if the masks are soft")
     )
-    return f"{len(_without_class(counts, masks))} or more are of no class: set {remedy}"
+    return f"{strays}{' or more' if counts.others else ''} are of no class: set {remedy}"
 
 
 def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None:

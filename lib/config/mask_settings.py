@@ -50,10 +50,10 @@ class MaskSettings(Section):
     @property
     def are_colours(self) -> bool:
         """Whether classes are distinguished by colour."""
-        return any(isinstance(value, str) for value in self.listed)
+        return any(isinstance(value, str) for value in self.all_values)
 
     @property
-    def listed(self) -> list[int | str]:
+    def all_values(self) -> list[int | str]:
         """All values of the classes and of ignored pixels."""
         return [value for values in self.values.values() for value in values] + self.ignore
 
@@ -76,14 +76,14 @@ class MaskSettings(Section):
             raise ValueError(
                 "with object_planes every value but 0 is mask; values, ignore, above, inverted and alpha cannot be set"
             )
-        if len({type(value) for value in self.listed}) > 1:
+        if len({type(value) for value in self.all_values}) > 1:
             raise ValueError("the values of data.classes and masks.ignore must all be numbers or all be colours")
         if self.tolerance and not self.are_colours:
             raise ValueError("tolerance is for colours; for gray values set masks.above")
         for name, values in self.values.items():
             if conflict := set(self.ignore).intersection(values):
                 raise ValueError(f"{conflict.pop()} cannot be of class {name} and ignored")
-        for first, second in combinations(sorted(set(self.listed), key=str), 2):
+        for first, second in combinations(sorted(set(self.all_values), key=str), 2):
             if self.tolerance and is_near(first, second, 2 * self.tolerance):
                 raise ValueError(f"tolerance {self.tolerance} does not keep {first} and {second} apart")
         return self
