@@ -17,6 +17,7 @@ from lib.config.schema import ThresholdSettings
 
 THRESHOLDS = np.arange(1, 256)  # a pixel is mask where map >= threshold; 0 would make every pixel mask
 LIMITS = np.arange(10, 20) / 20  # of IoU: .50, .55, ... .95
+TITLES = {"dice": "Dice", "dice_global": "Dice of all pixels", "iou": "IoU", "iou_sweep": "IoU sweep"}
 IGNORED = 255  # value of unlabelled pixels in a truth; they are left out of losses and scores
 EXACT_IN_FLOAT32 = 2**24  # whole numbers up to this one
 
@@ -76,7 +77,12 @@ class Metric:
         return cls(settings.metric, settings.beta)
 
     def __str__(self) -> str:
-        return f"f_beta({self.beta:g})" if self.name == "f_beta" else self.name
+        return f"F-beta ({self.beta:g})" if self.name == "f_beta" else TITLES.get(self.name, self.name)
+
+    @property
+    def column(self) -> str:
+        """The column of history.csv, and the key of metrics.json, that hold the validation score."""
+        return f"val_{self.name}"
 
     @property
     def pools(self) -> bool:

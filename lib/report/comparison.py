@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from lib.data.competition import TrainingData
+from lib.masks.metrics import TITLES
 from lib.prediction.map_store import scored_truth
 from lib.report.charts import Axis, Chart, series
 from lib.report.galleries import Item, Place, changed_galleries, class_label, encode_pictures, mask_dice
 from lib.report.page import write_page
 from lib.report.pictures import TRUTH, errors_picture, mask_picture, shown_image
-
-NAMES = {"dice": "Dice", "iou": "IoU", "boundary_iou": "Boundary IoU"}
 
 
 class ComparedRun(Protocol):
@@ -34,14 +33,14 @@ def write_comparison(
     `content` is that of compare.json; `scores` are (runs, images, classes, measures), Dice first. `runs`, the baseline
     first, and the images of `table` (id, fold) are in the same order.
     """
-    parts = []
+    parts, titles = [], TITLES | {"boundary_iou": "Boundary IoU"}
     for number, (challenger, measures) in enumerate(zip(runs[1:], content["against"].values(), strict=True), start=1):
         pair, dice = (runs[0], challenger), scores[[0, number], ..., 0]
         parts.append(
             {
                 "key": f"run_{number}",
                 "name": challenger.name,
-                "measures": [{"name": NAMES.get(name, name), **values} for name, values in measures.items()],
+                "measures": [{"name": titles.get(name, name), **values} for name, values in measures.items()],
                 "charts": [_scatter(pair, dice), _gains(dice[1] - dice[0]), _folds(measures["dice"])],
                 "galleries": changed_galleries(
                     dice[1] - dice[0],

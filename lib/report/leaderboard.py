@@ -8,9 +8,11 @@ from pathlib import Path
 from lib.base.errors import UserError
 from lib.base.files import read_json, sha256_of_file
 from lib.config.check import dotted
-from lib.config.schema import Settings
+from lib.config.schema import ObjectSettings, Settings
+from lib.masks.metrics import Metric
+from lib.masks.objects import describe_score
 from lib.report.charts import Axis, Chart
-from lib.report.overview import metric_name, stage_times
+from lib.report.overview import stage_times
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import next_stage, stages_done, trained_folds
 from lib.run.score_notes import note_of_all_images, reasons_for_optimism
@@ -109,7 +111,7 @@ def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Scor
     scores = read_json(run.postprocess)["after"] if "05" in done else threshold
     interval = read_json(run.postprocess)["interval"] if "05" in done else threshold["interval"]
     gap = scores["in_sample"] - scores["nested"]
-    return Score(metric_name(**threshold["metric"]), scores["nested"], tuple(interval), gap)
+    return Score(str(Metric(**threshold["metric"])), scores["nested"], tuple(interval), gap)
 
 
 def state_of(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:
@@ -139,10 +141,9 @@ def boards(entries: Sequence[Entry]) -> list[Board]:
 
 def measure_of(settings: dict[str, object]) -> str:
     """The measure of a run: metric, objects or not, and the size of the masks."""
-    name = metric_name(settings["threshold.metric"], settings["threshold.beta"])
+    name = str(Metric(settings["threshold.metric"], settings["threshold.beta"]))
     if settings["submission.rows"] == "instance":
-        beta = f" {settings['objects.beta']:g}" if settings["objects.metric"] == "f_beta" else ""
-        name = f"objects by {settings['objects.metric']}{beta}"
+        name = describe_score(ObjectSettings(metric=settings["objects.metric"], beta=settings["objects.beta"]))
     size = settings["submission.size"]
     return name if size is None else f"{name} at {size[0]} x {size[1]}"
 

@@ -7,6 +7,7 @@ import yaml
 from lib.base.files import read_json
 from lib.config.schema import Settings
 from lib.config.section import Section
+from lib.masks.metrics import Metric
 from lib.run.folder import RunFolder, stages_of
 from lib.run.record import is_upload, stage_records
 from lib.run.score_notes import reasons_for_optimism
@@ -54,7 +55,7 @@ def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
     shown = read_json(run.postprocess) if processed else threshold
     scores = shown["after"] if processed else threshold
     nested, in_sample, (low, high) = scores["nested"], scores["in_sample"], shown["interval"]
-    label, interval = f"{metric_name(**threshold['metric'])}, out of fold", f"95 % interval {low:.4f} to {high:.4f}"
+    label, interval = f"{Metric(**threshold['metric'])}, out of fold", f"95 % interval {low:.4f} to {high:.4f}"
     note = "nested: every image at a rule tuned on the other folds; expect this on new images"
     in_sample_note = "tuned and scored on the same images; the gap is how much tuning flatters"
     empty_note = "an honest score must be well above it"
@@ -91,21 +92,17 @@ def training_cards(run: RunFolder, settings: Settings) -> list[Card]:
     folders = [run.fold(fold) for fold in range(settings.folds.count)]
     trained = [read_json(folder.metrics) for folder in folders if folder.metrics.is_file()]
     cards = [card("Folds trained", f"{len(trained)} of {len(folders)}", "one model per fold")]
-    name = f"val_{settings.threshold.metric}"
-    if scores := [metrics[name] for metrics in trained if name in metrics]:
-        label = f"Validation {metric_name(settings.threshold.metric, settings.threshold.beta)}"
+    metric = Metric.of(settings.threshold)
+    if scores := [metrics[metric.column] for metrics in trained if metric.column in metrics]:
         note = "each at its own best threshold, so optimistic; stage 03 gives the honest score"
-        cards.append(card(label, f"{sum(scores) / len(scores):.4f}", f"mean of {len(scores)} folds", note))
+        cards.append(
+            card(f"Validation {metric}", f"{sum(scores) / len(scores):.4f}", f"mean of {len(scores)} folds", note)
+        )
     return cards
 
 
 def card(label: str, value: str, detail: str, note: str = "", tone: str = "") -> Card:
     return {"label": label, "value": value, "detail": detail, "note": note, "tone": tone}
-
-
-def metric_name(name: str, beta: float) -> str:
-    names = {"dice": "Dice", "dice_global": "Dice of all pixels", "iou": "IoU", "iou_sweep": "IoU sweep"}
-    return f"F-beta ({beta:g})" if name == "f_beta" else names.get(name, name)
 
 
 def differing_settings(settings: Settings) -> str:

@@ -12,7 +12,7 @@ from lib.base.files import write_text
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
 from lib.folds.split import coverage_columns, stored_folds
-from lib.masks.metrics import Counts
+from lib.masks.metrics import Counts, Metric
 from lib.masks.rules import read_rules
 from lib.prediction.map_store import MapStore, read_pairs
 from lib.report import overview
@@ -83,7 +83,7 @@ def map_parts(run: RunFolder, settings: Settings, done: frozenset[str]) -> dict:
     parts = {"galleries": ranked_galleries(scores, painter.paint), "errors": errors_part(scores, oof_stats)}
     if after:
         gains = read_gains(run, scores)
-        metric = settings.threshold.metric
+        metric = Metric.of(settings.threshold)
         headings = [
             ("better", "Improved by morphology", f"Where {metric} rises most."),
             ("worse", "Harmed by morphology", f"Where {metric} falls most."),

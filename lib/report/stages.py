@@ -10,9 +10,9 @@ from lib.config.schema import Settings
 from lib.data.tables import read_table
 from lib.folds.external import describe_table
 from lib.folds.split import are_empty, coverage_columns, coverage_columns_of, describe_groups, stored_folds
+from lib.masks.metrics import Metric
 from lib.masks.rules import NO_MASK
 from lib.report.charts import SMALL_HEIGHT, SMALL_WIDTH, Axis, Chart, series, shares
-from lib.report.overview import metric_name
 from lib.run.folder import FoldFolder, RunFolder
 from lib.run.record import history_digest
 
@@ -86,9 +86,11 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
     histories = {fold: pd.read_csv(run.fold(fold).history) for fold in folds}
     if not histories:
         return None
+    metric = Metric.of(settings.threshold)
     score = next(name for name in next(iter(histories.values())) if name.startswith("val_"))
+    if score != metric.column:  # trained when threshold.metric was another
+        metric = Metric(score.removeprefix("val_"), metric.beta)
     rows = [_training_row(run, fold, history, score) for fold, history in histories.items()]
-    metric = metric_name(settings.threshold.metric, settings.threshold.beta)
     names = {score: f"Validation {metric}", "loss": "Training loss"}
     names |= {
         name: f"Loss term: {name.removeprefix('loss_')}"
@@ -108,7 +110,7 @@ def training_part(run: RunFolder, settings: Settings) -> dict | None:
         "legend": [(f"fold {fold}", "line", *series(fold)) for fold in histories],
         "epochs": settings.train.epochs,
         "all_images": settings.train.all_images,
-        "score": metric,
+        "score": str(metric),
         "training": sum(not row["done"] for row in rows) + settings.folds.count - len(rows),
         "early": [row["fold"] for row in rows if row["done"] and row["best"] == settings.train.epochs],
     }
@@ -177,7 +179,7 @@ def threshold_part(run: RunFolder) -> dict:
     """Score against threshold of each class, the rule chosen, and the rules chosen without each fold."""
     content = read_json(run.threshold)
     curves = pd.read_csv(run.threshold.with_suffix(".csv"), dtype={"class": str}, keep_default_na=False)
-    metric = metric_name(**content["metric"])
+    metric = str(Metric(**content["metric"]))
     rows = [{"name": name, **choice} for name, choice in content["classes"].items()]
     charts = [_threshold_chart(row, curves[curves["class"] == row["name"]], metric, len(rows)) for row in rows]
     return {"rows": rows, "charts": charts}

@@ -45,8 +45,7 @@ class SubmissionScore:
     masks: int
 
     def __str__(self) -> str:
-        name = "Dice" if self.metric == "dice" else self.metric
-        return f"{name} {self.score:.4f} over {self.masks} masks (an all-empty submission: {self.all_empty:.4f})"
+        return f"{self.metric} {self.score:.4f} over {self.masks} masks (an all-empty submission: {self.all_empty:.4f})"
 
 
 def score_submission(submission: Path, solution: Path, settings: Settings) -> SubmissionScore:

@@ -12,6 +12,7 @@ from pathlib import Path
 from lib.base.cli import plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import read_json
+from lib.masks.metrics import Metric
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import require_stage, require_thresholds, submission_inputs, trained_folds
 from lib.run.record import is_upload, stage_records
@@ -53,7 +54,7 @@ def require_upload(run: RunFolder, path: Path) -> None:
 def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:
     """The out-of-fold scores: nested first, then in-sample, where tuning and scoring use the same images."""
     low, high = threshold["interval"]
-    metric = threshold["metric"]["name"]
+    metric = Metric(**threshold["metric"])
     about = {name: row.get("about_no_mask") for name, row in threshold["classes"].items()}
     notes = [("note", f"{name}: {sentence}") for name, sentence in about.items() if sentence]
     rules = ", ".join(f"{name}: {choice['rule']['name']}" for name, choice in postprocess["classes"].items())

@@ -47,7 +47,7 @@ class FoldJob:
     @property
     def score_name(self) -> str:
         """The history's column of the validation score."""
-        return f"val_{self.metric.name}"
+        return self.metric.column
 
 
 def plan_fold(

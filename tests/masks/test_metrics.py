@@ -141,4 +141,4 @@ def test_a_mean_weighs_images_and_a_pooled_metric_weighs_pixels():
     assert Metric("dice").score(tp, fp, fn) == pytest.approx([(1 + 0.4) / 2, 0.5])
     assert Metric("dice_global").score(tp, fp, fn) == pytest.approx([18 / 21, 0])
     assert Metric("dice_global").score(tp[:1], fp[:1], fn[:1]).tolist() == [1, 1]
-    assert str(Metric("f_beta", 0.5)) == "f_beta(0.5)"
+    assert str(Metric("f_beta", 0.5)) == "F-beta (0.5)"

@@ -122,7 +122,7 @@ def check_roads(
     finished = ScoredRun.of_counts(store, made, counts, table)
     measures = measures_of(Metric.of(made.threshold))
     scores = score_images([finished], data, table, Metric.of(made.threshold))[0].mean(axis=(0, 1))
-    name = str(Metric.of(made.threshold))
+    name = metric if metric in measures else str(Metric.of(made.threshold))
     assert scores[measures.index(name)] == pytest.approx(nested, abs=1e-9)
 
     write_solution(root / "solution.csv", data, table.id, size)
@@ -143,7 +143,7 @@ def check_roads(
     if metric == "dice":
         assert OofScores.of(counts, read_rules(run.threshold, data.classes)).dice.mean() == pytest.approx(in_sample)
     lines = dict(oof_lines(chosen.to_dict(), result.to_dict()))
-    assert f"{nested:.4f}" in lines[f"{metric}, nested"]
+    assert f"{nested:.4f}" in lines[f"{Metric.of(made.threshold)}, nested"]
     assert f"{result.mean('after', 'nested'):.4f}" in lines["with morphology"]
     return rules
 

@@ -92,7 +92,7 @@ def test_the_measure_names_all_that_makes_scores_differ():
     settings |= {"submission.size": None, "objects.metric": "f_beta", "objects.beta": 1.0}
     assert measure_of(settings) == "F-beta (2)"
     assert measure_of(settings | {"submission.size": [128, 800]}) == "F-beta (2) at 128 x 800"
-    assert measure_of(settings | {"submission.rows": "instance"}) == "objects by f_beta 1"
+    assert measure_of(settings | {"submission.rows": "instance"}) == "object F1"
 
 
 def test_of_two_runs_the_one_without_the_default_is_named(runs):

@@ -359,6 +359,12 @@ def test_curves_that_training_did_not_write_are_not_shown(tmp_path, fake):
     assert [row["fold"] for row in training_part(run, fake.settings)["rows"]] == list(range(1, FOLDS))
 
 
+def test_curves_of_training_are_named_by_the_metric_of_then(fake):
+    metric = fake.settings.threshold.model_copy(update={"metric": "iou"})
+    part = training_part(fake.run, fake.settings.model_copy(update={"threshold": metric}))
+    assert part["score"] == "Dice" and part["charts"][0].title == "Validation Dice"
+
+
 def test_the_cards_say_what_the_files_say(fake):
     cards = {
         card["label"]: card for card in overview.score_cards(fake.run, fake.settings, frozenset(("03", "04", "05")))

@@ -82,10 +82,11 @@ def test_solution_without_the_columns(tmp_path):
 def test_the_metric_is_that_of_the_settings(tmp_path):
     truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", "1 10")])
     predicted = write(tmp_path / "submission.csv", [("a", "1 2"), ("b", "1 10")])
+    titles = {"dice_global": "Dice of all pixels ", "iou": "IoU ", "iou_sweep": "IoU sweep "}
     for metric, expected in (("dice_global", 24 / 26), ("iou", 0.75), ("iou_sweep", 0.5)):
         settings = Settings(name="x", threshold=ThresholdSettings(metric=metric))
         score = score_submission(predicted, truth, settings)
-        assert score.score == pytest.approx(expected) and str(score).startswith(metric) and score.all_empty == 0
+        assert score.score == pytest.approx(expected) and str(score).startswith(titles[metric]) and score.all_empty == 0
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("ap", (0.5 * 1 / 3 + 1) / 2), ("f_beta", (0.5 * 5 / 10 + 1) / 2)])
@@ -106,7 +107,7 @@ def test_settings_after_the_files_count(tmp_path, monkeypatch, capsys):
     truth = write(tmp_path / "solution.csv", [("a", "1 4"), ("b", "5 2")])
     predicted = write(tmp_path / "submission.csv", [("a", "3 4"), ("b", "5 2")])
     words = ["score", str(predicted), str(truth)]
-    for given, shown in ((["threshold.metric=iou"], "iou 0.6667"), ([], "Dice 0.7500")):
+    for given, shown in ((["threshold.metric=iou"], "IoU 0.6667"), ([], "Dice 0.7500")):
         monkeypatch.setattr(sys, "argv", [*words, *given])
         runpy.run_module("lib.tools.score", run_name="__main__")
         assert shown in capsys.readouterr().out
