@@ -4,6 +4,7 @@ Reading gives one text for each object, a small JSON object that lib/data/annota
 size is known.
 """
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from lib.base.errors import CLASSES_SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
+from lib.config.load import read_yaml
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
 from lib.images.headers import suffix_of
@@ -23,10 +25,10 @@ Object = dict  # polygons, run lengths or a PNG, and the size of the image that 
 
 
 class Annotated(NamedTuple):
-    """The objects of an image by the name of their class; none where a file says that there is none."""
+    """The objects of an image by the name of their class, or YOLO's number; none where a file says so."""
 
     id: str
-    objects: list[tuple[str, Object]]
+    objects: list[tuple[str | int, Object]]
     source: str
 
 
@@ -78,7 +80,7 @@ def _images_of_file(
         match suffix_of(path):
             case ".txt":
                 image_id = _id_of_file(path, parts, settings, setting)
-                yield Annotated(image_id, list(_yolo_objects(content, settings)), str(path))
+                yield Annotated(image_id, list(_yolo_objects(content)), str(path))
             case ".jsonl":
                 yield from _jsonl_images(content, path, settings)
             case _:
@@ -179,8 +181,8 @@ def _labelme_objects(content: dict) -> Iterator[tuple[str, Object]]:
         yield label, {"polygons": polygons, "size": size}
 
 
-def _yolo_objects(content: str, settings: DataSettings) -> Iterator[tuple[str, Object]]:
-    """A line for each object: the number of its class in data.classes from 0, then x y x y ... from 0 to 1."""
+def _yolo_objects(content: str) -> Iterator[tuple[int, Object]]:
+    """A line for each object: the number of its class, from 0, then x y x y ... from 0 to 1."""
     for line in filter(str.strip, content.splitlines()):
         number, *coordinates = line.split()
         if len(coordinates) == 4:
@@ -189,15 +191,54 @@ def _yolo_objects(content: str, settings: DataSettings) -> Iterator[tuple[str, O
             raise ValueError(
                 f"'{line.strip()[:60]}' does not begin with the number of a class (data.exclude: classes?)"
             )
-        class_index = int(number)
-        name = settings.classes[class_index] if 0 <= class_index < len(settings.classes) else f"number {class_index}"
-        yield name, {"polygons": [list(map(float, coordinates))], "relative": True}
+        yield int(number), {"polygons": [list(map(float, coordinates))], "relative": True}
 
 
-def _class_indexes(names: set[str], settings: DataSettings) -> dict[str, int]:
-    """The number of each class that is read. The only class may have any name where data.classes is not set."""
-    if len(names) == 1 and settings.classes == ["mask"]:
-        return dict.fromkeys(names, 0)
+def _class_indexes(found: set[str | int], settings: DataSettings) -> dict[str | int, int]:
+    """The class index of each name or number that is read.
+
+    The only class may have any name or number where data.classes is not set.
+    """
+    if len(found) == 1 and settings.classes == ["mask"]:
+        return dict.fromkeys(found, 0)
+    name_of = {name: name for name in found if isinstance(name, str)}
+    name_of |= _names_of_numbers(found - name_of.keys(), settings)
+    index_of = _indexes_of_names(set(name_of.values()), settings)
+    return {key: index_of[name] for key, name in name_of.items() if name in index_of}
+
+
+def _names_of_numbers(numbers: set[int], settings: DataSettings) -> dict[int, str]:
+    """The names of YOLO's numbers: by the values of data.classes, data.yaml beside the labels, or their places.
+
+    Raises UserError for a number beyond the last class; what the others mean is then no more certain.
+    """
+    given = {value: name for name, values in settings.masks.values.items() for value in values}
+    if given or not numbers or (given := _names_of_data_yaml(settings)):
+        return {number: given.get(number, f"number {number}") for number in numbers}
+    classes = settings.classes
+    if max(numbers) >= len(classes):
+        listed_numbers = listed(sorted(map(str, numbers), key=int), shown=CLASSES_SHOWN)
+        raise UserError(
+            f"{settings.root / settings.train_masks} has the class numbers {listed_numbers}, but data.classes only "
+            f"{listed(classes)}; name all classes in the order of their numbers, or give the number of each to be "
+            f"learned, as in data.classes={{{classes[0]}: {max(numbers)}}}, with data.other_classes=skip"
+        )
+    return {number: classes[number] for number in numbers}
+
+
+def _names_of_data_yaml(settings: DataSettings) -> dict[int, str]:
+    """The names of the class numbers in the data.yaml of YOLO's exports; none if there is no such file."""
+    folders = itertools.takewhile(lambda part: not WILDCARD.search(part), Path(settings.train_masks).parts)
+    for folder in itertools.accumulate(folders, lambda above, name: above / name, initial=settings.root):
+        if (path := folder / "data.yaml").is_file():
+            names = read_yaml(path).get("names") or {}
+            numbered = names.items() if isinstance(names, dict) else enumerate(names)
+            return {int(number): str(name) for number, name in numbered}
+    return {}
+
+
+def _indexes_of_names(names: set[str], settings: DataSettings) -> dict[str, int]:
+    """The number of each class that is read. Raises UserError for others, unless data.other_classes is `skip`."""
     source, unknown = settings.root / settings.train_masks, names - set(settings.classes)
     known, found = listed(settings.classes), listed(sorted(names), shown=CLASSES_SHOWN)
     if unknown and settings.other_classes == "error":

@@ -11,6 +11,7 @@ from PIL import Image
 from lib.base.errors import UserError
 from lib.checks.inspection import inspect_all
 from lib.config.data_settings import DataSettings
+from lib.config.mask_settings import MaskSettings
 from lib.data.competition import open_training
 from tests.data.test_competition import SHAPE, assert_masks, save_image
 
@@ -200,6 +201,23 @@ def test_yolo_polygons_are_shares_of_the_size(tmp_path):
         UserError, match="labels/c.txt cannot be read as annotations: .0 0.5 .* is a box and not a polygon"
     ):
         open_training(settings)
+
+
+def test_some_of_yolos_classes_are_named_by_number_or_by_its_data_yaml(tmp_path):
+    save_image(tmp_path / "train_images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(f"0 {shares(BOX)}\n1 {shares(PIECES[0])}\n1 {shares(PIECES[1])}\n")
+    settings = settings_of(tmp_path, train_masks="labels/{id}.txt", classes=["pieces"], other_classes="skip")
+    with pytest.raises(UserError, match="class numbers '0', '1', but data.classes only 'pieces'.*give the number"):
+        open_training(settings)
+    by_number = settings.model_copy(update={"masks": MaskSettings(values={"pieces": [1]})})
+    assert_masks(open_training(by_number), {"a": pieces_mask()[..., None]})
+    (tmp_path / "data.yaml").write_text("names: [box, pieces]\n")
+    assert_masks(open_training(settings), {"a": pieces_mask()[..., None]})
+    with pytest.raises(UserError, match="has the classes 'box', 'pieces', but data.classes is 'pieces'"):
+        open_training(settings.model_copy(update={"other_classes": "error"}))
+    both = settings.model_copy(update={"classes": ["pieces", "box"]})
+    assert_masks(open_training(both), {"a": np.dstack([pieces_mask(), box_mask()])})
 
 
 def shares(flat):
