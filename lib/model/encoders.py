@@ -112,8 +112,9 @@ def smp_arguments(
     traits = traits_of(encoder)
     overlay = {} if tensors is None else {"pretrained_cfg_overlay": {"state_dict": tensors}}
     options = traits.options | overlay
+    if architecture == "dpt":
+        _require_dpt_patches(traits, encoder)
     if not traits.is_plain or architecture == "dpt":  # which takes plain maps as they are
-        _require_even_patches(traits, encoder, architecture)
         yield {"encoder_name": f"tu-{encoder}", "encoder_weights": pretrained or None, **options}
         return
     parameters = {"name": encoder, "in_channels": channels, "pretrained": pretrained, **options}
@@ -148,9 +149,9 @@ def require_known(encoder: str) -> None:
         raise UserError(f"unknown model.encoder '{encoder}'; the nearest names: {', '.join(nearest) or 'none'}")
 
 
-def _require_even_patches(traits: EncoderTraits, encoder: str, architecture: str) -> None:
+def _require_dpt_patches(traits: EncoderTraits, encoder: str) -> None:
     patch = min(traits.strides)
-    if architecture == "dpt" and STRIDE % patch:
+    if STRIDE % patch:
         raise UserError(
             f"model.architecture=dpt needs patches of 8, 16 or 32 pixels, and those of model.encoder={encoder} have "
             f"{patch}; choose unet, fpn or upernet, which take any"

@@ -137,9 +137,7 @@ def save_weights(network: SegmentationNet, path: Path) -> None:
 
 def load_weights(path: Path, settings: ModelSettings, class_count: int, channels: int = 3) -> SegmentationNet:
     """The network that `save_weights` wrote, asking no hub. Raises UserError where the file is absent or unfit."""
-    network = build_untrained(settings, class_count, channels)
-    load_into(network, read_tensors(path), path)
-    return network
+    return load_networks([path], settings, class_count, channels)[0]
 
 
 def load_networks(paths: list[Path], settings: ModelSettings, class_count: int, channels: int) -> list[SegmentationNet]:
