@@ -88,7 +88,8 @@ def choose_rules(run, settings, training, table, oof) -> tuple:
     objects, ids, reported = None, result.ids.tolist(), result.mean("after", "in_sample")
     if settings.submission.rows == "instance":
         masks = {name: MaskRules(outcome.rule, outcome.without_part) for name, outcome in result.classes.items()}
-        objects = search_objects(oof, training, table.assign(part=result.parts), masks, settings.objects)
+        table = table.assign(part=result.parts)
+        objects = search_objects(oof, training, table, masks, settings.objects, settings.threshold.bootstrap)
         rules, ids, reported = objects.rules, objects.ids, objects.mean("in_sample")
     score = round_trip_score(read_scored(oof, training, ids, settings), rules, settings, oof)
     require_reported(score, reported)

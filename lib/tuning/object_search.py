@@ -25,7 +25,6 @@ from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, splits
 from lib.prediction.map_store import MapStore, presence_for, read_objects
 
 OBJECT_THRESHOLDS = range(32, 256, 32)
-REPEATS = 1000  # bootstrap resamples
 
 
 class MaskRules(NamedTuple):
@@ -209,12 +208,17 @@ class ClassTrials:
 
 
 def search_objects(
-    store: MapStore, data: TrainingData, table: pd.DataFrame, masks: dict[str, MaskRules], settings: ObjectSettings
+    store: MapStore,
+    data: TrainingData,
+    table: pd.DataFrame,
+    masks: dict[str, MaskRules],
+    settings: ObjectSettings,
+    bootstrap: int,
 ) -> ObjectResult:
     """Choose the object rule of each class on out-of-fold maps.
 
-    `table` has the columns id, group and part (see `nested_parts`). If there are more than objects.images images, a
-    fixed random sample is used. Raises UserError for a single image.
+    `table` has the columns id, group and part (see `nested_parts`); the interval is of `bootstrap` resamples. If there
+    are more than objects.images images, a fixed random sample is used. Raises UserError for a single image.
     """
     trials, kinds = Trials(settings), [of_class.kinds for of_class in masks.values()]
     required = dict(enumerate(sum(kinds, [])))
@@ -234,7 +238,7 @@ def search_objects(
         by_kind = dict(zip(of_kinds, np.stack(of_class, axis=1), strict=True))
         choices[name] = choose_objects(ClassTrials(trials, rules, by_kind, parts), groups)
     nested = np.stack([choice.nested_scores for choice in choices.values()], axis=1)
-    interval = bootstrap_interval(nested, np.ones_like(nested), groups, REPEATS)
+    interval = bootstrap_interval(nested, np.ones_like(nested), groups, bootstrap)
     return ObjectResult(describe_score(settings), choices, interval, table.id.tolist())
 
 

@@ -173,7 +173,7 @@ def search(pairs: dict, chosen: ObjectSettings = AP, mask: Rule = PLAIN, without
     ids = sorted(pairs)
     table = pd.DataFrame({"id": ids, "part": [n % 3 for n in range(len(ids))], "group": ids})
     stored, masks = Stored(pairs), MaskRules(mask, without or dict.fromkeys(range(3), mask))
-    return search_objects(stored, stored, table, {"nucleus": masks}, chosen)
+    return search_objects(stored, stored, table, {"nucleus": masks}, chosen, bootstrap=1000)
 
 
 def mean_by_hand(rule: ObjectRule, pairs: dict) -> float:
