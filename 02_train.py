@@ -39,7 +39,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     data = open_unchanged_training(run, settings)
     table = read_folds(run.folds, data, settings.folds.count)
     external = open_external(run, settings, table)
-    made_from = fold_inputs(run, settings)
+    made_from, of_all_folds = fold_inputs(run, settings), training_inputs(run, settings)
     waiting = [fold for fold in folds if arguments.restart or not is_done(run, fold, made_from[fold])]
     if waiting:
         from lib.training.fold_job import plan_fold  # torch, which takes seconds to load
@@ -59,7 +59,7 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     if not is_first():
         return None
     remove_kept(run, chosen_folds(None, settings))
-    seconds = record.write(training_inputs(run, settings))
+    seconds = record.write(of_all_folds)
     if waiting:
         refresh_report(run, settings)
     return StageSummary([run.fold(fold).root for fold in waiting], f"python {run.command('03_oof_threshold')}", seconds)
