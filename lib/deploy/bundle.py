@@ -30,6 +30,7 @@ from lib.deploy.float16 import rounded
 from lib.deploy.notebook import write_notebook
 from lib.model.weight_files import read_tensors
 from lib.run.folder import RunFolder
+from lib.submission.final import final_rules_file
 
 # the packages of lib/ that prediction needs
 ROOMS = ("base", "config", "run", "masks", "model", "images", "data", "prediction", "submission", "deploy")
@@ -109,8 +110,8 @@ def _write_runs(finished: FinishedRun, new: Path, as_float16: bool) -> None:
         ensemble = settings.ensemble.model_copy(update={"members": members, "weights": "equal"})
         settings = settings.model_copy(update={"ensemble": ensemble})
     save_settings(_with_own_function(settings, new), RunFolder(new).config)
-    rules_file = RunFolder(new).objects if settings.submission.rows == "instance" else RunFolder(new).postprocess
-    write_json(rules_file, {"classes": {name: {"rule": rule.to_dict()} for name, rule in finished.rules.items()}})
+    by_class = {name: {"rule": rule.to_dict()} for name, rule in finished.rules.items()}
+    write_json(final_rules_file(RunFolder(new), settings), {"classes": by_class})
 
 
 def _write_weights(member: Member, target: RunFolder, as_float16: bool) -> None:

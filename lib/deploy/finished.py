@@ -11,12 +11,12 @@ from pathlib import Path
 from lib.base.errors import UserError, plural
 from lib.base.files import read_json, sha256_of_file
 from lib.config.schema import Settings
-from lib.masks.objects import ObjectRule, Rules
-from lib.masks.rules import Rule, read_rules
+from lib.masks.objects import Rules
 from lib.run.folder import Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
 from lib.run.provenance import all_images_model, models_to_average, require_stage, require_thresholds
 from lib.run.record import require_same
+from lib.submission.final import final_rules_file, read_final_rules
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
 SHARED = ("infer.", "data.root=", "data.resize_csv=", "data.resize_test_csv=")  # overrides that members take over
@@ -78,9 +78,7 @@ def open_finished(
         all_images_model(run, run_settings)
     members = _open_members(run, settings, overrides, folds, root if is_bundle else Path())
     rules_file = rules_by_hand or _rules_file(run, settings)
-    kind = ObjectRule if settings.submission.rows == "instance" else Rule
-    rules = read_rules(rules_file, settings.data.classes, kind)
-    finished = FinishedRun(run, settings, members, rules, rules_file)
+    finished = FinishedRun(run, settings, members, read_final_rules(rules_file, settings), rules_file)
     if is_bundle:
         _require_whole(finished)
     elif rules_by_hand:
@@ -129,14 +127,15 @@ def _models(run: RunFolder, settings: Settings, folds: list[int] | None) -> tupl
 
 def _rules_file(run: RunFolder, settings: Settings) -> Path:
     """The file of the rules chosen by 05, or by 03 if 05 has not run."""
-    if settings.submission.rows == "instance":
-        if not run.objects.is_file():
-            raise UserError(
-                f"{run.objects} does not exist; 05_postprocess.py with submission.rows=instance makes it in a run, and "
-                "lib.tools.export copies it"
-            )
-        return run.objects
-    return run.postprocess if run.postprocess.is_file() else run.threshold
+    path = final_rules_file(run, settings)
+    if path.is_file():
+        return path
+    if path == run.objects:
+        raise UserError(
+            f"{path} does not exist; 05_postprocess.py with submission.rows=instance makes it in a run, and "
+            "lib.tools.export copies it"
+        )
+    return run.threshold
 
 
 def _require_whole(finished: FinishedRun) -> None:

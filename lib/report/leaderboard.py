@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.base.errors import UserError
-from lib.base.files import read_json, sha256_of_file
+from lib.base.files import sha256_of_file
 from lib.config.check import dotted
 from lib.config.schema import ObjectSettings, Settings
 from lib.masks.metrics import Metric
@@ -16,6 +16,7 @@ from lib.report.overview import stage_times
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import next_stage, stages_done, trained_folds
 from lib.run.score_notes import note_of_all_images, reasons_for_optimism
+from lib.submission.final import final_score
 
 NOT_COMPARED = {"name"}
 OF_MEMBERS = {"model", "augment", "loss", "train", "infer"}  # sections that an ensemble has no use for
@@ -102,16 +103,8 @@ def read_entry(run: RunFolder, settings: Settings) -> Entry:
 
 
 def read_score(run: RunFolder, settings: Settings, done: frozenset[str]) -> Score:
-    """The score of the submission: with morphology once 05 is done, and of objects where its rows are objects."""
-    threshold = read_json(run.threshold)
-    if "05" in done and settings.submission.rows == "instance":
-        objects = read_json(run.objects)
-        gap = objects["in_sample"] - objects["nested"]
-        return Score(objects["metric"], objects["nested"], tuple(objects["interval"]), gap)
-    scores = read_json(run.postprocess)["after"] if "05" in done else threshold
-    interval = read_json(run.postprocess)["interval"] if "05" in done else threshold["interval"]
-    gap = scores["in_sample"] - scores["nested"]
-    return Score(str(Metric(**threshold["metric"])), scores["nested"], tuple(interval), gap)
+    metric, nested, in_sample, interval = final_score(run, settings, "05" in done)
+    return Score(metric, nested, interval, in_sample - nested)
 
 
 def state_of(run: RunFolder, settings: Settings, done: frozenset[str]) -> str:

@@ -11,6 +11,7 @@ from lib.masks.metrics import Metric
 from lib.run.folder import RunFolder, stages_of
 from lib.run.record import is_upload, stage_records
 from lib.run.score_notes import reasons_for_optimism
+from lib.submission.final import mask_score
 
 PURPOSES = {
     "01_prepare_folds": "data checked, folds made",
@@ -52,10 +53,8 @@ def submission_card(run: RunFolder, settings: Settings) -> Card:
 def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
     """Cards of the nested score, the in-sample score and the score of an empty submission."""
     threshold = read_json(run.threshold)
-    shown = read_json(run.postprocess) if processed else threshold
-    scores = shown["after"] if processed else threshold
-    nested, in_sample, (low, high) = scores["nested"], scores["in_sample"], shown["interval"]
-    label, interval = f"{Metric(**threshold['metric'])}, out of fold", f"95 % interval {low:.4f} to {high:.4f}"
+    metric, nested, in_sample, (low, high) = mask_score(run, processed)
+    label, interval = f"{metric}, out of fold", f"95 % interval {low:.4f} to {high:.4f}"
     note = "nested: every image at a rule tuned on the other folds; expect this on new images"
     in_sample_note = "tuned and scored on the same images; the gap is how much tuning flatters"
     empty_note = "an honest score must be well above it"
@@ -64,7 +63,7 @@ def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:
         card("In-sample", f"{in_sample:.4f}", f"gap {in_sample - nested:+.4f}", in_sample_note),
         card("All empty", f"{threshold['all_empty']:.4f}", "what predicting nothing scores", empty_note),
     ]
-    return [cards[0], morphology_card(shown), *cards[1:]] if processed else cards
+    return [cards[0], morphology_card(read_json(run.postprocess)), *cards[1:]] if processed else cards
 
 
 def morphology_card(content: dict) -> Card:

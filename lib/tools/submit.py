@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING
 
 from lib.base.cli import StageSummary, plain_parser, run_command
 from lib.base.errors import UserError
-from lib.base.files import read_json, write_json
+from lib.base.files import write_json
 from lib.config.load import read_value
 from lib.config.schema import GROWING_STEPS, Settings
 from lib.masks.objects import ObjectRule, Rules
-from lib.masks.rules import STEPS, Gate, Rule, Step, read_rules
+from lib.masks.rules import STEPS, Gate, Rule, Step
 from lib.run.folder import RunFolder, open_run, stages_of
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     from lib.data.input_files import open_unchanged_training
     from lib.prediction.run_maps import open_predicted
     from lib.run.provenance import require_stage, require_thresholds, submission_inputs
+    from lib.submission.final import final_rules_file, final_score, read_final_rules
     from lib.submission.outputs import RECORD, RULES, require_apart, set_aside, write_outputs
 
     started = time.monotonic()
@@ -54,8 +55,9 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     training = open_unchanged_training(run, settings)
     require_stage(run, "05_postprocess", submission_inputs(run, settings))
     predicted = open_predicted(run, settings) if "04_infer" in stages_of(settings) else None
-    rules, reported = rules_of(run, settings)
+    rules = read_final_rules(final_rules_file(run, settings), settings)
     rules = changed_rules(rules, arguments.overrides, settings)
+    reported = final_score(run, settings, processed=True).in_sample
     score = out_of_fold_score(run, settings, training, rules)
     print("\n".join(f"{name}: {rule}" for name, rule in rules.items()))
     print(f"out of fold {score:.4f} by these rules, {reported:.4f} by the run's own (both in-sample)")
@@ -71,13 +73,6 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     export = shlex.join(["python", "-m", "lib.tools.export", str(run.root), "--rules", str(rules_file)])
     next_command = f"upload {shlex.quote(str(written[0]))}" if written else export
     return StageSummary([*written, rules_file], next_command, time.monotonic() - started, results)
-
-
-def rules_of(run: RunFolder, settings: Settings) -> tuple[Rules, float]:
-    """The rules that 05 chose, and their in-sample score."""
-    if settings.submission.rows == "instance":
-        return read_rules(run.objects, settings.data.classes, ObjectRule), read_json(run.objects)["in_sample"]
-    return read_rules(run.postprocess, settings.data.classes), read_json(run.postprocess)["after"]["in_sample"]
 
 
 def changed_rules(rules: Rules, words: list[str], settings: Settings) -> Rules:

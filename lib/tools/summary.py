@@ -31,6 +31,8 @@ def summarise(arguments: argparse.Namespace) -> None:
     else:
         first = run.fold(trained_folds(run, settings)[0])
         lines = [("encoder", f"{settings.model.encoder}, weights: {read_json(first.metrics)['weights_source']}")]
+    if settings.submission.rows == "instance":
+        lines += object_lines(read_json(run.objects))
     lines += oof_lines(threshold, postprocess)
     if arguments.solution:
         for name, path in (("threshold only", run.unprocessed), ("submission.csv", run.submission)):
@@ -49,6 +51,19 @@ def require_upload(run: RunFolder, path: Path) -> None:
             f"{path} is not what the last 05_postprocess.py wrote (edited, damaged or older); run "
             f"{run.command('05_postprocess')}, or score the file itself with lib.tools.score"
         )
+
+
+def object_lines(objects: dict) -> list[tuple[str, str]]:
+    """The out-of-fold scores of objects, which are the competition's where each row is an object."""
+    metric, (low, high) = objects["metric"], objects["interval"]
+    rules = ", ".join(f"{name}: {choice['rule']['name']}" for name, choice in objects["classes"].items())
+    return [
+        (f"{metric}, nested", f"{objects['nested']:.4f} (95 % {low:.4f} to {high:.4f}); {rules}"),
+        (
+            f"{metric}, in-sample",
+            f"{objects['in_sample']:.4f} (gap {objects['in_sample'] - objects['nested']:+.4f})",
+        ),
+    ]
 
 
 def oof_lines(threshold: dict, postprocess: dict) -> list[tuple[str, str]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lib.base.errors import UserError
+from lib.base.files import read_json
 from lib.tools.summary import summarise
-from tests.stages import STAGES
+from tests.stages import STAGES, completed, stage_words
 
 
 def test_a_setting_of_05_changed_afterwards_makes_its_scores_old(user, monkeypatch, capsys):
@@ -33,3 +34,12 @@ def test_a_submission_that_05_did_not_write_is_not_scored(user, monkeypatch, cap
         summarise(arguments)
     submission.write_text(written)
     summarise(arguments)
+
+
+def test_of_objects_their_own_score_comes_first(user, monkeypatch, capsys):
+    completed(user, *stage_words(STAGES[4]), "submission.rows=instance")
+    monkeypatch.chdir(user)
+    summarise(Namespace(run=Path("runs/blobs"), solution=None))
+    out, objects = capsys.readouterr().out, read_json(Path("runs/blobs/objects.json"))
+    assert f"object AP, nested      {objects['nested']:.4f}" in out and f" {objects['in_sample']:.4f} (gap" in out
+    assert 0 < out.index("object AP, nested") < out.index("Dice, nested")
