@@ -92,13 +92,12 @@ def show_epoch(job, row: dict) -> None:
     from lib.base.distributed import is_first
     from lib.base.progress import print_above
     from lib.report.page import refresh_report
-    from lib.run.folder import RunFolder
     from lib.training.display import epoch_line
 
     if not is_first():
         return
     print_above(epoch_line(job, row))
-    refresh_report(RunFolder(job.folder.root.parent), job.settings)
+    refresh_report(job.run, job.settings)
 
 
 def chosen_folds(words: list[str] | None, settings) -> list[int | str]:

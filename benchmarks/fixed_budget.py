@@ -46,7 +46,7 @@ from lib.model.device import autocast, keep_freed_memory, resolve_precision
 from lib.model.network import SegmentationNet, build_pretrained, load_weights
 from lib.prediction.map_store import to_map
 from lib.prediction.predictor import Predictor
-from lib.run.folder import FoldFolder, RunFolder, open_run
+from lib.run.folder import RunFolder, open_run
 from lib.training.batches import Batch, to_tensor
 from lib.training.fold_job import plan_fold
 from lib.training.loader_wait import LoaderWait
@@ -147,14 +147,13 @@ def measure_fold(run: RunFolder, fold: int, seed: int, overrides: list[str], kin
 
 def measure_02(task: Task) -> None:
     job = plan_fold(task.fold, task.run, task.table, task.data, task.settings, {})
-    folder = FoldFolder(run_folder(task.run, task.seed, task.fold))
-    job = replace(job, folder=folder, device=CPU)
-    shutil.rmtree(folder.resume.parent, ignore_errors=True)  # half a training has spent half the budget
+    job = replace(job, run=RunFolder(run_folder(task.run, task.seed, task.fold)), device=CPU)  # where seeds are apart
+    shutil.rmtree(job.folder.resume.parent, ignore_errors=True)  # half a training has spent half the budget
     started = time.process_time()
     train_fold(job, build_accelerator(job), lambda job, row: None, tqdm(disable=True), LoaderWait())
     seconds, images = time.process_time() - started, job.plan.steps * job.plan.batch_size
     settings = task.settings
-    network = load_weights(folder.weights, settings.model, len(task.data.classes), settings.data.network_channels)
+    network = load_weights(job.folder.weights, settings.model, len(task.data.classes), settings.data.network_channels)
     task.keep(KINDS[0], maps_of(task, task.predictor(network)), seconds, images)
 
 

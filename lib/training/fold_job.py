@@ -25,7 +25,7 @@ class FoldJob:
     """The plan of one fold's training; TrainState holds everything that changes."""
 
     fold: Fold
-    folder: FoldFolder
+    run: RunFolder
     settings: Settings
     data: TrainingData
     images: FoldImages
@@ -34,6 +34,10 @@ class FoldJob:
     made_from: dict  # written beside the weights
     device: torch.device
     precision: str  # fp32, bf16 or fp16
+
+    @property
+    def folder(self) -> FoldFolder:
+        return self.run.fold(self.fold)
 
     @property
     def seed(self) -> int:
@@ -66,7 +70,7 @@ def plan_fold(
     plan = plan_epochs(len(is_empty), int(is_empty.sum()), settings.train, distributed.COUNT)
     return FoldJob(
         fold=fold,
-        folder=run.fold(fold),
+        run=run,
         settings=settings,
         data=data,
         images=images,

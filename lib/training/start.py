@@ -96,9 +96,9 @@ def network_of_run(job: FoldJob) -> BuiltModel:
             f"model.weights={run.root} is not a run folder (no folds.csv); name the run itself and not one of its "
             "folds, so that each fold starts from that of the same number"
         )
-    if run.root.resolve() == job.folder.root.parent.resolve():
+    if run.root.resolve() == job.run.root.resolve():
         raise UserError(f"model.weights={run.root} is this run itself; make another one with 01 (name=...)")
-    require_same_folds(job.folder.root.parent / "folds.csv", run.folds)
+    require_same_folds(job.run.folds, run.folds)
     for name in NETWORK_SETTINGS:
         mine, theirs = (attrgetter(name)(each) for each in (job.settings, settings))
         same = bool(mine) == bool(theirs) if name == "model.presence" else mine == theirs  # the head is there or not

@@ -60,7 +60,7 @@ def build_accelerator(job: FoldJob) -> Accelerator:
         cpu=job.device.type == "cpu",
         mixed_precision="no" if job.precision == "fp32" else job.precision,
         log_with=None if tracker == "none" else tracker,
-        project_dir=job.folder.root.parent / "tracker",
+        project_dir=job.run.root / "tracker",
     )
 
 
@@ -157,6 +157,5 @@ def require_shared_disk(jobs: list[FoldJob]) -> None:
     seen = gather_object([[job.folder.resume.is_file() for job in jobs]])
     if any(files != seen[0] for files in seen):
         raise UserError(
-            f"the processes see different files in {jobs[0].folder.root.parent}; it must be on a disk that all "
-            "machines share"
+            f"the processes see different files in {jobs[0].run.root}; it must be on a disk that all machines share"
         )

@@ -49,7 +49,7 @@ def test_the_last_epoch_is_kept_and_the_best_only_where_asked(competition, tmp_p
     seen = []
 
     def watch(job, row) -> None:
-        seen.append(weights_of(job.folder.root.parent))
+        seen.append(weights_of(job.run.root))
 
     for keep, kept in (("last", 3), ("best", 2)):
         scored(monkeypatch, [0.5, 0.9, 0.7])
@@ -187,7 +187,7 @@ def test_a_fold_starts_from_the_fold_of_another_run(competition, tmp_path):
     settings = settings_of(competition, {"model": {"weights": str(other.root)}, "loss": {"terms": "bce"}})
     (job,) = jobs_of(settings, tmp_path / "b")
     (tmp_path / "b").mkdir()
-    job.folder.root.parent.joinpath("folds.csv").write_bytes(other.folds.read_bytes())
+    job.run.folds.write_bytes(other.folds.read_bytes())
     built = starting_network(job)
     assert equal(built.network.state_dict(), weights_of(other.root))
     assert built.weights_source == f"fold 0 of {other.root}"
