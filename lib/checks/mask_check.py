@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, plural
 from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import MaskSettings, is_near
 from lib.images.mask_values import BLACK, LOSSY_FORMATS, PACKED, MaskPixels, foreground, hex_colours
@@ -129,7 +129,8 @@ def explain_values(counts: ValueCounts, settings: DataSettings) -> str:
     """The meaning of the values of all mask files, to print. Raises UserError if the settings leave it uncertain."""
     masks = settings.masks
     described = (
-        f"{counts.files} mask files of {settings.root / settings.train_masks} hold {counts.shown(counts.pixels)}"
+        f"{plural(counts.files, 'mask file')} of {settings.root / settings.train_masks} "
+        f"{'holds' if counts.files == 1 else 'hold'} {counts.shown(counts.pixels)}"
     )
     if "alpha" in counts.doubts:
         doubt = (
@@ -162,8 +163,9 @@ def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
         )
     if counts.wholly_ignored:
         lines.append(
-            f"{counts.wholly_ignored} mask files, such as {counts.doubts['ignored']}, are ignored throughout; their "
-            "images teach nothing and score like empty images that are right; leave them out with data.exclude"
+            f"{plural(counts.wholly_ignored, 'mask file')} ignored throughout, such as {counts.doubts['ignored']}: an "
+            "image of which nothing is known teaches nothing and scores like an empty one that is right; leave such "
+            "images out with data.exclude"
         )
     return lines
 

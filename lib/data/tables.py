@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from lib.base.errors import UserError, one_line
+from lib.base.errors import UserError, one_line, plural
 from lib.base.files import write_text
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_table(path: Path, setting: str) -> Table:
     except FileNotFoundError:
         raise UserError(f"table {path} does not exist ({setting})") from None
     except UnicodeError as error:
-        raise UserError(f"{path} is not a csv file in UTF-8: {error}; save it anew as UTF-8") from None
+        raise UserError(f"{path} is not a csv file in UTF-8: {error}; save it again as UTF-8") from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise UserError(f"{path} is not a csv file: {error}") from None
     columns = zip(*rows, strict=True) if rows else [()] * len(header)
@@ -96,7 +96,8 @@ def _checked_header(names: list[str], first_line: str, path: Path) -> list[str]:
 
 def _checked_row(row: list[str], header: list[str], path: Path, line: int) -> list[str]:
     if len(row) != len(header):
-        raise UserError(f"{path}, line {line}: {len(row)} values, but {len(header)} columns ({', '.join(header)})")
+        counted = f"{plural(len(row), 'value')}, but {plural(len(header), 'column')}"
+        raise UserError(f"{path}, line {line}: {counted} ({', '.join(header)})")
     return [value.strip() for value in row]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from lib.base.errors import has, plural
 from lib.images.hashes import BITS
 from lib.masks.metrics import count_masks, dice, known_only
 
@@ -75,8 +76,9 @@ def describe_duplicates(duplicates: pd.DataFrame) -> str:
     conflicts = exact[exact.mask_dice < 1].sort_values("mask_dice", kind="stable")
     if len(conflicts):
         worst = conflicts.iloc[0]
+        differing = "a different mask from its twin" if len(conflicts) == 1 else "different masks from their twins"
         text += (
-            f"\n{len(conflicts)} exact duplicates have another mask than their twin; the lowest Dice is "
+            f"\n{plural(len(conflicts), 'exact duplicate')} {has(conflicts.id)} {differing}; the lowest Dice is "
             f"{worst.mask_dice:.2f}, of '{worst.id}' and '{worst.duplicate_id}'; data.exclude leaves images out"
         )
     return text

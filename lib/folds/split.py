@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lib.base.errors import UserError
+from lib.base.errors import UserError, listed
 from lib.base.files import write_bytes
 from lib.data.image_column import named_table_column
 from lib.data.tables import read_table
@@ -220,10 +220,10 @@ def _check_ids(ids: pd.Series, expected: list[str], path: Path) -> None:
     if ids.duplicated().any():
         raise UserError(f"{path} lists '{ids[ids.duplicated()].iloc[0]}' twice")
     if lost := sorted(set(ids) - set(expected)):
-        raise UserError(f"{path} lists '{lost[0]}' and {len(lost) - 1} more that are not among the training images")
+        raise UserError(f"{path} lists ids that are not among the training images: {listed(lost)}")
     if new := sorted(set(expected) - set(ids)):
         raise UserError(
-            f"{path} lacks '{new[0]}' and {len(new) - 1} more of the training images; add them, leave them out with "
+            f"{path} lacks {listed(new)} of the training images; add them, leave them out with "
             f"data.exclude, or remove {path} and run 01_prepare_folds.py"
         )
 

@@ -53,7 +53,7 @@ def test_a_field_may_hold_a_whole_slide(tmp_path):
         (b"\nid,rle\na,1\n", "begins with a blank line; its first line must name the columns"),
         (b" \r\nid,rle\r\na,1\r\n", "begins with a blank line"),
         (b"id|rle\na,1\n", "has one column, 'id|rle'; separate"),
-        (b"id,rle\na\n", "line 2: 1 values, but 2 columns"),
+        (b"id,rle\na\n", "line 2: 1 value, but 2 columns"),
         (b"id,rle\na,1,2\n", "line 2: 3 values, but 2 columns"),
         (b"id,rle\na,1\nb,1,\n", "line 3: 3 values"),
         (b"id,id\na,1\n", "two columns of the same name"),

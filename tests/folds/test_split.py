@@ -249,7 +249,10 @@ def test_other_folds_are_not_replaced(written):
         (lambda table: table.rename(columns={"coverage_0": "coverage_x"}), "no column coverage_0"),
         (lambda table: pd.concat([table, table.iloc[:1]]), "'007' twice"),
         (lambda table: table.iloc[1:], "lacks '007'"),
-        (lambda table: table.assign(id=["new", *table.id[1:]]), "'new' and 0 more that are not"),
+        (
+            lambda table: table.assign(id=["new", *table.id[1:]]),
+            "lists ids that are not among the training images: 'new'",
+        ),
         (lambda table: table.assign(fold=["1.5", *table.fold[1:]]), "fold of '007' is '1.5'"),
         (lambda table: table.assign(fold=["", *table.fold[1:]]), "fold of '007' is ''"),
         (lambda table: table.assign(fold=["-1", *table.fold[1:]]), "fold of '007' is '-1'"),
