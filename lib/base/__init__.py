@@ -1,1 +1,1 @@
-"""Foundations of all rooms: errors, files, the command line, progress bars, threads and processes."""
+"""Foundations of all packages: errors, files, the command line, progress bars, threads and processes."""

@@ -52,9 +52,7 @@ def each_kind(problems: Mapping[str, str]) -> str:
         words = (word for word in problem.split() if "/" not in word and os.sep not in word)
         alike[re.sub(r"\d+", "0", " ".join(words))].append(image_id)
     kinds = list(alike.values())
-    texts = [
-        problems[first] + (f"; the same of {listed(others)}" if others else "") for first, *others in kinds[:SHOWN]
-    ]
+    texts = [problems[first] + (f"; likewise {listed(others)}" if others else "") for first, *others in kinds[:SHOWN]]
     further = sum(map(len, kinds[SHOWN:]))
     return "; ".join(texts) + (f"; and {further} more" if further else "")
 

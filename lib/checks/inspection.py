@@ -161,11 +161,12 @@ def _inspect(training: TrainingData, sources: dict[str, ContentSource], image_id
 def skipped_lines(settings: DataSettings) -> list[str]:
     """A line for each folder of images or masks with files that are not read, and for data.exclude if it misses."""
     unused = unused_exclusions(settings)
-    lines = [f"warning   data.exclude: no image or mask is called {listed(unused)}"] if unused else []
+    matches = "matches" if len(unused) == 1 else "match"
+    lines = [f"warning   data.exclude: {listed(unused)} {matches} no image or mask"] if unused else []
     for name in ("train_images", "train_masks", "test_images"):
         folder = getattr(settings, name)
         if folder and (skipped := skipped_files(settings.root / folder, _suffix_of_masks(settings, folder))):
-            lines.append(f"warning   {skipped} in {settings.root / folder} are not read (data.{name})")
+            lines.append(f"warning   not read in {settings.root / folder}: {skipped} (data.{name})")
     return lines
 
 

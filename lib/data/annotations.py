@@ -189,7 +189,8 @@ def _yolo_objects(content: str) -> Iterator[tuple[int, Object]]:
             raise ValueError(f"'{line.strip()[:60]}' is a box and not a polygon")
         if not number.isdecimal():
             raise ValueError(
-                f"'{line.strip()[:60]}' does not begin with the number of a class (data.exclude: classes?)"
+                f"'{line.strip()[:60]}' does not begin with the number of a class; if this is the list of class names, "
+                "leave it out: data.exclude=[classes]"
             )
         yield int(number), {"polygons": [list(map(float, coordinates))], "relative": True}
 

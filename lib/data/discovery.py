@@ -45,7 +45,7 @@ def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[st
         files = _image_files(root / pattern, setting)
     first = next(files, None)
     if first is None:
-        raise NothingFound(f"no image is found at {root / pattern} ({setting}){_what_is_there(root, pattern, setting)}")
+        raise NothingFound(f"no file is found at {root / pattern} ({setting}){_what_is_there(root, pattern, setting)}")
     if remedy := remedy_of(first[1]):
         raise UserError(f"{root / pattern} ({setting}) finds {first[1]}: {remedy}")
     yield first

@@ -25,7 +25,7 @@ MASK_WORDS = ("mask", "label", "seg", "gt", "annot", "truth", "fov", "superpixel
 LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)")  # and what stands before and after it
 BY_TASK = re.compile(r"task-\d+-annotation-\d+-")
 REWRITTEN = re.compile(r"\d+(\.\d+)?[eE]\+\d+|\d+\.0+")  # 1.23457E+11, 7.0
-AS_NUMBERS = "a spreadsheet or pandas took the ids for numbers; write the table anew with its ids as text"
+AS_NUMBERS = "a spreadsheet or pandas took the ids for numbers; write the table again with its ids as text"
 
 
 class Names(NamedTuple):

@@ -87,11 +87,11 @@ def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, 
     first = ", ".join(files[odd[0]][: SHOWN + 1])
     if settings.plane_files:
         raise UserError(
-            f"{listed(odd, 'image')} {has(odd)} another number of files than data.channels = {settings.channels}: "
+            f"{listed(odd, 'image')} {has(odd)} a different number of files from data.channels = {settings.channels}: "
             f"{first} (data.plane_files: each file is one plane; save R, G and B as a file each)"
         )
     raise UserError(
-        f"{plural(len(odd), 'id')} {has(odd)} several files each, such as {listed(odd[:1])}: {first}; let "
+        f"{plural(len(odd), 'id')} {has(odd)} several files, such as {listed(odd[:1])}: {first}; let "
         f"data.image_id tell them apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set "
         "data.plane_files=true if they are the planes of one image"
     )
@@ -116,7 +116,7 @@ def _check_planes(planes: dict[str, list[str]], setting: str) -> None:
 
 
 def refuse_masks(files: dict[str, list[str]], settings: DataSettings) -> None:
-    """Raise UserError if images are called as the training masks are, each beside one whose name begins alike.
+    """Raise UserError if images are named like the training masks, each beside one whose name begins alike.
 
     `test/{id}.png` finds the masks `test/7_GT.png`, too, where data.train_masks is `train/{id}_GT.png`.
     """
@@ -135,6 +135,6 @@ def refuse_masks(files: dict[str, list[str]], settings: DataSettings) -> None:
 
     if odd := sorted(image_id for image_id, match in matches.items() if match and begins_another(match)):
         raise UserError(
-            f"images {listed(odd)} of data.test_images = '{settings.test_images}' are called as the masks of "
+            f"images {listed(odd)} of data.test_images = '{settings.test_images}' are named like the masks of "
             f"data.train_masks = '{settings.train_masks}'; leave them out with data.exclude=[\"{as_excluded}\"]"
         )

@@ -108,11 +108,11 @@ def _check_classes(names: list[str], path: Path, columns: Columns, classes: list
     rows = sum(name not in classes for name in names)
     remedy = "name the classes as the table does"
     if all(name.partition("_")[0] in classes for name in others):
-        remedy = "these are classes with attributes after them; write the table anew with the classes alone"
+        remedy = "these are classes with attributes after them; write the table again with the classes alone"
     elif not columns.prefix.endswith("sample_") and not columns.skip_others:
         remedy += ", or set data.other_classes=skip to leave these rows out"
     raise UserError(
-        f"{path}: column '{columns.class_name}' has other classes than data.classes ({listed(classes)}) in {rows} "
+        f"{path}: column '{columns.class_name}' has different classes from data.classes ({listed(classes)}) in {rows} "
         f"of {len(names)} rows: {listed(others, shown=CLASSES_SHOWN)}; {remedy}"
     )
 

@@ -85,14 +85,15 @@ def match_sample(sample: SampleSubmission, files: dict[str, list[str]], settings
             "set data.test_images or data.sample_id_column so that they agree (or does data.exclude leave all out?)"
         )
     if absent and settings.unreadable_test_images == "error":
+        them = "it" if len(absent) == 1 else "them"
         raise UserError(
-            f"{listed(absent)} of {path} {has(absent)} no image in {images}, or data.exclude leaves it out; "
+            f"{listed(absent)} of {path} {has(absent)} no image in {images}, or data.exclude leaves {them} out; "
             "data.unreadable_test_images=empty gives such images an empty mask"
         )
     if surplus and settings.test_images_without_row == "error":
         mistake = why_without_mask(surplus, files.keys() - {*surplus}, source, "error")
         remedy = f": {mistake}" if mistake else "; leave them out (data.test_images_without_row=skip)"
-        raise UserError(f"{path} has no row of {listed(surplus, 'test image')}{remedy}")
+        raise UserError(f"{path} has no row for {listed(surplus, 'test image')}{remedy}")
     return rows
 
 

@@ -77,7 +77,7 @@ def open_external(run: RunFolder, settings: Settings, folds: pd.DataFrame) -> li
     for name, (weight, data) in sources.items():
         rows = table[table.source == name]
         if sorted(rows.id) != data.ids:
-            raise UserError(f"{run.external} lists other images than {name} has; {REMEDY}")
+            raise UserError(f"{run.external} lists images different from those of {name}; {REMEDY}")
         images.append(ExternalImages(name, weight, data, rows))
     return images
 
@@ -104,8 +104,8 @@ def describe_table(table: pd.DataFrame) -> str:
     if not twins:
         return f"{counted}; no training image is among them"
     return (
-        f"{counted}; {len(twins)} that a fold knows from its own images (duplicates or of their groups), such as "
-        f"{listed(twins[:1])}, are left out where that fold is validated"
+        f"{counted}; those that are duplicates of training images or of their groups ({len(twins)}, such as "
+        f"{listed(twins[:1])}) are left out of the folds that are validated on these"
     )
 
 

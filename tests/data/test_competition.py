@@ -335,7 +335,7 @@ def test_contrails_bands_and_npy_masks(tmp_path):
         expected = (bands[ids[0], band][:, :, 4] - 243) / 60 * 255
         np.testing.assert_allclose(image[:, :, channel], expected, atol=0.51)
     (tmp_path / "train" / ids[1] / "band_15.npy").unlink()
-    with pytest.raises(UserError, match=f"'{ids[1]}' has another number of files than data.channels = 3.*band_11"):
+    with pytest.raises(UserError, match=f"'{ids[1]}' has a different number of files from data.channels = 3.*band_11"):
         open_training(layout)
 
 
@@ -537,12 +537,14 @@ def test_files_of_one_id_are_planes_only_where_a_setting_says_so(tmp_path):
             save(tmp_path / "train" / case / f"{name}.png", draw() * 255)
             masks[f"{case}_{name}"] = save(tmp_path / "masks" / case / f"{name}.png", draw())
     layout = DataSettings(root=tmp_path, train_images="train/{case}/{id}.png", train_masks="masks/{case}/{id}.png")
-    with pytest.raises(UserError, match="2 ids have several files each, such as 'a': .*case1/a.png.*let data.image_id"):
+    with pytest.raises(UserError, match="2 ids have several files, such as 'a': .*case1/a.png.*let data.image_id"):
         open_training(layout)
     assert_masks(open_training(layout.model_copy(update={"image_id": "{case}_{id}"})), masks)
     planes = layout.model_copy(update={"plane_files": True, "instances": True})
     assert open_training(planes).read_image("a").shape == (*SHAPE, 3)
-    with pytest.raises(UserError, match="'a', 'b' have another number of files than data.channels = 1: .*plane_files"):
+    with pytest.raises(
+        UserError, match="'a', 'b' have a different number of files from data.channels = 1: .*plane_files"
+    ):
         open_training(planes.model_copy(update={"channels": 1}))
 
 
@@ -550,7 +552,7 @@ def test_the_error_on_two_files_names_them_and_not_the_others(tmp_path):
     simple(tmp_path)
     save_image(tmp_path / "train_images" / "b.jpg")
     for channels in (1, 3):
-        with pytest.raises(UserError, match="1 id has several files each, such as 'b': .*b.jpg, .*b.png"):
+        with pytest.raises(UserError, match="1 id has several files, such as 'b': .*b.jpg, .*b.png"):
             open_training(DataSettings(root=tmp_path, channels=channels))
 
 
@@ -561,8 +563,8 @@ def test_files_that_are_no_images_are_counted(tmp_path):
     (tmp_path / "train_images/more").mkdir()
     settings = DataSettings(root=tmp_path)
     assert skipped_lines(settings) == [
-        f"warning   1 folder in {tmp_path}/train_images are not read (data.train_images)",
-        f"warning   2 .svg files, 1 suffixless file in {tmp_path}/test_images are not read (data.test_images)",
+        f"warning   not read in {tmp_path}/train_images: 1 folder (data.train_images)",
+        f"warning   not read in {tmp_path}/test_images: 2 .svg files, 1 suffixless file (data.test_images)",
     ]
     assert skipped_lines(settings.model_copy(update={"train_images": "train_images/*.png", "test_images": None})) == []
 
@@ -574,7 +576,7 @@ def test_annotations_beside_the_images_are_not_counted_as_unread(tmp_path):
     beside = DataSettings(root=tmp_path, train_masks="train_images/{id}.json", test_images=None)
     elsewhere = beside.model_copy(update={"train_masks": "labels/{id}.json"})
     (line,), (other,) = skipped_lines(beside), skipped_lines(elsewhere)
-    assert "1 .xml file in" in line and "json" not in line and "2 .json files, 1 .xml file" in other
+    assert ": 1 .xml file (" in line and "json" not in line and "2 .json files, 1 .xml file" in other
 
 
 def test_a_pattern_of_exclude_that_matches_nothing_is_named(tmp_path):
@@ -583,7 +585,7 @@ def test_a_pattern_of_exclude_that_matches_nothing_is_named(tmp_path):
     matching = ["a", "test_[a]", "lost"]  # a training image, a test image, a mask without an image
     assert skipped_lines(DataSettings(root=tmp_path, exclude=matching)) == []
     (line,) = skipped_lines(DataSettings(root=tmp_path, exclude=[*matching, "A", "test_?_2"]))
-    assert line == "warning   data.exclude: no image or mask is called 'A', 'test_?_2'"
+    assert line == "warning   data.exclude: 'A', 'test_?_2' match no image or mask"
 
 
 def test_an_image_whose_mask_is_excluded_under_another_form_of_its_id_does_not_count_as_without_one(tmp_path):
@@ -705,7 +707,9 @@ def test_one_folder_of_training_and_test_images(tmp_path):
         path.rename(tmp_path / "train_images" / path.name)
     layout = DataSettings(root=tmp_path, test_images="train_images", images_without_mask="skip")
     assert_masks(open_training(layout), masks)
-    with pytest.raises(UserError, match="has no row of test images 'a', 'b', 'c'; .*data.test_images_without_row=skip"):
+    with pytest.raises(
+        UserError, match="has no row for test images 'a', 'b', 'c'; .*data.test_images_without_row=skip"
+    ):
         open_test(layout)
     test = open_test(layout.model_copy(update={"test_images_without_row": "skip"}))
     assert test.ids == sorted(row.id for row in test.rows) == ["test_a", "test_b", "test_c"]
@@ -812,7 +816,7 @@ def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
     with pytest.raises(UserError, match="'test_z' of .*sample_submission.csv .* has no image in .*test_images"):
         open_test(DataSettings(root=tmp_path))
     write_lines(tmp_path / "sample_submission.csv", "id,rle", "test_a,")
-    with pytest.raises(UserError, match="sample_submission.csv .* has no row of test images 'test_b', 'test_c'"):
+    with pytest.raises(UserError, match="sample_submission.csv .* has no row for test images 'test_b', 'test_c'"):
         open_test(DataSettings(root=tmp_path))
     assert open_test(DataSettings(root=tmp_path, exclude=["test_[bc]"])).ids == ["test_a"]
     with pytest.raises(UserError, match="the ids are 'test_a', .* does data.exclude leave all out"):
@@ -828,7 +832,7 @@ def test_masks_among_the_test_images_are_not_predicted(tmp_path, test, masks):
     whole = {"root": tmp_path, "test_images": "held_out", "sample_submission": None}
     settings = DataSettings(**whole, train_masks=f"train/{masks.format('{id}')}")
     with pytest.raises(
-        UserError, match=r"called as the masks of .*; leave them out with data.exclude=\[\"\*_"
+        UserError, match=r"named like the masks of .*; leave them out with data.exclude=\[\"\*_"
     ) as caught:
         open_test(settings)
     pattern = re.search(r'exclude=\["(.*)"\]', str(caught.value))[1]
@@ -955,7 +959,7 @@ def test_inspect_all_says_each_problem_once_and_counts_the_bad_files(tmp_path):
         inspect_all(training)
     message = str(caught.value)
     assert message.startswith("6 of 8 training images cannot be used: ") and "\n" not in message
-    assert message.count("cut short") == 1 and "; the same of '1', '3', '5' and 1 more; " in message
+    assert message.count("cut short") == 1 and "; likewise '1', '3', '5' and 1 more; " in message
     assert message.count(".png") == 2 and "0.png" in message and "6.png cannot be read: No such file" in message
 
 

@@ -140,7 +140,7 @@ FILES = {
     ),
     "a pattern without `{id}`": Row(PLAIN, IN_FOLDERS | {"train_images": "images/*.png"}, "data.image_id|write {id}"),
     "backslashes in a pattern, except on Windows": Row(
-        PLAIN, IN_FOLDERS | {"train_images": "images\\{id}.png"}, "no image is found|write / between folders"
+        PLAIN, IN_FOLDERS | {"train_images": "images\\{id}.png"}, "no file is found|write / between folders"
     ),
     "DICOM files without a suffix": Row(
         both(pairs("x/{id}.png", "masks/{id}.png"), files("images/{id}", b"\0" * 128 + b"DICM" + b"\0" * 99)),
@@ -159,12 +159,12 @@ FILES = {
     "suffixes in capitals, a pattern in small letters": Row(
         pairs("images/{id}.JPG", "masks/{id}.png"),
         {"train_images": "images/{id}.jpg", "train_masks": "masks"},
-        "no image is found|images holds 3 .JPG files",
+        "no file is found|images holds 3 .JPG files",
     ),
     "a folder of train, val and test each": Row(splits),
-    "`good/7.png` and `bad/7.png`": Row(kinds, KINDS, "several files each|data.image_id|data.plane_files"),
+    "`good/7.png` and `bad/7.png`": Row(kinds, KINDS, "several files, such as|data.image_id|data.plane_files"),
     "several files of one id as planes": Row(
-        bands(dict.fromkeys(IDS, ("B2", "B10"))), BANDS, "several files each|data.plane_files=true"
+        bands(dict.fromkeys(IDS, ("B2", "B10"))), BANDS, "several files, such as|data.plane_files=true"
     ),
     "planes in colour": Row(
         bands(dict.fromkeys(IDS, ("B2", "B10")), planes=3),
@@ -191,7 +191,7 @@ FILES = {
     "`Thumbs.db` and other files that are no images": Row(
         both(files("images/Thumbs{id}.db"), files("images/{id}.txt"), PLAIN),
         IN_FOLDERS,
-        says="3 .db files, 3 .txt files in|are not read",
+        says="not read in|3 .db files, 3 .txt files",
     ),
     "links to files and folders": Row(links, IN_FOLDERS),
     "a link that leads nowhere": Row(lost_link, IN_FOLDERS, "images/d.png|No such file"),
@@ -390,7 +390,7 @@ TEST_IMAGES = {
     "one is damaged": (test_side(damaged="b"), "1 of 3 test images cannot be read|test_b.png", ALL, {"test_b"}),
     "one that the sample does not have": (
         test_side(SAMPLE.replace("test_c,\n", "")),
-        "has no row of test image 'test_c'|data.test_images_without_row=skip",
+        "has no row for test image 'test_c'|data.test_images_without_row=skip",
         ALL - {"test_c"}, set()
     ),
     "the sample has other columns than the training table": (

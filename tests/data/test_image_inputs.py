@@ -179,6 +179,12 @@ def white_is_zero(path: Path, number: int) -> None:
     tifffile.imwrite(path, picture(number, planes=1), photometric="miniswhite", compression=(None, "zlib")[number % 2])
 
 
+def tomogram(path: Path, number: int) -> None:
+    """Hounsfield units from -1000, stored from 0 with another intercept in each file."""
+    pixels = picture(number, planes=1).astype(np.uint16) + 24 * number
+    write_dicom(path, pixels, 12, RescaleSlope="1", RescaleIntercept=str(-1000 - 24 * number))
+
+
 def cloud_optimised(path: Path, number: int) -> None:
     rasterio = pytest.importorskip("rasterio")
     profile = {"driver": "GTiff", "height": 24, "width": 30, "count": 3, "dtype": "uint8", "photometric": "RGB"}
@@ -267,6 +273,12 @@ IMAGES = {
         says="warning|clipped",
         images=are(lambda n: np.minimum(twelve(n) * (255 / 4000), 255), 1),
     ),
+    "DICOM with a rescale slope and intercept": Row(
+        images(tomogram, ".dcm"),
+        MASKS,
+        says="values from -1000 to -74",
+        images=are(lambda n: (picture(n, planes=1) * 1.0).clip(50, 200) * 255 / 150 - 85, 1),
+    ),
     "numbers that stand for no data, as -9999": Row(
         arrays(with_value(-9999), ".npy"), MASKS | {"value_range": [0, 255]}, says="warning|clipped", images=are(known)
     ),
@@ -289,7 +301,7 @@ IMAGES = {
     "JPEG with data after its end, such as motion photos": Row(
         images(motion_photo, ".jpg"), MASKS, images=are(smooth, 30)
     ),
-    "JPEG, webp, jp2, ppm cut short": Row(cut_short, MASKS, "4 of 7|d.jpg|the same of 'f', 'g'|e.webp"),
+    "JPEG, webp, jp2, ppm cut short": Row(cut_short, MASKS, "4 of 7|d.jpg|likewise 'f', 'g'|e.webp"),
     "more bands than `channels`": Row(
         arrays(five_bands, ".npy"),
         MASKS,

@@ -119,11 +119,11 @@ TABLES = {
     "quoted line breaks in another column": Row(lines("id,note,rle", lambda id: f'{id},"two\nlines",{RLE[id]}')),
     "another encoding than UTF-8 or UTF-16": Row(
         table(PLAIN.replace("rle", "maß").encode("latin-1")),
-        refused="not a csv file in UTF-8|0xdf|anew as UTF-8",
+        refused="not a csv file in UTF-8|0xdf|again as UTF-8",
     ),
     "values separated by bars": Row(table(PLAIN.replace(",", "|")), refused="one column, 'id"),
     "no line with the columns' names": Row(table("\n".join(LINES)), refused="first line must name the columns|'a'"),
-    "a row that is too short": Row(table(PLAIN + "d\n"), refused="train.csv, line 5: 1 values, but 2 columns"),
+    "a row that is too short": Row(table(PLAIN + "d\n"), refused="train.csv, line 5: 1 value, but 2 columns"),
     "a row twice": Row(table(PLAIN + LINES[0]), refused="'a' has several rows|are the same; leave only one"),
     "several rows of an image": Row(lines("id,rle", halves), refused="several rows in|set data.instances=true"),
     "other names of the columns": Row(
@@ -143,7 +143,7 @@ TABLES = {
     "a column of classes, not all of them to be learned": Row(
         lines("id,kind,rle", lambda id: f"{id},corner,{encode(CORNER)}\n{id},disc,{RLE[id]}"),
         {"classes": ["disc"], "class_column": "kind"},
-        "other classes than data.classes ('disc') in 3 of 6 rows: 'corner'|data.other_classes=skip",
+        "different classes from data.classes ('disc') in 3 of 6 rows: 'corner'|data.other_classes=skip",
     ),
     "a class after the id": Row(
         lines("id,rle", lambda id: f"{id}_corner,{encode(CORNER)}\n{id}_disc,{RLE[id]}", meant=TWO)

@@ -195,7 +195,7 @@ def test_before_the_hidden_test_set_is_there(run, tmp_path):
         applied(found["BUNDLE"], tmp_path / "out", f"data.root={data}", "data.unreadable_test_images=empty")
         assert (tmp_path / "out" / "submission.csv").read_text() == "id,rle\n"
     (data / "sample_submission.csv").write_text("id,rle\na,\n")
-    with pytest.raises(UserError, match="no image is found"):
+    with pytest.raises(UserError, match="no file is found"):
         applied(found["BUNDLE"], tmp_path / "out", f"data.root={data}", "data.unreadable_test_images=empty")
     (data / "sample_submission.csv").unlink()
     with pytest.raises(UserError, match=r"the data folder nowhere does not exist"):

@@ -114,8 +114,14 @@ def test_every_fold_learns_from_them_but_for_those_it_is_validated_on_and_none_v
         expected = {f"external 1/a{number}" for number in range(12)} - {f"external 1/{twin}"}
         assert set(drawn(images, 1)) - set(table.id) == expected
         assert set(images.validation) == set(table.id[table.fold == fold])
-    assert "2 that a fold knows" in folds_part(run, settings.data.classes)["external"]
-    assert "2 that a fold knows" in check.describe() and "12 images in all" in check.describe()
+    assert (
+        "duplicates of training images or of their groups (2, such as"
+        in folds_part(run, settings.data.classes)["external"]
+    )
+    assert (
+        "duplicates of training images or of their groups (2, such as" in check.describe()
+        and "12 images in all" in check.describe()
+    )
 
 
 def test_their_images_and_masks_are_read_by_the_settings_of_the_source(external):
