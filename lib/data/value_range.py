@@ -69,9 +69,10 @@ def _describe_band(count: int, of: int, channels: int) -> str:
 
 def _measured(path: Path, settings: DataSettings) -> FileValues | None:
     """The values of a file, not counted where they stay as they are; None for bool and for what cannot be read."""
-    content = or_none(read_content, path, settings.max_pixels)  # the check of every image reports the errors
-    if content is None or content.values.dtype.kind == "b":
+    content = or_none(read_content, path, settings.max_pixels, False, settings.channels)
+    if content is None or content.values.dtype.kind == "b":  # the check of every image reports the errors
         return None
+    content = content.in_units()
     is_eight_bit, has_band = content.full_range == (0, 255), _leaves_band_out(content, settings)
     if is_eight_bit and not isinstance(settings.value_range, tuple):
         return FileValues(is_eight_bit, has_band_left_out=has_band)

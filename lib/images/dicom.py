@@ -44,6 +44,18 @@ def dicom_size(dicom, path: Path) -> tuple[int, int]:
         raise UserError(f"{path} is a DICOM file without rows and columns") from None
 
 
+def dicom_rescale(dicom, path: Path) -> tuple[float, float]:
+    """Slope and intercept from stored values to units (PS3.3, C.11.1.1.2), such as Hounsfield; 1 and 0 without any."""
+    texts = [dicom.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
+    try:
+        slope, intercept = (
+            default if text is None else float(text) for text, default in zip(texts, (1, 0), strict=True)
+        )
+    except (TypeError, ValueError):
+        raise DamagedImage(f"{path} has a rescale slope or intercept that is no number: {texts}") from None
+    return slope, intercept
+
+
 def dicom_pixels(dicom, path: Path) -> tuple[np.ndarray, int]:
     """Stored values without rescale slope, inverted if low means white (MONOCHROME1); and the largest possible value.
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 from lib.base.errors import DamagedImage, UserError, one_line
 from lib.config.data_settings import MAX_PIXELS
-from lib.images.dicom import dicom_pixels, dicom_size, open_dicom
+from lib.images.dicom import dicom_pixels, dicom_rescale, dicom_size, open_dicom
 from lib.images.gdal import read_colours, read_raster
 from lib.images.headers import TIF, Header, checked_size, read_header, suffix_of
+from lib.images.npy import as_planes, map_npy
 from lib.images.scaling import NoData, Range, is_nodata, to_uint8
 
 PNM = (".ppm", ".pgm", ".pbm", ".pnm")
@@ -40,11 +41,21 @@ class Content(NamedTuple):
     white_is_zero: bool = False  # values are to be inverted for display (a tif's MINISWHITE)
     orientation: int = 1  # EXIF
     pages: int = 1  # of a tif, or frames of a DICOM file; those of several are the planes
+    rescale: tuple[float, float] = (1, 0)  # slope and intercept from stored values to units
 
     @property
     def is_picture(self) -> bool:
         """Whether three planes are R, G and B, and a fourth one is alpha."""
         return self.format != "npy" and self.pages == 1
+
+    def in_units(self) -> "Content":
+        """The content with its values in their units, such as Hounsfield: slope * stored + intercept."""
+        slope, intercept = self.rescale
+        if (slope, intercept) == (1, 0):
+            return self
+        values = self.values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        whole = self.full_range and tuple(sorted(slope * value + intercept for value in self.full_range))
+        return self._replace(values=values, full_range=whole, rescale=(1, 0))
 
 
 def read_image(
@@ -70,7 +81,7 @@ def read_image(
 
     Raises UserError naming the file if it is missing, unreadable, truncated, or larger than `max_pixels`.
     """
-    content = read_content(path, max_pixels)
+    content = read_content(path, max_pixels, channels=channels)
     pixels = to_pixels(content, path, channels, value_range, plane, nodata)
     return upright(pixels, content.orientation) if as_shown else pixels
 
@@ -90,6 +101,7 @@ def to_pixels(
     content: Content, path: Path, channels: int, value_range: Range, plane: int | None, nodata: NoData = ()
 ) -> np.ndarray:
     """The content of a file, or a region of it, as uint8 (height, width, channels), converted as read_image says."""
+    content = content.in_units()
     values = content.values
     if plane is not None:
         if plane >= values.shape[2]:
@@ -105,11 +117,16 @@ def to_pixels(
     return np.ascontiguousarray(_with_channels(values, channels, content.is_picture, path))
 
 
-def image_size(path: Path, max_pixels: int = MAX_PIXELS, as_shown: bool = False) -> tuple[int, int]:
-    """(height, width) from the header, without decoding. Raises UserError as read_image does."""
+def image_size(
+    path: Path, max_pixels: int = MAX_PIXELS, as_shown: bool = False, channels: int | None = None
+) -> tuple[int, int]:
+    """(height, width) from the header, without decoding; `channels` tell the planes of an npy file from its rows.
+
+    Raises UserError as read_image does.
+    """
     suffix = suffix_of(path)
     if suffix == ".npy":
-        height, width, _ = _as_planes(_map_npy(path), path).shape
+        height, width, _ = as_planes(map_npy(path), path, channels).shape
     elif suffix == ".dcm":
         height, width = dicom_size(open_dicom(path, stop_before_pixels=True), path)
     else:
@@ -120,21 +137,23 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS, as_shown: bool = False)
     return checked_size(height, width, max_pixels, path)
 
 
-def read_content(path: Path, max_pixels: int, keep_palette: bool = False) -> Content:
+def read_content(path: Path, max_pixels: int, keep_palette: bool = False, channels: int | None = None) -> Content:
     """Read a whole file, after checking its header: values as stored, whatever the compression.
 
-    With `keep_palette` the values of a palette file are its indexes, else colours. Raises UserError as read_image does.
+    With `keep_palette` the values of a palette file are its indexes, else colours; `channels` as of image_size. Raises
+    UserError as read_image does.
     """
     suffix = suffix_of(path)
     if suffix == ".dcm":
         dicom = open_dicom(path)
         checked_size(*dicom_size(dicom, path), max_pixels, path)
         pixels, largest = dicom_pixels(dicom, path)
-        values = _as_planes(pixels, path)
+        frames = int(dicom.get("NumberOfFrames") or 1)
+        values = as_planes(pixels, path, frames if frames > 1 else None)
         whole = (0, largest) if values.dtype.kind == "u" else None
-        return Content(values, whole, "dicom", pages=int(dicom.get("NumberOfFrames") or 1))
+        return Content(values, whole, "dicom", pages=frames, rescale=dicom_rescale(dicom, path))
     if suffix == ".npy":
-        values = _as_planes(_map_npy(path), path)
+        values = as_planes(map_npy(path), path, channels)
         checked_size(*values.shape[:2], max_pixels, path)
         return Content(np.array(values), full_range(values.dtype), "npy")
     header = read_header(path)
@@ -214,9 +233,11 @@ def _decode_with_pillow(path: Path, pages: tuple[int, ...]) -> np.ndarray:
                 image.seek(page)
                 pixels = np.array(image if image.mode in PLAIN_MODES else image.convert("RGB"))
                 planes.append(pixels.reshape(*pixels.shape[:2], -1))
-        return np.concatenate(planes, axis=2)
     except Exception as error:  # Pillow raises whatever its parser stumbles over
         raise DamagedImage(f"{path} is cut short or damaged: {one_line(error)}") from None
+    if len(sizes := {f"{height} x {width}" for height, width, _ in (plane.shape for plane in planes)}) > 1:
+        raise UserError(f"{path} has pages of several sizes ({', '.join(sorted(sizes))}); save its image alone")
+    return np.concatenate(planes, axis=2)
 
 
 def _decode_palette(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -254,32 +275,6 @@ def _jpeg_ends(content: bytes) -> bool:
     return content[place : place + 2] == b"\xff\xd9"
 
 
-def _map_npy(path: Path) -> np.ndarray:
-    """The array of an npy file, memory-mapped."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"image {path} does not exist") from None
-    except Exception as error:  # numpy raises whatever its parser of the header stumbles over
-        raise DamagedImage(f"{path} is not a whole npy file of numbers: {one_line(error)}") from None
-
-
-def _as_planes(array: np.ndarray, path: Path) -> np.ndarray:
-    """View an array as (height, width, planes): the shorter of the first and the last axis holds the planes."""
-    if array.dtype.kind not in "buif":
-        raise UserError(f"{path} holds values of type {array.dtype}, not numbers")
-    while array.ndim > 3 and 1 in array.shape:
-        array = array.squeeze(array.shape.index(1))
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise UserError(
-            f"{path} has shape {array.shape}, not (height, width) or (height, width, planes); save each image or slice "
-            "as a file of its own, such as {case}_{slice}.npy (docs/inputs.md has the lines)"
-        )
-    return np.moveaxis(array, 0, 2) if array.shape[0] < array.shape[2] else array
-
-
 def _with_channels(image: np.ndarray, channels: int, is_picture: bool, path: Path) -> np.ndarray:
     """Repeat, drop or mix channels as read_image says."""
     count = image.shape[2]
@@ -292,6 +287,6 @@ def _with_channels(image: np.ndarray, channels: int, is_picture: bool, path: Pat
     if channels == 1 and count in (3, 4) and is_picture:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if count == 3 else cv2.COLOR_RGBA2GRAY)[:, :, None]
     raise UserError(
-        f"{path} has {count} channels, but data.channels is {channels}; set data.plane or data.channels, or save each "
-        "plane as a file of its own if it is an image"
+        f"{path} has {count} channels, but data.channels is {channels}; set data.plane or data.channels (each has "
+        f"{image.shape[0]} x {image.shape[1]} pixels), or save each plane as a file of its own if it is an image"
     )

@@ -434,6 +434,39 @@ def test_dicom_is_scaled_by_its_stored_bits(tmp_path):
     np.testing.assert_array_equal(read_image(path, 1)[:, :, 0], 255 - GRAY)
 
 
+def test_dicom_values_are_in_their_units(tmp_path):
+    """The same tissue of two scanners, which store Hounsfield units from 0 and from -1024, is the same gray."""
+    units = (GRAY16 >> 5).astype(int) - 1024
+    stored = write_dicom(
+        tmp_path / "a.dcm", (units + 1024).astype(np.uint16), 12, RescaleSlope="1", RescaleIntercept="-1024"
+    )
+    halved = write_dicom(
+        tmp_path / "b.dcm", (2 * (units + 1024)).astype(np.uint16), 16, RescaleSlope="0.5", RescaleIntercept="-1024"
+    )
+    for path in (stored, halved):
+        seen = read_image(path, 1, value_range=(-100, 300))[:, :, 0]
+        np.testing.assert_array_equal(seen, np.rint((units.clip(-100, 300) + 100) / 400 * 255))
+    np.testing.assert_array_equal(read_image(stored, 1)[:, :, 0], np.rint((units + 1024) / 4095 * 255))
+    as_mask = read_mask_pixels(stored, MaskSettings(), MAX_PIXELS)
+    np.testing.assert_array_equal(as_mask.values, units + 1024)
+
+
+def test_pages_of_several_sizes_are_called_so(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(COLOUR, photometric="rgb")
+        file.write(COLOUR[::2, ::2], photometric="rgb")
+    with pytest.raises(UserError, match=r"a.tif has pages of several sizes \(10 x 16, 20 x 31\)"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_many_planes_are_told_from_rows_by_the_channels(tmp_path):
+    bands = np.random.default_rng(0).integers(0, 256, (6, 8, 20), np.uint8)  # 20 bands of 6 x 8 pixels
+    for name, array in (("last", bands), ("first", np.moveaxis(bands, 2, 0))):
+        path = save(tmp_path / f"{name}.npy", array)
+        np.testing.assert_array_equal(read_image(path, channels=20), bands)
+        assert image_size(path, channels=20) == (6, 8)
+
+
 def test_signed_dicom_is_refused_where_low_means_white(tmp_path):
     signed = (GRAY16 >> 1).astype(np.int16) - 5000
     low_is_black = write_dicom(tmp_path / "a.dcm", signed, bits=16, PixelRepresentation=1)
