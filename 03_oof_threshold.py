@@ -9,7 +9,6 @@ members; ensemble.json holds the weight and worth of each.
 """
 
 import argparse
-from dataclasses import replace
 
 from lib.base.cli import StageSummary
 from lib.run.stage import run_stage, stage_parser
@@ -70,15 +69,11 @@ def cross_validate_threshold(run, settings, arguments: argparse.Namespace) -> St
 def tune_thresholds(store, run, settings, data, table):
     """Score the maps at every threshold, choose one, and write both; the pixel counts are freed at the end."""
     from lib.base.files import write_json
-    from lib.masks.metrics import count_images
-    from lib.prediction.map_store import read_pairs, read_presence
     from lib.report.figures import plot_thresholds
-    from lib.tuning.thresholds import choose_thresholds
+    from lib.tuning.thresholds import score_maps
 
-    counts = count_images(read_pairs(store, data, table.id, settings.submission.size), data.classes)
-    counts = replace(counts, presence=read_presence(store, table.id))
+    counts, result = score_maps(store, data, table, settings)
     counts.save(run.oof_counts)
-    result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     result.write_curves(run.threshold.with_suffix(".csv"))
     plot_thresholds(result, run.threshold.with_suffix(".png"))
     write_json(run.threshold, result.to_dict())

@@ -4,17 +4,15 @@ Each score is computed as stage 03 does for any run, by choosing thresholds on t
 runs scores exactly what each of them scores.
 """
 
-from dataclasses import replace
-
 import pandas as pd
 
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
-from lib.masks.metrics import Metric, count_images
+from lib.masks.metrics import Metric
 from lib.prediction.ensemble import AveragedMaps, weights_of_images
-from lib.prediction.map_store import MapStore, read_pairs, read_presence
+from lib.prediction.map_store import MapStore
 from lib.run.members import open_members
-from lib.tuning.thresholds import choose_thresholds
+from lib.tuning.thresholds import score_maps
 
 
 def score_members(weighted: dict, nested: float, settings: Settings, data: TrainingData, table: pd.DataFrame) -> dict:
@@ -26,9 +24,7 @@ def score_members(weighted: dict, nested: float, settings: Settings, data: Train
         key = str(of_fold)
         if key not in scores:
             maps = AveragedMaps(stores, weights_of_images(of_fold, table), data.settings.are_exclusive)
-            counts = count_images(read_pairs(maps, data, table.id, settings.submission.size), data.classes)
-            counts = replace(counts, presence=read_presence(maps, table.id))
-            result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+            _, result = score_maps(maps, data, table, settings)
             scores[key] = result.mean("nested")
         return scores[key]
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.config.schema import ThresholdSettings
+from lib.config.schema import Settings, ThresholdSettings
+from lib.data.competition import TrainingData
 from lib.data.tables import write_table
-from lib.masks.metrics import THRESHOLDS, Counts, Metric, pooled
+from lib.masks.metrics import THRESHOLDS, Counts, Metric, count_images, pooled
 from lib.masks.rules import NO_MASK, Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, nested_parts, splits
+from lib.prediction.map_store import MapReader, read_pairs, read_presence
 from lib.tuning.plateau import best_threshold, plateau
 from lib.tuning.presence import PresenceTrial, best_presence
 from lib.tuning.score_table import ScoreTable
@@ -185,6 +187,15 @@ class ThresholdResult:
             for name, choice in self.classes.items()
         ]
         write_table(path, pd.concat(tables), "%.6f")
+
+
+def score_maps(
+    maps: MapReader, data: TrainingData, table: pd.DataFrame, settings: Settings
+) -> tuple[Counts, ThresholdResult]:
+    """The pixel counts of out-of-fold maps and the rules chosen on them; `table` has the columns id, fold and group."""
+    counts = count_images(read_pairs(maps, data, table.id, settings.submission.size), data.classes)
+    counts = replace(counts, presence=read_presence(maps, table.id))
+    return counts, choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
 
 
 def choose_thresholds(
