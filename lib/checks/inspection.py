@@ -14,10 +14,12 @@ from lib.checks.exclusions import unused_exclusions
 from lib.checks.mask_check import ValueCounts, explain_values, warnings
 from lib.checks.orientation import orientation_line, turned_images
 from lib.checks.rle_check import describe_convention, require_convention
+from lib.checks.rle_sizes import require_written_sizes
 from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, open_test
 from lib.data.discovery import skipped_files
 from lib.data.input_files import ContentSource, Known, training_sources
+from lib.data.mask_index import files_of_other_classes
 from lib.data.network_input import require_usable_neighbours
 from lib.data.resizing import Seen, describe_seen, seen_of
 from lib.data.sample_submission import masks_without_row, suffix_doubt
@@ -86,6 +88,7 @@ def check_images(
         report(f"checked   {plural(lost, 'mask')} without an image left out (data.masks_without_image)")
     for line in (orientation_line(training) + value_range_line(training)).splitlines():
         report(line)
+    require_written_sizes(training)
     verdict = require_convention(training)
     if verdict.label != "assumed" or training.settings.test_images:  # else no run lengths are read or written
         report(f"{verdict.label}   data.rle ({describe_convention(training.settings.rle)}): {verdict.text}")
@@ -163,6 +166,9 @@ def skipped_lines(settings: DataSettings) -> list[str]:
     unused = unused_exclusions(settings)
     matches = "matches" if len(unused) == 1 else "match"
     lines = [f"warning   data.exclude: {listed(unused)} {matches} no image or mask"] if unused else []
+    if others := files_of_other_classes(settings):
+        counted = f"{plural(len(others), 'mask file')} of other classes left out (data.other_classes)"
+        lines.append(f"checked   {counted}, such as {others[0]}")
     for name in ("train_images", "train_masks", "test_images"):
         folder = getattr(settings, name)
         if folder and (skipped := skipped_files(settings.root / folder, _suffix_of_masks(settings, folder))):

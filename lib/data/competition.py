@@ -28,9 +28,11 @@ from lib.data.mask_index import (
 from lib.data.resize_column import values_of_test, values_of_training
 from lib.data.sample_submission import SubmissionRow, masks_without_row, match_sample, read_sample
 from lib.data.unreadable import find_unreadable, first_problems
+from lib.data.written_sizes import written_sizes
 from lib.images.mask_files import MaskFile, objects_of_files, read_mask_files, stacked, union_of_files
 from lib.masks.metrics import IGNORED, planes
 from lib.masks.morphology import components
+from lib.masks.resize import Size
 from lib.masks.rle import decode_union
 
 
@@ -38,6 +40,7 @@ class TrainingData(Images):
     """Training images with their masks. `groups` maps ids to the names of their groups, or is None.
 
     `without_mask` and `without_image` are the numbers of images and masks left out because they have no counterpart.
+    `written_sizes` are those that the csv of run lengths names.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class TrainingData(Images):
         resize_values: dict[str, float] | None = None,
         without_mask: int = 0,
         without_image: int = 0,
+        written_sizes: dict[str, Size] | None = None,
     ):
         super().__init__(settings, files, resize_values)
+        self.written_sizes = written_sizes or {}
         self.groups = groups
         self.without_mask = without_mask
         self.without_image = without_image
@@ -164,7 +169,8 @@ def open_training(settings: DataSettings) -> TrainingData:
     masks, without_mask, without_image = match_masks(masks, table, files, settings, excluded)
     files = {image_id: files[image_id] for image_id in masks}
     groups, resize_values = read_groups(settings, table, files, parts), values_of_training(settings, files, table)
-    return TrainingData(settings, files, masks, groups, resize_values, without_mask, without_image)
+    sizes = {} if table is None else written_sizes(table, files, settings)
+    return TrainingData(settings, files, masks, groups, resize_values, without_mask, without_image, sizes)
 
 
 def open_compared(training: TrainingData) -> TrainingData:

@@ -172,6 +172,10 @@ TABLES = {
     "run lengths of images of half the size": Row(
         lines("id,rle", lambda id: f"{id},{encode(DISC[id][::2, ::2])}", meant=HALF), refused="data.rle_factor=2"
     ),
+    "columns of heights and widths that are not those of an image": Row(
+        lines("id,rle,Height,Width", lambda id: f"{id},{RLE[id]},{SHAPE[0]},{SHAPE[1] - (id == 'b')}"),
+        refused=f"1 image of 3, such as 'b', has a different size|{SHAPE[0]} x {SHAPE[1]} instead of 24 x 29",
+    ),
     "corners, boxes, or starts and ends in place of run lengths": Row(
         lines("id,rle", lambda id: f"{id},{' '.join(map(str, cv2.boundingRect(DISC[id].view(np.uint8))))}"),
         refused="no number of 3 of 3 masks|corners (x, y) or boxes",
