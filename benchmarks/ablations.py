@@ -96,7 +96,7 @@ def average(names: list[str], work: Path) -> str:
     for image_id in table.id:
         maps = np.stack([member.read(image_id) for member in members])
         store.write(image_id, np.rint(maps.mean(axis=0, dtype=float)).astype(np.uint8))
-    counts = count_images(read_pairs(store, data, table.id), data.classes)
+    counts = count_images(read_pairs(store, data, table.id, None), data.classes)
     finished = [ScoredRun.of_counts(store, settings, counts, table)]
     scores = score_table(finished, score_images(finished, data, table, Metric()), data, table)
     write_text(folder / "images.csv", scores.to_csv(index=False, float_format="%.6f"))

@@ -93,7 +93,7 @@ def train(run: RunFolder) -> None:
     made_from = fold_inputs(run, settings)
     folds = [fold for fold in range(settings.folds.count) if not run.fold(fold).is_done]
     if folds:
-        train_folds([plan_fold(fold, run, table, data, settings, made_from[fold]) for fold in folds], copy_if_best)
+        train_folds([plan_fold(fold, run, table, data, settings, made_from[fold], ()) for fold in folds], copy_if_best)
 
 
 def copy_if_best(job: FoldJob, row: dict) -> None:

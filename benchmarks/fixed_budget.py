@@ -146,7 +146,7 @@ def measure_fold(run: RunFolder, fold: int, seed: int, overrides: list[str], kin
 
 
 def measure_02(task: Task) -> None:
-    job = plan_fold(task.fold, task.run, task.table, task.data, task.settings, {})
+    job = plan_fold(task.fold, task.run, task.table, task.data, task.settings, {}, ())
     job = replace(job, run=RunFolder(run_folder(task.run, task.seed, task.fold)), device=CPU)  # where seeds are apart
     shutil.rmtree(job.folder.resume.parent, ignore_errors=True)  # half a training has spent half the budget
     started = time.process_time()

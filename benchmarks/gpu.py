@@ -201,7 +201,7 @@ def planned(fold: int, folder: Path, *overrides: str) -> FoldJob:
     settings = settings_of("gpu", *overrides)
     data = open_training(settings.data)
     table = read_folds(Path("runs/gpu/folds.csv"), data, settings.folds.count)
-    return plan_fold(fold, RunFolder(folder), table, data, settings, {})
+    return plan_fold(fold, RunFolder(folder), table, data, settings, {}, ())
 
 
 def half_precision(device: torch.device) -> str:

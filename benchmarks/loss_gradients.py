@@ -31,7 +31,7 @@ def measure(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
     data = open_training(settings.data)
     ids = read_folds(run.folds, data, settings.folds.count).id
-    pairs = read_pairs(MapStore(run.oof, tuple(data.classes)), data, ids)
+    pairs = read_pairs(MapStore(run.oof, tuple(data.classes)), data, ids, None)
     rows = [row for _, maps, truth in pairs for row in gradients(maps, truth)]
     table = pd.DataFrame(rows).groupby("term", sort=False).mean()
     table["size"] /= table["size"]["bce"]

@@ -51,9 +51,9 @@ def stage_03(run: RunFolder, settings: Settings, store: MapStore) -> None:
     from lib.tuning.thresholds import choose_thresholds
 
     data = open_training(settings.data)
-    counts = count_images(read_pairs(store, data, data.ids), data.classes)
+    counts = count_images(read_pairs(store, data, data.ids, None), data.classes)
     counts.save(run.oof_counts)
-    result = choose_thresholds(counts, np.arange(len(data.ids)) % FOLDS, settings.threshold)
+    result = choose_thresholds(counts, np.arange(len(data.ids)) % FOLDS, settings.threshold, None)
     result.write_curves(run.threshold.with_suffix(".csv"))
     plot_thresholds(result, run.threshold.with_suffix(".png"))
     write_json(run.threshold, result.to_dict())

@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings, store = plant(Path(folder), arguments.images, arguments.side)
         data = open_training(settings)
-        counts = count_images(read_pairs(store, data, data.ids), data.classes)
+        counts = count_images(read_pairs(store, data, data.ids, None), data.classes)
         folds, groups = np.arange(len(data.ids)) % FOLDS, np.arange(len(data.ids))
         memory, clock, processor = peak_megabytes(), time.perf_counter(), time.process_time()
         result = search_morphology(
@@ -50,7 +50,7 @@ def main() -> None:
             PostprocessSettings(),
         )
         seconds, processor = time.perf_counter() - clock, time.process_time() - processor
-        pairs = [(maps[..., 0], truth[..., 0]) for _, maps, truth in read_pairs(store, data, data.ids)]
+        pairs = [(maps[..., 0], truth[..., 0]) for _, maps, truth in read_pairs(store, data, data.ids, None)]
     print(f"{combinations} combinations of steps on {len(pairs)} maps of {arguments.side} px, {FOLDS} folds")
     print(f"{seconds:.1f} s, {processor:.1f} s of the processor; peak memory {memory:.0f} -> {peak_megabytes():.0f} MB")
     print(result)

@@ -36,7 +36,7 @@ def draw(arguments: argparse.Namespace) -> None:
     panels = figure.subplots(3, len(PLACES))
     for column, (title, place) in zip(panels.T, PLACES.items(), strict=True):
         image_id = ranked.index[round(place * (len(ranked) - 1))]
-        _, maps, truth = next(read_pairs(MapStore(run.oof, tuple(data.classes)), data, [image_id]))
+        _, maps, truth = next(read_pairs(MapStore(run.oof, tuple(data.classes)), data, [image_id], None))
         shown, truth = shown_image(data.open_image(image_id)), np.ascontiguousarray(truth[..., 0])
         mask = np.ascontiguousarray(apply_rules(rules, maps)[..., 0])
         pictures = (shown, mask_picture(shown, truth, TRUTH), errors_picture(shown, mask, truth))

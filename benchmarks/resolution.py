@@ -125,7 +125,7 @@ def job_of(settings: Settings, folder: Path) -> FoldJob:
     data = open_training(settings.data)
     images = image_table(inspect_all(data).facts, None, data.classes)
     table = images.assign(fold=np.arange(len(images)) % 2, group=images.id)
-    return plan_fold(0, RunFolder(folder), table, data, settings, {})
+    return plan_fold(0, RunFolder(folder), table, data, settings, {}, ())
 
 
 def predicted(settings: Settings, folder: Path) -> tuple[float, float]:

@@ -38,18 +38,18 @@ def main() -> None:
         data = open_training(settings)
         print(f"{arguments.images} maps of {arguments.side} px, {mean_kilobytes(store):.0f} KB each")
         against_reading(store, data, Path(folder), arguments.rounds)
-        against_loop(list(read_pairs(store, data, data.ids[:IN_MEMORY])), arguments.rounds)
+        against_loop(list(read_pairs(store, data, data.ids[:IN_MEMORY], None)), arguments.rounds)
 
 
 def against_reading(store: MapStore, data: TrainingData, folder: Path, rounds: int) -> None:
     def read() -> None:
-        for _ in read_pairs(store, data, data.ids):
+        for _ in read_pairs(store, data, data.ids, None):
             pass
 
     def choose() -> None:
-        counts = count_images(read_pairs(store, data, data.ids), data.classes)
+        counts = count_images(read_pairs(store, data, data.ids, None), data.classes)
         counts.save(folder / "oof_counts.npz")
-        result = choose_thresholds(counts, folds_of(data.ids), ThresholdSettings())
+        result = choose_thresholds(counts, folds_of(data.ids), ThresholdSettings(), None)
         result.write_curves(folder / "threshold.csv")
         write_json(folder / "threshold.json", result.to_dict())
 
@@ -81,7 +81,7 @@ def against_loop(pairs: list[tuple[str, np.ndarray, np.ndarray]], rounds: int) -
 
 def count_and_choose(pairs: list[tuple[str, np.ndarray, np.ndarray]]) -> ThresholdResult:
     counts = count_images(iter(pairs), ["mask"])
-    return choose_thresholds(counts, folds_of(counts.ids), ThresholdSettings())
+    return choose_thresholds(counts, folds_of(counts.ids), ThresholdSettings(), None)
 
 
 def common_loop(probabilities: list[np.ndarray], truths: list[np.ndarray]) -> list[float]:

@@ -51,7 +51,7 @@ def measure(arguments: argparse.Namespace) -> None:
     data = open_training(settings.data)
     table = read_folds(run.folds, data, settings.folds.count)
     with tempfile.TemporaryDirectory() as folder:
-        training = Training.begin(plan_fold(0, RunFolder(Path(folder)), table, data, settings, {}), arguments.steps)
+        training = Training.begin(plan_fold(0, RunFolder(Path(folder)), table, data, settings, {}, ()), arguments.steps)
         images = len(training.loader) * training.loader.batch_size
         kinds = {"pipeline": pipeline(training), "bare": bare(training)} | others(training)
         wall, processor = ({name: [] for name in kinds} for _ in range(2))

@@ -144,7 +144,7 @@ def to_map(probabilities: np.ndarray) -> np.ndarray:
 
 
 def read_pairs(
-    store: MapReader, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None = None
+    store: MapReader, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None
 ) -> Iterator[Pair]:
     """Stream (id, map, truth), both uint8 (height, width, classes), reading a few images ahead.
 

@@ -16,7 +16,7 @@ GRID_CELLS = 5  # cells along each side of the grid that augment.distort bends
 MIRRORED = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": cv2.INTER_NEAREST}
 
 
-def build_augmentation(settings: AugmentSettings, square: bool, channels: int = 3) -> A.Compose:
+def build_augmentation(settings: AugmentSettings, square: bool, channels: int) -> A.Compose:
     """The changes of `augment`, for uint8 images (height, width, channels) and masks (height, width, classes).
 
     Geometry first, then colour and texture. Quarter turns are left out unless the crops are `square`: a batch holds

@@ -89,7 +89,7 @@ def fold_images(
     data: TrainingData,
     settings: Settings,
     kept: Path,
-    external: Iterable[ExternalImages] = (),
+    external: Iterable[ExternalImages],
 ) -> FoldImages:
     """The images of the other folds to learn from, and pseudo-labelled and external ones if the settings say so.
 

@@ -61,7 +61,7 @@ def plan_fold(
     data: TrainingData,
     settings: Settings,
     made_from: dict,
-    external: Sequence[ExternalImages] = (),
+    external: Sequence[ExternalImages],
 ) -> FoldJob:
     """Plan a fold's training. Raises UserError if its images or the device do not allow it."""
     images = fold_images(fold, table, data, settings, kept_folder(run, made_from), external)

@@ -118,9 +118,7 @@ def require_same_reading(settings: DataSettings, other: DataSettings, root: Path
             )
 
 
-def measure_agreement(
-    maps: np.ndarray, rules: dict[str, Rule], presence: np.ndarray | None = None
-) -> tuple[float, bool]:
+def measure_agreement(maps: np.ndarray, rules: dict[str, Rule], presence: np.ndarray | None) -> tuple[float, bool]:
     """Agreement of masks as the threshold moves, 0 to 1, and whether all are empty at the threshold itself.
 
     `maps` is (height, width, classes); of several classes the least confident one counts. The presence that a rule

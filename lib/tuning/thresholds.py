@@ -199,11 +199,11 @@ def score_maps(
 
 
 def choose_thresholds(
-    counts: Counts, folds: np.ndarray, settings: ThresholdSettings, groups: np.ndarray | None = None
+    counts: Counts, folds: np.ndarray, settings: ThresholdSettings, groups: np.ndarray | None
 ) -> ThresholdResult:
     """Choose the rule of each class from out-of-fold counts.
 
-    `folds` and `groups` are (images,), in the order of `counts.ids`; without groups every image is its own.
+    `folds` and `groups` are (images,), in the order of `counts.ids`; with None every image is a group of its own.
     Fewer than three folds are replaced by parts, see `nested_parts`. Raises UserError for a single image.
     """
     metric = Metric.of(settings)

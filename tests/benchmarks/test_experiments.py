@@ -117,7 +117,7 @@ def test_an_average_is_scored_like_a_run(tmp_path):
     counts = count_images(((i, maps[i], data.read_mask(i)) for i in table.id), data.classes)
     nested = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy()).mean("nested")
     assert scores.dice.mean() == pytest.approx(nested, abs=1e-5)
-    alone = [count_images(read_pairs(store, data, table.id), data.classes) for store in stores]
+    alone = [count_images(read_pairs(store, data, table.id, None), data.classes) for store in stores]
     assert not any(np.array_equal(counts.tp, other.tp) for other in alone)
 
 
@@ -205,7 +205,7 @@ def test_a_rehearsal_tunes_on_some_cells_and_scores_on_the_others():
     drawn = rehearsal.drawn_groups(groups, 20, np.random.default_rng(1))
     assert drawn.sum() == 21  # whole groups of three
     assert len(set(groups[drawn]) & set(groups[~drawn])) == 0
-    result = choose_thresholds(rehearsal.of_images(counts, drawn), table.fold[drawn].to_numpy(), SETTINGS)
+    result = choose_thresholds(rehearsal.of_images(counts, drawn), table.fold[drawn].to_numpy(), SETTINGS, None)
     masks, left = maps[~drawn] >= result.classes["x"].rule.threshold, truths[~drawn].astype(bool)
     dice = 2 * (masks & left).sum((1, 2, 3)) / (masks.sum((1, 2, 3)) + left.sum((1, 2, 3)))
     assert rehearsal.score_at(rehearsal.of_images(counts, ~drawn), result) == pytest.approx(dice.mean())

@@ -38,7 +38,7 @@ assert set(terms) == {"bce", "log_cosh_dice"} and total < 0.01 < worse
 import numpy as np
 from lib.config.training_settings import AugmentSettings
 from lib.training.augment import build_augmentation
-augment = build_augmentation(AugmentSettings(preset="none", downscale=1), square=True)
+augment = build_augmentation(AugmentSettings(preset="none", downscale=1), square=True, channels=3)
 image, mask = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), np.ones((32, 32, 1), np.uint8)
 changed = augment(image=image, mask=mask)
 assert (changed["image"] != image).any() and (changed["mask"] == mask).all()

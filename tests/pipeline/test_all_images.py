@@ -91,6 +91,6 @@ def test_all_images_are_learned_from(trained, monkeypatch):
     run, settings = open_run(Path("runs/blobs"))
     data = open_training(settings.data)
     table = read_folds(run.folds, data, 2)
-    job = plan_fold("all", run, table, data, settings, {})
+    job = plan_fold("all", run, table, data, settings, {}, ())
     assert sorted(job.images.pools[0].ids) == data.ids and job.images.validation == []
     assert job.seed == 2

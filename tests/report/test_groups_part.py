@@ -23,7 +23,7 @@ def measured(tmp_path_factory) -> FakeRun:
     fake = FakeRun(tmp_path_factory.mktemp("measured"))
     for stage in (fake.prepare, fake.train, fake.choose):
         stage()
-    result = choose_thresholds(fake.counts, fake.table.fold.to_numpy(), fake.settings.threshold)
+    result = choose_thresholds(fake.counts, fake.table.fold.to_numpy(), fake.settings.threshold, None)
     fake.printed = measure_leak(fake.run, fake.settings, fake.training, fake.table, list(range(FOLDS)), result)
     fake.nested = result.mean("nested")
     write_report(fake.run, fake.settings)
@@ -61,7 +61,7 @@ def test_rows_of_the_folds_in_another_order_change_nothing(measured):
     counts = measured.counts
     by_image = {name: value[::-1] for name, value in vars(counts).items() if name not in ("classes", "presence")}
     turned = replace(counts, **by_image)
-    result = choose_thresholds(turned, table.fold.to_numpy(), measured.settings.threshold)
+    result = choose_thresholds(turned, table.fold.to_numpy(), measured.settings.threshold, None)
     measure_leak(measured.run, measured.settings, measured.training, table, list(range(FOLDS)), result)
     after = read_json(measured.run.leak)
     for part, end in itertools.product(("leaks", "test"), ("nearest", "furthest")):
@@ -82,7 +82,7 @@ def test_what_03_measured_with_test_images_is_not_shown_once_there_are_none(meas
 def test_without_test_images_it_is_said_and_nothing_stale_is_left(measured):
     data = measured.settings.data.model_copy(update={"test_images": None})
     settings = measured.settings.model_copy(update={"data": data})
-    result = choose_thresholds(measured.counts, measured.table.fold.to_numpy(), settings.threshold)
+    result = choose_thresholds(measured.counts, measured.table.fold.to_numpy(), settings.threshold, None)
     assert "there are no test images (data.test_images)" in measure_leak(
         measured.run, settings, measured.training, measured.table, list(range(FOLDS)), result
     )

@@ -74,10 +74,10 @@ def everything(root: Path, data: TrainingData, stores: list[MapStore]) -> tuple:
     settings, table = settings_at(root), pd.DataFrame({"id": IDS, "fold": [0, 1, 2] * 2, "group": IDS})
     weights = find_weights(stores, settings, data, table)
     averaged = AveragedMaps(stores, weights_of_images(weights["of_fold"], table), True)
-    counts = count_images(read_pairs(averaged, data, IDS), data.classes)
+    counts = count_images(read_pairs(averaged, data, IDS, None), data.classes)
 
     def read(ids):
-        return read_pairs(stores[0], data, ids)
+        return read_pairs(stores[0], data, ids, None)
 
     of_first = count_images(read(IDS), data.classes)
     folds, groups = table.fold.to_numpy(), table.group.to_numpy()
@@ -109,8 +109,8 @@ def test_counts_and_coverage_are_those_of_images_with_these_pixels_cut_out(tmp_p
     thresholds = {"a": Rule(120), "b": Rule(140)}
     counts, stats = [], []
     for data, maps in ((whole, store), (cut, cut_store)):
-        counts.append(count_images(read_pairs(maps, data, IDS), data.classes))
-        stats.append(measure_oof(read_pairs(maps, data, IDS), thresholds, maps))
+        counts.append(count_images(read_pairs(maps, data, IDS, None), data.classes))
+        stats.append(measure_oof(read_pairs(maps, data, IDS, None), thresholds, maps))
     for name in ("tp", "fp", "positives", "pixels"):
         np.testing.assert_array_equal(getattr(counts[0], name), getattr(counts[1], name))
     for image_id in IDS:
@@ -123,7 +123,7 @@ def test_no_pixel_of_an_average_is_of_two_classes(tmp_path, truths):
     stores = [member(tmp_path / name, truths, number, 5) for number, name in enumerate(("one", "two"))]
     of_fold = find_weights(stores, settings_at(tmp_path), data, table)["of_fold"]
     found = []
-    for _, maps, _ in read_pairs(AveragedMaps(stores, weights_of_images(of_fold, table), True), data, IDS):
+    for _, maps, _ in read_pairs(AveragedMaps(stores, weights_of_images(of_fold, table), True), data, IDS, None):
         masks = apply_rules({"a": Rule(60), "b": Rule(60)}, maps)
         assert masks.sum(axis=2).max() == 1
         found.append(masks.any(axis=(0, 1)))

@@ -21,7 +21,7 @@ def written(root, presence: np.ndarray | None) -> RunFolder:
     counts = replace(count_images(made, ["class0"]), presence=presence)
     run = RunFolder(root)
     counts.save(run.oof_counts)
-    write_json(run.threshold, choose_thresholds(counts, FOLDS, ThresholdSettings(bootstrap=100)).to_dict())
+    write_json(run.threshold, choose_thresholds(counts, FOLDS, ThresholdSettings(bootstrap=100), None).to_dict())
     return run
 
 

@@ -157,7 +157,7 @@ class FakeRun:
         )
         self.counts = replace(counts, presence=read_presence(store, self.table.id))
         self.counts.save(self.run.oof_counts)
-        result = choose_thresholds(self.counts, self.table.fold.to_numpy(), self.settings.threshold)
+        result = choose_thresholds(self.counts, self.table.fold.to_numpy(), self.settings.threshold, None)
         result.write_curves(self.run.threshold.with_suffix(".csv"))
         write_json(self.run.threshold, result.to_dict())
         record.write(threshold_inputs(self.run, self.settings))
@@ -483,7 +483,7 @@ def test_masks_before_and_after_show_errors_in_the_colours_of_the_page(tmp_path,
 
 
 def test_dollars_in_a_class_are_no_formula_in_the_figure_of_thresholds(tmp_path, hostile):
-    result = choose_thresholds(hostile.counts, hostile.table.fold.to_numpy(), hostile.settings.threshold)
+    result = choose_thresholds(hostile.counts, hostile.table.fold.to_numpy(), hostile.settings.threshold, None)
     assert HOSTILE_CLASS in result.classes and "$^{$" in HOSTILE_CLASS
     plot_thresholds(result, tmp_path / "figure.png")
     assert cv2.imread(str(tmp_path / "figure.png")) is not None

@@ -63,7 +63,7 @@ def finish_run(root: Path, competition: Path, noise: float, folds: int = 3, **da
         soft = cv2.GaussianBlur(data.read_mask(image_id).astype(float), (0, 0), 2).reshape(48, 64, 1)
         soft += noise * cv2.GaussianBlur(random.standard_normal((48, 64)), (0, 0), 3)[..., None]
         store.write(image_id, np.clip(255 * soft, 0, 255).astype(np.uint8))
-    counts = count_images(read_pairs(store, data, table.id), data.classes)
+    counts = count_images(read_pairs(store, data, table.id, None), data.classes)
     counts.save(run.oof_counts)
     result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
     write_json(run.threshold, result.to_dict())

@@ -43,7 +43,7 @@ def table_of(settings: Settings) -> pd.DataFrame:
 
 def jobs_of(settings: Settings, folder, folds=(0,), made_from: dict | None = None) -> list[FoldJob]:
     data, table = open_training(settings.data), table_of(settings)
-    return [plan_fold(fold, RunFolder(folder), table, data, settings, made_from or {}) for fold in folds]
+    return [plan_fold(fold, RunFolder(folder), table, data, settings, made_from or {}, ()) for fold in folds]
 
 
 def train(settings: Settings, folder, folds=(0,), made_from: dict | None = None) -> RunFolder:

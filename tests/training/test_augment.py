@@ -83,7 +83,7 @@ def test_presets_keep_size_and_type_and_are_repeated_by_their_seed(preset, chann
 
 def test_crops_that_are_not_square_keep_their_shape():
     image, mask = (array[:64] for array in blob())
-    change = build_augmentation(AugmentSettings(preset="heavy"), square=False)
+    change = build_augmentation(AugmentSettings(preset="heavy"), square=False, channels=3)
     assert all(change(image=image, mask=mask)["image"].shape == image.shape for _ in range(20))
 
 
@@ -121,7 +121,7 @@ def test_distortion_of_crops_smaller_than_its_grid_is_refused():
 def test_masks_of_more_classes_than_opencv_takes_change_like_those_of_few(preset):
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     mask = (np.random.default_rng(1).random((40, 40, 130)) < 0.5).astype(np.uint8)
-    change = build_augmentation(AugmentSettings(preset=preset), square=True)
+    change = build_augmentation(AugmentSettings(preset=preset), square=True, channels=3)
     for seed in range(8):
         change.set_random_seed(seed)
         many = augment(change, image, mask)

@@ -180,7 +180,7 @@ def test_shares_of_the_classes_are_those_of_what_is_drawn(external):
     masks = [images.source.read_mask(images.id_of(0, turn)).mean() for turn in range(len(images.empty_turns))]
     assert images.class_shares == pytest.approx([np.mean(masks)], rel=1e-5)
     plain = settings_of(external.parent / "data")
-    assert fold_images(0, table, open_training(plain.data), plain, run.resized).class_shares == [
+    assert fold_images(0, table, open_training(plain.data), plain, run.resized, ()).class_shares == [
         table.coverage_mask[table.fold == 1].mean()
     ]
 

@@ -208,16 +208,19 @@ def test_fewer_images_than_processes_are_refused(competition):
 
 def test_a_mask_that_moves_with_the_threshold_is_not_sure():
     steep = np.where(np.arange(100) < 40, 250, 3).astype(np.uint8).reshape(10, 10, 1)
-    assert measure_agreement(steep, {"a": Rule(128)}) == (1.0, False)
+    assert measure_agreement(steep, {"a": Rule(128)}, None) == (1.0, False)
     flat = np.arange(0, 250, 2.5).astype(np.uint8).reshape(10, 10, 1)
     wide, narrow = (np.count_nonzero(flat >= threshold) for threshold in (128 - 51, 128 + 51))
-    assert measure_agreement(flat, {"a": Rule(128)})[0] == pytest.approx(2 * narrow / (wide + narrow))
-    assert measure_agreement(np.zeros_like(flat), {"a": Rule(128)}) == (1.0, True)
-    assert measure_agreement(flat, {"a": Rule(128, Gate(top=255, area=1))}) == (1.0, True)
+    assert measure_agreement(flat, {"a": Rule(128)}, None)[0] == pytest.approx(2 * narrow / (wide + narrow))
+    assert measure_agreement(np.zeros_like(flat), {"a": Rule(128)}, None) == (1.0, True)
+    assert measure_agreement(flat, {"a": Rule(128, Gate(top=255, area=1))}, None) == (1.0, True)
     for presence, expected in ((255, (1.0, False)), (160, (0.0, False)), (90, (0.0, True)), (10, (1.0, True))):
         assert measure_agreement(steep, {"a": Rule(128, presence=128)}, np.array([presence], np.uint8)) == expected
     both = np.concatenate([steep, flat], axis=2)
-    assert measure_agreement(both, {"a": Rule(128), "b": Rule(128)})[0] == measure_agreement(flat, {"b": Rule(128)})[0]
+    assert (
+        measure_agreement(both, {"a": Rule(128), "b": Rule(128)}, None)[0]
+        == measure_agreement(flat, {"b": Rule(128)}, None)[0]
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -135,7 +135,9 @@ def test_reported_scores_equal_a_naive_twin(rule):
     made = blobs(18, specks=1.5)
     result = search(made, threshold_settings=ThresholdSettings(rule=rule))
     outcome, folds = result.classes["mask"], np.arange(18) % 3
-    thresholds = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings(rule=rule)).classes["mask"]
+    thresholds = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings(rule=rule), None).classes[
+        "mask"
+    ]
     assert outcome.rule.steps
     nested, in_sample = thresholds.nested, thresholds.in_sample
     expected = {"nested": nested, "in_sample": in_sample, "gap": in_sample - nested}
@@ -196,7 +198,7 @@ def test_nothing_is_adopted_where_steps_do_not_help():
         made.append((f"image{number}", maps, ((maps >= 128) ^ (rng.random(maps.shape) < 0.05)).astype(np.uint8)))
     result = search(made)
     outcome = result.classes["mask"]
-    assert outcome.rule == choose_thresholds(*threshold_inputs(made)).classes["mask"].rule
+    assert outcome.rule == choose_thresholds(*threshold_inputs(made), None).classes["mask"].rule
     assert outcome.scores("after") == outcome.scores("before") and not outcome.image_gain.any()
     assert "no step adopted" in str(result)
     assert outcome.shown.steps and str(outcome.shown) == next(row["rule"] for row in outcome.tried if row["steps"])
@@ -271,7 +273,9 @@ def test_without_steps_nothing_is_read_and_two_folds_are_enough():
     settings = PostprocessSettings(steps=[])
     counts = count_images(made, ["mask"])
     result = search_morphology(unreadable, counts, folds, np.arange(8), ThresholdSettings(), settings)
-    assert result.classes["mask"].rule == choose_thresholds(counts, folds, ThresholdSettings()).classes["mask"].rule
+    assert (
+        result.classes["mask"].rule == choose_thresholds(counts, folds, ThresholdSettings(), None).classes["mask"].rule
+    )
     assert result.mean("after", "nested") == result.mean("before", "nested")
 
 
@@ -281,7 +285,7 @@ def test_of_few_folds_parts_are_left_out(count):
     made, folds = blobs(20, specks=1.5), np.arange(20) % count
     result = search(made, folds=folds)
     outcome = result.classes["mask"]
-    parts = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings()).parts
+    parts = choose_thresholds(count_images(made, ["mask"]), folds, ThresholdSettings(), None).parts
     nested = naive_dice(made, [outcome.without_part[part] for part in parts])
     assert outcome.rule.steps and outcome.scores("after")["nested"] == pytest.approx(nested.mean())
 
@@ -320,7 +324,7 @@ def test_of_many_images_a_sample_is_searched_and_all_are_scored(rule, monkeypatc
     result = search_morphology(read, counts, folds, np.arange(30), thresholds, FEW_STEPS)
     assert [len(stream) for stream in streams] == [12, 30]
     outcome = result.classes["mask"]
-    alone = choose_thresholds(counts, folds, thresholds).classes["mask"]
+    alone = choose_thresholds(counts, folds, thresholds, None).classes["mask"]
     assert outcome.rule.steps and outcome.before.rule == alone.rule
     assert outcome.scores("before")["nested"] == alone.nested
     assert outcome.scores("after")["in_sample"] == pytest.approx(naive_dice(made, [outcome.rule] * 30).mean())

@@ -107,8 +107,8 @@ def test_a_presence_that_tells_empty_images_is_adopted_and_scored_as_by_hand(met
     presence, folds = np.where(there, 220, 40) + np.arange(36) % 7, np.arange(36) // 3 % 3
     presence[::9] = 120
     settings = ThresholdSettings(metric=metric, rule=kind, bootstrap=100)
-    result = choose_thresholds(with_presence(made, presence), folds, settings)
-    choice, alone = result.classes["class0"], choose_thresholds(count_images(made, ["class0"]), folds, settings)
+    result = choose_thresholds(with_presence(made, presence), folds, settings, None)
+    choice, alone = result.classes["class0"], choose_thresholds(count_images(made, ["class0"]), folds, settings, None)
     assert choice.rule.presence is not None and choice.presence.reason_against == ""
     assert choice.in_sample == pytest.approx(score_by_hand(metric, made, [choice.rule] * 36, presence))
     nested = score_by_hand(metric, made, [choice.without_part[fold] for fold in folds], presence)
@@ -123,8 +123,8 @@ def test_a_presence_that_tells_empty_images_is_adopted_and_scored_as_by_hand(met
 def test_a_presence_that_tells_nothing_is_refused_with_the_reason_and_changes_nothing():
     made, _ = false_alarms(36)
     presence, folds = np.random.default_rng(0).integers(0, 256, 36), np.arange(36) // 3 % 3
-    result = choose_thresholds(with_presence(made, presence), folds, ThresholdSettings(bootstrap=100))
-    alone = choose_thresholds(count_images(made, ["class0"]), folds, ThresholdSettings(bootstrap=100))
+    result = choose_thresholds(with_presence(made, presence), folds, ThresholdSettings(bootstrap=100), None)
+    alone = choose_thresholds(count_images(made, ["class0"]), folds, ThresholdSettings(bootstrap=100), None)
     choice, before = result.classes["class0"], alone.classes["class0"]
     assert choice.presence.reason_against and choice.presence.reason_against in str(result)
     assert choice.rule == before.rule and choice.without_part == before.without_part
@@ -136,7 +136,9 @@ def test_a_presence_that_tells_nothing_is_refused_with_the_reason_and_changes_no
 
 def test_presence_is_tried_with_the_maps_of_one_fold_too():
     made, there = false_alarms(40)
-    result = choose_thresholds(with_presence(made, np.where(there, 200, 20)), np.zeros(40, int), ThresholdSettings())
+    result = choose_thresholds(
+        with_presence(made, np.where(there, 200, 20)), np.zeros(40, int), ThresholdSettings(), None
+    )
     choice = result.classes["class0"]
     rules = [choice.without_part[part] for part in result.parts.tolist()]
     assert choice.rule.presence is not None
@@ -148,7 +150,7 @@ def test_each_class_has_a_presence_of_its_own_and_one_that_is_never_there_has_no
     for _, maps, truth in made:
         truth[..., 1], maps[0, 0, 1] = 0, 255
     folds, told = np.arange(36) // 3 % 3, np.where(there, 220, 30)
-    result = choose_thresholds(with_presence(made, told, told), folds, ThresholdSettings(bootstrap=100))
+    result = choose_thresholds(with_presence(made, told, told), folds, ThresholdSettings(bootstrap=100), None)
     first, second = result.classes.values()
     assert first.rule.presence is not None
     assert second.rule.is_empty and second.rule.presence is None and second.presence.area is None

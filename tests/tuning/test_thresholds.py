@@ -72,7 +72,7 @@ def table_of_curve(curve: np.ndarray, images: int = 30, noise: float = 0.0):
 def test_scores_equal_a_naive_twin(metric, rule):
     made, folds = images(24), np.arange(24) % 3
     settings = ThresholdSettings(metric=metric, beta=2, rule=rule, bootstrap=100)
-    result = choose_thresholds(count_images(made, ["a"]), folds, settings)
+    result = choose_thresholds(count_images(made, ["a"]), folds, settings, None)
     choice = result.classes["a"]
     assert choice.in_sample == pytest.approx(naive_score(made, [choice.rule] * 24, metric))
     assert choice.nested == pytest.approx(naive_score(made, [choice.without_part[fold] for fold in folds], metric))
@@ -94,7 +94,7 @@ def test_a_fold_does_not_influence_the_rule_it_is_scored_with(rule):
         for fold, (image_id, maps, truth) in zip(folds, made, strict=True)
     ]
     before, after = (
-        choose_thresholds(count_images(each, ["a"]), folds, ThresholdSettings(rule=rule)).classes["a"]
+        choose_thresholds(count_images(each, ["a"]), folds, ThresholdSettings(rule=rule), None).classes["a"]
         for each in (made, changed)
     )
     assert before.without_part[1] == after.without_part[1]
@@ -108,17 +108,17 @@ def test_folds_weigh_by_their_images():
     """Nine images of fold 0 score 1 at any threshold, the one of fold 1 scores 0: the nested score is .9, not .5."""
     full, empty = np.ones((4, 4, 1), np.uint8), np.zeros((4, 4, 1), np.uint8)
     made = [(str(number), full * 255, full) for number in range(9)] + [("9", full * 255, empty)]
-    result = choose_thresholds(count_images(made, ["a"]), np.array([0] * 9 + [1]), ThresholdSettings())
+    result = choose_thresholds(count_images(made, ["a"]), np.array([0] * 9 + [1]), ThresholdSettings(), None)
     assert result.mean("nested") == pytest.approx(0.9)
 
 
 def test_classes_are_tuned_apart_and_averaged():
     made, folds = images(24, classes=2), np.arange(24) % 3
     made = [(image_id, maps // np.array([1, 2], np.uint8), truth) for image_id, maps, truth in made]
-    both = choose_thresholds(count_images(made, ["a", "b"]), folds, ThresholdSettings())
+    both = choose_thresholds(count_images(made, ["a", "b"]), folds, ThresholdSettings(), None)
     for index, name in enumerate("ab"):
         alone = [(image_id, maps[..., [index]], truth[..., [index]]) for image_id, maps, truth in made]
-        choice = choose_thresholds(count_images(alone, [name]), folds, ThresholdSettings()).classes[name]
+        choice = choose_thresholds(count_images(alone, [name]), folds, ThresholdSettings(), None).classes[name]
         assert both.classes[name].rule == choice.rule and both.classes[name].nested == choice.nested
     assert both.mean("nested") == pytest.approx(np.mean([both.classes[name].nested for name in "ab"]))
     assert both.classes["a"].rule.threshold > both.classes["b"].rule.threshold
@@ -130,13 +130,13 @@ def test_a_fold_whose_probabilities_are_unlike_the_others_is_named():
     truth[2:7, 3:8] = 1
     tops = [240] * 4 + [200] * 4 + [100] * 4  # of the maps of three folds; a sixth of it outside the truth
     made = [(str(n), np.where(truth, top, top // 6).astype(np.uint8), truth) for n, top in enumerate(tops)]
-    result = choose_thresholds(count_images(made, ["a"]), np.repeat([0, 1, 2], 4), ThresholdSettings())
+    result = choose_thresholds(count_images(made, ["a"]), np.repeat([0, 1, 2], 4), ThresholdSettings(), None)
     # without fold 2 the thresholds 41 to 200 are perfect; their middle empties its masks, which 17 to 100 make perfect
     assert result.classes["a"].foreign_folds() == {2: (17, 1.0, 0.0)}
     assert "fold 2 scores 0.0000 at t=120" in str(result)
-    parts = choose_thresholds(count_images(made, ["a"]), np.repeat([0, 1], 6), ThresholdSettings())
+    parts = choose_thresholds(count_images(made, ["a"]), np.repeat([0, 1], 6), ThresholdSettings(), None)
     assert "stand in for folds" in str(parts) and "warning" not in str(parts)  # parts of one fold have one model
-    alike = choose_thresholds(count_images(made[:8], ["a"]), np.repeat([0, 1], 4), ThresholdSettings())
+    alike = choose_thresholds(count_images(made[:8], ["a"]), np.repeat([0, 1], 4), ThresholdSettings(), None)
     assert "warning" not in str(alike)
 
 
@@ -160,7 +160,7 @@ def test_of_few_folds_parts_of_whole_groups_are_left_out(folds):
 
 def test_a_single_image_has_no_nested_score():
     with pytest.raises(UserError, match="at least two images"):
-        choose_thresholds(count_images(images(1), ["a"]), np.zeros(1, int), ThresholdSettings())
+        choose_thresholds(count_images(images(1), ["a"]), np.zeros(1, int), ThresholdSettings(), None)
 
 
 def test_of_tied_thresholds_the_middle_is_taken_where_each_fold_is_one_group():
@@ -195,7 +195,7 @@ def mostly_empty(with_object: int, empty: int = 40):
 @pytest.mark.parametrize("rule", ["threshold", "triplet"])
 def test_no_mask_at_all_is_chosen_where_it_scores_best(rule, tmp_path):
     made, folds = mostly_empty(with_object=3), np.arange(43) % 4
-    result = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(rule=rule))
+    result = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(rule=rule), None)
     choice = result.classes["a"]
     assert choice.rule == Rule(NO_MASK) and str(choice.rule) == "no mask at all"
     assert choice.nested == choice.in_sample == choice.all_empty == pytest.approx(40 / 43)
@@ -217,7 +217,7 @@ def test_no_mask_at_all_is_chosen_for_its_class_alone():
         )
         for (image_id, maps, truth), (_, others, other_truth) in zip(empty, other, strict=True)
     ]
-    result = choose_thresholds(count_images(made, ["none", "some"]), np.arange(30) % 3, ThresholdSettings())
+    result = choose_thresholds(count_images(made, ["none", "some"]), np.arange(30) % 3, ThresholdSettings(), None)
     assert result.classes["none"].rule.is_empty and not result.classes["some"].rule.is_empty
     masks = apply_rules({name: choice.rule for name, choice in result.classes.items()}, made[1][1])
     assert not masks[..., 0].any() and masks[..., 1].any()
@@ -229,11 +229,11 @@ def test_what_adds_nothing_to_an_empty_submission_is_said():
     full[2:6, 2:6] = 1
     kinds = [(full * 255, full)] * 7 + [(full * 255, none)] * 6 + [(none, none)] * 20
     made = [(str(number), *kinds[number]) for number in np.random.default_rng(0).permutation(33)]
-    result = choose_thresholds(count_images(made, ["a"]), np.arange(33) % 3, ThresholdSettings())
+    result = choose_thresholds(count_images(made, ["a"]), np.arange(33) % 3, ThresholdSettings(), None)
     choice = result.classes["a"]
     assert not choice.rule.is_empty and choice.in_sample > choice.all_empty
     assert "adds nothing to an empty submission" in str(result)
-    clear = choose_thresholds(count_images(images(24), ["a"]), np.arange(24) % 3, ThresholdSettings())
+    clear = choose_thresholds(count_images(images(24), ["a"]), np.arange(24) % 3, ThresholdSettings(), None)
     assert "no mask at all" not in str(clear) and clear.classes["a"].about_no_mask() == ""
 
 
@@ -241,13 +241,17 @@ def test_what_adds_nothing_to_an_empty_submission_is_said():
 def test_a_class_that_no_image_holds_is_said_to_be_one(metric):
     made = [(image_id, maps, np.concatenate([truth, 0 * truth], axis=2)) for image_id, maps, truth in images(12)]
     made = [(image_id, np.concatenate([maps, maps], axis=2), truth) for image_id, maps, truth in made]
-    result = choose_thresholds(count_images(made, ["a", "b"]), np.arange(12) % 3, ThresholdSettings(metric=metric))
+    result = choose_thresholds(
+        count_images(made, ["a", "b"]), np.arange(12) % 3, ThresholdSettings(metric=metric), None
+    )
     assert "no image that is scored holds this class" in result.classes["b"].about_no_mask()
     assert "holds this class" not in result.classes["a"].about_no_mask()
 
 
 def test_a_rule_that_no_mask_at_all_beats_on_the_folds_left_out_is_said_to_score_less():
-    choice = choose_thresholds(count_images(images(12), ["a"]), np.arange(12) % 3, ThresholdSettings()).classes["a"]
+    choice = choose_thresholds(count_images(images(12), ["a"]), np.arange(12) % 3, ThresholdSettings(), None).classes[
+        "a"
+    ]
 
     def said(mean: float, error: float) -> str:
         return replace(choice, over_no_mask=Gain(mean, error, 12)).about_no_mask()
@@ -410,8 +414,8 @@ def test_triplet_empties_images_without_an_object():
     with_object[4:6, 4:6] = 230
     made = [(str(i), with_object, full) for i in range(6)] + [(f"e{i}", without, full * 0) for i in range(6)]
     folds = np.arange(12) % 3
-    plain = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings())
-    triplet = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(rule="triplet"))
+    plain = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(), None)
+    triplet = choose_thresholds(count_images(made, ["a"]), folds, ThresholdSettings(rule="triplet"), None)
     rule = triplet.classes["a"].rule
     assert triplet.mean("nested") == 1 and plain.mean("nested") < 0.7
     assert 61 <= rule.gate.top <= 230 and rule.gate.area <= 4 and rule.threshold <= 60
@@ -426,7 +430,7 @@ def test_a_triplet_is_compared_with_a_threshold_alone(seed, sign):
     maps = [(rng.integers(0, 120, square.shape) + square * 100).astype(np.uint8) for _ in range(24)]
     counts = count_images([(str(i), found, square * (i % 3 > 0)) for i, found in enumerate(maps)], ["a"])
     kinds = [ThresholdSettings(rule=kind) for kind in ("threshold", "triplet")]
-    alone, triplet = (choose_thresholds(counts, np.arange(24) // 8, kind) for kind in kinds)
+    alone, triplet = (choose_thresholds(counts, np.arange(24) // 8, kind, None) for kind in kinds)
     gain = triplet.mean("nested") - alone.mean("nested")
     assert np.sign(gain) == sign and triplet.mean("in_sample") >= alone.mean("in_sample")
     assert triplet.classes["a"].over_threshold.mean == pytest.approx(gain, abs=1e-12)
@@ -441,7 +445,7 @@ def test_a_triplet_is_compared_with_a_threshold_alone(seed, sign):
 
 def test_threshold_files(tmp_path):
     made, folds = images(24, classes=2), np.arange(24) % 3
-    result = choose_thresholds(count_images(made, ["a", "b"]), folds, ThresholdSettings(rule="triplet"))
+    result = choose_thresholds(count_images(made, ["a", "b"]), folds, ThresholdSettings(rule="triplet"), None)
     write_json(tmp_path / "threshold.json", result.to_dict())
     result.write_curves(tmp_path / "threshold.csv")
     content = json.loads((tmp_path / "threshold.json").read_text())
@@ -483,6 +487,6 @@ def test_groups_widen_the_interval_and_may_be_names():
     made, folds = images(40), np.arange(40) % 4
     doubled = [(f"{copy}{image_id}", maps, truth) for copy in "ab" for image_id, maps, truth in made]
     counts, names = count_images(doubled, ["a"]), np.array([f"patient {i}" for i in range(40)] * 2)
-    alone = choose_thresholds(counts, np.tile(folds, 2), ThresholdSettings())
+    alone = choose_thresholds(counts, np.tile(folds, 2), ThresholdSettings(), None)
     grouped = choose_thresholds(counts, np.tile(folds, 2), ThresholdSettings(), names)
     assert np.ptp(grouped.interval) > 1.2 * np.ptp(alone.interval)
