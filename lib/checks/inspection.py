@@ -17,7 +17,7 @@ from lib.checks.rle_check import describe_convention, require_convention
 from lib.checks.rle_sizes import require_written_sizes
 from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData, open_test
-from lib.data.discovery import skipped_files
+from lib.data.discovery import find_files, skipped_files
 from lib.data.input_files import ContentSource, Known, training_sources
 from lib.data.mask_index import files_of_other_classes
 from lib.data.network_input import require_usable_neighbours
@@ -166,7 +166,8 @@ def skipped_lines(settings: DataSettings) -> list[str]:
     unused = unused_exclusions(settings)
     matches = "matches" if len(unused) == 1 else "match"
     lines = [f"warning   data.exclude: {listed(unused)} {matches} no image or mask"] if unused else []
-    if others := files_of_other_classes(settings):
+    images = {path for _, path in find_files(settings.root, settings.train_images, "data.train_images")}
+    if others := [path for path in files_of_other_classes(settings) if path not in images]:
         counted = f"{plural(len(others), 'mask file')} of other classes left out (data.other_classes)"
         lines.append(f"checked   {counted}, such as {others[0]}")
     for name in ("train_images", "train_masks", "test_images"):

@@ -28,19 +28,22 @@ class NothingFound(UserError):
     """A folder that does not exist, or a folder or pattern with no file in it."""
 
 
-def find_files(root: Path, pattern: str, setting: str) -> Iterator[tuple[dict[str, str], str]]:
+def find_files(
+    root: Path, pattern: str, setting: str, classes: Collection[str] = ()
+) -> Iterator[tuple[dict[str, str], str]]:
     """Yield (values of the placeholders, path) for each file of a folder or a pattern below `root`, sorted by name.
 
     A folder means the image files in it, `{id}` being the name without the suffix. In a pattern `*`, `?` and `[...]`
     match as in a shell, within one name, and `**` matches any number of folders; `{part}` matches one or more
-    characters, as few as possible, and the same text wherever it is repeated. Hidden files do not match. Raises
-    NothingFound if no file matches.
+    characters, as few as possible, and the same text wherever it is repeated; `{class}` is one of `classes`, the
+    longest that fits, and another text only where none does. Hidden files do not match. Raises NothingFound if no file
+    matches.
     """
     pattern = pattern.replace(os.sep, "/")
     if WILDCARD.search(pattern):
         anchor = Path(pattern).anchor  # such as / or C:/
         root, pattern = (Path(anchor), pattern.removeprefix(anchor)) if anchor else (root, pattern)
-        files = _walk(str(root), ANY_FOLDERS.sub("**/", pattern).split("/"), {})
+        files = _walk(str(root), ANY_FOLDERS.sub("**/", pattern).split("/"), {}, tuple(classes))
     else:
         files = _image_files(root / pattern, setting)
     first = next(files, None)
@@ -175,30 +178,32 @@ def _image_files(folder: Path, setting: str) -> Iterator[tuple[dict[str, str], s
             yield {"id": stem}, entry.path
 
 
-def _walk(folder: str, segments: list[str], parts: dict[str, str]) -> Iterator[tuple[dict[str, str], str]]:
+def _walk(
+    folder: str, segments: list[str], parts: dict[str, str], classes: tuple[str, ...]
+) -> Iterator[tuple[dict[str, str], str]]:
     """Files below `folder` that match the remaining segments of a pattern, given the parts found above it."""
     segment, deeper = segments[0], segments[1:]
     if segment == "**" and deeper:
-        yield from _walk(folder, deeper, parts)
+        yield from _walk(folder, deeper, parts, classes)
         for entry in _entries(folder):
             if entry.is_dir() and not _is_above(entry.path, folder):
-                yield from _walk(entry.path, segments, parts)
+                yield from _walk(entry.path, segments, parts, classes)
         return
     if not WILDCARD.search(PLACEHOLDER.sub(lambda match: "" if match[1] in parts else match[0], segment)):
         path = os.path.join(folder, fill(segment, parts, "pattern"))
         if deeper:
-            yield from _walk(path, deeper, parts)
+            yield from _walk(path, deeper, parts, classes)
         elif os.path.isfile(path):
             yield parts, path
         return
     known = tuple((name, parts[name]) for name in PLACEHOLDER.findall(segment) if name in parts)
-    expression = compile_pattern(segment, known)
+    with_class, expression = compile_pattern(segment, known, classes), compile_pattern(segment, known)
     for entry in _entries(folder):
-        match = expression.fullmatch(entry.name)
+        match = with_class.fullmatch(entry.name) or expression.fullmatch(entry.name)
         if match is None:
             continue
         if deeper:
-            yield from _walk(entry.path, deeper, parts | match.groupdict())
+            yield from _walk(entry.path, deeper, parts | match.groupdict(), classes)
         elif entry.is_file():
             yield parts | match.groupdict(), entry.path
 
@@ -209,18 +214,19 @@ def _is_above(folder: str, below: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def compile_pattern(segment: str, known: tuple[tuple[str, str], ...] = ()) -> re.Pattern:
+def compile_pattern(segment: str, known: tuple[tuple[str, str], ...] = (), classes: tuple[str, ...] = ()) -> re.Pattern:
     """A pattern, or a segment of one, that a whole text must match, as an expression with a group for each part.
 
-    `known` are the parts found above the segment, with their values. Raises UserError where it is no pattern.
+    `known` are the parts found above the segment, with their values; `{class}` is one of `classes` if there are any.
+    Raises UserError where it is no pattern.
     """
     try:
-        return re.compile(_without_backtracking(_tokens(segment, dict(known)), segment))
+        return re.compile(_without_backtracking(_tokens(segment, dict(known), classes), segment))
     except re.error as error:
         raise UserError(f"'{segment}' is not a pattern of file names: {error}") from None
 
 
-def _tokens(segment: str, known: dict[str, str]) -> list[tuple[str, str]]:
+def _tokens(segment: str, known: dict[str, str], classes: tuple[str, ...]) -> list[tuple[str, str]]:
     """The segment's tokens as (kind, regular expression), kind being part, again, star or fixed."""
     tokens, groups = [], set()
     for token in TOKEN.finditer(segment):
@@ -229,6 +235,9 @@ def _tokens(segment: str, known: dict[str, str]) -> list[tuple[str, str]]:
                 tokens.append(("fixed" if name in known else "again", f"(?P={name})"))
             elif name in known:
                 tokens.append(("fixed", f"(?P<{name}>{re.escape(known[name])})"))
+            elif name == "class" and classes:
+                longest_first = sorted(map(re.escape, classes), key=len, reverse=True)
+                tokens.append(("fixed", f"(?P<class>{'|'.join(longest_first)})"))
             else:
                 tokens.append(("part", f"(?P<{name}>.+?)"))
             groups.add(name)

@@ -146,7 +146,7 @@ def _masks_from_files(settings: DataSettings, setting: str) -> Masks:
         )
     masks: Masks = defaultdict(lambda: [[] for _ in settings.classes])
     template = id_template(settings, setting)
-    for parts, path in find_files(settings.root, pattern, setting):
+    for parts, path in find_files(settings.root, pattern, setting, settings.classes):
         image_id = make_id(template[0], parts, path, template[1])
         if is_excluded(image_id, settings):
             masks[image_id][0].append(path)
@@ -154,8 +154,16 @@ def _masks_from_files(settings: DataSettings, setting: str) -> Masks:
         names = settings.classes if settings.are_indexed else [parts.get("class", settings.classes[0])]
         for name in names:
             if name in settings.classes or settings.other_classes == "error":
-                masks[image_id][class_index_of(name, settings.classes, path)].append(path)
+                masks[image_id][class_index_of(name, settings.classes, path, pattern)].append(path)
     return dict(masks)
+
+
+def files_of_other_classes(settings: DataSettings) -> list[str]:
+    """The files that data.other_classes leaves out; images, too, where `{id}_{class}` fits their names."""
+    if settings.other_classes == "error" or "{class}" not in settings.train_masks or is_table(settings.train_masks):
+        return []
+    files = find_files(settings.root, settings.train_masks, "data.train_masks", settings.classes)
+    return [path for parts, path in files if parts["class"] not in settings.classes]
 
 
 def check_single(masks: Masks, settings: DataSettings, what: str) -> None:
@@ -210,8 +218,13 @@ def match_masks(
             f"{listed(lost, 'mask')} of {source} {has(lost)} no image in {images}; "
             "set data.masks_without_image=skip if they are to be left out"
         )
-    if mistake := why_without_mask(bare, files.keys() - {*bare}, described, settings.images_without_mask):
-        raise UserError(f"{listed(bare, 'image')} {has(bare)} no mask in {source}: {mistake}")
+    suspects = [(bare, settings.images_without_mask)]
+    if bare and settings.images_without_mask == "empty":
+        others = {*files_of_other_classes(settings)}
+        suspects.append(([image_id for image_id in bare if files[image_id][0] in others], "error"))
+    for images_without, allowed in suspects:
+        if mistake := why_without_mask(images_without, files.keys() - {*bare}, described, allowed):
+            raise UserError(f"{listed(images_without, 'image')} {has(images_without)} no mask in {source}: {mistake}")
     matched = _of_images(masks, files, settings)
     return matched, len(files) - len(matched), len(lost)
 

@@ -149,12 +149,15 @@ def class_columns(table: Table, columns: Columns, classes: list[str]) -> list[st
     return rle_columns if all(rle_columns) else []
 
 
-def class_index_of(name: str, classes: list[str], source: Path | str) -> int:
-    """The number of a class. Raises UserError for one that data.classes does not name."""
+def class_index_of(name: str, classes: list[str], source: Path | str, pattern: str) -> int:
+    """The number of the class of a file that a pattern finds. Raises UserError for one that data.classes lacks."""
     if name not in classes:
+        segment = next(part for part in pattern.split("/") if CLASS in part)
+        before = PLACEHOLDER.search(segment.partition(CLASS)[0])
+        why = f" (what the shortest {before[0]} leaves of its name)" if before else ""
         raise UserError(
-            f"{source} has the class '{name}', which is not one of data.classes ({listed(classes)}); name the classes "
-            "as it does, or set data.other_classes=skip to leave out the others"
+            f"{source} has the class '{name}'{why}, which is not one of data.classes ({listed(classes)}); name the "
+            "classes as it does, or set data.other_classes=skip to leave out the others"
         )
     return classes.index(name)
 

@@ -76,6 +76,18 @@ def classes(without: str = "") -> Callable[[Path], Masks]:
     return write
 
 
+def with_underscores(root: Path) -> Masks:
+    """Mask files of two classes and of one that is not to be learned."""
+    masks = {}
+    for number, (id, disc) in enumerate(zip(("img_1", "img_2", "p"), IDS, strict=True)):
+        put(root / f"images/{id}.png", picture(number))
+        put(root / f"masks/{id}_disc.png", mask_of(disc))
+        put(root / f"masks/{id}_corner.png", CORNER.astype(np.uint8) * 255)
+        put(root / f"masks/{id}_rim.png", mask_of(disc))
+        masks[id] = TWO[disc]
+    return masks
+
+
 def splits(root: Path) -> None:
     for number, (split, id) in enumerate(zip(("train", "val", "test"), IDS, strict=True)):
         put(root / f"{split}/images/{id}.png", picture(number))
@@ -181,6 +193,12 @@ FILES = {
         both(classes(), lambda root: None),
         {"train_images": "images", "train_masks": "masks/{class}/{id}.png", "classes": ["disc"]},
         "has the class 'corner', which is not one of data.classes|data.other_classes=skip",
+    ),
+    "`{id}_{class}` where ids, too, have an underscore": Row(
+        with_underscores,
+        {"train_images": "images", "train_masks": "masks/{id}_{class}.png", "classes": ["disc", "corner"]},
+        "the class '1_rim' (what the shortest {id} leaves of its name), which is not|data.other_classes=skip",
+        "3 mask files of other classes left out (data.other_classes), such as",
     ),
     "a class without a file for some images": Row(
         classes("b"),

@@ -215,6 +215,19 @@ def test_mask_files_of_several_kinds_are_classes_or_one_of_them_is_named(tmp_pat
     assert_masks(open_training(named), masks)
 
 
+def test_masks_of_other_classes_beside_the_images_are_not_taken_for_images_without_a_mask(tmp_path):
+    masks = files(tmp_path, "train/{id}.png", "train/{id}_disc.png")
+    for id in IDS:
+        save(tmp_path / "train" / f"{id}_rim.png", draw())
+    settings = DataSettings(
+        root=tmp_path, train_images="train", train_masks="train/{id}_{class}.png", classes=["disc"],
+        other_classes="skip", images_without_mask="empty",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="images 'img_001_rim', .* no mask in .*: their names .* {id}_rim; .*exclude"):
+        open_training(settings)
+    assert_masks(open_training(settings.model_copy(update={"exclude": ["*_rim"]})), masks)
+
+
 def test_masks_that_label_studio_numbers_by_task_are_to_be_renamed(tmp_path):
     files(tmp_path, "images/{id}.png", "masks/task-{n}-annotation-{m}-by-1-tag-Cell-0.png", n=[1, 2, 3], m=[7, 9, 8])
     with pytest.raises(UserError, match="by the number of its task; .* rename the masks after their images"):
