@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.competition import TrainingData
-from lib.masks.metrics import TITLES
+from lib.masks.metrics import TITLES, planes
 from lib.prediction.map_store import scored_truth
 from lib.report.charts import Axis, Chart, series
 from lib.report.galleries import Item, Place, changed_galleries, class_label, encode_pictures, mask_dice
@@ -66,16 +66,23 @@ def write_comparison(
 
 
 def paint(place: Place, runs: Sequence[ComparedRun], data: TrainingData) -> Item:
-    """Image | truth | the mask of each run, with their Dice."""
-    shown = shown_image(data.open_image(place.id))
-    truth = np.ascontiguousarray(scored_truth(data, place.id, runs[0].size)[..., place.class_index])
-    pictures, scores = [("image", shown), ("truth", mask_picture(shown, truth, TRUTH))], []
-    for run in runs:
-        mask = np.ascontiguousarray(run.predict(place.id)[..., place.class_index])
-        pictures.append((run.name, errors_picture(shown, mask, truth)))
-        scores.append(f"{mask_dice(mask, truth):.3f}")
+    """The row of `compared_pictures`, with the masks' Dice above it."""
+    pictures, scores = compared_pictures(place, runs, data)
     name = class_label(data.classes, data.classes[place.class_index])
-    return Item(place.id, name, "Dice " + " → ".join(scores), encode_pictures(pictures))
+    caption = "Dice " + " → ".join(f"{score:.3f}" for score in scores)
+    return Item(place.id, name, caption, encode_pictures(pictures))
+
+
+def compared_pictures(
+    place: Place, runs: Sequence[ComparedRun], data: TrainingData
+) -> tuple[list[tuple[str, np.ndarray]], list[float]]:
+    """Image | truth | the mask of each run, as titled pictures, and the Dice of each mask."""
+    shown = shown_image(data.open_image(place.id))
+    truth = planes(scored_truth(data, place.id, runs[0].size))[place.class_index]
+    masks = [planes(run.predict(place.id))[place.class_index] for run in runs]
+    of_runs = [(run.name, errors_picture(shown, mask, truth)) for run, mask in zip(runs, masks, strict=True)]
+    pictures = [("image", shown), ("truth", mask_picture(shown, truth, TRUTH)), *of_runs]
+    return pictures, [mask_dice(mask, truth) for mask in masks]
 
 
 def _scatter(runs: Sequence[ComparedRun], dice: np.ndarray) -> Chart:

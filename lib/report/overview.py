@@ -12,6 +12,7 @@ from lib.run.folder import RunFolder, stages_of
 from lib.run.record import is_upload, stage_records
 from lib.run.score_notes import reasons_for_optimism
 from lib.submission.final import mask_score
+from lib.submission.write import CHECKED, order_of_rows
 
 PURPOSES = {
     "01_prepare_folds": "data checked, folds made",
@@ -46,8 +47,7 @@ def submission_card(run: RunFolder, settings: Settings) -> Card:
         rows = f"{run.submission.name}: {sum(1 for _ in file) - 1:,} rows"
     if not is_upload(run.record("05_postprocess"), run.submission):
         return card("Submission", "edited", rows, "not the file that 05 wrote and checked; run it again")
-    order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
-    return card("Submission", "ready", f"{rows} {order}", "every mask was decoded again and is the same", tone="good")
+    return card("Submission", "ready", f"{rows} {order_of_rows(settings)}", CHECKED, tone="good")
 
 
 def out_of_fold_cards(run: RunFolder, processed: bool) -> list[Card]:

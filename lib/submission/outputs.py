@@ -27,7 +27,7 @@ from lib.prediction.map_store import MapReader, masks_by, scored_map, scored_mas
 from lib.run.folder import RunFolder
 from lib.submission.coco import write_coco
 from lib.submission.mask_images import unreadable_sizes, write_masks, zip_files
-from lib.submission.write import write_submission
+from lib.submission.write import CHECKED, order_of_rows, write_submission
 
 FILES = {"csv": "submission.csv", "coco": "submission.json", "coco_results": "submission.json"}
 ZIP = "submission.zip"  # of the files of png and tif
@@ -68,8 +68,7 @@ def write_outputs(
     path = folder / FILES.get(format, ZIP)
     if format == "csv":
         rows = write_submission(path, data, store, rules, settings)
-        order = "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
-        return Written([path], f"{rows} rows, {order}; every mask was decoded again and is the same")
+        return Written([path], f"{rows} rows, {order_of_rows(settings)}; {CHECKED}")
     predictions = predicted(data, store, rules, settings)
     if format in FILES:
         return Written([path], f"{write_coco(path, data, predictions, settings)} annotations")

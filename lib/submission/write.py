@@ -20,6 +20,7 @@ from lib.masks.objects import Rules
 from lib.masks.rle import OBJECTS, decode, decode_labels, encode, encode_labels
 from lib.prediction.map_store import MapReader, scored_masks
 
+CHECKED = "every mask was decoded again and is the same"
 Check = tuple[int, int, int]  # height, width and checksum of a mask
 
 
@@ -51,6 +52,10 @@ def write_submission(path: Path, data: TestData, store: MapReader, rules: Rules,
                 count += 1
         _verify(temporary, data, checks, settings)
     return count
+
+
+def order_of_rows(settings: Settings) -> str:
+    return "in the sample's columns and order" if settings.data.sample_submission else "for the test images"
 
 
 def _encoded_in_order(

@@ -31,14 +31,14 @@ from lib.data.competition import TrainingData
 from lib.data.input_files import open_unchanged_training
 from lib.data.tables import write_table
 from lib.folds.split import read_trained
-from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, known_only, planes
+from lib.masks.metrics import Counts, Metric, count_masks, dice, iou, known_only
 from lib.masks.rules import Rule
 from lib.masks.statistics import bootstrap_interval, influence
 from lib.prediction.map_store import MapStore, scored_masks, scored_truth
 from lib.prediction.run_maps import open_oof_maps
-from lib.report.comparison import write_comparison
-from lib.report.galleries import most_changed
-from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
+from lib.report.comparison import compared_pictures, write_comparison
+from lib.report.galleries import Place, most_changed
+from lib.report.pictures import ERRORS_LEGEND
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import require_thresholds
 from lib.run.score_notes import notes_on_scores
@@ -98,8 +98,8 @@ def compare(arguments: argparse.Namespace) -> None:
         differences = describe_difference(scores[0], scored, table, settings.threshold.bootstrap, measures_of(metric))
         content["against"][challenger.name] = differences
         print(f"\n{challenger.name} against {runs[0].name}\n{differences_as_text(differences)}")
-        dice = np.stack([scores[0], scored])[..., 0]
-        draw_differences(out / f"compare_{challenger.name}.png", [runs[0], challenger], dice, data, table)
+        pair, dice_scores = [runs[0], challenger], np.stack([scores[0], scored])[..., 0]
+        draw_differences(out / f"compare_{challenger.name}.png", pair, dice_scores, data, table)
     print("", *(notes_on_scores(run, settings) for run, settings in opened), sep="\n", end="")
     write_json(out / "compare.json", content)
     write_table(out / "compare.csv", score_table(runs, scores, data, table, measures_of(metric)), "%.6f")
@@ -258,14 +258,11 @@ def draw_differences(
 
     rows = []
     for image, class_index in chain(*most_changed(dice_scores[1] - dice_scores[0], EACH_WAY)):
-        image_id, scores = table.id[image], dice_scores[:, image, class_index]
-        shown = shown_image(data.open_image(image_id))
-        truth = planes(scored_truth(data, image_id, runs[0].size))[class_index]
-        panels = [(f"{image_id}  {data.classes[class_index]}", shown), ("truth", mask_picture(shown, truth, TRUTH))]
-        for run, score in zip(runs, scores, strict=True):
-            mask = planes(run.predict(image_id))[class_index]
-            panels.append((f"{run.name}  {score:.3f}", errors_picture(shown, mask, truth)))
-        rows.append(panels)
+        place = Place(table.id[image], class_index)
+        pictures, scores = compared_pictures(place, runs, data)
+        of_runs = [f"{run.name}  {score:.3f}" for run, score in zip(runs, scores, strict=True)]
+        titles = f"{place.id}  {data.classes[class_index]}", "truth", *of_runs
+        rows.append([(title, picture) for title, (_, picture) in zip(titles, pictures, strict=True)])
     save_panels(rows, f"Dice rises most, then falls most.  {ERRORS_LEGEND}", path)
 
 
