@@ -89,28 +89,6 @@ def likely_mistake(unmatched: Collection[str], image_ids: Collection[str], sourc
     return _rewritten(tried) or _numbered_by_task(tried)
 
 
-def shifted_numbers(ids: Collection[str], image_ids: Collection[str]) -> str | None:
-    """The doubt about ids that are the images' but for a number that is always larger, or smaller, by as much.
-
-    Most of them then match an image, but not their own.
-    """
-    of_ids, of_images = (
-        sorted((match[1] + match[3], int(match[2])) for match in map(LAST_NUMBER.fullmatch, names) if match)
-        for names in (ids, image_ids)
-    )
-    if not len(of_ids) == len(ids) == len(of_images) == len(image_ids):
-        return None
-    texts = {text for text, _ in (*of_ids, *of_images)}
-    shifts = {number - of_image for (_, number), (_, of_image) in zip(of_ids, of_images, strict=True)}
-    if len(texts) != 1 or len(shifts) != 1 or shifts == {0}:
-        return None
-    ranges = [f"{numbers[0][1]} to {numbers[-1][1]}" for numbers in (of_ids, of_images)]
-    return (
-        f"they are numbered {ranges[0]}, the images {ranges[1]}, so that equal numbers may be different images; "
-        "number both alike"
-    )
-
-
 def misspelt(unmatched: Collection[str], image_ids: Collection[str]) -> str | None:
     """`likely_mistake` for a table that only has an id and a value for each image: how most ids are spelt otherwise."""
     tried, images = sorted(set(unmatched))[:TRIED], set(image_ids)
@@ -188,6 +166,9 @@ def _around_both(tried: list[str], images: set[str], source: IdSource) -> str | 
     if source.masks is None or len(ids) <= max(MAJORITY * len(tried), 1):
         return None
     image, mask = "{id}".join(of_images), "{id}".join(of_masks)
+    numbers = [re.findall(r"\d+", text) for text in (image, mask)]
+    if all(numbers) and numbers[0] != numbers[1]:  # frame000 of each video, and frame008
+        return None
     return (
         f"the same ids are in the images' names, as in {image}, and in the masks', as in {mask}; "
         f"{_in_path(source.images, image)}, and {_in_path(source.masks, mask)}"

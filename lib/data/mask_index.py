@@ -27,10 +27,10 @@ from lib.data.id_match import (
     Names,
     likely_mistake,
     match_ids,
-    shifted_numbers,
     why_without_mask,
 )
 from lib.data.image_index import id_template
+from lib.data.number_shift import shifted_numbers
 from lib.data.rle_table import (
     class_columns,
     class_index_of,
@@ -206,7 +206,12 @@ def match_masks(
     check_single(masks, settings, f"{_pieces(settings)} in {source}")
     lost, bare = sorted(masks.keys() - files.keys()), sorted(files.keys() - masks.keys())
     described = _described(masks, table, files, settings)
-    if mistake := (lost and shifted_numbers(masks, files)) or likely_mistake(lost, bare, described):
+    if lost and (doubt := shifted_numbers(masks, files)):
+        raise UserError(
+            f"{listed(lost, 'mask')} of {source} {has(lost)} no image in {images}: {doubt}, or leave these out with "
+            "data.exclude if equal numbers are the same image"
+        )
+    if mistake := likely_mistake(lost, bare, described):
         raise UserError(f"{listed(lost, 'mask')} of {source} {has(lost)} no image in {images}: {mistake}")
     if len(lost) == len(masks):
         raise UserError(

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from lib.base.errors import UserError, has, listed
 from lib.config.data_settings import DataSettings
 from lib.data.discovery import WILDCARD
-from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, shifted_numbers, why_without_mask
+from lib.data.id_match import IdSource, Names, likely_mistake, match_ids, why_without_mask
 from lib.data.mask_index import is_rle_table, read_masks_table
+from lib.data.number_shift import shifted_numbers
 from lib.data.rle_table import (
     CLASS,
     class_columns,

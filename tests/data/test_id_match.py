@@ -12,7 +12,8 @@ from lib.base.errors import UserError
 from lib.checks.inspection import inspect_all
 from lib.config.data_settings import DataSettings
 from lib.data.competition import open_test, open_training
-from lib.data.id_match import loosened, match_ids, shifted_numbers
+from lib.data.id_match import loosened, match_ids
+from lib.data.number_shift import shifted_numbers
 from lib.masks.rle import encode
 from tests.competitions import write_lines
 from tests.data.test_competition import assert_masks, draw, save, save_image
@@ -94,10 +95,59 @@ def test_ids_that_count_from_another_number_are_no_ids_of_the_images(tmp_path):
 @pytest.mark.parametrize(
     ("ids", "images"),
     [((), ()), (("a", "b"), ("c", "d")), (("1", "2"), ("1", "2")), (("1", "3"), ("2", "3")), (("1",), ("1", "2")),
-     (("a1", "a2"), ("b2", "b3")), (("1", "x"), ("2", "x"))],
+     (("a1", "a2"), ("b2", "b3")), (("1", "x"), ("2", "x")),
+     ("2347", "12345"), ("02345", "0123457"), ("379", "12345678"), (("a1", "a7", "b1", "b3"), ("a1", "b1"))],
 )  # fmt: skip
 def test_other_ids_are_not_taken_for_shifted_ones(ids, images):
     assert shifted_numbers(set(ids), set(images)) is None
+
+
+def numbered(numbers, start: str = "f") -> list[str]:
+    return [f"{start}{number:03}" for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "words"),
+    [
+        (numbered(range(24)), numbered({*range(1, 25)} - {6}), "they are numbered 1 to 24, the images 0 to 23"),
+        (numbered(range(24)), numbered(range(2, 25)), "they are numbered 2 to 24, the images 0 to 23"),
+        (numbered(range(1, 25)), numbered({*range(23)} - {6}), "they are numbered 0 to 22, the images 1 to 24"),
+        (numbered({*range(24)} - {9}), numbered(range(1, 25)), "they are numbered 1 to 24, the images 0 to 23"),
+        (numbered(range(24)), numbered([11, 15, 21, 34]), "they are numbered 11 to 34, the images 0 to 23"),
+        (
+            [id for video in "ABC" for id in numbered(range(8), f"{video}_")] + ["still"],
+            [id for video in "ABC" for id in numbered(range(1, 9 - (video == "B")), f"{video}_")] + ["still"],
+            "those called 'A_#' are numbered 1 to 8, the images 0 to 7",
+        ),
+    ],
+    ids=["one absent", "first absent", "last absent", "image absent", "few", "videos"],
+)
+def test_masks_that_count_from_another_number_are_not_paired_with_equal_numbers(tmp_path, images, masks, words):
+    for id in images:
+        save_image(tmp_path / "images" / f"{id}.png")
+    for id in masks:
+        save(tmp_path / "masks" / f"{id}.png", draw())
+    for options in ({}, LOOSEST):
+        with pytest.raises(UserError, match=f"{words}.* number both alike, or leave these out with data.exclude"):
+            open_training(DataSettings(root=tmp_path, train_images="images", train_masks="masks", **options))
+
+
+def test_equal_numbers_that_are_the_same_image_are_read_once_the_others_are_excluded(tmp_path):
+    names = numbered(range(6))
+    masks = write(tmp_path, lambda n, name, text: f"{numbered([n + 1])[0]},{text}", names=names)
+    options = {"exclude": ["f006"], "images_without_mask": "skip"}
+    expected = dict(zip(names[1:], masks.values(), strict=False))
+    assert_masks(open_training(DataSettings(root=tmp_path, **options)), expected)
+
+
+def test_no_pattern_is_proposed_that_pairs_different_numbers(tmp_path):
+    """Neither the last frame of each video with the first, nor any other: the numbers may mean the same frames."""
+    for video in range(9):
+        save_image(tmp_path / f"images/video{video}_frame003.png")
+        save(tmp_path / f"masks/video{video}_frame8.png", draw())
+    with pytest.raises(UserError) as caught:
+        open_training(DataSettings(root=tmp_path, train_images="images", train_masks="masks"))
+    assert "{id}_frame" not in str(caught.value)
 
 
 def test_another_text_before_each_id_is_put_into_the_pattern(tmp_path):
