@@ -221,7 +221,7 @@ def scored_masks(
 ) -> np.ndarray:
     """An image's masks uint8 0/1, or objects int32, (height, width, classes): what is submitted and scored.
 
-    Every stage and tool makes its masks here. Areas in the rules are in pixels of that size.
+    `masks_by` makes the same of maps that are read already. Areas in the rules are in pixels of that size.
     """
     return masks_by(rules, scored_map(store, image_id, size), store, image_id)
 

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from lib.base.errors import UserError
 from lib.config.check import dotted
 from lib.config.schema import Settings
+from lib.run.folder import Fold
 
 
 def require_tracker(tracker: str) -> None:
@@ -20,7 +21,7 @@ def require_tracker(tracker: str) -> None:
 
 
 @contextmanager
-def tracked(accelerator: Accelerator, settings: Settings, fold: int) -> Iterator[None]:
+def tracked(accelerator: Accelerator, settings: Settings, fold: Fold) -> Iterator[None]:
     """Connect `accelerator.log` to the tracker while a fold trains.
 
     TensorBoard writes to fold_K below the accelerator's logging folder; in wandb and mlflow the project is the run's
