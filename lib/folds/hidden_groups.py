@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.base.errors import plural
 from lib.folds.duplicates import joined
 from lib.folds.group_sample import Sample
 from lib.folds.id_patterns import Partition, Series, distinct, numbered_by_first
@@ -49,7 +50,8 @@ class Finding:
 
     @property
     def count(self) -> int:
-        return len(np.unique(self.partition.groups))
+        """The number of groups, without images that are on their own for want of the others' form of id."""
+        return len(np.unique(self.partition.groups)) - self.partition.others
 
     @property
     def is_strong(self) -> bool:
@@ -71,10 +73,11 @@ class Finding:
         return setting if self.count >= self.folds else f"{setting} folds.count={self.count}"
 
     def __str__(self) -> str:
-        likeness = self.likeness
+        likeness, others = self.likeness, self.partition.others
+        alone = f" ({plural(others, 'other id')} alone)" if others else ""
         return (
-            f"{self.count} groups by {self.partition.name}: the most similar other image is of the same group for "
-            f"{likeness.share:.0%} of the images, by chance for {likeness.chance:.0%}"
+            f"{self.count} groups by {self.partition.name}{alone}: the most similar other image is of the same group "
+            f"for {likeness.share:.0%} of the images, by chance for {likeness.chance:.0%}"
         )
 
 
@@ -186,15 +189,15 @@ def chosen(findings: Sequence[Finding]) -> Finding | None:
 
 def _obstacle(partition: Partition, folds: int) -> str:
     kinds = "they may be kinds of images (organs, findings, devices) rather than scenes"
-    reasons = [kinds if partition.may_be_class else "", unsuited(partition.groups, folds)]
+    reasons = [kinds if partition.may_be_class else "", unsuited(partition.groups, folds, partition.others)]
     return "; ".join(filter(None, reasons))
 
 
-def unsuited(groups: np.ndarray, folds: int) -> str:
-    """The reason why groups cannot be spread over so many folds; "" if they can."""
+def unsuited(groups: np.ndarray, folds: int, others: int = 0) -> str:
+    """The reason why groups cannot be spread over so many folds; "" if they can. `others` are groups not to count."""
     sizes = np.unique(groups, return_counts=True)[1]
-    if len(sizes) < folds:
-        return f"{len(sizes)} groups cannot fill {folds} folds"
+    if len(sizes) - others < folds:
+        return f"{len(sizes) - others} groups cannot fill {folds} folds"
     if sizes.max() > LARGEST_SHARE * sizes.sum():
         return f"one group holds {sizes.max() / sizes.sum():.0%} of the images"
     return ""

@@ -1,23 +1,29 @@
 """Groups and orders suggested by the ids of images: common beginnings, fields, running numbers, coordinates.
 
-An id is read as fields between separators: `slide12_x0512_y1024` has three. No image is read here;
-`lib/folds/hidden_groups.py` tests whether a partition means anything.
+An id is read as fields between separators, of which `slide12_x0512_y1024` has three, and as numbers with other text
+between them. No image is read here; `lib/folds/hidden_groups.py` tests whether a partition means anything.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
 import numpy as np
 
+from lib.data.groups import ID_GROUP
 from lib.data.id_match import LAST_NUMBER
 
 SEPARATORS = "-_. ()"  # the hyphen first: no backslash, which YAML and shells read in their own ways
 FIELD = re.compile(rf"[^{SEPARATORS}]+")
+DIGITS, LETTERS, SEPARATED = (re.compile(text) for text in ("[0-9]+", f"[^0-9{SEPARATORS}]+", f"[{SEPARATORS}]+"))
 COORDINATE = re.compile(r"[A-Za-z]{0,4}(\d{1,7})")
 LARGEST_NUMBER = 10**15  # longer runs of digits are parts of a hash
 MOST_CLASSES = 20
+ORDINALS = ("first", "second", "third", "fourth")  # numbers of an id that are looked at
+COMMON = 0.9  # share of the ids that have a form; the others are odd files, each of them on its own
+MOST_PARTITIONS = 12  # by ids; where only a sample is compared, they share its images
 FEWEST, MOST_SHARE = 2, 0.7  # groups of a partition worth a test, the latter as a share of the images
 
 
@@ -30,6 +36,7 @@ class Partition(NamedTuple):
     may_be_class: bool = False  # the names may be classes ("benign", "3") rather than places or patients
     by_images: bool = False  # derived from the images, so that their likeness proves less
     is_cut: bool = False  # cuts through scenes to fill the folds: neighbours at a cut are in different groups
+    others: int = 0  # images whose ids have not the form of most; each is a group of its own
 
 
 class Series(NamedTuple):
@@ -41,18 +48,18 @@ class Series(NamedTuple):
 
 
 def id_partitions(ids: Sequence[str]) -> list[Partition]:
-    """Partitions by the first fields, by a single later field, and by the text before the last number.
+    """Partitions by the first fields, a single later field, the text up to a number, and a single number.
 
-    Partitions with a single group, or with almost as many groups as images, are left out, and so are repeated ones.
+    Each is a rule that at least COMMON of the ids follow; the others are each on their own. Partitions with a single
+    group, or with almost as many groups as images, are left out, and so are repeated ones.
     """
-    fields = [FIELD.findall(image_id) for image_id in ids]
-    shared = min(map(len, fields), default=0)
-    partitions = [_by_first_fields(ids, fields, count) for count in range(1, shared + 1)]
-    partitions += [_by_field(fields, place) for place in range(1, shared)]
-    if shared == 1 and all(map(LAST_NUMBER.fullmatch, ids)):
-        stems = [LAST_NUMBER.fullmatch(image_id)[1] for image_id in ids]
-        partitions.append(_partition("the text before the last number of the id", stems, "id:(.*?)[0-9]+[^0-9]*$"))
-    return distinct(partitions)
+    fields = _common_fields(ids)
+    numbers = range(min(_common_numbers(ids), len(ORDINALS)))
+    rules = [_by_first_fields(ids, count) for count in range(1, fields + 1)]
+    rules += [_by_field(place) for place in range(1, fields)]
+    rules.append(("the text before the last number of the id", "(.*?)[0-9]+[^0-9]*$"))
+    rules += [_up_to_number(place) for place in numbers] + [_by_number(place) for place in numbers]
+    return distinct([_partition(name, rule, ids) for name, rule in rules])[:MOST_PARTITIONS]
 
 
 def distinct(partitions: Sequence[Partition]) -> list[Partition]:
@@ -60,56 +67,100 @@ def distinct(partitions: Sequence[Partition]) -> list[Partition]:
     kept = {}
     for partition in partitions:
         numbers = numbered_by_first(partition.groups)
-        if FEWEST <= len(set(numbers)) <= MOST_SHARE * len(numbers):
+        if FEWEST <= numbers.max(initial=-1) + 1 <= MOST_SHARE * len(numbers):
             kept.setdefault(numbers.tobytes(), partition)
     return list(kept.values())
 
 
 def numbered_by_first(groups: np.ndarray) -> np.ndarray:
     """Groups as whole numbers in order of first appearance: equal for equal partitions."""
-    _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[numbers]
+    number_of: dict = {}
+    return np.array([number_of.setdefault(name, len(number_of)) for name in groups.tolist()], int)
 
 
 def id_series(ids: Sequence[str]) -> list[Series]:
-    """Orders by the last number of the ids, over all and for each text before it, and grids by the last two fields."""
+    """Orders by the last number of the ids, over all and for each text before it, and grids by the last two fields.
+
+    An id of another form than most is alone under its key.
+    """
     matches = [LAST_NUMBER.fullmatch(image_id) for image_id in ids]
-    if not ids or not all(match and int(match[2]) < LARGEST_NUMBER for match in matches):
+    matches = [match if match and int(match[2]) < LARGEST_NUMBER else None for match in matches]
+    if not _are_common(matches):
         return []
-    numbers = np.array([[int(match[2])] for match in matches])
-    stems = np.array([match[1] for match in matches])
-    series = [Series("the running number at the end of the id", np.full(len(ids), ""), numbers)]
+    numbers = np.array([[int(match[2]) if match else 0] for match in matches])
+    keys = np.array(["" if match else image_id for image_id, match in zip(ids, matches, strict=True)])
+    stems = np.array([match[1] if match else image_id for image_id, match in zip(ids, matches, strict=True)])
+    series = [Series("the running number at the end of the id", keys, numbers)]
     if 1 < len(np.unique(stems)) <= MOST_SHARE * len(ids):
         series.append(Series("the running number at the end of the id, for each text before it", stems, numbers))
     fields = [FIELD.findall(image_id) for image_id in ids]
     ends = [[COORDINATE.fullmatch(field) for field in parts[-2:]] for parts in fields]
-    if all(len(end) == 2 and all(end) for end in ends):
-        keys = np.array(["_".join(parts[:-2]) for parts in fields])
-        places = np.array([[int(match[1]) for match in end] for end in ends])
-        if all(len(np.unique(column)) > FEWEST for column in places.T):
+    ends = [end if len(end) == 2 and all(end) else None for end in ends]
+    if _are_common(ends):
+        keys = np.array(
+            ["_".join(parts[:-2]) if end else "_".join(parts) for parts, end in zip(fields, ends, strict=True)]
+        )
+        places = np.array([[int(match[1]) for match in end] if end else [0, 0] for end in ends])
+        if all(len(np.unique(column)) > FEWEST for column in places[[end is not None for end in ends]].T):
             series.append(Series("the coordinates at the end of the id", keys, places))
     return series
 
 
-def _by_first_fields(ids: Sequence[str], fields: list[list[str]], count: int) -> Partition:
+def _are_common(found: Sequence[object]) -> bool:
+    """Whether nearly all ids have what was looked for, None being an id without it."""
+    return len(found) > 0 and sum(each is not None for each in found) >= COMMON * len(found)
+
+
+def _common_fields(ids: Sequence[str]) -> int:
+    """The number of fields that nearly all ids have."""
+    counts = sorted(len(FIELD.findall(image_id)) for image_id in ids)
+    return counts[int((1 - COMMON) * len(counts))] if counts else 0
+
+
+def _common_numbers(ids: Sequence[str]) -> int:
+    """The number of numbers that stand at the same place in nearly all ids, as they do not in hashes."""
+    forms = [SEPARATED.sub("_", LETTERS.sub("a", DIGITS.sub("0", image_id))).split("0") for image_id in ids]
+    count = 0
+    while True:  # the text before the next number, letters being an a and separators a _
+        before = Counter(tuple(form[: count + 1]) for form in forms if len(form) > count + 1)
+        if not before or max(before.values()) < COMMON * len(ids):
+            return count
+        count += 1
+
+
+def _by_first_fields(ids: Sequence[str], count: int) -> tuple[str, str]:
     present = set("".join(ids)) & set(SEPARATORS)
     separators = min(present) if len(present) == 1 else SEPARATORS
     field, between = f"([^{separators}]+)", f"[{separators}]+"
     before = f"[{separators}]*" if any(image_id[0] in SEPARATORS for image_id in ids) else ""
-    setting = f"id:{before}{between.join([field] * count)}"
     what = "the first field of the id" if count == 1 else f"the first {count} fields of the id"
-    return _partition(what, ["_".join(parts[:count]) for parts in fields], setting)
+    return what, before + between.join([field] * count)
 
 
-def _by_field(fields: list[list[str]], place: int) -> Partition:
-    values = [parts[place] for parts in fields]
-    kind = "the date in the id" if all(map(_is_date, values)) else f"field {place + 1} of the id"
+def _by_field(place: int) -> tuple[str, str]:
     before = f"(?:[^{SEPARATORS}]+[{SEPARATORS}]+){{{place}}}"
-    return _partition(kind, values, f"id:[{SEPARATORS}]*{before}([^{SEPARATORS}]+)")
+    return f"field {place + 1} of the id", f"[{SEPARATORS}]*{before}([^{SEPARATORS}]+)"
 
 
-def _partition(name: str, groups: list[str], setting: str) -> Partition:
-    return Partition(name, np.array(groups), setting, may_be_classes(set(groups)))
+def _up_to_number(place: int) -> tuple[str, str]:
+    between = f"(?:[0-9]+[^0-9]+){{{place}}}" if place else ""
+    return f"the id up to its {ORDINALS[place]} number", f"([^0-9]*{between}[0-9]+)"
+
+
+def _by_number(place: int) -> tuple[str, str]:
+    between = f"(?:[0-9]+[^0-9]+){{{place}}}" if place else ""
+    return f"the {ORDINALS[place]} number of the id", f"[^0-9]*{between}([0-9]+)"
+
+
+def _partition(name: str, rule: str, ids: Sequence[str]) -> Partition:
+    """The groups that a rule, the regular expression of data.group, makes of the ids."""
+    matches = map(re.compile(rule).match, ids)
+    found = ["_".join(filter(None, match.groups())) if match else "" for match in matches]  # as group_in_id does it
+    known, others = set(found) - {""}, found.count("")
+    groups = np.array([group or image_id for group, image_id in zip(found, ids, strict=True)])
+    name = "the date in the id" if known and all(map(_is_date, known)) else name
+    setting = f"{ID_GROUP}{rule}{'|(.+)' if others else ''}"
+    return Partition(name, groups, setting, may_be_classes(known), others=others)
 
 
 def may_be_classes(names: set[str]) -> bool:

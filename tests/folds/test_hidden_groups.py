@@ -167,6 +167,33 @@ def test_false_alarms_over_many_data_sets_without_groups():
     assert len(alarms) <= 2
 
 
+RANDOM_IDS = {
+    "hexadecimal": lambda rng, k: f"{rng.integers(2**40):010x}",
+    "letters and digits": lambda rng, k: "".join(rng.choice([*"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"], 8)),
+    "four numbers": lambda rng, k: f"P{rng.integers(30)}S{rng.integers(9)}_v{rng.integers(5)}x{k}",
+    "eight fields": lambda rng, k: "_".join(f"{letter}{rng.integers(2, 60)}" for letter in "abcdefg") + f"_{k}",
+    "some of another form": lambda rng, k: "odd" * (k % 15 == 0) + f"site{rng.integers(12)}" + f"_{k}" * (k % 15 > 0),
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM_IDS)
+def test_ids_at_random_suggest_many_groups_and_none_is_found(kind):
+    alarms = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        ids = list(dict.fromkeys(RANDOM_IDS[kind](rng, k) for k in range(150)))
+        alarms += find(ids, images_of(np.arange(len(ids)), alike=0, seed=seed))
+    assert alarms == []
+
+
+def test_ids_of_another_form_do_not_count_as_groups():
+    sites = np.repeat(["s1x", "s2x", "s3x"], 30)
+    ids = [f"{HASHES[k][:6]}z_{site}" for k, site in enumerate(sites)] + [f"odd{k}" for k in range(6)]
+    (finding,) = find(ids, images_of(np.concatenate([sites, ids[90:]])))
+    assert "3 groups cannot fill 5 folds" in finding.obstacle
+    assert str(finding).startswith("3 groups by field 2 of the id (6 other ids alone): ")
+
+
 def test_modes_and_table():
     ids = GROUPED["patients"]
     findings = find(ids, images_of(SCENES))

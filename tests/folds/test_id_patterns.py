@@ -14,6 +14,11 @@ def partitions_of(ids: list[str]) -> dict[str, list[str]]:
 VIDEOS = [f"{video}_f{frame:05d}" for video in ("0001TP", "0006R0", "Seq05") for frame in range(30, 3000, 330)]
 TILES = [f"slide{slide}_{row}_{column}" for slide in (3, 11) for row in range(4) for column in range(5)]
 DATES = [f"cam_{day}_{number}" for day in ("20210430", "20210501", "20210502") for number in range(4)]
+EYES = [f"Image_{patient:02d}{eye}" for patient in range(1, 15) for eye in "LR"]
+EYES_FIRST = [f"Image_{eye}{patient:02d}" for patient in range(1, 15) for eye in "LR"]
+IN_A_FIELD = [
+    f"img_P{patient}S{number}_{side}{number % 2}" for patient in (10, 11) for number in range(9) for side in "ab"
+]
 NO_SEPARATOR = [f"patient{patient}x{number:02d}" for patient in range(4) for number in range(6)]
 
 
@@ -28,6 +33,9 @@ NO_SEPARATOR = [f"patient{patient}x{number:02d}" for patient in range(4) for num
             "the first 2 fields of the id",
             [f"p{patient}_day{day}" for patient in range(3) for day in range(2) for _ in range(5)],
         ),
+        (EYES, "the id up to its first number", [image_id[:-1] for image_id in EYES]),
+        (EYES_FIRST, "the first number of the id", [image_id[-2:] for image_id in EYES_FIRST]),
+        (IN_A_FIELD, "the id up to its first number", [image_id[:7] for image_id in IN_A_FIELD]),
         (NO_SEPARATOR, "the text before the last number of the id", [image_id[:9] for image_id in NO_SEPARATOR]),
     ],
 )
@@ -35,7 +43,9 @@ def test_partitions_that_ids_suggest(ids, name, groups):
     assert partitions_of(ids)[name] == groups
 
 
-@pytest.mark.parametrize("ids", [VIDEOS, TILES, DATES, NO_SEPARATOR, [f"a-{k % 3}.{k}" for k in range(9)]])
+@pytest.mark.parametrize(
+    "ids", [VIDEOS, TILES, DATES, NO_SEPARATOR, EYES, EYES_FIRST, IN_A_FIELD, [f"a-{k % 3}.{k}" for k in range(9)]]
+)
 def test_the_proposed_setting_makes_the_same_groups(ids):
     found = id_partitions(ids)
     assert found
@@ -78,6 +88,21 @@ def test_the_same_groups_are_tested_once_and_extremes_never():
     ids = [f"a{k // 4}_b{k // 4}_{k}" for k in range(20)]
     assert [partition.name for partition in id_partitions(ids)] == ["the first field of the id"]
     assert distinct([partition._replace(groups=np.array(["x"] * 20)) for partition in id_partitions(ids)]) == []
+
+
+def test_an_id_of_another_form_is_alone_and_the_others_suggest_what_they_do_without_it():
+    ids = [*TILES, "phantom"]
+    found = {partition.name: partition for partition in id_partitions(ids)}
+    for name, groups in partitions_of(TILES).items():
+        partition = found[name]
+        assert partition.groups[:-1].tolist() == groups and partition.groups[-1] == "phantom"
+        by_setting = np.array([group_in_id(partition.setting, image_id) for image_id in ids])
+        assert (numbered_by_first(by_setting) == numbered_by_first(partition.groups)).all()
+    for series, without in zip(id_series(ids), id_series(TILES), strict=True):
+        assert series.positions[:-1].tolist() == without.positions.tolist() and series.keys[-1] == "phantom"
+    classes = [f"{kind} ({k})" for kind in ("benign", "normal") for k in range(20)]
+    assert all(partition.may_be_class for partition in id_partitions([*classes, "readme7"]) if partition.others)
+    assert "field 2 of the id" not in partitions_of([*TILES, *(f"phantom{k}" for k in range(8))])
 
 
 def test_series_by_number_overall_and_by_stem():
