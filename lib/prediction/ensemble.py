@@ -3,6 +3,9 @@
 Weights are equal, given, or searched for: those whose averaged out-of-fold maps score best at their best threshold.
 The maps of a fold are averaged with the weights found on the other folds, those of the test images with the weights
 found on all. How the averages score is not decided here but as for any other run (lib/tuning/member_scores.py).
+
+A search leaks a little: the maps on which fold K's threshold is chosen, those of the other folds, are averaged with
+weights that fold K had a part in. Without that each fold would need averages of all images of its own. 03 says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
