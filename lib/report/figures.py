@@ -31,17 +31,17 @@ def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
 
 
 def plot_thresholds(result: ThresholdResult, path: Path) -> None:
-    """Plot score against threshold, a panel for each class: all images, each fold, the chosen threshold and plateau."""
+    """Plot score against threshold, a panel for each class: all images, each fold (or part), the choice and plateau."""
     figure = Figure(figsize=(6.5 * len(result.classes), 4.5), layout="constrained")
     panels = figure.subplots(1, len(result.classes), squeeze=False)[0]
     for axes, (name, choice) in zip(panels, result.classes.items(), strict=True):
-        _threshold_panel(axes, name, choice, str(result.metric))
+        _threshold_panel(axes, name, choice, str(result.metric), "fold" if result.parts_are_folds else "part")
     save_figure(figure, path)
 
 
-def _threshold_panel(axes: Axes, name: str, choice: ClassChoice, metric: str) -> None:
-    for fold, curve in choice.fold_curves.items():
-        axes.plot(THRESHOLDS, curve, color="0.75", linewidth=1, label="each fold" if fold == 0 else None)
+def _threshold_panel(axes: Axes, name: str, choice: ClassChoice, metric: str, part: str) -> None:
+    for number, curve in enumerate(choice.fold_curves.values()):
+        axes.plot(THRESHOLDS, curve, color="0.75", linewidth=1, label=None if number else f"each {part}")
     axes.plot(THRESHOLDS, choice.curve, color=BLUE, linewidth=2, label="all images")
     if choice.rule.is_empty:
         axes.axhline(choice.in_sample, color=RED, linewidth=1.5, linestyle="--", label=f"chosen: {choice.rule}")

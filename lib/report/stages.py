@@ -186,8 +186,8 @@ def threshold_part(run: RunFolder) -> dict:
 
 
 def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int) -> Chart:
-    folds = [name for name in curves if name.startswith("fold_")]
-    scores = curves[["score", *folds]].to_numpy()
+    parts = [name for name in curves if name.startswith(("fold_", "part_"))]  # parts where there are too few folds
+    scores = curves[["score", *parts]].to_numpy()
     high = float(np.nanmax(scores))
     low = max(float(np.nanmin(scores)), high - 3 * max(high - float(np.nanmedian(scores)), 0.01))
     probability = curves.threshold / 255
@@ -195,10 +195,10 @@ def _threshold_chart(row: dict, curves: pd.DataFrame, metric: str, classes: int)
     threshold, is_empty = row["rule"]["threshold"], row["rule"]["threshold"] == NO_MASK
     y = Axis.around(metric, [low, high, *([row["all_empty"]] if is_empty else [])])
     chart = Chart(title, Axis("probability from which a pixel is mask", 0, 1), y)
-    chart.legend = [("all images", "line", "s0"), ("each fold", "line", "faint")]
+    chart.legend = [("all images", "line", "s0"), (f"each {parts[0].partition('_')[0]}", "line", "faint")]
     if not is_empty:
         chart.band(row["plateau"][0] / 255, row["plateau"][1] / 255, "s1")
-    for name in folds:
+    for name in parts:
         chart.line(probability, curves[name], "faint", width=1.1)
     chart.line(probability, curves.score, "s0", width=2.6)
     if is_empty:

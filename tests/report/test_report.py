@@ -489,6 +489,24 @@ def test_dollars_in_a_class_are_no_formula_in_the_figure_of_thresholds(tmp_path,
     assert cv2.imread(str(tmp_path / "figure.png")) is not None
 
 
+@pytest.mark.parametrize(("folds", "name"), [(3, "each fold"), (1, "each part")])
+def test_curves_of_parts_that_stand_in_for_folds_are_drawn_and_named_so(tmp_path, fake, folds, name, monkeypatch):
+    """Also where fold 0 is not among the trained ones."""
+    table = fake.table.assign(fold=fake.table.fold % folds + 1)
+    result = choose_thresholds(fake.counts, table.fold.to_numpy(), fake.settings.threshold, table.group.to_numpy())
+    result.write_curves(tmp_path / "threshold.csv")
+    write_json(tmp_path / "threshold.json", result.to_dict())
+    (chart,) = stages.threshold_part(RunFolder(tmp_path))["charts"]
+    assert name in [swatch[0] for swatch in chart.legend] and sum("faint" in part for part in chart.parts) == len(
+        set(result.parts)
+    )
+    drawn = []
+    monkeypatch.setattr("lib.report.figures.save_figure", lambda figure, path: drawn.append(figure))
+    plot_thresholds(result, tmp_path / "threshold.png")
+    texts = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert texts.count(name) == 1
+
+
 def test_the_chart_of_no_mask_at_all_marks_no_threshold():
     curves = pd.DataFrame({"threshold": range(1, 256), "score": 0.3, "fold_0": 0.4})
     row = {"name": "blob", "plateau": [100, 140], "rule": {"threshold": 120}, "all_empty": 0.9}
