@@ -11,6 +11,7 @@ from lib.base.errors import UserError, each_kind, listed, plural
 from lib.base.prefetch import prefetched
 from lib.base.progress import progress
 from lib.checks.exclusions import unused_exclusions
+from lib.checks.left_out import left_out_lines
 from lib.checks.mask_check import ValueCounts, explain_values, warnings
 from lib.checks.orientation import orientation_line, turned_images
 from lib.checks.rle_check import describe_convention, require_convention
@@ -174,7 +175,7 @@ def skipped_lines(settings: DataSettings) -> list[str]:
         folder = getattr(settings, name)
         if folder and (skipped := skipped_files(settings.root / folder, _suffix_of_masks(settings, folder))):
             lines.append(f"warning   not read in {settings.root / folder}: {skipped} (data.{name})")
-    return lines
+    return lines + left_out_lines(settings)
 
 
 def _suffix_of_masks(settings: DataSettings, folder: str) -> str:

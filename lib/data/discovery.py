@@ -7,21 +7,18 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from fnmatch import translate
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
 from lib.base.errors import UserError, plural
 from lib.config.data_settings import LONGEST_NAME, DataSettings
+from lib.data.name_patterns import PLACEHOLDER, compile_pattern
 from lib.images.headers import suffix_of
 from lib.images.reading import SUFFIXES
 from lib.images.unread_kinds import kind_of, packed, remedy_of
 
-PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-TOKEN = re.compile(r"\{(?P<name>[A-Za-z_]\w*)\}|(?P<star>\*)|(?P<any>\?)|\[(?P<set>!?[^\]]+)\]|(?P<plain>.)")
 ANY_FOLDERS = re.compile(r"(?<![^/])(\*\*/)+")
 WILDCARD = re.compile(r"[*?\[{]")
 ANNOTATION_SUFFIXES = (".json", ".jsonl", ".txt")
-MOST_GOING_BACK = 4  # wildcards of a name that may try every length: a second for the longest names
 
 
 class NothingFound(UserError):
@@ -39,10 +36,8 @@ def find_files(
     longest that fits, and another text only where none does. Hidden files do not match. Raises NothingFound if no file
     matches.
     """
-    pattern = pattern.replace(os.sep, "/")
+    root, pattern = _anchored(root, pattern)
     if WILDCARD.search(pattern):
-        anchor = Path(pattern).anchor  # such as / or C:/
-        root, pattern = (Path(anchor), pattern.removeprefix(anchor)) if anchor else (root, pattern)
         files = _walk(str(root), ANY_FOLDERS.sub("**/", pattern).split("/"), {}, tuple(classes))
     else:
         files = _image_files(root / pattern, setting)
@@ -53,6 +48,20 @@ def find_files(
         raise UserError(f"{root / pattern} ({setting}) finds {first[1]}: {remedy}")
     yield first
     yield from files
+
+
+def files_beside(root: Path, pattern: str) -> list[str]:
+    """All files, hidden ones left out, in the folders in which a pattern looks for its own."""
+    root, pattern = _anchored(root, pattern)
+    folders = ANY_FOLDERS.sub("**/", pattern).split("/")[:-1]
+    return [path for _, path in _walk(str(root), [*folders, "*"], {}, ())]
+
+
+def _anchored(root: Path, pattern: str) -> tuple[Path, str]:
+    """A folder and the pattern below it, which is not absolute if it has wildcards."""
+    pattern = pattern.replace(os.sep, "/")
+    anchor = Path(pattern).anchor if WILDCARD.search(pattern) else ""  # such as / or C:/
+    return (Path(anchor), pattern.removeprefix(anchor)) if anchor else (root, pattern)
 
 
 def _what_is_there(root: Path, pattern: str, setting: str) -> str:
@@ -211,72 +220,6 @@ def _walk(
 def _is_above(folder: str, below: str) -> bool:
     """Whether a link leads back to a folder that it lies in."""
     return os.path.islink(folder) and f"{os.path.realpath(below)}/".startswith(f"{os.path.realpath(folder)}/")
-
-
-@lru_cache(maxsize=256)
-def compile_pattern(segment: str, known: tuple[tuple[str, str], ...] = (), classes: tuple[str, ...] = ()) -> re.Pattern:
-    """A pattern, or a segment of one, that a whole text must match, as an expression with a group for each part.
-
-    `known` are the parts found above the segment, with their values; `{class}` is one of `classes` if there are any.
-    Raises UserError where it is no pattern.
-    """
-    try:
-        return re.compile(_without_backtracking(_tokens(segment, dict(known), classes), segment))
-    except re.error as error:
-        raise UserError(f"'{segment}' is not a pattern of file names: {error}") from None
-
-
-def _tokens(segment: str, known: dict[str, str], classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """The segment's tokens as (kind, regular expression), kind being part, again, star or fixed."""
-    tokens, groups = [], set()
-    for token in TOKEN.finditer(segment):
-        if name := token["name"]:
-            if name in groups:
-                tokens.append(("fixed" if name in known else "again", f"(?P={name})"))
-            elif name in known:
-                tokens.append(("fixed", f"(?P<{name}>{re.escape(known[name])})"))
-            elif name == "class" and classes:
-                longest_first = sorted(map(re.escape, classes), key=len, reverse=True)
-                tokens.append(("fixed", f"(?P<class>{'|'.join(longest_first)})"))
-            else:
-                tokens.append(("part", f"(?P<{name}>.+?)"))
-            groups.add(name)
-        elif token["star"]:
-            tokens.append(("star", ".*"))
-        elif token["any"]:
-            tokens.append(("fixed", "."))
-        elif token["set"]:
-            negated = token["set"].startswith("!")
-            members = re.sub(r"([\\\[^&~|])", r"\\\1", token["set"].removeprefix("!"))
-            tokens.append(("fixed", f"[{'^' if negated else ''}{members}]"))
-        else:
-            tokens.append(("fixed", re.escape(token["plain"])))
-    return tokens
-
-
-def _without_backtracking(tokens: list[tuple[str, str]], segment: str) -> str:
-    """The tokens as one expression that takes time linear in most names: `{a}_{b}_..._{g}` would take years for some.
-
-    What a wildcard and the fixed text after it match first, they keep (an atomic group): later wildcards can only gain
-    by an early match. Exceptions may still go back: the last wildcard, which reaches to the end; a star before a part,
-    which takes as much as it can; and segments in which a part stands twice.
-    """
-    wild = [number for number, (kind, _) in enumerate(tokens) if kind in ("part", "star")]
-    may_go_back = {number for number in wild if any(kind == "again" for kind, _ in tokens)} | set(wild[-1:])
-    may_go_back |= {star for star, part in pairwise(wild) if (tokens[star][0], tokens[part][0]) == ("star", "part")}
-    if len(may_go_back) > MOST_GOING_BACK:
-        raise UserError(
-            f"'{segment}' may take years to match; use fewer * before {{parts}}, or a part only once in a name"
-        )
-    written, is_open = "", False
-    for number, (kind, expression) in enumerate(tokens):
-        if number in wild:
-            written += ")" * is_open
-            is_open = number not in may_go_back
-            written += "(?>" * is_open + (".*?" if kind == "star" and is_open else expression)
-        else:
-            written += expression
-    return written + ")" * is_open
 
 
 def _entries(folder: str) -> list[os.DirEntry]:

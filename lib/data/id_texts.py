@@ -6,7 +6,8 @@ from collections.abc import Collection
 from os.path import commonprefix
 from string import digits
 
-from lib.data.discovery import compile_pattern, without_suffix
+from lib.data.discovery import without_suffix
+from lib.data.name_patterns import compile_pattern
 
 MAJORITY = 0.5  # share of the names tried that a cause must explain
 

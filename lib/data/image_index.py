@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from lib.base.errors import SHOWN, UserError, has, listed, plural
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import PLACEHOLDER, compile_pattern, find_files, is_excluded, make_id, without_parts
+from lib.data.discovery import find_files, is_excluded, make_id, without_parts
+from lib.data.name_patterns import PLACEHOLDER, compile_pattern
 from lib.images.unread_kinds import packed
 
 LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that decide which images there are

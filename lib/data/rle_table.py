@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from lib.base.errors import CLASSES_SHOWN, UserError, listed
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import PLACEHOLDER, clean_id, compile_pattern, fill, without_suffix
+from lib.data.discovery import clean_id, fill, without_suffix
 from lib.data.image_index import id_template
+from lib.data.name_patterns import PLACEHOLDER, compile_pattern
 from lib.data.tables import Table, column
 
 RLE_COLUMN_HINTS = ("rle", "encod", "predicted", "annotation", "segmentation")

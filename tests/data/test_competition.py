@@ -569,6 +569,16 @@ def test_files_that_are_no_images_are_counted(tmp_path):
     assert skipped_lines(settings.model_copy(update={"train_images": "train_images/*.png", "test_images": None})) == []
 
 
+def test_images_that_a_pattern_leaves_out_are_counted_once_and_not_if_another_setting_reads_them(tmp_path):
+    simple(tmp_path)
+    for name in ("a_mask.tif", "b_mask.tif", "a.bmp", "b.BMP", "c.bmp", "c_depth.png", "c.txt"):
+        (tmp_path / "train_images" / name).touch()
+    beside = DataSettings(root=tmp_path, train_images="train_images/{id}.png", train_masks="train_images/{id}_mask.tif")
+    (line,) = skipped_lines(beside)
+    assert line.startswith(f"warning   not read in {tmp_path}/train_images: 2 .bmp files, 1 .BMP file; data.train_ima")
+    assert skipped_lines(beside.model_copy(update={"test_images": "train_images/{id}.[bB][mM][pP]"})) == []
+
+
 def test_annotations_beside_the_images_are_not_counted_as_unread(tmp_path):
     simple(tmp_path)
     for name in ("a.json", "b.json", "a.xml"):

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib.base.errors import UserError
-from lib.data.discovery import clean_id, compile_pattern, fill, find_files, make_id
+from lib.data.discovery import clean_id, fill, find_files, make_id
+from lib.data.name_patterns import compile_pattern
 from tests import REPOSITORY
 
 
@@ -224,7 +225,7 @@ def test_no_name_takes_long_to_match():
     segments = ["{a}_{b}_{c}_{d}_{e}_{f}_{g}", "*_*_*_*_*_*x", "*_{a}_{b}_*_{c}_{d}", "{a}{b}{c}{d}x{e}"]
     script = (
         "import resource; resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
-        "from lib.data.discovery import compile_pattern\n"
+        "from lib.data.name_patterns import compile_pattern\n"
         f"for segment in {segments}:\n"
         "    for end in ('_', '.png', 'x'): compile_pattern(segment).fullmatch('_' * 240 + end)"
     )

@@ -88,6 +88,17 @@ def with_underscores(root: Path) -> Masks:
     return masks
 
 
+def some_in_capitals(root: Path) -> None:
+    (root / "images/b.jpg").rename(root / "images/b.JPG")
+
+
+def some_as_bmp(root: Path) -> None:
+    """Masks in two folders, of which one holds files of another suffix."""
+    for number, (id, suffix) in enumerate(zip(IDS, ("png", "png", "bmp"), strict=True)):
+        put(root / f"images/{id}.png", picture(number))
+        put(root / f"masks/{suffix}s/{id}.{suffix}", mask_of(id))
+
+
 def splits(root: Path) -> None:
     for number, (split, id) in enumerate(zip(("train", "val", "test"), IDS, strict=True)):
         put(root / f"{split}/images/{id}.png", picture(number))
@@ -172,6 +183,21 @@ FILES = {
         pairs("images/{id}.JPG", "masks/{id}.png"),
         {"train_images": "images/{id}.jpg", "train_masks": "masks"},
         "no file is found|images holds 3 .JPG files",
+    ),
+    "suffixes in capitals, some of them": Row(
+        both(pairs("images/{id}.jpg", "masks/{id}.png"), some_in_capitals),
+        {"train_images": "images/{id}.jpg", "train_masks": "masks/{id}.png", "masks_without_image": "skip"},
+        says="images: 1 .JPG file; data.train_images = 'images/{id}.jpg' leaves them out",
+    ),
+    "masks of another suffix than the pattern's, some of them": Row(
+        some_as_bmp,
+        {
+            "train_images": "images/{id}.png",
+            "train_masks": "masks/{kind}/{id}.png",
+            "image_id": "{id}",
+            "images_without_mask": "empty",
+        },
+        says="masks/{kind}: 1 .bmp file; data.train_masks = 'masks/{kind}/{id}.png' leaves them out",
     ),
     "a folder of train, val and test each": Row(splits),
     "`good/7.png` and `bad/7.png`": Row(kinds, KINDS, "several files, such as|data.image_id|data.plane_files"),

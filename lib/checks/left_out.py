@@ -1,0 +1,47 @@
+"""Image files that a pattern leaves out because of their suffix: most likely images or masks as the others are."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from lib.base.errors import plural
+from lib.config.data_settings import DataSettings
+from lib.data.discovery import WILDCARD, NothingFound, files_beside, find_files
+from lib.data.mask_index import is_table
+from lib.images.reading import SUFFIXES
+
+
+def left_out_lines(settings: DataSettings) -> list[str]:
+    """A warning for each pattern in whose folders there are image files of other suffixes that no setting reads."""
+    patterns = dict(_patterns(settings))
+    seen, lines = {path for setting, pattern in patterns.items() for path in _found(settings, pattern, setting)}, []
+    for setting, pattern in patterns.items():
+        folders, _, last = pattern.rpartition("/")
+        if not WILDCARD.search(pattern):  # a folder, whose images are read whatever their suffix
+            continue
+        unread = {path: os.path.splitext(path)[1] for path in files_beside(settings.root, pattern) if path not in seen}
+        unread = {path: suffix for path, suffix in unread.items() if suffix.lower() in SUFFIXES}
+        counts = Counter(suffix for suffix in unread.values() if suffix != os.path.splitext(last)[1])
+        seen |= unread.keys()
+        if counts:
+            counted = ", ".join(plural(count, f"{suffix} file") for suffix, count in counts.most_common())
+            lines.append(
+                f"warning   not read in {settings.root / folders}: {counted}; {setting} = '{pattern}' leaves them out: "
+                "if they are as the others, let it end in .* or rename them"
+            )
+    return lines
+
+
+def _patterns(settings: DataSettings) -> Iterator[tuple[str, str]]:
+    """The folders and patterns of images and mask files by their settings."""
+    for name in ("train_images", "train_masks", "test_images", "compare_masks"):
+        pattern = getattr(settings, name)
+        if pattern and not (name.endswith("masks") and is_table(pattern)):
+            yield f"data.{name}", pattern
+
+
+def _found(settings: DataSettings, pattern: str, setting: str) -> list[str]:
+    try:
+        return [path for _, path in find_files(settings.root, pattern, setting)]
+    except NothingFound:  # test images may be hidden until the submission
+        return []
