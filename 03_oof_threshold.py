@@ -1,7 +1,8 @@
 """Predict every training image with the model that was not trained on it, and choose the threshold on these maps.
 
 reads    runs/NAME/fold_K/ and the training images and masks
-writes   runs/NAME/oof/ID.png (probability maps), oof_counts.npz, threshold.json, threshold.csv, threshold.png
+writes   runs/NAME/oof/ID.png (probability maps), oof_counts.npz, threshold.json, threshold.csv, threshold.png,
+         leak.json (how far the test images are from the training images), report.html
 next     python 04_infer.py --run runs/NAME
 
 Existing maps are kept as long as their model is the same. An ensemble (ensemble.members) averages the maps of its

@@ -1,13 +1,14 @@
 """Choose threshold and morphology on the out-of-fold maps, apply them to the test maps, write the submission.
 
 reads    runs/NAME/oof/, oof_counts.npz, threshold.json, test/ and the sample submission
-writes   runs/NAME/postprocess.json, before_after.png, submission.csv, submission_unprocessed.csv, report.html
+writes   runs/NAME/postprocess.json, postprocess.csv (the gain of each image), before_after.png, submission.csv or what
+         submission.format names, report.html
 next     upload runs/NAME/submission.csv
 
-submission_unprocessed.csv is the submission without morphology: threshold only. With submission.rows=instance objects
-are chosen by the object score, which objects.json holds. The out-of-fold masks are written as a submission, read back
-and scored; the score must be the one reported. Only then do the new files replace the old ones. Without test images
-(data.test_images=null) the run ends with its score.
+Beside submission.csv, submission_unprocessed.csv is the submission without morphology: threshold only. With
+submission.rows=instance objects are chosen by the object score, which objects.json holds. The out-of-fold masks are
+written as a submission, read back and scored; the score must be the one reported. Only then do the new files replace
+the old ones. Without test images (data.test_images=null) the run ends with its score.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     plot_before_after(result, thresholds, training, oof, settings.submission.size, run.before_after)
     results = [run.postprocess, run.postprocess.with_suffix(".csv"), *([run.objects] if objects else [])]
     uploads = [path for path in submission.paths if path.is_file()] if has_test else []
-    seconds = record.write(submission_inputs(run, settings), results, uploads)
+    seconds = record.write(submission_inputs(run, settings, made_from), results, uploads)
     refresh_report(run, settings)
 
     if not has_test:

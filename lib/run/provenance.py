@@ -235,11 +235,14 @@ def threshold_inputs(run: RunFolder, settings: Settings) -> dict:
     }
 
 
-def submission_inputs(run: RunFolder, settings: Settings) -> dict:
-    """The inputs of the submission: thresholds, test maps, the settings of 05, the sample submission."""
+def submission_inputs(run: RunFolder, settings: Settings, of_thresholds: dict | None = None) -> dict:
+    """The inputs of the submission: thresholds, test maps, the settings of 05, the sample submission.
+
+    `of_thresholds` is the result of threshold_inputs where it is known, since that reads all weights.
+    """
     sample = settings.data.sample_submission and settings.data.root / settings.data.sample_submission
     return {
-        **threshold_inputs(run, settings),
+        **(of_thresholds or threshold_inputs(run, settings)),
         "rules": counted(settings, SUBMISSION),
         "sample_submission": sha256_of_file(sample) if sample and sample.is_file() else None,
     }

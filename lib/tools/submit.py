@@ -53,12 +53,13 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
     run, settings = open_run(arguments.run)
     require_apart(arguments.out, run.root)
     training = open_unchanged_training(run, settings)
-    require_stage(run, "05_postprocess", submission_inputs(run, settings))
+    made_from = require_thresholds(run, settings)
+    require_stage(run, "05_postprocess", submission_inputs(run, settings, made_from))
     predicted = open_predicted(run, settings) if "04_infer" in stages_of(settings) else None
     rules = read_final_rules(final_rules_file(run, settings), settings)
     rules = changed_rules(rules, arguments.overrides, settings)
     reported = final_score(run, settings, processed=True).in_sample
-    score = out_of_fold_score(run, settings, training, rules)
+    score = out_of_fold_score(run, settings, training, rules, made_from)
     print("\n".join(f"{name}: {rule}" for name, rule in rules.items()))
     print(f"out of fold {score:.4f} by these rules, {reported:.4f} by the run's own (both in-sample)")
     set_aside(arguments.out)
@@ -67,9 +68,9 @@ def submit(arguments: argparse.Namespace) -> StageSummary:
         written, description = write_outputs(arguments.out, *predicted, rules, settings)
         print(f"{written[0]}: {description}")
     results = {"rules": {name: rule.to_dict() for name, rule in rules.items()}, "score": score, "run_score": reported}
-    write_json(arguments.out / RECORD, results)
+    write_json(arguments.out / RECORD, {**results, "written": [str(path) for path in written]})
     by_class = {name: {"rule": rule} for name, rule in results["rules"].items()}
-    write_json(rules_file, {"made_from": require_thresholds(run, settings), "classes": by_class})
+    write_json(rules_file, {"made_from": made_from, "classes": by_class})
     export = shlex.join(["python", "-m", "lib.tools.export", str(run.root), "--rules", str(rules_file)])
     next_command = f"upload {shlex.quote(str(written[0]))}" if written else export
     return StageSummary([*written, rules_file], next_command, time.monotonic() - started, results)
@@ -138,16 +139,17 @@ def step_of(key: str, value: object, word: str) -> Step:
     return Step(key, value)
 
 
-def out_of_fold_score(run: RunFolder, settings: Settings, training: "TrainingData", rules: Rules) -> float:
+def out_of_fold_score(
+    run: RunFolder, settings: Settings, training: "TrainingData", rules: Rules, made_from: dict
+) -> float:
     """The score of the rules on the out-of-fold maps, each mask written as a submission's rows and read back."""
     from lib.folds.split import read_trained
     from lib.prediction.map_store import read_scored
     from lib.prediction.run_maps import open_oof_maps
-    from lib.run.provenance import require_thresholds
     from lib.submission.round_trip import round_trip_score
 
     table = read_trained(run, settings, training)
-    store = open_oof_maps(run, settings, table, require_thresholds(run, settings))
+    store = open_oof_maps(run, settings, table, made_from)
     return round_trip_score(read_scored(store, training, table.id, settings), rules, settings, store)
 
 

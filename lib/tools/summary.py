@@ -22,8 +22,8 @@ from lib.tools.score import score_submission
 
 def summarise(arguments: argparse.Namespace) -> None:
     run, settings = open_run(arguments.run)
-    require_thresholds(run, settings)
-    require_stage(run, "05_postprocess", submission_inputs(run, settings))
+    made_from = require_thresholds(run, settings)
+    require_stage(run, "05_postprocess", submission_inputs(run, settings, made_from))
     threshold, postprocess = read_json(run.threshold), read_json(run.postprocess)
     if settings.ensemble.members:
         weights = read_json(run.ensemble)["weights"]

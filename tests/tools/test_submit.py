@@ -48,6 +48,7 @@ def test_masks_and_score_are_those_of_the_rules_and_the_run_stays_as_it_is(user)
         scores.append(2 * (mask & (truth > 0)).sum() / (total + truth.sum()) if total + truth.sum() else 1)
     assert result["score"] == pytest.approx(np.mean(scores))
     reported = json.loads((user / "runs/blobs/postprocess.json").read_text())
+    assert json.loads((user / "uploads/a/written.json").read_text())["written"] == result["wrote"][:1]
     assert result["run_score"] == reported["after"]["in_sample"]
 
     ended = script(user, *words[:-1], "runs/blobs")
