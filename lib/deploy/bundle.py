@@ -33,7 +33,7 @@ from lib.run.folder import RunFolder
 from lib.submission.final import final_rules_file
 
 # the packages of lib/ that prediction needs
-ROOMS = ("base", "config", "run", "masks", "model", "images", "data", "prediction", "submission", "deploy")
+PACKAGES = ("base", "config", "run", "masks", "model", "images", "data", "prediction", "submission", "deploy")
 NEEDED_PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "pydantic")
 KAGGLE_LACKS = "segmentation-models-pytorch"  # the package that the Kaggle image lacks
 UPLOAD = "dataset-metadata.json"  # the user's, for Kaggle's command line: name and owner of the data set
@@ -136,7 +136,7 @@ def _with_own_function(settings: Settings, new: Path) -> Settings:
 def _copy_code(new: Path) -> None:
     """Copy the packages of lib/ that prediction needs, the command, and the script that starts it."""
     source = Path(lib.__file__).parent
-    modules = [path for room in ROOMS for path in (source / room).rglob("*.py")]
+    modules = [path for package in PACKAGES for path in (source / package).rglob("*.py")]
     for path in [source / "__init__.py", source / "tools" / "__init__.py", source / "tools" / "apply.py", *modules]:
         target = new / "lib" / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,8 @@ def _models(run: RunFolder, settings: Settings, folds: list[int] | None) -> tupl
     """The models of the folds asked for, or all that there are. Raises UserError for a fold without a model."""
     trained = [fold for fold in models_to_average(run, settings) if run.fold(fold).metrics.is_file()]
     if missing := [str(fold) for fold in folds or () if fold not in trained]:
-        raise UserError(f"fold {', '.join(missing)} of {run.root} has no model; it has those of folds {trained}")
+        there = ", ".join(map(str, trained))
+        raise UserError(f"fold {', '.join(missing)} of {run.root} has no model; it has those of fold {there}")
     return tuple(fold for fold in trained if not folds or fold in folds)
 
 

@@ -31,7 +31,7 @@ class LoadedRun:
 
     @classmethod
     def open(cls, root: Path, folds: list[int] | None = None) -> "LoadedRun":
-        """Load a run, or of `folds` only. Raises UserError if nothing is trained or no rule is chosen."""
+        """Load a run, or only the models of `folds`. Raises UserError if nothing is trained or no rule is chosen."""
         return cls(open_finished(root, folds=folds))
 
     def predict(self, image: np.ndarray, resize_value: float | None = None) -> np.ndarray:

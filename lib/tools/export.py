@@ -54,7 +54,7 @@ def may_be_float16(finished, arguments: argparse.Namespace) -> bool:
     return check.share <= arguments.limit
 
 
-def main() -> None:
+if __name__ == "__main__":
     command = parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 05, or after 03")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="default: bundles/NAME")
@@ -64,7 +64,3 @@ def main() -> None:
     command.add_argument("--limit", type=float, default=0.001, help="share of mask pixels float16 may change")
     command.add_argument("--wheels", action="store_true", help="add the package that the Kaggle image lacks")
     run_command(export, command)
-
-
-if __name__ == "__main__":
-    main()

@@ -210,7 +210,7 @@ def test_some_folds_of_a_run_or_a_bundle(run, tmp_path):
         assert (tmp_path / source.name / "submission.csv").read_bytes() == expected(run, tmp_path, [0, 2])
         if source == run:
             write_bundle(open_finished(run, folds=[0, 2]), tmp_path / "bundle", as_float16=False, wheels=False)
-    with pytest.raises(UserError, match=r"fold 1 of .* has no model"):
+    with pytest.raises(UserError, match=r"fold 1 of .* has no model; it has those of fold 0, 2$"):
         open_finished(tmp_path / "bundle", folds=[0, 1])
 
 
