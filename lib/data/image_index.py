@@ -14,7 +14,7 @@ from lib.data.name_patterns import PLACEHOLDER, compile_pattern
 from lib.images.unread_kinds import packed
 
 LISTING = ("root", "train_images", "test_images", "image_id", "exclude")  # settings that decide which images there are
-
+LETTER = re.compile(r"[^\W\d_]")
 OWN_TEMPLATE = {"data.test_images": "test_id", "data.train_masks": "mask_id", "data.compare_masks": "mask_id"}
 
 
@@ -119,23 +119,39 @@ def _check_planes(planes: dict[str, list[str]], setting: str) -> None:
 def refuse_masks(files: dict[str, list[str]], settings: DataSettings) -> None:
     """Raise UserError if images are named like the training masks, each beside one whose name begins alike.
 
-    `test/{id}.png` finds the masks `test/7_GT.png`, too, where data.train_masks is `train/{id}_GT.png`.
+    `test/{id}.png` finds the masks `test/7_GT.png`, too, where data.train_masks is `train/{id}_GT.png`, and
+    `testA_{id}.png` finds `testA_7_GT.png` where it is `train_{id}_GT.png`.
     """
     segment = settings.train_masks.rsplit("/", 1)[-1]
-    as_excluded = PLACEHOLDER.sub("*", segment.rpartition(".")[0])
-    if not PLACEHOLDER.search(segment) or not re.search(r"[^\W\d_]", as_excluded):
+    if (first := PLACEHOLDER.search(segment)) is None:
         return
-    expression = compile_pattern(segment)
-    matches = {image_id: expression.fullmatch(os.path.basename(paths[0])) for image_id, paths in files.items()}
-    others = sorted(os.path.basename(files[image_id][0]) for image_id, match in matches.items() if match is None)
+    start, rest = segment[: first.start()], segment[first.start() :]
+    if LETTER.search(PLACEHOLDER.split(segment)[-1].rpartition(".")[0]):
+        start = "*"  # what is after the id says that it is a mask, whatever is before it
+    as_excluded = (start + PLACEHOLDER.sub("*", rest.rpartition(".")[0])).replace("**", "*")
+    if not LETTER.search(as_excluded):
+        return
+    patterns = compile_pattern(segment), compile_pattern(start + rest)
+    names = {image_id: os.path.basename(paths[0]) for image_id, paths in files.items()}
+    beginnings = {image_id: _beginnings(name, *patterns) for image_id, name in names.items()}
+    others = sorted(names[image_id] for image_id in names if not beginnings[image_id])
 
-    def begins_another(match: re.Match) -> bool:
-        start = match.string[min(map(match.start, match.groupdict())) : max(map(match.end, match.groupdict()))]
-        place = bisect_left(others, start)  # of the first name that is not before it
-        return place < len(others) and others[place].startswith(start)
+    def begins_another(text: str) -> bool:
+        place = bisect_left(others, text)  # of the first name that is not before it
+        return place < len(others) and others[place].startswith(text)
 
-    if odd := sorted(image_id for image_id, match in matches.items() if match and begins_another(match)):
+    if odd := sorted(image_id for image_id in names if any(map(begins_another, beginnings[image_id]))):
         raise UserError(
             f"images {listed(odd)} of data.test_images = '{settings.test_images}' are named like the masks of "
             f"data.train_masks = '{settings.train_masks}'; leave them out with data.exclude=[\"{as_excluded}\"]"
         )
+
+
+def _beginnings(name: str, own: re.Pattern, any_start: re.Pattern) -> list[str]:
+    """What the name of an image may begin with if this is the name of its mask; nothing if it is no mask's name."""
+    texts = []
+    if match := own.fullmatch(name):
+        texts.append(name[min(map(match.start, match.groupdict())) : max(map(match.end, match.groupdict()))])
+    if match := any_start.fullmatch(name):
+        texts.append(name[: max(map(match.end, match.groupdict()))])
+    return texts

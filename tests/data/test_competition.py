@@ -833,14 +833,21 @@ def test_sample_and_test_images_must_be_the_same_ids(tmp_path):
         open_test(DataSettings(root=tmp_path, exclude=["test_a"]))
 
 
-@pytest.mark.parametrize(("test", "masks"), [("{}.png", "{}_GT.png"), ("{}_img.png", "{}_masks.png")])
-def test_masks_among_the_test_images_are_not_predicted(tmp_path, test, masks):
+@pytest.mark.parametrize(
+    ("test", "masks", "of_training"),
+    [
+        ("{}.png", "{}_GT.png", "{id}_GT.png"),
+        ("{}_img.png", "{}_masks.png", "{id}_masks.png"),
+        ("testA_{}.png", "testA_{}_anno.png", "train_{id}_anno.png"),
+    ],
+)
+def test_masks_among_the_test_images_are_not_predicted(tmp_path, test, masks, of_training):
     simple(tmp_path)
     for id in ("7", "8"):
         save_image(tmp_path / "held_out" / test.format(id))
         save(tmp_path / "held_out" / masks.format(id), draw())
     whole = {"root": tmp_path, "test_images": "held_out", "sample_submission": None}
-    settings = DataSettings(**whole, train_masks=f"train/{masks.format('{id}')}")
+    settings = DataSettings(**whole, train_masks=f"train/{of_training}")
     with pytest.raises(
         UserError, match=r"named like the masks of .*; leave them out with data.exclude=\[\"\*_"
     ) as caught:
