@@ -5,7 +5,7 @@ import gzip
 import re
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,8 +26,10 @@ Table = dict[str, list[str]]  # columns by name, every value as text
 csv.field_size_limit(2**31 - 1)  # one field holds the run lengths of a whole mask
 
 
-def read_table(path: Path, setting: str) -> Table:
+def read_table(path: Path, setting: str, most: int | None = None) -> Table:
     """Columns of a table by name, as text without surrounding blanks; no value is taken for a number or as missing.
+
+    `most` is the number of rows to read of a csv file (None: all).
 
     Values are separated by commas, tabs or semicolons, whichever alone stands in the first line, or by what Excel's
     line `sep=;` says. Raises UserError naming the file and the line when it is absent (then also the `setting` that
@@ -44,7 +46,7 @@ def read_table(path: Path, setting: str) -> Table:
             delimiter = separator_line[1] if separator_line else _delimiter(first)
             reader = csv.reader(chain([first], file), delimiter=delimiter, skipinitialspace=True, strict=True)
             header = _checked_header(next(reader, []), first, path)
-            rows = [_checked_row(row, header, path, reader.line_num) for row in reader if row]
+            rows = [_checked_row(row, header, path, reader.line_num) for row in islice(reader, most) if row]
     except FileNotFoundError:
         raise UserError(f"table {path} does not exist ({setting})") from None
     except UnicodeError as error:

@@ -1,8 +1,10 @@
-"""The origin of images by file metadata: folder, camera, day, patient, JPEG tables, georeference."""
+"""The origin of images by their files: folders, columns of the csv, camera, day, patient, JPEG tables, georeference."""
 
 import hashlib
+import re
 import struct
 from collections import defaultdict
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,12 @@ from PIL import Image
 from lib.base.errors import UserError
 from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
-from lib.folds.id_patterns import Partition, Series
+from lib.data.discovery import PLACEHOLDER, find_files
+from lib.data.id_match import match_ids
+from lib.data.mask_index import is_rle_table, masks_table_files, read_masks_table
+from lib.data.rle_table import PANDAS_INDEX, class_columns, guess_rle_column, row_keys, training_columns
+from lib.data.tables import read_table
+from lib.folds.id_patterns import MOST_CLASSES, Partition, Series, distinct, may_be_classes
 from lib.images.dicom import dicom_fields
 from lib.images.headers import START_BYTES, is_png_without_exif, suffix_of
 
@@ -29,6 +36,8 @@ NAME_OF_KEY = {
 # what Pillow and pydicom raise for headers that are damaged or unusual
 DAMAGED = (UserError, OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 MAY_BE_CLASSES = ("folder", "camera", "jpeg", "size")  # may be kinds of images rather than scenes
+
+MOST_LEVELS, MOST_COLUMNS = 4, 6  # candidates: folder levels or parts of the pattern, and columns
 
 
 def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Series]]:
@@ -58,6 +67,89 @@ def metadata_candidates(data: TrainingData) -> tuple[list[Partition], list[Serie
         corners = np.array(columns["place"])
         series.append(Series("the place on earth", nowhere, np.rint(corners - corners.min(axis=0)).astype(np.int64)))
     return partitions, series
+
+
+def path_partitions(data: TrainingData) -> list[Partition]:
+    """Partitions by the parts that the images' pattern names, `{patient}/{visit}/...`, and by the levels of folders."""
+    return distinct([*_by_pattern(data), *_by_folders(data)])
+
+
+def _by_pattern(data: TrainingData) -> list[Partition]:
+    pattern, setting = data.pattern
+    names = list(dict.fromkeys(PLACEHOLDER.findall(pattern)))
+    if len(names) < 2:
+        return []
+    parts_of = {path: parts for parts, path in find_files(data.settings.root, pattern, setting)}
+    values = [[parts_of[data.files[image_id][0]][name] for name in names] for image_id in data.ids]
+    partitions = []
+    for places in _first_and_single(len(names)):
+        groups = ["_".join(parts[places]) for parts in values]
+        template = "_".join(f"{{{name}}}" for name in names[places])
+        partitions.append(Partition(f"{template} of the path", np.array(groups), template, may_be_classes(set(groups))))
+    return partitions
+
+
+def _by_folders(data: TrainingData) -> list[Partition]:
+    folders = [data.image_path(image_id).parent.parts for image_id in data.ids]
+    shared = len(list(takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))))
+    partitions = []
+    for places in _first_and_single(min(map(len, folders), default=0) - shared):
+        groups = ["/".join(parts[shared:][places]) for parts in folders]
+        is_one = places.stop - places.start == 1
+        name = f"level {places.stop} of the folders" if is_one else f"the first {places.stop} levels of the folders"
+        partitions.append(Partition(name, np.array(groups), may_be_class=True))
+    return partitions
+
+
+def _first_and_single(count: int) -> list[slice]:
+    """The first part, the first two, ..., and each later part alone."""
+    count = min(count, MOST_LEVELS)
+    return [*(slice(0, end) for end in range(1, count + 1)), *(slice(place, place + 1) for place in range(1, count))]
+
+
+def column_partitions(data: TrainingData) -> list[Partition]:
+    """Partitions by the other columns of the csv of run lengths that have one value for all rows of each image."""
+    settings = data.settings
+    if not is_rle_table(settings.train_masks):
+        return []
+    path = settings.root / settings.train_masks
+    columns = training_columns(settings)
+    header = read_table(masks_table_files(settings)[0], "data.train_masks", most=0)  # it may have no other columns
+    of_rle = class_columns(header, columns, settings.classes) or [
+        columns.rle or guess_rle_column([*header], columns, path)
+    ]
+    known = {columns.id or next(iter(header)), columns.class_name, *of_rle, *PANDAS_INDEX}
+    if not header.keys() - known:
+        return []
+    table = read_masks_table(settings, "data.train_masks")
+    keys = [image_id for image_id, _ in row_keys(table, path, columns, settings.classes)]
+    image_of = match_ids(set(keys), data.files, settings.loose_ids, str(path))
+    images = [image_of[key] for key in keys]
+    by_column = [(name, _by_image(images, table[name], data.ids)) for name in table if name not in known]
+    partitions = [
+        Partition(
+            f"the column {name}", np.array(values), name, may_be_classes(set(values)) or _may_be_measured(set(values))
+        )
+        for name, values in by_column
+        if values is not None
+    ]
+    return distinct(partitions)[:MOST_COLUMNS]
+
+
+def _by_image(images: list[str], values: list[str], ids: list[str]) -> list[str] | None:
+    """The value of each id; None if an image has two, or none."""
+    value_of = {}
+    for image_id, value in zip(images, values, strict=True):
+        if value_of.setdefault(image_id, value) != value:
+            return None
+    found = [value_of.get(image_id, "") for image_id in ids]
+    return found if all(found) else None
+
+
+def _may_be_measured(values: set[str]) -> bool:
+    """Whether values are as likely measurements, an age or a width, as numbers of patients."""
+    are_numbers = all(re.fullmatch(r"[+-]?\d*[.]?\d+", value) for value in values)
+    return are_numbers and (len(values) <= MOST_CLASSES or any("." in value for value in values))
 
 
 def file_facts(path: Path) -> dict[str, object]:

@@ -15,7 +15,7 @@ from lib.config.schema import FoldSettings
 from lib.data.competition import TrainingData, open_test_if_there
 from lib.data.groups import ID_GROUP, group_in_id
 from lib.data.tables import write_table
-from lib.folds.file_metadata import metadata_candidates
+from lib.folds.file_metadata import column_partitions, metadata_candidates, path_partitions
 from lib.folds.group_sample import Sample
 from lib.folds.hidden_groups import (
     Finding,
@@ -64,7 +64,8 @@ class HiddenGroupSearch:
     def _prepare(self) -> None:
         """Find the candidates, and choose the images that judge them."""
         partitions, series = metadata_candidates(self.data)
-        self.partitions = distinct([*id_partitions(self.data.ids), *partitions])
+        named = [*path_partitions(self.data), *partitions, *column_partitions(self.data)]
+        self.partitions = distinct([*id_partitions(self.data.ids), *named])
         self.series = [*id_series(self.data.ids), *series]
         self.sample = Sample.of(self.partitions, self.series, len(self.data.ids))
         self._sampled = {self.data.ids[number] for number in self.sample.images.tolist()}

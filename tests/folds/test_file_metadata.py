@@ -1,3 +1,5 @@
+import hashlib
+
 import cv2
 import numpy as np
 import pytest
@@ -5,7 +7,10 @@ from PIL import Image
 
 from lib.config.data_settings import DataSettings
 from lib.data.competition import TrainingData
-from lib.folds.file_metadata import file_facts, metadata_candidates
+from lib.data.discovery import find_files
+from lib.data.groups import read_groups
+from lib.data.tables import read_table
+from lib.folds.file_metadata import column_partitions, file_facts, metadata_candidates, path_partitions
 
 
 def noise(seed: int = 0) -> np.ndarray:
@@ -116,3 +121,66 @@ def test_dicom(tmp_path):
     partitions, _ = metadata_candidates(data_of(sorted(tmp_path.glob("*.dcm"))))
     patient = next(partition for partition in partitions if partition.setting == "dicom:PatientID")
     assert patient.groups.tolist() == ["P0", "P0", "P1"] and not patient.may_be_class
+
+
+@pytest.mark.parametrize("pattern", ["{patient}/{visit}/images/{id}.png", "**/images/{id}.png"])
+def test_parts_of_the_pattern_and_levels_of_folders_make_partitions(tmp_path, pattern):
+    """The pattern's parts come with the setting that groups by them; unnamed levels may as well be kinds of images."""
+    files = {}
+    for number in range(24):
+        image_id = hashlib.sha256(str(number).encode()).hexdigest()[:8]
+        path = tmp_path / f"patient_{number // 4}" / f"visit{number % 2}" / "images" / f"{image_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        files[image_id] = [str(path)]
+    settings = DataSettings(root=tmp_path, train_images=pattern)
+    data = TrainingData(settings, files, {}, None)
+    patients = [files[image_id][0].split("/")[-4] for image_id in data.ids]
+    visits = [files[image_id][0].split("/")[-3] for image_id in data.ids]
+    found = path_partitions(data)
+    assert [partition.groups.tolist() for partition in found if partition.groups[0] == patients[0]] == [patients]
+    assert visits in [partition.groups.tolist() for partition in found]
+    by_setting = {partition.setting: partition for partition in found}
+    if "{patient}" in pattern:
+        assert set(by_setting) == {"{patient}", "{patient}_{visit}", "{visit}"}
+        assert not by_setting["{patient}"].may_be_class
+        groups = read_groups(
+            settings.model_copy(update={"group": "{patient}_{visit}"}), None, files, parts_of(settings)
+        )
+        assert by_setting["{patient}_{visit}"].groups.tolist() == list(groups.values())
+    else:
+        assert set(by_setting) == {None} and all(partition.may_be_class for partition in found)
+
+
+def parts_of(settings: DataSettings) -> dict[str, dict[str, str]]:
+    return {parts["id"]: parts for parts, _ in find_files(settings.root, settings.train_images, "data.train_images")}
+
+
+def test_other_columns_of_the_csv_make_partitions(tmp_path):
+    """Those with one value for all rows of an image; of two rows each, one for each class."""
+    rows = ["id,class,rle,patient,site,width,score,row,note"]
+    rows += [
+        f"{number:02d},{name},1 1,p{number // 4},{'AB'[number % 2]},{512 + number % 3},{number / 4},{row},{'x' * row}"
+        for number in range(24)
+        for row, name in enumerate(["left", "right"])
+    ]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    settings = DataSettings(root=tmp_path, classes=["left", "right"], class_column="class", rle_column="rle")
+    files = {f"{number:02d}": [f"{number:02d}.png"] for number in range(24)}
+    found = column_partitions(TrainingData(settings, files, {}, None))
+    assert {partition.setting: partition.may_be_class for partition in found} == {
+        "patient": False,
+        "site": True,
+        "width": True,
+    }
+    table = read_table(tmp_path / "train.csv", "")
+    groups = read_groups(settings.model_copy(update={"group": "patient"}), table, files, {})
+    assert found[0].groups.tolist() == list(groups.values())
+
+
+def test_a_csv_without_other_columns_is_not_read_again(tmp_path, monkeypatch):
+    (tmp_path / "train.csv").write_text("id,rle\na,1 1\nb,1 1\n")
+    monkeypatch.delattr("lib.folds.file_metadata.read_masks_table")
+    assert (
+        column_partitions(TrainingData(DataSettings(root=tmp_path), {"a": ["a.png"], "b": ["b.png"]}, {}, None)) == []
+    )
