@@ -6,6 +6,7 @@ the values and names the settings that give them a meaning.
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MUCH = 2 / 3  # of all pixels; objects rarely cover more
 MOST_STRAY_VALUES = 64  # without a class; more of them suggest soft masks or lossy files
+MOST_TOLERANT = 127  # the largest tolerance of all
 MOST_OF_LOSSY_ONES = 3  # the largest value of a JPEG in which 1 was stored as mask
 BACKGROUND = {0, BLACK}
 
@@ -189,9 +191,10 @@ def _has_colours(counts: ValueCounts) -> bool:
     return any(isinstance(value, str) for value in counts.pixels)
 
 
-def _without_class(counts: ValueCounts, masks: MaskSettings) -> list[Value]:
-    known = masks.all_values
-    return [value for value in counts.pixels if not any(is_near(value, each, masks.tolerance) for each in known)]
+def _without_class(counts: ValueCounts, masks: MaskSettings, tolerance: int | None = None) -> list[Value]:
+    """The values of no class, with data.masks.tolerance or another."""
+    known, tolerance = masks.all_values, masks.tolerance if tolerance is None else tolerance
+    return [value for value in counts.pixels if not any(is_near(value, each, tolerance) for each in known)]
 
 
 def _written(values: list[Value]) -> str:
@@ -206,12 +209,25 @@ def _doubt_of_classes(counts: ValueCounts, masks: MaskSettings) -> str | None:
     strays = len(_without_class(counts, masks))
     if strays <= MOST_STRAY_VALUES and not counts.others:
         return None
-    remedy = (
-        f"data.masks.tolerance (now {masks.tolerance}) if the files are lossy"
-        if masks.are_colours
-        else ("data.masks.above in the place of values in data.classes if the masks are soft")
+    described = f"{strays}{' or more' if counts.others else ''} are of no class"
+    if not masks.are_colours:
+        return f"{described}: set data.masks.above in the place of values in data.classes if the masks are soft"
+    largest = _largest_tolerance(masks)
+    if len(_without_class(counts, masks, largest)) <= MOST_STRAY_VALUES and not counts.others:
+        return (
+            f"{described}: set data.masks.tolerance (now {masks.tolerance}, at most {largest}) if the files are lossy"
+        )
+    return (
+        f"{described}, and no data.masks.tolerance explains them: resizing with interpolation or compression has mixed "
+        "the colours; use the masks as they were before, or resized to the nearest pixel and saved as png"
     )
-    return f"{strays}{' or more' if counts.others else ''} are of no class: set {remedy}"
+
+
+def _largest_tolerance(masks: MaskSettings) -> int:
+    """The largest data.masks.tolerance that may be set, as it keeps all colours apart."""
+    pairs = [*combinations({*masks.all_values}, 2)]
+    allowed = (t for t in range(MOST_TOLERANT, 0, -1) if not any(is_near(*pair, 2 * t) for pair in pairs))
+    return next(allowed, 0)
 
 
 def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None:

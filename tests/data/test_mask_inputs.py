@@ -263,6 +263,11 @@ REFUSED = {
         {"classes": {"animal": "#804080"}},
         ["data.masks.tolerance|none of them is of the class animal"],
     ),
+    "colours resized with interpolation": (
+        png(lambda id: cv2.resize(painted(np.random.default_rng(0).integers(0, 4, (9, 9))), SHAPE[::-1])),
+        {"classes": {"animal": "#804080", "outside": "#0000c0"}},
+        ["no data.masks.tolerance explains them", "as they were before, or resized to the nearest pixel"],
+    ),
     "alpha plane that contradicts": (
         png(lambda id: with_alpha(np.full(SHAPE, 90), inside(255)(id))),
         {},
