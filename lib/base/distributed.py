@@ -5,6 +5,7 @@ from datetime import timedelta
 
 NUMBER = int(os.environ.get("RANK", 0))
 COUNT = int(os.environ.get("WORLD_SIZE", 1))
+COUNT_HERE = int(os.environ.get("LOCAL_WORLD_SIZE", COUNT))  # those on this machine
 PATIENCE = timedelta(days=1)  # torch's 10 minutes are too short where another process predicts large images
 
 

@@ -137,7 +137,7 @@ class TrainSettings(Section):
     keep: Literal["last", "best"] = "last"  # epoch to save; best is chosen by the validation score, which it inflates
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False  # torch.compile; each fold then starts with a minute or more of compilation
-    workers: NonNegativeInt | None = None  # loader processes; null: one per core, or one per four cores without a GPU
+    workers: NonNegativeInt | None = None  # loader processes; null: one per core, per four without a GPU, at most 16
     seed: NonNegativeInt = 0
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # experiment tracker that logs every epoch
 

@@ -165,7 +165,7 @@ def loader_processes(setting: int | None, device: torch.device) -> int:
 def cores_of_process() -> int:
     """This process's share of the cores that the training may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // distributed.COUNT)
+    return max(1, cores // distributed.COUNT_HERE)
 
 
 def batches(loader: DataLoader, epoch: int) -> Iterator[Batch]:

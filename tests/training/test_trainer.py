@@ -75,7 +75,8 @@ def test_processes_share_out_the_images_of_an_epoch():
 )
 def test_loader_processes_fit_the_machine(monkeypatch, device, cores, processes, expected):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: range(cores), raising=False)
-    monkeypatch.setattr("lib.base.distributed.COUNT", processes)
+    monkeypatch.setattr("lib.base.distributed.COUNT", 2 * processes)  # on two machines
+    monkeypatch.setattr("lib.base.distributed.COUNT_HERE", processes)
     assert loader_processes(None, torch.device(device)) == expected
     assert loader_processes(3, torch.device(device)) == 3
 
