@@ -157,8 +157,9 @@ def without_parts(name: str, segment: str, parts: dict[str, str], left_out: Coll
 
 @lru_cache(maxsize=8)
 def _exclusion(patterns: tuple[str, ...]) -> re.Pattern | None:
-    composed = (translate(unicodedata.normalize("NFC", pattern)) for pattern in patterns)
-    return re.compile("|".join(composed)) if patterns else None
+    composed = [unicodedata.normalize("NFC", pattern) for pattern in patterns]
+    forms = [*map(translate, composed), *map(re.escape, composed)]  # ids may have brackets, which are a set in a shell
+    return re.compile("|".join(forms)) if patterns else None
 
 
 def is_excluded(image_id: str, settings: DataSettings) -> bool:

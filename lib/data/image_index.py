@@ -67,7 +67,7 @@ def list_images(
         parts_of[image_id] = parts
         if settings.plane_files:
             planes[image_id].append(_plane_of(path, parts, pattern, template[0]))
-    _check_number_of_files(files, settings, setting)
+    _check_number_of_files(files, parts_of, settings, pattern, setting)
     _check_planes(planes, setting)
     if not files and not excluded:
         raise UserError(
@@ -79,22 +79,31 @@ def list_images(
     return ListedImages(dict(files), parts_of, excluded)
 
 
-def _check_number_of_files(files: dict[str, list[str]], settings: DataSettings, setting: str) -> None:
+def _check_number_of_files(
+    files: dict[str, list[str]], parts_of: dict[str, dict[str, str]], settings: DataSettings, pattern: str, setting: str
+) -> None:
     """Raise UserError if images have several files without data.plane_files, or with it too few or too many."""
     wanted = settings.channels if settings.plane_files else 1
     odd = sorted(image_id for image_id, paths in files.items() if len(paths) != wanted)
     if not odd:
         return
-    first = ", ".join(files[odd[0]][: SHOWN + 1])
+    first, reading = ", ".join(files[odd[0]][: SHOWN + 1]), ""
+    if re.search(r"\}[^/]*[{*]", pattern.removesuffix(".*")):  # then names may be divided in several ways
+        values = " and ".join(f"{{{part}}} is '{value}'" for part, value in parts_of[odd[0]].items())
+        reading = (
+            f"; in {os.path.basename(files[odd[0]][-1])} {values}, as parts of {setting} = '{pattern}' are as short as "
+            "can be: if that is wrong, give each piece of the names a part, and put the id together in data.image_id, "
+            "as in {a}_{b}"
+        )
     if settings.plane_files:
         raise UserError(
             f"{listed(odd, 'image')} {has(odd)} a different number of files from data.channels = {settings.channels}: "
-            f"{first} (data.plane_files: each file is one plane; save R, G and B as a file each)"
+            f"{first} (data.plane_files: each file is one plane; save R, G and B as a file each){reading}"
         )
     raise UserError(
         f"{plural(len(odd), 'id')} {has(odd)} several files, such as {listed(odd[:1])}: {first}; let "
         f"data.image_id tell them apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set "
-        "data.plane_files=true if they are the planes of one image"
+        f"data.plane_files=true if they are the planes of one image{reading}"
     )
 
 

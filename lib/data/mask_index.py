@@ -266,9 +266,16 @@ def _of_images(masks: Masks, files: dict[str, list[str]], settings: DataSettings
         return {image_id: masks.get(image_id, nothing) for image_id in files}
     matched = {image_id: masks[image_id] for image_id in files if image_id in masks}
     bare = [image_id for image_id in files if image_id not in masks] if settings.images_without_mask == "error" else []
-    if bare := bare + [image_id for image_id, pieces in matched.items() if not all(pieces)]:
+    partial = [image_id for image_id, pieces in matched.items() if not all(pieces)]
+    if odd := sorted(bare + partial):
+        advice = "empty (or skip) if that is right"
+        if partial:
+            advice = (
+                "empty if there is nothing of the classes that are missing (skip leaves out only images without any "
+                "mask, data.exclude any image)"
+            )
         raise UserError(
-            f"{listed(sorted(bare), 'image')} {has(bare)} no mask in {settings.root / settings.train_masks}, or not "
-            "for every class; set data.images_without_mask=empty (or skip) if that is right"
+            f"{listed(odd, 'image')} {has(odd)} no mask in {settings.root / settings.train_masks}, or not for every "
+            f"class; set data.images_without_mask={advice}"
         )
     return matched

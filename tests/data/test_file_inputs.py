@@ -99,6 +99,19 @@ def some_as_bmp(root: Path) -> None:
         put(root / f"masks/{suffix}s/{id}.{suffix}", mask_of(id))
 
 
+def modalities(root: Path) -> Masks:
+    for number, id in enumerate(IDS):
+        for mod in ("t1", "t2"):
+            put(root / f"images/P_{id}_{mod}.png", picture(number, planes=1))
+        put(root / f"masks/P_{id}.png", mask_of(id))
+    return {f"P_{id}": DISC[id] for id in IDS}
+
+
+def with_brackets(root: Path) -> None:
+    for folder in ("images", "masks"):
+        (root / folder / "d.png").rename(root / folder / "d [x=0,y=5].png")
+
+
 def splits(root: Path) -> None:
     for number, (split, id) in enumerate(zip(("train", "val", "test"), IDS, strict=True)):
         put(root / f"{split}/images/{id}.png", picture(number))
@@ -204,6 +217,11 @@ FILES = {
     "several files of one id as planes": Row(
         bands(dict.fromkeys(IDS, ("B2", "B10"))), BANDS, "several files, such as|data.plane_files=true"
     ),
+    "`{id}_{mod}` where ids, too, have an underscore": Row(
+        modalities,
+        {"train_images": "images/{id}_{mod}.png", "train_masks": "masks/{id}.png", "plane_files": True, "channels": 2},
+        "a different number of files|in P_c_t2.png {id} is 'P' and {mod} is 'c_t2', as parts of data.train_images",
+    ),
     "planes in colour": Row(
         bands(dict.fromkeys(IDS, ("B2", "B10")), planes=3),
         BANDS | {"plane_files": True, "channels": 2},
@@ -229,7 +247,7 @@ FILES = {
     "a class without a file for some images": Row(
         classes("b"),
         {"train_images": "images", "classes": ["disc", "corner"], "train_masks": "masks/{class}/{id}.png"},
-        "image 'b' has no mask|or not for every class|data.images_without_mask=empty",
+        "image 'b' has no mask|or not for every class|data.images_without_mask=empty|(skip leaves out only images",
     ),
     "`.DS_Store`, `._a.png`, `.ipynb_checkpoints`": Row(hidden, IN_FOLDERS),
     "`Thumbs.db` and other files that are no images": Row(
@@ -243,6 +261,9 @@ FILES = {
         no_images, IN_FOLDERS, "3 of 6|d.png is empty|e.png is a text|'<html>|f.png is a pointer|Git LFS"
     ),
     "an image cut short": Row(cut_short, IN_FOLDERS, "1 of 4|d.png is cut short"),
+    "the same, where its id has brackets": Row(
+        both(cut_short, with_brackets), IN_FOLDERS, "d [x=0,y=5].png|(data.exclude leaves images out)"
+    ),
     "`~` in a path": Row(pairs("train_images/{id}.png", "masks/{id}.png"), {"train_masks": "masks"}),
     "`**` in a path": Row(pairs("x/y/{id}.jpg", "masks/{id}.png"), {"train_masks": "masks"}),
 }
