@@ -18,6 +18,7 @@ from lib.data.tables import write_table
 from lib.folds.file_metadata import column_partitions, metadata_candidates, path_partitions
 from lib.folds.group_sample import Sample
 from lib.folds.hidden_groups import (
+    FEWEST_IMAGES,
     Finding,
     Scenes,
     chosen,
@@ -27,9 +28,9 @@ from lib.folds.hidden_groups import (
     search_scenes,
     strong_series,
 )
-from lib.folds.id_patterns import distinct, id_partitions, id_series
+from lib.folds.id_patterns import Partition, distinct, id_partitions, id_series
 from lib.folds.kept_features import encoded, write_features
-from lib.folds.likeness import unit_vectors
+from lib.folds.likeness import Likeness, unit_vectors
 from lib.folds.mosaics import borders_of, count_continuing
 from lib.images.hashes import thumbnail
 from lib.run.folder import RunFolder
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FIRST = 64  # images passed to the encoder at a time
+MOST_PROPOSED = 3  # settings that are named where too few images are there to compare
 TEST_SAMPLE = 1000  # test images of which the borders are compared
 
 
@@ -124,10 +126,13 @@ class HiddenGroupSearch:
         """
         if not self.encoder:
             return ""
+        if len(self.data.ids) < FEWEST_IMAGES and self.scenes is None:
+            return describe_too_few(self.partitions, len(self.data.ids), self.settings.count)
         table = os.path.relpath(run.hidden_groups, self.data.settings.root)
         of_test = count_in_groups(self.findings, self.data.settings)
         folds = self._folds(images)
-        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.scenes, folds, of_test)
+        tested = [each.name for each in (*self.partitions, *self.series)]
+        text = describe_findings(self.findings, self.settings.hidden_groups, table, self.scenes, folds, of_test, tested)
         compared, count = len(self.sample.images), len(self.data.ids)
         which = "images" if compared == count else f"{compared} of {count} images"
         return f"{text}\n          ({which} were compared in {self.seconds:.1f} s)\n"
@@ -185,6 +190,20 @@ class HiddenGroupSearch:
         result = function(*arguments)
         self.seconds += time.monotonic() - started
         return result
+
+
+def describe_too_few(partitions: Sequence[Partition], count: int, folds: int) -> str:
+    """That so few images are not compared, and the settings that would group them, as lines to print."""
+    proposed = [partition for partition in partitions if partition.setting and not partition.may_be_class]
+    lines = [f"hidden    groups were not looked for: {count} images are too few to compare, {FEWEST_IMAGES} are needed"]
+    for partition in proposed[:MOST_PROPOSED]:
+        finding = Finding(partition, Likeness(0, 0, 0), "", folds)
+        lines.append(
+            f"          {finding.count} groups by {partition.name}, if these are scenes: {finding.setting('', '')}"
+        )
+    if not proposed:
+        lines.append("          if several are of one scene, name it: data.group")
+    return "\n".join(lines) + "\n"
 
 
 def count_in_groups(findings: Sequence[Finding], settings: DataSettings) -> str:

@@ -32,10 +32,7 @@ FEWEST_TEST = 10  # test images; fewer prove nothing
 SAME_SCENES = 0.5  # share of test images in training scenes, relative to that of training images with siblings
 BLOCKS_PER_FOLD = 2  # the fewest when a long series is cut
 AT_STAKE = "If images of one scene are in several folds, the score is too high for new scenes."
-NOTHING = (
-    "hidden    no groups: images that share a part of their ids or a kind of file are no more alike than others, and "
-    "none continues another one at a border; scenes that show in no other way cannot be found"
-)
+MOST_NAMED = 6  # candidates that are named where none is strong
 UNDO = "If the test images are of these same scenes, or these are not scenes: folds.hidden_groups=warn"
 
 
@@ -249,14 +246,16 @@ def describe_findings(
     scenes: Scenes | None = None,
     folds: Sequence[str] = (),
     of_test: str = "",
+    tested: Sequence[str] = (),
 ) -> str:
     """The findings, their use and the reasons, as lines to print.
 
     `mode` is folds.hidden_groups; `table` is the path, as data.group_csv takes it, of the `groups_table`; `folds` is
-    what the folds by each finding would hold, `of_test` how many test images are of the groups to use ("": not said).
+    what the folds by each finding would hold, `of_test` how many test images are of the groups to use ("": not said),
+    `tested` the names of the candidates.
     """
     if not findings and scenes is None:
-        return NOTHING
+        return _describe_nothing(tested)
     best, lines = chosen(findings), []
     for number, finding in enumerate(findings, start=1):
         if finding is best:
@@ -280,3 +279,13 @@ def describe_findings(
     if mode == "auto" and (best or (scenes and not scenes.obstacle)):
         lines.append(f"          {UNDO}")
     return "\n".join(lines)
+
+
+def _describe_nothing(tested: Sequence[str]) -> str:
+    names = ", ".join(tested[:MOST_NAMED]) + (f" and {len(tested) - MOST_NAMED} more" if tested[MOST_NAMED:] else "")
+    alike = (
+        f"by {names} images are no more alike than any others, and none continues"
+        if tested
+        else ("neither ids nor folders nor tables name any, and no image continues")
+    )
+    return f"hidden    no groups: {alike} another one at a border; scenes that show in no other way cannot be found"

@@ -148,6 +148,34 @@ def test_a_single_mosaic_is_no_reason_to_group(scenes, capsys):
     assert "folds are not grouped by them: " in capsys.readouterr().out and table.group.nunique() == 48
 
 
+def test_a_handful_of_images_is_not_compared_and_the_setting_that_groups_them_is_named(scenes, capsys):
+    table = pd.read_csv("data/train.csv")
+    for seed, image_id in enumerate(table.id):
+        path = Path(f"data/train_images/{image_id}.png")
+        cv2.imwrite(str(path), texture(seed, 80)) if seed < 18 else path.unlink()
+    table[:18].to_csv("data/train.csv", index=False)
+    folds = prepare("name=few")
+    printed = capsys.readouterr().out
+    assert "groups were not looked for: 18 images are too few to compare, 20 are needed" in printed
+    assert (
+        '3 groups by the first field of the id, if these are scenes: data.group="id:([^_]+)" folds.count=3' in printed
+    )
+    assert "no groups" not in printed and folds.group.nunique() == 18
+
+
+def test_only_what_was_tested_is_said_to_be_no_more_alike(scenes, capsys):
+    for seed, path in enumerate(sorted(Path("data/train_images").iterdir())):
+        cv2.imwrite(str(path), texture(seed, 80))
+    prepare("name=named")
+    assert (
+        "no groups: by the first field of the id, field 2 of the id, the running number at" in capsys.readouterr().out
+    )
+    rename_images([hashlib.sha256(str(number).encode()).hexdigest()[:8] + "x" for number in range(48)])
+    prepare("name=hashed")
+    printed = capsys.readouterr().out
+    assert "no groups: " in printed and "field of the id" not in printed
+
+
 def test_independent_images_are_not_grouped(scenes):
     """No groups, and the folds are those without a search."""
     for seed, path in enumerate(sorted(Path("data/train_images").iterdir())):
