@@ -80,6 +80,12 @@ def check_images(
         print(f"{line[:LABEL]}{source and f'{source}: '}{line[LABEL:]}")
 
     require_usable_neighbours(training)
+    if training.groups and training.settings.group is None and not source:
+        path = training.settings.root / (training.settings.group_csv or training.settings.train_masks)
+        report(
+            f"groups    {len({*training.groups.values()})} by column 'group' of {path}; each is kept in one fold; set "
+            "data.group=none if it means something else"
+        )
     if training.without_mask:
         of_all = plural(training.without_mask + len(training.ids), "image")
         report(

@@ -11,18 +11,22 @@ from lib.data.tables import Table
 from lib.images.dicom import dicom_field
 
 ID_GROUP = "id:"  # before a regular expression whose brackets hold the parts of an id that make up its group
+NO_GROUPS = "none"  # not null, with which a column `group` counts
 DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as PatientID
 
 
 def read_groups(
     settings: DataSettings, masks_table: Table | None, files: dict[str, list[str]], parts: dict[str, dict[str, str]]
 ) -> dict[str, str] | None:
-    """The group of each id, sorted by id; None without data.group, data.group_csv and a column `group` of the masks.
+    """The group of each id, sorted by id; None without data.group, data.group_csv and a column `group` of the masks,
+    and with data.group=none.
 
     `masks_table` is the csv of run lengths, if there is one, and `parts` are those of the files' names by id. Raises
     UserError where an image has no group or two.
     """
     name, ids = settings.group, sorted(files)
+    if name == NO_GROUPS:
+        return None
     if name and name.startswith(DICOM_GROUP):
         return {image_id: dicom_field(Path(files[image_id][0]), name.removeprefix(DICOM_GROUP)) for image_id in ids}
     if name and name.startswith(ID_GROUP):

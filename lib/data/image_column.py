@@ -12,6 +12,8 @@ from lib.data.id_match import loosened, match_ids, misspelt
 from lib.data.rle_table import is_pandas_index, row_keys, training_columns
 from lib.data.tables import Table, column, read_table
 
+NO_VALUE = ("", "nan")  # pandas writes a missing value as either
+
 Files = dict[str, list[str]]  # by id
 
 
@@ -77,7 +79,8 @@ def _by_image(
         image_id = image_of[key]
         if value_of.setdefault(image_id, value) != value:
             raise UserError(f"{path} has more than one {name} for '{image_id}': '{value_of[image_id]}' and '{value}'")
-    if missing := [image_id for image_id in sorted(files) if not value_of.get(image_id)]:
+    if missing := [image_id for image_id in sorted(files) if value_of.get(image_id, "").lower() in NO_VALUE]:
         mistake = misspelt(value_of.keys() - files.keys(), missing)
-        raise UserError(f"{path} has no {name} for {listed(missing)}{f': {mistake}' if mistake else ''}")
+        written = f" (its cell is {text})" if (text := value_of.get(missing[0])) else ""
+        raise UserError(f"{path} has no {name} for {listed(missing)}{written}{f': {mistake}' if mistake else ''}")
     return {image_id: value_of[image_id] for image_id in sorted(files)}

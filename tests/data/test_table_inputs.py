@@ -12,7 +12,7 @@ import pytest
 
 from lib.base.errors import UserError
 from lib.config.data_settings import DataSettings, RleSettings
-from lib.data.competition import open_training
+from lib.data.competition import TrainingData, open_training
 from lib.masks.rle import encode
 from tests.data.input_rows import (
     CORNER,
@@ -99,6 +99,10 @@ def with_an_empty_one(word: str) -> Callable[[Path], Masks]:
     )
 
 
+def has_no_groups(training: TrainingData) -> None:
+    assert training.groups is None
+
+
 HALF = {id: np.kron(DISC[id][::2, ::2], np.ones((2, 2))) > 0 for id in IDS}
 BY_ROW = RleSettings(order="row")
 WHOLE = "train.csv|not whole numbers with blanks between them"
@@ -144,6 +148,15 @@ TABLES = {
         lines("id,kind,rle", lambda id: f"{id},corner,{encode(CORNER)}\n{id},disc,{RLE[id]}"),
         {"classes": ["disc"], "class_column": "kind"},
         "different classes from data.classes ('disc') in 3 of 6 rows: 'corner'|data.other_classes=skip",
+    ),
+    "a column called `group`": Row(
+        lines("id,rle,group", lambda id: f"{id},{RLE[id]},{'treated' if id == 'a' else 'control'}"),
+        says="groups    2 by column 'group' of |train.csv; each is kept in one fold; set data.group=none",
+        images=has_no_groups,
+    ),
+    "`nan` in a column of groups": Row(
+        lines("id,rle,group", lambda id: f"{id},{RLE[id]},{'p1' if id == 'a' else 'nan'}"),
+        refused="train.csv has no group for 'b', 'c' (its cell is nan)",
     ),
     "a class after the id": Row(
         lines("id,rle", lambda id: f"{id}_corner,{encode(CORNER)}\n{id}_disc,{RLE[id]}", meant=TWO)
