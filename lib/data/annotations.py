@@ -120,6 +120,9 @@ def _is_of_label_studio(content: object) -> bool:
 
 def _coco_images(content: dict, path: Path, settings: DataSettings) -> Iterator[Annotated]:
     """Images are known by the names of their files. A crowd is a region of objects not told apart."""
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content[key], list):
+            raise ValueError(f"COCO json has a list of {key}, and this file a {type(content[key]).__name__}")
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
     objects = defaultdict(list)
@@ -160,7 +163,8 @@ def _jsonl_images(content: str, path: Path, settings: DataSettings) -> Iterator[
 
 def _labelme_objects(content: dict) -> Iterator[tuple[str, Object]]:
     """Polygons, rectangles and masks; shapes of one label and group number are one object."""
-    size = [content["imageHeight"], content["imageWidth"]]
+    height_and_width = content["imageHeight"], content["imageWidth"]
+    size = [int(value) if isinstance(value, str) else value for value in height_and_width]
     grouped: dict[tuple, list[list[float]]] = defaultdict(list)
     for number, shape in enumerate(content["shapes"]):
         kind, points = shape.get("shape_type") or "polygon", shape["points"]
@@ -191,6 +195,11 @@ def _yolo_objects(content: str) -> Iterator[tuple[int, Object]]:
             raise ValueError(
                 f"'{line.strip()[:60]}' does not begin with the number of a class; if this is the list of class names, "
                 "leave it out: data.exclude=[classes]"
+            )
+        if len(coordinates) % 2:
+            raise ValueError(
+                f"'{line.strip()[:60]}' has {len(coordinates)} numbers after that of the class, and x and y need an "
+                "even number; remove what is not a corner, such as a confidence at the end"
             )
         yield int(number), {"polygons": [list(map(float, coordinates))], "relative": True}
 

@@ -150,6 +150,8 @@ def test_labelme_polygons_rectangles_masks_and_groups(tmp_path):
     for name, of_image in shapes.items():
         save_image(tmp_path / "train_images" / f"{name}.png")
         content = {"shapes": of_image, "imagePath": f"{name}.png", "imageHeight": HEIGHT, "imageWidth": WIDTH}
+        if name == "a":  # some tools write numbers as text
+            content |= {"imageHeight": f"{HEIGHT}", "imageWidth": f"{WIDTH}"}
         (tmp_path / "labels" / f"{name}.json").write_text(json.dumps(content))
     settings = settings_of(tmp_path, train_masks="labels/{id}.json", instances=False)
     nothing = np.zeros(SHAPE, np.uint8)

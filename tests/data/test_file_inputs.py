@@ -394,12 +394,22 @@ ANNOTATIONS = {
         coco([[POLYGON], [SECOND]], meant=BOTH), COCO, "have several objects in|set data.instances=true"
     ),
     "jsonl of polygons, as in HuBMAP 2023": Row(jsonl),
+    "COCO json whose `annotations` are no list": Row(
+        both(coco([[POLYGON]]), files("train.json", '{"images": [], "annotations": {"1": {}}, "categories": []}')),
+        COCO,
+        "train.json cannot be read as annotations|a list of annotations, and this file a dict",
+    ),
     "labelme json": Row(labelme),
     "YOLO segmentation txt": Row(yolo()),
     "YOLO's classes.txt among the labels": Row(
         yolo(more="box\n"), {"train_masks": "labels/{id}.txt"}, "classes.txt cannot be read|'box'|data.exclude"
     ),
     "YOLO boxes": Row(yolo("0 0.5 0.5 0.2 0.2\n"), {"train_masks": "labels/{id}.txt"}, "is a box and not a polygon"),
+    "YOLO polygons with a confidence at the end": Row(
+        yolo("0 0.1 0.1 0.6 0.1 0.6 0.5 0.93\n"),
+        {"train_masks": "labels/{id}.txt"},
+        "labels/a.txt|'0 0.1 0.1 |has 7 numbers after that of the class|such as a confidence at the end",
+    ),
     "json of another kind": Row(
         both(lambda root: images_only(root), files("train.json", '{"_via_settings": {}}')),
         COCO,
