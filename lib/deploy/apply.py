@@ -27,10 +27,9 @@ from lib.data.unreadable import naming_the_setting
 from lib.deploy.finished import FinishedRun, Member
 from lib.deploy.time_budget import TimeBudget, ViewsAndFolds
 from lib.masks.metrics import planes
-from lib.masks.rules import apply_rules
 from lib.model.device import best_device
 from lib.prediction.ensemble import average_predictions
-from lib.prediction.map_store import MapStore, Prediction, decided
+from lib.prediction.map_store import MapStore, Prediction, predicted_masks
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_own_size
 from lib.prediction.run_maps import build_predictor, common_precision, trained_precisions
 from lib.submission.write import encode_rows
@@ -242,10 +241,6 @@ def _parts(ids: list[str], pixels: dict[str, int], largest: int) -> Iterator[lis
 def _seconds_of_writing(finished: FinishedRun, prediction: Prediction) -> float:
     """Seconds per pixel for masks and run lengths, measured on one thread."""
     began = time.monotonic()
-    settings = finished.settings
-    maps, presence = prediction
-    decided_maps = decided(maps, settings.submission.size, settings.data.are_exclusive)
-    masks = apply_rules(finished.rules, decided_maps, presence)
-    for plane in planes(masks):
-        encode_rows(plane, settings)
-    return (time.monotonic() - began) / (maps.shape[0] * maps.shape[1])
+    for plane in planes(predicted_masks(prediction, finished.rules, finished.settings)):
+        encode_rows(plane, finished.settings)
+    return (time.monotonic() - began) / math.prod(prediction.maps.shape[:2])

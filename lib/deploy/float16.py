@@ -14,11 +14,10 @@ from lib.deploy.finished import FinishedRun, Member
 from lib.deploy.time_budget import ViewsAndFolds
 from lib.folds.split import stored_folds
 from lib.masks.metrics import count_masks
-from lib.masks.rules import apply_rules
 from lib.model.device import best_device
 from lib.model.network import SegmentationNet, build_untrained, load_into
 from lib.model.weight_files import read_tensors
-from lib.prediction.map_store import Prediction, decided
+from lib.prediction.map_store import predicted_masks
 from lib.prediction.predictor import Predictor
 from lib.prediction.run_maps import common_precision, trained_precisions
 from lib.run.folder import ALL
@@ -83,18 +82,10 @@ def _check_fold(
         load_into(network, weights, path)
         predictors.append(MemberPredictor(Predictor([network], settings.infer, device, precision, [f"fold {fold}"])))
     for image_id in ids:
-        before, after = (
-            _mask(finished, predictor.predict(source, [image_id], ONE_VIEW)[image_id]) for predictor in predictors
-        )
+        predictions = [predictor.predict(source, [image_id], ONE_VIEW)[image_id] for predictor in predictors]
+        before, after = (predicted_masks(one, finished.rules, finished.settings) > 0 for one in predictions)
         counts += count_masks(before, after).sum(axis=1)
     return len(ids), int(counts[1:].sum()), int(counts.sum())
-
-
-def _mask(finished: FinishedRun, prediction: Prediction) -> np.ndarray:
-    """The masks, bool (height, width, classes), that would be submitted."""
-    settings = finished.settings
-    maps = decided(prediction.maps, settings.submission.size, settings.data.are_exclusive)
-    return apply_rules(finished.rules, maps, prediction.presence) > 0
 
 
 def rounded(tensor: torch.Tensor) -> torch.Tensor:

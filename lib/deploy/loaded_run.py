@@ -8,9 +8,8 @@ from lib.base.errors import UserError
 from lib.data.resizing import network_size
 from lib.deploy.finished import FinishedRun, open_finished
 from lib.masks.resize import resized
-from lib.masks.rules import apply_rules
 from lib.prediction.ensemble import average_predictions
-from lib.prediction.map_store import Prediction, decided
+from lib.prediction.map_store import Prediction, predicted_masks
 from lib.prediction.run_maps import build_predictor
 
 
@@ -41,9 +40,7 @@ class LoadedRun:
         only the likeliest at each pixel. With submission.rows=instance: objects, numbered from 1, background 0.
         `resize_value` is the image's value in data.resize.column, for a run that has one.
         """
-        maps, presence = self.predict_image(image, resize_value)
-        maps = decided(maps, self.settings.submission.size, self.settings.data.are_exclusive)
-        return apply_rules(self.rules, maps, presence)
+        return predicted_masks(self.predict_image(image, resize_value), self.rules, self.settings)
 
     def predict_map(self, image: np.ndarray, resize_value: float | None = None) -> np.ndarray:
         """Probabilities uint8, 0 to 255 (height, width, classes), averaged over models and views."""

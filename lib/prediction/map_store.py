@@ -226,6 +226,12 @@ def scored_masks(
     return masks_by(rules, scored_map(store, image_id, size), store, image_id)
 
 
+def predicted_masks(prediction: Prediction, rules: Mapping[str, Rule | ObjectRule], settings: Settings) -> np.ndarray:
+    """The same of a prediction that is not stored."""
+    maps = decided(prediction.maps, settings.submission.size, settings.data.are_exclusive)
+    return apply_rules(rules, maps, prediction.presence)
+
+
 def masks_by(rules: Mapping[str, Rule | ObjectRule], maps: np.ndarray, store: MapReader, image_id: str) -> np.ndarray:
     """The masks or objects that the rules make of an image's maps, see `apply_rules`; its presence is in the store."""
     return apply_rules(rules, maps, presence_for(rules, store, image_id))
