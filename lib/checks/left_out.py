@@ -4,9 +4,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from lib.base.errors import plural
+from lib.base.errors import or_none, plural
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import WILDCARD, NothingFound, files_beside, find_files
+from lib.data.discovery import WILDCARD, files_beside, find_files
 from lib.data.mask_index import is_table
 from lib.images.reading import SUFFIXES
 
@@ -14,10 +14,11 @@ from lib.images.reading import SUFFIXES
 def left_out_lines(settings: DataSettings) -> list[str]:
     """A warning for each pattern in whose folders there are image files of other suffixes that no setting reads."""
     patterns = dict(_patterns(settings))
-    seen, lines = {path for setting, pattern in patterns.items() for path in _found(settings, pattern, setting)}, []
+    found = {setting: or_none(_found, settings, pattern, setting) for setting, pattern in patterns.items()}
+    seen, lines = {path for paths in found.values() for path in paths or ()}, []
     for setting, pattern in patterns.items():
         folders, _, last = pattern.rpartition("/")
-        if not WILDCARD.search(pattern):  # a folder, whose images are read whatever their suffix
+        if found[setting] is None or not WILDCARD.search(pattern):  # a folder's images are read whatever their suffix
             continue
         unread = {path: os.path.splitext(path)[1] for path in files_beside(settings.root, pattern) if path not in seen}
         unread = {path: suffix for path, suffix in unread.items() if suffix.lower() in SUFFIXES}
@@ -41,7 +42,4 @@ def _patterns(settings: DataSettings) -> Iterator[tuple[str, str]]:
 
 
 def _found(settings: DataSettings, pattern: str, setting: str) -> list[str]:
-    try:
-        return [path for _, path in find_files(settings.root, pattern, setting)]
-    except NothingFound:  # test images may be hidden until the submission
-        return []
+    return [path for _, path in find_files(settings.root, pattern, setting)]
