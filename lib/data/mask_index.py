@@ -30,7 +30,7 @@ from lib.data.id_match import (
     why_without_mask,
 )
 from lib.data.image_index import id_template
-from lib.data.number_shift import shifted_numbers
+from lib.data.number_shift import other_start, shifted_numbers
 from lib.data.rle_table import (
     class_columns,
     class_index_of,
@@ -276,6 +276,6 @@ def _of_images(masks: Masks, files: dict[str, list[str]], settings: DataSettings
             )
         raise UserError(
             f"{listed(odd, 'image')} {has(odd)} no mask in {settings.root / settings.train_masks}, or not for every "
-            f"class; set data.images_without_mask={advice}"
+            f"class; set data.images_without_mask={advice}{other_start(masks, files)}"
         )
     return matched

@@ -31,6 +31,18 @@ def shifted_numbers(ids: Collection[str], image_ids: Collection[str]) -> str | N
     )
 
 
+def other_start(ids: Collection[str], image_ids: Collection[str]) -> str:
+    """A remark on images that count from 0 where ids count from 1; blank if there are none.
+
+    The first image may just have no mask, so that this is no reason to refuse it.
+    """
+    of_ids, of_images = _series(ids), _series(image_ids)
+    odd = [text for text in of_ids if text in of_images and (min(of_ids[text]), min(of_images[text])) == (1, 0)]
+    return (
+        "; masks count from 1, images from 0: number both alike if the first mask is the first image's" if odd else ""
+    )
+
+
 def _series(names: Collection[str]) -> dict[tuple[str, str], set[int]]:
     """The last numbers of names by the texts before and after them."""
     series = defaultdict(set)

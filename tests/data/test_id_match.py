@@ -140,6 +140,19 @@ def test_equal_numbers_that_are_the_same_image_are_read_once_the_others_are_excl
     assert_masks(open_training(DataSettings(root=tmp_path, **options)), expected)
 
 
+def test_a_count_from_another_number_is_only_mentioned_where_the_first_image_may_have_no_mask(tmp_path):
+    masks = write(tmp_path, lambda n, name, text: f"{name},{text}" if n else "f003,1 1", names=numbered(range(4)))
+    write_lines(tmp_path / "train.csv", "id,rle", *(f"{id},{encode(masks[id])}" for id in numbered(range(1, 4))))
+    words = "image 'f000' has no mask .*=empty .or skip. if that is right; masks count from 1, images from 0: number"
+    with pytest.raises(UserError, match=words):
+        open_training(DataSettings(root=tmp_path))
+    del masks["f000"]
+    assert_masks(open_training(DataSettings(root=tmp_path, images_without_mask="skip")), masks)
+    with pytest.raises(UserError, match="image 'f004' has no mask .* if that is right$"):
+        save_image(tmp_path / "train_images/f004.png")
+        open_training(DataSettings(root=tmp_path, exclude=["f000"]))
+
+
 def test_no_pattern_is_proposed_that_pairs_different_numbers(tmp_path):
     """Neither the last frame of each video with the first, nor any other: the numbers may mean the same frames."""
     for video in range(9):

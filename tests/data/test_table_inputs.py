@@ -263,6 +263,11 @@ IDS_OF_TABLES = {
     ),
     "`7.0` for 7": Row(ids({f"{n}": f"{n}.0" for n in range(7, 10)}), refused="set data.id_pattern={id}.0"),
     "`1.23457E+11`, as a spreadsheet writes long numbers": Row(ids(LONG), refused="1.23457E+11|took the ids"),
+    "numbers from 1, where those of the images are from 0": Row(
+        ids({f"f{n}": f"f{n + 1}" for n in range(3)}),
+        {"images_without_mask": "empty", "masks_without_image": "skip"},
+        "they are numbered 1 to 3, the images 0 to 2|number both alike, or leave these out with data.exclude",
+    ),
     "no id is an image's": Row(
         ids({"x": "p", "y": "q"}),
         {"images_without_mask": "empty", "masks_without_image": "skip"},
