@@ -93,7 +93,7 @@ class DataSettings(Section):
     unreadable_test_images: Literal["error", "empty"] = "error"  # missing or damaged; empty: submit empty masks
     test_images_without_row: Literal["error", "skip"] = "error"  # in the sample; skip: one folder holds all images
     exclude: list[Word] = []  # ids to leave out, such as broken files; * and ? match as in a shell
-    group: str | None = None  # shares a fold: a column (default `group`), {case} of a path, id:REGEX, dicom:PatientID
+    group: str | None = None  # shares a fold: a column (default `group`), {case} of a path, id:REGEX, dicom:KEY; none
     group_csv: str | None = None  # csv with the group column and one of the images' ids; default: train_masks
 
     external: list[dict[str, object]] = []  # extra images with masks for training, never for validation; each source

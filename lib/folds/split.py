@@ -105,7 +105,7 @@ def _too_few_groups(images: int, groups: int, folds: int) -> str:
     if groups == 1:
         return (
             f"all {images} images are of 1 group (data.group) or copies of each other, so they cannot fill {folds} "
-            "folds; set data.group to smaller groups, or to null where each image is on its own"
+            "folds; set data.group to smaller groups, or to none where each image is on its own"
         )
     return f"{images} images in {groups} groups cannot fill {folds} folds; set folds.count to at most {groups}"
 
