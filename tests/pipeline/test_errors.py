@@ -137,7 +137,7 @@ BAD_INPUT = {
     "duplicate id": (lambda folder: edit_table(folder, double_id), [], ["'train_000'", "several rows", "train.csv"]),
     "climbing id": (lambda folder: edit_table(folder, climbing_id), [], ["'../x'", "train.csv"]),
     "no table": (lambda folder: (folder / "data/blobs/train.csv").unlink(), [], ["train.csv", "data.train_masks"]),
-    "empty folder": (empty_folder, [], ["train_images", "no image"]),
+    "empty folder": (empty_folder, [], ["train_images", "no file"]),
     "no data": (lambda folder: shutil.rmtree(folder / "data"), [], ["data/blobs", "data.root"]),
     "unknown setting": (None, ["train.epoch=3"], ["'train.epoch'", "did you mean 'epochs'"]),
     "wrong type": (None, ["train.epochs=many"], ["train.epochs", "'many'"]),
