@@ -10,8 +10,11 @@ MOST = 0.5  # share of the images with the sizes of the table, above which these
 def require_written_sizes(training: TrainingData) -> None:
     """Raise UserError if images have another size than the columns of heights and widths beside the run lengths say.
 
-    Columns that fit few images, and whose sizes have another shape than the rest, are taken to mean something else.
+    Columns that fit few images, and whose sizes have another shape than the rest, are taken to mean something else, and
+    all are with data.doubtful_rle=read.
     """
+    if training.settings.doubtful_rle == "read":
+        return
     factor = training.settings.rle_factor
     expected = {id: (factor * height, factor * width) for id, (height, width) in training.written_sizes.items()}
     found = {id: size for id in expected if (size := or_none(training.image_size, id))}
@@ -25,7 +28,8 @@ def require_written_sizes(training: TrainingData) -> None:
         f"{plural(len(other), 'image')} of {len(found)}, such as {listed(other)}, {has(other)} a different size from "
         f"the one that {table} says: {height} x {width} instead of {written_height} x {written_width}. Run lengths "
         "count the pixels of that size; use the images as they were"
-        f"{_with_factor([(found[id], training.written_sizes[id]) for id in found])}"
+        f"{_with_factor([(found[id], training.written_sizes[id]) for id in found])}, or set data.doubtful_rle=read if "
+        "these columns mean something else"
     )
 
 

@@ -23,10 +23,14 @@ def test_images_enlarged_by_a_whole_factor_are_read_by_the_setting(tmp_path):
         require_written_sizes(data)
     data.settings = data.settings.model_copy(update={"rle_factor": 2})
     require_written_sizes(data)
+    data.settings = data.settings.model_copy(update={"rle_factor": 1, "doubtful_rle": "read"})
+    require_written_sizes(data)
 
 
 def test_reduced_images_are_refused(tmp_path):
-    with pytest.raises(UserError, match="10 x 15 instead of 20 x 30.*use the images as they were$"):
+    with pytest.raises(
+        UserError, match="10 x 15 instead of 20 x 30.*use the images as they were, or set data.doubtful_rle"
+    ):
         require_written_sizes(training(tmp_path, [(10, 15), (20, 12)], [(20, 30), (20, 12)]))
 
 
