@@ -126,7 +126,7 @@ def test_resuming_is_exact_and_one_process_alone_writes(prepared, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(finished, tmp_path_factory) -> Path:
-    """All folds trained by two processes, in fp32: in bf16 some processors round otherwise in batches of other sizes."""
+    """All folds trained by two processes, in fp32: in bf16 some processors round otherwise in other batches."""
     folder = copy_after_01(finished[0], tmp_path_factory.mktemp("trained") / "user")
     ended = two(folder, *stage_words(STAGES[1]), "train.precision=fp32")
     assert [process.code for process in ended] == [0, 0], ended
