@@ -37,9 +37,13 @@ def external_sources(data: DataSettings) -> list[ExternalSource]:
 
 
 def _source(data: DataSettings, number: int, overrides: dict[str, object]) -> ExternalSource:
-    place, weight = f"data.external, source {number}", overrides.pop("weight", 1)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-        raise ValueError(f"{place}: weight must be a number above 0, not {weight!r}")
+    place, given = f"data.external, source {number}", overrides.pop("weight", 1)
+    try:
+        weight = 0.0 if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"{place}: weight must be a number above 0, not {given!r}")
     if refused := sorted(overrides.keys() & OF_THE_RUN):
         raise ValueError(f"{place}: {', '.join(refused)} applies to the whole run and cannot be set for a source")
     if not overrides.keys() & {"root", "train_images"}:
@@ -57,4 +61,4 @@ def _source(data: DataSettings, number: int, overrides: dict[str, object]) -> Ex
         raise ValueError(f"{place}: neighbours must give the network as many channels as those of the run")
     if settings.classes != data.classes:
         raise ValueError(f"{place}: classes must be those of the run, in the same order: {', '.join(data.classes)}")
-    return ExternalSource(float(weight), settings)
+    return ExternalSource(weight, settings)

@@ -15,8 +15,12 @@ from lib.base.errors import UserError, one_line
 if TYPE_CHECKING:
     from lib.config.schema import Settings
 
-DATE, WHOLE_NUMBER = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int"
-DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*|[1-9]\d{0,2}(_\d{3})+)$")
+TAG = "tag:yaml.org,2002:"
+AS_WRITTEN = {  # forms that are written again as they were read
+    f"{TAG}int": (r"-?(0|[1-9]\d*)$", "-0123456789"),
+    f"{TAG}float": (r"-?(0|[1-9]\d*)\.(0|\d*[1-9])$|-?\d\.\d+e[-+]\d+$|-?\.inf$|\.nan$", "-.0123456789"),
+    f"{TAG}bool": (r"true$|True$|TRUE$|false$|False$|FALSE$", "tTfF"),
+}
 
 
 def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
@@ -35,12 +39,13 @@ def load_settings(path: Path, overrides: list[str] = ()) -> "Settings":
 class UniqueKeyLoader(yaml.SafeLoader):
     """YAML's safe loader, except that a duplicate key is an error instead of silently replacing the first.
 
-    Dates stay text, and so do whole numbers that YAML 1.1 would change, since they may be ids: 010 (octal, 8), 1:30
-    (base 60, 90), 7_12 (712), 0x10 (16).
+    Dates stay text, and so do words and numbers that YAML 1.1 would change, since they may be ids or classes: no
+    (false), 010 (octal, 8), 1:30 (base 60, 90), 7_12 (712), 0x10 (16), 1.10 (1.1). Settings that are numbers or true
+    and false understand such text.
     """
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (DATE, WHOLE_NUMBER)]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{TAG}timestamp", *AS_WRITTEN)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -56,7 +61,8 @@ class UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-UniqueKeyLoader.add_implicit_resolver(WHOLE_NUMBER, DECIMAL, list("-+0123456789"))
+for tag, (pattern, first_characters) in AS_WRITTEN.items():
+    UniqueKeyLoader.add_implicit_resolver(tag, re.compile(pattern), list(first_characters))
 
 
 def read_yaml(path: Path) -> dict:

@@ -80,11 +80,6 @@ class FoldSettings(Section):
     # for images of one scene; auto: they share a fold; warn: only report them
     given: str | None = None  # a table below data.root: a column of ids, and `fold`, 0 to count - 1
 
-    @field_validator("hidden_groups", mode="before")
-    @classmethod
-    def _yaml_reads_off_as_false(cls, value: object) -> object:
-        return "off" if value is False else value
-
     @field_validator("given")
     @classmethod
     def _home_folder(cls, path: str | None) -> str | None:

@@ -27,10 +27,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from lib.base.cli import StageSummary, plain_parser, run_command
 from lib.base.errors import UserError
 from lib.base.files import write_json
-from lib.config.load import read_value
 from lib.config.schema import GROWING_STEPS, Settings
 from lib.masks.objects import ObjectRule, Rules
 from lib.masks.rules import STEPS, Gate, Rule, Step
@@ -100,7 +101,10 @@ def changed_rules(rules: Rules, words: list[str], settings: Settings) -> Rules:
 
 def change_of(key: str, text: str, word: str) -> Callable[[Rule], Rule]:
     """The change that `key=text` makes to a rule. Raises UserError, quoting the word, for an impossible value."""
-    value = read_value(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text  # which the checks below quote
     if key == "threshold":
         threshold = map_value(value, word)
         return lambda rule: replace(rule, threshold=threshold)

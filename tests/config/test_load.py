@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib.base.errors import UserError
+from lib.config.external_source import external_sources
 from lib.config.load import load_settings, read_value, with_overrides
 
 
@@ -61,14 +62,30 @@ def test_other_values_are_yaml(text, expected):
 
 def test_ids_that_yaml_would_change_stay_as_written(settings_file):
     ids = ["010", "-007", "1:30", "7_12", "0x10", "0b11", "2021-02-30", "2021-02-03", "0o17", "00"]
+    ids += ["1_100", "1.10", ".5", "+5", "no", "Yes", "on", "off", "1:30.5"]
     settings_file.write_text(f"data: {{exclude: [{', '.join(ids)}], classes: {{010: 1, 1: 2}}}}\n")
     settings = load_settings(settings_file, [f"data.group={ids[6]}"])
     assert settings.data.exclude == ids and settings.data.classes == ["010", "1"] and settings.data.group == ids[6]
 
 
-@pytest.mark.parametrize(("text", "number"), [("0", 0), ("-3", -3), ("2_000_000_000", 2 * 10**9), ("12_000", 12_000)])
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("-3", -3), ("0.5", 0.5), ("-1.0", -1), ("1.5e-05", 1.5e-5)])
 def test_decimal_numbers_are_numbers(text, number):
     assert read_value(text) == number and read_value(f"[{text}]") == [number]
+
+
+def test_settings_understand_numbers_and_switches_in_other_forms(settings_file):
+    words = ["data.max_pixels=2_000_000_000", "train.lr=.0010", "data.value_range=[+0, 1.50]", "data.nodata=[-9999.00]"]
+    words += [
+        "data.instances=yes",
+        "data.masks.alpha=off",
+        "folds.hidden_groups=off",
+        "data.external=[{root: x, weight: .50}]",
+    ]
+    settings = load_settings(settings_file, words)
+    data = settings.data
+    assert (data.max_pixels, settings.train.lr, data.value_range) == (2 * 10**9, 0.001, (0, 1.5))
+    assert data.nodata == (-9999,) and data.instances is True and data.masks.alpha is False
+    assert settings.folds.hidden_groups == "off" and external_sources(data)[0].weight == 0.5
 
 
 def test_a_class_of_the_value_0_is_no_placeholder(settings_file):
