@@ -56,20 +56,15 @@ def dicom_rescale(dicom, path: Path) -> tuple[float, float]:
     return slope, intercept
 
 
-def dicom_pixels(dicom, path: Path) -> tuple[np.ndarray, int]:
-    """Stored values without rescale slope, inverted if low means white (MONOCHROME1); and the largest possible value.
+def dicom_pixels(dicom, path: Path) -> tuple[np.ndarray, int, bool]:
+    """Stored values without rescale slope, the largest possible one, and whether low means white (MONOCHROME1).
 
-    Raises UserError for pixels that cannot be decoded, and for signed ones that are to be inverted.
+    Raises UserError for pixels that cannot be decoded.
     """
     try:
         pixels = dicom.pixel_array
         largest = 2 ** int(dicom.BitsStored) - 1
-        is_inverted = dicom.PhotometricInterpretation == "MONOCHROME1"
+        low_is_white = dicom.PhotometricInterpretation == "MONOCHROME1"
     except Exception as error:  # a missing field, an unknown compression, too few bytes
         raise DamagedImage(f"{path} cannot be decoded as DICOM: {one_line(error)}") from None
-    if is_inverted and pixels.dtype.kind != "u":
-        raise UserError(
-            f"{path} is a DICOM file whose low values mean white (MONOCHROME1) and are signed, which is not read; save "
-            "it with unsigned values, or as MONOCHROME2"
-        )
-    return largest - pixels if is_inverted else pixels, largest
+    return pixels, largest, low_is_white

@@ -89,9 +89,9 @@ def _as_meant(content: Content, settings: MaskSettings, path: Path) -> np.ndarra
     if settings.miniswhite is None:
         share = np.count_nonzero(content.values) / content.values.size
         raise UserError(
-            f"{path} is a tif that stores white as 0 (MINISWHITE): {share:.1%} of its pixels are not 0 as stored; set "
-            "data.masks.miniswhite=stored where the numbers are the mask, as tifffile writes them, or =shown where "
-            "what a viewer shows white is the mask"
+            f"{path} stores white as 0 (MINISWHITE of a tif, MONOCHROME1 of DICOM): {share:.1%} of its pixels are not "
+            "0 as stored; set data.masks.miniswhite=stored where the numbers are the mask, as tifffile writes them, or "
+            "=shown where what a viewer shows white is the mask"
         )
     return content.values if settings.miniswhite == "stored" else int(content.full_range[1]) - content.values
 

@@ -38,7 +38,7 @@ class Content(NamedTuple):
     full_range: tuple[float, float] | None  # of the stored bits; None for signed values and floats
     format: str  # "npy", "dicom", or Pillow's name, such as "PNG"
     palette: np.ndarray | None = None  # uint8 (colours, 3), where the values are indexes of it
-    white_is_zero: bool = False  # values are to be inverted for display (a tif's MINISWHITE)
+    white_is_zero: bool = False  # values are to be inverted for display (a tif's MINISWHITE, DICOM's MONOCHROME1)
     orientation: int = 1  # EXIF
     pages: int = 1  # of a tif, or frames of a DICOM file; those of several are the planes
     rescale: tuple[float, float] = (1, 0)  # slope and intercept from stored values to units
@@ -76,8 +76,8 @@ def read_image(
     8-bit values stay as they are; other unsigned types are scaled from the range of their stored bits to 0..255 (16
     bits: divided by 257). `value_range` (low, high) maps low..high to 0..255 instead and clips what is outside; "image"
     takes the smallest and largest value of the image itself. Signed values and floats must have a range. Values of
-    `nodata`, numbers or "nan", become 0 and do not count for that range. A tif whose 0 is white (MINISWHITE) is
-    returned as it is shown, whatever its bits and compression.
+    `nodata`, numbers or "nan", become 0 and do not count for that range. A tif whose 0 is white (MINISWHITE)
+    is returned as it is shown, whatever its bits and compression, and so is DICOM's MONOCHROME1.
 
     Raises UserError naming the file if it is missing, unreadable, truncated, or larger than `max_pixels`.
     """
@@ -147,11 +147,12 @@ def read_content(path: Path, max_pixels: int, keep_palette: bool = False, channe
     if suffix == ".dcm":
         dicom = open_dicom(path)
         checked_size(*dicom_size(dicom, path), max_pixels, path)
-        pixels, largest = dicom_pixels(dicom, path)
+        pixels, largest, low_is_white = dicom_pixels(dicom, path)
         frames = int(dicom.get("NumberOfFrames") or 1)
         values = as_planes(pixels, path, frames if frames > 1 else None)
         whole = (0, largest) if values.dtype.kind == "u" else None
-        return Content(values, whole, "dicom", pages=frames, rescale=dicom_rescale(dicom, path))
+        rescale = dicom_rescale(dicom, path)
+        return Content(values, whole, "dicom", white_is_zero=low_is_white, pages=frames, rescale=rescale)
     if suffix == ".npy":
         values = as_planes(map_npy(path), path, channels)
         checked_size(*values.shape[:2], max_pixels, path)

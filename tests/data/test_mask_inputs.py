@@ -282,7 +282,7 @@ REFUSED = {
     "tif whose 0 is white (MINISWHITE)": (
         white_is_zero,
         {},
-        ["a.tif is a tif that stores white as 0", "% of its pixels", "data.masks.miniswhite=stored"],
+        ["a.tif stores white as 0", "% of its pixels", "data.masks.miniswhite=stored"],
     ),
     "a class that does not occur": (
         png(TRIMAP.get),

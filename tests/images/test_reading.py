@@ -467,13 +467,17 @@ def test_many_planes_are_told_from_rows_by_the_channels(tmp_path):
         assert image_size(path, channels=20) == (6, 8)
 
 
-def test_signed_dicom_is_refused_where_low_means_white(tmp_path):
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": "2", "RescaleIntercept": "-1024"}])
+def test_where_low_means_white_the_gray_is_inverted_in_the_end(tmp_path, rescale):
+    """The range is of the values in their units, signed or not, and whichever end is white."""
     signed = (GRAY16 >> 1).astype(np.int16) - 5000
-    low_is_black = write_dicom(tmp_path / "a.dcm", signed, bits=16, PixelRepresentation=1)
-    assert image_size(low_is_black) == read_image(low_is_black, value_range=(-5000, 28000)).shape[:2]
-    path = write_dicom(tmp_path / "b.dcm", signed, bits=16, photometric="MONOCHROME1", PixelRepresentation=1)
-    with pytest.raises(UserError, match=r"b.dcm .*\(MONOCHROME1\) and are signed"):
-        read_image(path, value_range=(-5000, 28000))
+    for pixels, is_signed in ((GRAY16, 0), (signed, 1)):
+        units = pixels.astype(int) * (2 if rescale else 1) - (1024 if rescale else 0)
+        path = write_dicom(
+            tmp_path / "a.dcm", pixels, bits=16, photometric="MONOCHROME1", PixelRepresentation=is_signed, **rescale
+        )
+        seen = read_image(path, 1, value_range=(-3000, 28000))[:, :, 0]
+        np.testing.assert_array_equal(seen, 255 - np.rint((units.clip(-3000, 28000) + 3000) / 31000 * 255))
 
 
 def test_broken_dicom_is_refused_by_name(tmp_path):
