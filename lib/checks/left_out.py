@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lib.base.errors import or_none, plural
 from lib.config.data_settings import DataSettings
-from lib.data.discovery import WILDCARD, files_beside, find_files
+from lib.data.discovery import WILDCARD, files_beside, find_files, is_excluded
 from lib.data.mask_index import is_table
 from lib.images.reading import SUFFIXES
 
@@ -20,8 +20,9 @@ def left_out_lines(settings: DataSettings) -> list[str]:
         folders, _, last = pattern.rpartition("/")
         if found[setting] is None or not WILDCARD.search(pattern):  # a folder's images are read whatever their suffix
             continue
-        unread = {path: os.path.splitext(path)[1] for path in files_beside(settings.root, pattern) if path not in seen}
-        unread = {path: suffix for path, suffix in unread.items() if suffix.lower() in SUFFIXES}
+        if setting.endswith("masks") and settings.other_classes == "skip":  # they may have suffixes of their own
+            continue
+        unread = dict(_images_beside(settings, pattern, seen))
         counts = Counter(suffix for suffix in unread.values() if suffix != os.path.splitext(last)[1])
         seen |= unread.keys()
         if counts:
@@ -39,6 +40,14 @@ def _patterns(settings: DataSettings) -> Iterator[tuple[str, str]]:
         pattern = getattr(settings, name)
         if pattern and not (name.endswith("masks") and is_table(pattern)):
             yield f"data.{name}", pattern
+
+
+def _images_beside(settings: DataSettings, pattern: str, seen: set[str]) -> Iterator[tuple[str, str]]:
+    """The other image files in a pattern's folders, and their suffixes; without those that data.exclude names."""
+    for path in files_beside(settings.root, pattern):
+        name, suffix = os.path.splitext(os.path.basename(path))
+        if path not in seen and suffix.lower() in SUFFIXES and not is_excluded(name, settings):
+            yield path, suffix
 
 
 def _found(settings: DataSettings, pattern: str, setting: str) -> list[str]:

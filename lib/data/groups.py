@@ -11,7 +11,7 @@ from lib.data.tables import Table
 from lib.images.dicom import dicom_field
 
 ID_GROUP = "id:"  # before a regular expression whose brackets hold the parts of an id that make up its group
-NO_GROUPS = "none"  # not null, with which a column `group` counts
+GROUP, NO_GROUPS = "group", "none"  # a column that counts without data.group, and what data.group leaves it with
 DICOM_GROUP = "dicom:"  # before the keyword of a header's element, such as PatientID
 
 
@@ -35,9 +35,14 @@ def read_groups(
         return {image_id: fill(name, parts[image_id], "data.group") for image_id in ids}
     if settings.group_csv:
         path = settings.root / settings.group_csv
-        return named_table_column(path, "data.group_csv", name or "group", "data.group", files, settings)
-    if masks_table is not None and (name or "group" in masks_table):
-        return masks_table_column(masks_table, name or "group", "data.group", files, settings)
+        return named_table_column(path, "data.group_csv", name or GROUP, "data.group", files, settings)
+    if masks_table is not None and name:
+        return masks_table_column(masks_table, name, "data.group", files, settings)
+    if masks_table is not None and GROUP in masks_table:
+        try:
+            return masks_table_column(masks_table, GROUP, "data.group", files, settings)
+        except UserError as error:
+            raise UserError(f"{error}; set data.group=none if this column means something else") from None
     if name:
         raise UserError(f"data.group = '{name}' is a column, but no table holds it; set data.group_csv")
     return None

@@ -14,6 +14,7 @@ from lib.base.errors import UserError
 from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.data.discovery import PLACEHOLDER, find_files
+from lib.data.groups import GROUP, NO_GROUPS
 from lib.data.id_match import match_ids
 from lib.data.mask_index import is_rle_table, masks_table_files, read_masks_table
 from lib.data.rle_table import PANDAS_INDEX, class_columns, guess_rle_column, row_keys, training_columns
@@ -119,6 +120,7 @@ def column_partitions(data: TrainingData) -> list[Partition]:
         columns.rle or guess_rle_column([*header], columns, path)
     ]
     known = {columns.id or next(iter(header)), columns.class_name, *of_rle, *PANDAS_INDEX}
+    known |= {GROUP} if settings.group == NO_GROUPS else set()
     if not header.keys() - known:
         return []
     table = read_masks_table(settings, "data.train_masks")

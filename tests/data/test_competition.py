@@ -577,6 +577,10 @@ def test_images_that_a_pattern_leaves_out_are_counted_once_and_not_if_another_se
     (line,) = skipped_lines(beside)
     assert line.startswith(f"warning   not read in {tmp_path}/train_images: 2 .bmp files, 1 .BMP file; data.train_ima")
     assert skipped_lines(beside.model_copy(update={"test_images": "train_images/{id}.[bB][mM][pP]"})) == []
+    excluded = beside.model_copy(update={"exclude": ["a"]})
+    (line,) = skipped_lines(excluded)
+    assert "/train_images: 1 .BMP file, 1 .bmp file; data.train_images" in line
+    (line,) = skipped_lines(beside)
     unreadable = beside.model_copy(update={"test_images": "train_images/c.txt"})  # which `inspect_test` says
     assert skipped_lines(unreadable) == [line]
 

@@ -158,6 +158,10 @@ TABLES = {
         lines("id,rle,group", lambda id: f"{id},{RLE[id]},{'p1' if id == 'a' else 'nan'}"),
         refused="train.csv has no group for 'b', 'c' (its cell is nan)",
     ),
+    "a blank cell in a column called `group`": Row(
+        lines("id,rle,group", lambda id: f"{id},{RLE[id]},{'p1' if id == 'a' else ''}"),
+        refused="train.csv has no group for 'b', 'c'; set data.group=none if this column means something else",
+    ),
     "a class after the id": Row(
         lines("id,rle", lambda id: f"{id}_corner,{encode(CORNER)}\n{id}_disc,{RLE[id]}", meant=TWO)
     ),

@@ -178,6 +178,15 @@ def test_other_columns_of_the_csv_make_partitions(tmp_path):
     assert found[0].groups.tolist() == list(groups.values())
 
 
+def test_a_column_that_is_left_with_group_none_is_no_candidate(tmp_path):
+    rows = [f"{number:02d},1 1,s{number // 4}" for number in range(24)]
+    (tmp_path / "train.csv").write_text("\n".join(["id,rle,group", *rows]))
+    settings, files = DataSettings(root=tmp_path), {f"{number:02d}": [f"{number:02d}.png"] for number in range(24)}
+    for group, found in ((None, ["group"]), ("none", [])):
+        data = TrainingData(settings.model_copy(update={"group": group}), files, {}, None)
+        assert [partition.setting for partition in column_partitions(data)] == found
+
+
 def test_a_csv_without_other_columns_is_not_read_again(tmp_path, monkeypatch):
     (tmp_path / "train.csv").write_text("id,rle\na,1 1\nb,1 1\n")
     monkeypatch.delattr("lib.folds.file_metadata.read_masks_table")
