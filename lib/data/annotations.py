@@ -6,12 +6,13 @@ size is known.
 
 import itertools
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.base.errors import CLASSES_SHOWN, UserError, listed
+from lib.base.errors import CLASSES_SHOWN, UserError, listed, or_none
 from lib.config.data_settings import DataSettings
 from lib.config.load import read_yaml
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
@@ -20,6 +21,7 @@ from lib.images.headers import suffix_of
 
 LABEL_STUDIO = " of Label Studio's tasks, which it exports as COCO json or as brush masks, too (docs/inputs.md)"
 KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt; draw others as mask images"
+CLASS_LIST = "classes.txt"  # the names of YOLO's class numbers, a line each
 
 Object = dict  # polygons, run lengths or a PNG, and the size of the image that they are for, if the file says it
 
@@ -60,6 +62,8 @@ def _annotated(settings: DataSettings, setting: str) -> Iterator[Annotated]:
         yield from _images_of_file(settings.root / pattern, None, settings, setting)
         return
     for parts, path in find_files(settings.root, pattern, setting):
+        if os.path.basename(path) == CLASS_LIST:
+            continue
         if not parts.keys() >= {*PLACEHOLDER.findall(settings.image_id)}:  # its images are named inside
             yield from _images_of_file(Path(path), None, settings, setting)
         elif not is_excluded(make_id(settings.image_id, parts, path), settings):
@@ -194,7 +198,7 @@ def _yolo_objects(content: str) -> Iterator[tuple[int, Object]]:
         if not number.isdecimal():
             raise ValueError(
                 f"'{line.strip()[:60]}' does not begin with the number of a class; if this is the list of class names, "
-                "leave it out: data.exclude=[classes]"
+                f"rename it to {CLASS_LIST}"
             )
         if len(coordinates) % 2:
             raise ValueError(
@@ -218,12 +222,12 @@ def _class_indexes(found: set[str | int], settings: DataSettings) -> dict[str | 
 
 
 def _names_of_numbers(numbers: set[int], settings: DataSettings) -> dict[int, str]:
-    """The names of YOLO's numbers: by the values of data.classes, data.yaml beside the labels, or their places.
+    """The names of YOLO's numbers: by the values of data.classes, a file beside the labels, or their places.
 
     Raises UserError for a number beyond the last class; what the others mean is then no more certain.
     """
     given = {value: name for name, values in settings.masks.values.items() for value in values}
-    if given or not numbers or (given := _names_of_data_yaml(settings)):
+    if given or not numbers or (given := _names_beside(settings)):
         return {number: given.get(number, f"number {number}") for number in numbers}
     classes = settings.classes
     if max(numbers) >= len(classes):
@@ -236,14 +240,20 @@ def _names_of_numbers(numbers: set[int], settings: DataSettings) -> dict[int, st
     return {number: classes[number] for number in numbers}
 
 
-def _names_of_data_yaml(settings: DataSettings) -> dict[int, str]:
-    """The names of the class numbers in the data.yaml of YOLO's exports; none if there is no such file."""
+def _names_beside(settings: DataSettings) -> dict[int, str]:
+    """The names of the class numbers by a file in the folders from data.root to the labels; none without one.
+
+    YOLO's exports have data.yaml, or another YAML file with `names`; annotation tools write CLASS_LIST.
+    """
     folders = itertools.takewhile(lambda part: not WILDCARD.search(part), Path(settings.train_masks).parts)
     for folder in itertools.accumulate(folders, lambda above, name: above / name, initial=settings.root):
-        if (path := folder / "data.yaml").is_file():
-            names = read_yaml(path).get("names") or {}
-            numbered = names.items() if isinstance(names, dict) else enumerate(names)
-            return {int(number): str(name) for number, name in numbered}
+        for path in sorted(folder.glob("*.y*ml")):
+            names = (or_none(read_yaml, path) or {}).get("names")
+            if isinstance(names, dict | list):
+                numbered = names.items() if isinstance(names, dict) else enumerate(names)
+                return {int(number): str(name) for number, name in numbered}
+        if (path := folder / CLASS_LIST).is_file():
+            return dict(enumerate(path.read_text(encoding="utf-8-sig").split("\n")))
     return {}
 
 

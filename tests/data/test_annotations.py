@@ -205,6 +205,23 @@ def test_yolo_polygons_are_shares_of_the_size(tmp_path):
         open_training(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels/classes.txt", "box\r\npieces\r\n"),
+        ("classes.txt", "box\npieces\n"),
+        ("dataset.yml", "path: .\nnames: {0: box, 1: pieces}\n"),
+    ],
+)
+def test_the_order_of_yolos_classes_is_that_of_the_file_beside_them(tmp_path, name, content):
+    save_image(tmp_path / "train_images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(f"0 {shares(BOX)}\n1 {shares(PIECES[0])}\n1 {shares(PIECES[1])}\n")
+    (tmp_path / name).write_bytes(content.encode())
+    settings = settings_of(tmp_path, train_masks="labels/{id}.txt", classes=["pieces", "box"])
+    assert_masks(open_training(settings), {"a": np.dstack([pieces_mask(), box_mask()])})
+
+
 def test_some_of_yolos_classes_are_named_by_number_or_by_its_data_yaml(tmp_path):
     save_image(tmp_path / "train_images" / "a.png")
     (tmp_path / "labels").mkdir()

@@ -401,9 +401,7 @@ ANNOTATIONS = {
     ),
     "labelme json": Row(labelme),
     "YOLO segmentation txt": Row(yolo()),
-    "YOLO's classes.txt among the labels": Row(
-        yolo(more="box\n"), {"train_masks": "labels/{id}.txt"}, "classes.txt cannot be read|'box'|data.exclude"
-    ),
+    "YOLO's classes.txt among the labels": Row(yolo(more="box\n")),
     "YOLO boxes": Row(yolo("0 0.5 0.5 0.2 0.2\n"), {"train_masks": "labels/{id}.txt"}, "is a box and not a polygon"),
     "YOLO polygons with a confidence at the end": Row(
         yolo("0 0.1 0.1 0.6 0.1 0.6 0.5 0.93\n"),
