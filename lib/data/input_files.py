@@ -116,7 +116,8 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
     if known:
         chosen_since = _names_by_settings(data) - known.keys()
         require_unchanged([name for name in changed if name not in chosen_since], "training")
-    if current != known and is_first():
+    if current != known and current.keys() >= known.keys() and is_first():
+        # notes of what settings leave out stay: the stage may refuse these settings, and without them all would be new
         write_known(run.training_files, current)
     wait_for_all()  # before any process reads what maps are made from
     return data
@@ -136,8 +137,9 @@ def require_unchanged(changed: list[str], which: str) -> None:
     """Raise UserError if images or masks of the `which` data have changed."""
     if changed:
         raise UserError(
-            f"{listed(changed)} of the {which} data changed after 01_prepare_folds.py had checked them; put back what "
-            "was there, or run 01 again with its settings file and then 02 with --restart"
+            f"{listed(changed)} of the {which} data changed after 01_prepare_folds.py had checked them, or settings of "
+            "data now read them otherwise; put back what was there, or run 01 again with its settings file and then 02 "
+            "with --restart"
         )
 
 

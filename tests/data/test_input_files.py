@@ -68,6 +68,14 @@ def test_a_replaced_training_image_is_refused_by_name(run, settings, competition
         open_unchanged_training(run, settings)
 
 
+def test_settings_that_leave_out_an_image_for_once_do_not_make_it_new(run, settings):
+    note_training_files(run, open_training(settings.data), {})
+    noted = run.training_files.read_text()
+    without = settings.model_copy(update={"data": settings.data.model_copy(update={"exclude": ["train_003"]})})
+    assert len(open_unchanged_training(run, without).ids) == len(open_unchanged_training(run, settings).ids) - 1
+    assert run.training_files.read_text() == noted
+
+
 def test_a_replaced_run_length_is_refused_by_name(run, settings, competition):
     note_training_files(run, open_training(settings.data), {})
     table = pd.read_csv(competition / "train.csv", keep_default_na=False)
