@@ -19,6 +19,7 @@ from lib.run.record import require_same
 from lib.submission.final import final_rules_file, read_final_rules
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
+OF_MODELS = {"data": ("classes", "channels"), "model": None}  # settings, None: all, that models are trained with
 SHARED = ("infer.", "data.root=", "data.resize_csv=", "data.resize_test_csv=")  # overrides that members take over
 
 
@@ -69,6 +70,7 @@ def open_finished(
     """
     run, settings = open_run(root, overrides)
     run_settings, is_bundle = open_run(root)[1], (root / MANIFEST).is_file()
+    _require_trained(settings, run_settings, root)
     if is_bundle and rules_by_hand:
         raise UserError(f"{root} is a bundle, which keeps its rules; export its run with --rules")
     if is_bundle:
@@ -88,6 +90,18 @@ def open_finished(
     elif rules_file != run.threshold:
         require_stage(run, "05_postprocess", made_from)
     return finished
+
+
+def _require_trained(settings: Settings, run_settings: Settings, root: Path) -> None:
+    """Raise UserError for overrides of what the models were trained with, such as the order of the classes."""
+    for section, names in OF_MODELS.items():
+        was, now = (getattr(each, section) for each in (run_settings, settings))
+        for name in names or type(was).model_fields:
+            if getattr(was, name) != getattr(now, name):
+                raise UserError(
+                    f"the models of {root} were trained with {section}.{name}={getattr(was, name)}, which cannot be "
+                    f"changed to {getattr(now, name)} here"
+                )
 
 
 def _with_path_of_function(settings: Settings, run_settings: Settings, root: Path) -> Settings:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -254,6 +255,21 @@ def test_no_mask_at_all_is_a_rule_that_travels(run, tmp_path, monkeypatch):
     applied(tmp_path / "bundle", tmp_path / "out")
     lines = (tmp_path / "out" / "submission.csv").read_text().splitlines()
     assert sorted(lines) == sorted(["id,rle", *(f"test_{number:03d}," for number in range(9))])
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("data.classes=[other]", "data.classes=['blob'], which cannot be changed to ['other']"),
+        ("data.channels=1", "data.channels=3"),
+        ("model.presence=0", "model.presence=0.5"),
+    ],
+)
+def test_what_models_were_trained_with_cannot_be_changed(run, tmp_path, override, named):
+    write_bundle(open_finished(run, folds=[0]), tmp_path / "bundle", as_float16=False, wheels=False)
+    for source in (run, tmp_path / "bundle"):
+        with pytest.raises(UserError, match=re.escape(named)):
+            open_finished(source, [override])
 
 
 def test_a_bundle_with_damaged_weights_or_other_rules_is_refused(run, tmp_path):
