@@ -102,7 +102,10 @@ def new_submissions(
             write_submission(new / run.unprocessed.name, data, store, unprocessed, settings)
             written.paths.append(new / run.unprocessed.name)
         yield Written([run.root / path.relative_to(new) for path in written.paths], written.description)
-        for path in list(new.iterdir()):
+        made = list(new.iterdir())
+        for name in {*SUBMISSIONS, "masks", run.unprocessed.name} - {path.name for path in made}:
+            _rename_as_previous(run.root / name)  # of another submission.format, and of older maps
+        for path in made:
             target = run.root / path.name
             if path.is_dir() and target.exists():
                 target.replace(new / f"previous_{path.name}")  # goes with the temporary folder
@@ -150,10 +153,16 @@ def set_aside(folder: Path) -> None:
         if (folder / name).exists() and not is_ours:
             raise UserError(f"{folder / name} exists already and was not written by this command; choose another --out")
     for name in {*SUBMISSIONS, "masks", "overlays", RECORD, RULES}:
-        if (folder / name).exists():
-            shutil.rmtree(folder / f"previous_{name}", ignore_errors=True)
-            (folder / name).replace(folder / f"previous_{name}")
+        _rename_as_previous(folder / name)
     write_json(folder / RECORD, {"written": []})
+
+
+def _rename_as_previous(path: Path) -> None:
+    """Put previous_ before a name, in the place of what has that name; nothing where the path does not exist."""
+    previous = path.with_name(f"previous_{path.name}")
+    if path.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        path.replace(previous)
 
 
 def _function(name: str) -> Callable[[Path, Predictions, TestData], Path]:

@@ -128,6 +128,9 @@ def test_a_tif_keeps_its_place_on_earth(tmp_path):
         file.write(np.zeros((1, *SHAPE), np.uint8))
     store.write("4", store.read("1"))
     (_, folder), _ = write_outputs(tmp_path, open_test(settings.data), store, rules_of(["one"]), settings)
+    Image.fromarray(np.zeros((*SHAPE, 3), np.uint8)).save(tmp_path / "photos" / "5.tif", format="PNG")
+    store.write("5", store.read("1"))
+    write_outputs(tmp_path, open_test(settings.data), store, rules_of(["one"]), settings)
     with rasterio.open(folder / "4.tif") as written:
         assert written.crs == rasterio.CRS.from_epsg(32633) and written.transform == place["transform"]
         np.testing.assert_array_equal(written.read(1), 255 * (store.read("1")[..., 0] >= 150))
@@ -241,8 +244,14 @@ def test_what_was_there_is_kept_under_another_name(tmp_path):
         set_aside(tmp_path / "other")
 
 
-@pytest.mark.parametrize(("format", "files"), [("png", {"submission.zip", "masks"}), ("coco", {"submission.json"})])
-def test_a_runs_submission_takes_its_place_when_all_has_gone_well(tmp_path, format, files):
+@pytest.mark.parametrize(
+    ("format", "files", "previous"),
+    [
+        ("png", {"submission.zip", "masks"}, {"previous_submission.json"}),
+        ("coco", {"submission.json"}, {"previous_submission.zip", "previous_masks"}),
+    ],
+)
+def test_a_runs_submission_takes_its_place_when_all_has_gone_well(tmp_path, format, files, previous):
     data, store, settings = prepared(tmp_path, ["one"], format=format)
     run = RunFolder(tmp_path / "run")
     for root in (run.root, run.root / "masks"):
@@ -256,14 +265,17 @@ def test_a_runs_submission_takes_its_place_when_all_has_gone_well(tmp_path, form
     with new_submissions(*arguments) as written:
         assert (run.root / "submission.json").read_text() == "old"
     assert {path.name for path in written.paths} == files and all(path.exists() for path in written.paths)
-    assert (run.root / "masks" / "old.png").is_file() == (format == "coco")
+    assert {path.name for path in run.root.iterdir()} == files | previous
+    assert not (run.root / "masks" / "old.png").exists()
+    assert all((run.root / name).is_dir() or (run.root / name).read_text() == "old" for name in previous)
     assert not list(run.root.glob(".submission*"))
 
 
 def test_of_another_format_than_before_only_the_new_files_are_05s_own(user):
-    """The csv files of before stay where they are."""
+    """The csv files of before, which may be of older maps, get another name."""
     run = user / "runs" / "blobs"
     before = json.loads((run / "05_postprocess.json").read_text())["uploads"]
     completed(user, *stage_words("05_postprocess"), "submission.format=png")
     after = json.loads((run / "05_postprocess.json").read_text())["uploads"]
     assert (before.keys(), after.keys()) == ({"submission.csv", "submission_unprocessed.csv"}, {"submission.zip"})
+    assert all((run / f"previous_{name}").is_file() and not (run / name).exists() for name in before)
