@@ -146,6 +146,8 @@ def _georeference(source: Path | None) -> ImageFileDirectory_v2:
     if source and source.suffix.lower() in TIF:
         with source.open("rb") as file:  # not by Image.open, which refuses files of many bands
             header = file.read(8)
+            if header[:2] not in (b"II", b"MM"):  # another format under this suffix
+                return tags
             stored = ImageFileDirectory_v2(header + file.read(8) if 43 in header[2:4] else header)  # 43: BigTIFF
             file.seek(stored.next)
             stored.load(file)
