@@ -72,7 +72,7 @@ def overrides_of(images: str | None) -> list[str]:
 
     if images is None:
         return []
-    root, pattern = Path(images), "."
+    root, pattern, image_id = Path(images), ".", "{id}"
     if root.is_file():
         raise UserError(f"--images {images} is a file; give its folder, or a pattern such as {root.parent / '*'}")
     if WILDCARD.search(images):
@@ -80,7 +80,15 @@ def overrides_of(images: str | None) -> list[str]:
         if not PLACEHOLDER.search(pattern):  # photos/*.jpg
             folders, slash, name = pattern.rpartition("/")
             pattern = folders + slash + name.replace("*", "{id}", 1)
-    places = {"root": str(root), "test_images": pattern, "sample_submission": None, "image_id": "{id}", "test_id": None}
+            if len(WILDCARD.findall(name)) == 1 and "*" in name:  # photos/day_*.jpg: masks keep day_
+                image_id = Path(name).stem.replace("*", "{id}")
+    places = {
+        "root": str(root),
+        "test_images": pattern,
+        "sample_submission": None,
+        "image_id": image_id,
+        "test_id": None,
+    }
     return [
         *(f"data.{key}={yaml.safe_dump(value, width=math.inf)}" for key, value in places.items()),
         "submission.format=png",

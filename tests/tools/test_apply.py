@@ -29,6 +29,17 @@ def test_images_need_no_sample_and_are_named_as_they_are(tmp_path, monkeypatch, 
     assert open_test(settings.data).ids == ["a", "b=1"] and settings.submission.format == "png"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "ids"), [("day_*.png", ["day_1", "day_x"]), ("*_1.png", ["day_1", "n_1"]), ("?_*.png", ["1"])]
+)
+def test_masks_keep_the_whole_name_of_an_image(tmp_path, pattern, ids):
+    """Where more than a * stands for it, {id} is the part of the first * alone."""
+    for name in ("day_1", "day_x", "n_1"):
+        cv2.imwrite(f"{tmp_path}/{name}.png", np.zeros((4, 5, 3), np.uint8))
+    settings = check_settings(with_overrides({"name": "x"}, overrides_of(f"{tmp_path}/{pattern}")), Path("x.yaml"))
+    assert open_test(settings.data).ids == ids
+
+
 def test_one_image_is_no_folder(tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(UserError, match=r"a\.png is a file; give its folder, or a pattern such as .*/\*"):
