@@ -173,8 +173,10 @@ def skipped_lines(settings: DataSettings) -> list[str]:
     unused = unused_exclusions(settings)
     matches = "matches" if len(unused) == 1 else "match"
     lines = [f"warning   data.exclude: {listed(unused)} {matches} no image or mask"] if unused else []
-    images = {path for _, path in find_files(settings.root, settings.train_images, "data.train_images")}
-    if others := [path for path in files_of_other_classes(settings) if path not in images]:
+    if others := files_of_other_classes(settings):
+        images = {path for _, path in find_files(settings.root, settings.train_images, "data.train_images")}
+        others = [path for path in others if path not in images]
+    if others:
         counted = f"{plural(len(others), 'mask file')} of other classes left out (data.other_classes)"
         lines.append(f"checked   {counted}, such as {others[0]}")
     for name in ("train_images", "train_masks", "test_images"):

@@ -71,6 +71,23 @@ def masks_table_column(table: Table, name: str, setting: str, files: Files, sett
     return _by_image(keys, column(table, name, path, setting), name, path, files, settings)
 
 
+def images_of_rows(table: Table, files: Files, settings: DataSettings) -> list[str]:
+    """The image's id for each row of the csv of run lengths; the row's own id where there is no such image."""
+    path = settings.root / settings.train_masks
+    keys = [image_id for image_id, _ in row_keys(table, path, training_columns(settings), settings.classes)]
+    image_of = match_ids(set(keys), files, settings.loose_ids, str(path))
+    return [image_of[key] for key in keys]
+
+
+def shared_by_rows(images: Iterable[str], values: Iterable[str]) -> dict[str, str] | None:
+    """The value that all rows of an image share, by image; None if the rows of one differ."""
+    value_of: dict[str, str] = {}
+    for image_id, value in zip(images, values, strict=True):
+        if value_of.setdefault(image_id, value) != value:
+            return None
+    return value_of
+
+
 def _by_image(
     keys: list[str], values: Iterable[str], name: str, path: Path, files: Files, settings: DataSettings
 ) -> dict[str, str]:

@@ -90,7 +90,7 @@ def _measured(path: Path, settings: DataSettings) -> FileValues | None:
 def _leaves_band_out(content: Content, settings: DataSettings) -> bool:
     """Whether a fourth plane that is left out is no transparency: most of its pixels are neither clear nor opaque."""
     values = content.values
-    if values.shape[2] != 4 or settings.channels == 4 or settings.plane is not None or content.format == "npy":
+    if values.shape[2] != 4 or settings.channels == 4 or settings.plane is not None or not content.is_picture:
         return False
     fourth, opaque = values[:, :, 3], (content.full_range or (0, 1))[1]
     return np.count_nonzero((fourth != 0) & (fourth != opaque)) > fourth.size / 2

@@ -3,8 +3,7 @@
 import re
 
 from lib.config.data_settings import DataSettings
-from lib.data.id_match import match_ids
-from lib.data.rle_table import row_keys, training_columns
+from lib.data.image_column import images_of_rows, shared_by_rows
 from lib.data.tables import Table
 from lib.masks.resize import Size
 
@@ -19,14 +18,9 @@ def written_sizes(table: Table, files: dict[str, list[str]], settings: DataSetti
     names = [name for kind in ("height", "width") for name in table if re.fullmatch(COLUMN.format(kind), name, re.I)]
     if len(names) != 2:
         return {}
-    path = settings.root / settings.train_masks
-    keys = [image_id for image_id, _ in row_keys(table, path, training_columns(settings), settings.classes)]
-    image_of = match_ids(set(keys), files, settings.loose_ids, str(path))
-    sizes: dict[str, Size] = {}
-    for key, *texts in zip(keys, *(table[name] for name in names), strict=True):
-        if not all(text.isdecimal() and int(text) for text in texts):
-            return {}
-        size = int(texts[0]), int(texts[1])
-        if sizes.setdefault(image_of[key], size) != size:
-            return {}
-    return {image_id: size for image_id, size in sizes.items() if image_id in files}
+    images = images_of_rows(table, files, settings)
+    columns = [shared_by_rows(images, table[name]) for name in names]
+    if None in columns or not all(text.isdecimal() and int(text) for column in columns for text in column.values()):
+        return {}
+    heights, widths = columns
+    return {image_id: (int(heights[image_id]), int(widths[image_id])) for image_id in heights if image_id in files}

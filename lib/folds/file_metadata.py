@@ -15,9 +15,9 @@ from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.data.discovery import PLACEHOLDER, find_files
 from lib.data.groups import GROUP, NO_GROUPS
-from lib.data.id_match import match_ids
+from lib.data.image_column import images_of_rows, shared_by_rows
 from lib.data.mask_index import is_rle_table, masks_table_files, read_masks_table
-from lib.data.rle_table import PANDAS_INDEX, class_columns, guess_rle_column, row_keys, training_columns
+from lib.data.rle_table import PANDAS_INDEX, class_columns, guess_rle_column, training_columns
 from lib.data.tables import read_table
 from lib.folds.id_patterns import MOST_CLASSES, Partition, Series, distinct, may_be_classes
 from lib.images.dicom import dicom_fields
@@ -124,9 +124,7 @@ def column_partitions(data: TrainingData) -> list[Partition]:
     if not header.keys() - known:
         return []
     table = read_masks_table(settings, "data.train_masks")
-    keys = [image_id for image_id, _ in row_keys(table, path, columns, settings.classes)]
-    image_of = match_ids(set(keys), data.files, settings.loose_ids, str(path))
-    images = [image_of[key] for key in keys]
+    images = images_of_rows(table, data.files, settings)
     by_column = [(name, _by_image(images, table[name], data.ids)) for name in table if name not in known]
     partitions = [
         Partition(
@@ -140,10 +138,7 @@ def column_partitions(data: TrainingData) -> list[Partition]:
 
 def _by_image(images: list[str], values: list[str], ids: list[str]) -> list[str] | None:
     """The value of each id; None if an image has two, or none."""
-    value_of = {}
-    for image_id, value in zip(images, values, strict=True):
-        if value_of.setdefault(image_id, value) != value:
-            return None
+    value_of = shared_by_rows(images, values) or {}
     found = [value_of.get(image_id, "") for image_id in ids]
     return found if all(found) else None
 

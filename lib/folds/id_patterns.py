@@ -143,13 +143,15 @@ def _by_field(place: int) -> tuple[str, str]:
 
 
 def _up_to_number(place: int) -> tuple[str, str]:
-    between = f"(?:[0-9]+[^0-9]+){{{place}}}" if place else ""
-    return f"the id up to its {ORDINALS[place]} number", f"([^0-9]*{between}[0-9]+)"
+    return f"the id up to its {ORDINALS[place]} number", f"({_before_number(place)}[0-9]+)"
 
 
 def _by_number(place: int) -> tuple[str, str]:
-    between = f"(?:[0-9]+[^0-9]+){{{place}}}" if place else ""
-    return f"the {ORDINALS[place]} number of the id", f"[^0-9]*{between}([0-9]+)"
+    return f"the {ORDINALS[place]} number of the id", f"{_before_number(place)}([0-9]+)"
+
+
+def _before_number(place: int) -> str:
+    return "[^0-9]*" + (f"(?:[0-9]+[^0-9]+){{{place}}}" if place else "")
 
 
 def _partition(name: str, rule: str, ids: Sequence[str]) -> Partition:

@@ -55,7 +55,7 @@ def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixe
         raise UserError(f"{path} holds values that are not finite")
     values = values.view(np.uint8) if values.dtype == bool else values
     alpha = None
-    if values.shape[2] in (2, 4) and content.format not in ("npy", "dicom") and content.pages == 1:
+    if values.shape[2] in (2, 4) and content.is_picture:
         values, alpha = values[:, :, :-1], values[:, :, -1]
     if settings.alpha:
         if alpha is None:
