@@ -10,7 +10,7 @@ demo: $(VENV)/ready  ## environment, demo data, all five stages, the score of th
 	$(PY) -m lib.tools.demo
 
 test: $(VENV)/ready-for-tests  ## environment and tests
-	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(PY) -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile
 
 versions: $(VENV)/ready-for-tests  ## tests with the lowest and the highest versions that requirements.txt allows
 	$(PY) -m tests.versions lowest highest

@@ -64,6 +64,13 @@ class Started:
         self.process = _context.Process(target=_run, args=(folder, words, self.files, plant))
         self.process.start()
 
+    def wait_for(self, path: Path) -> None:
+        """Return once the process has made that file."""
+        deadline = time.monotonic() + TOO_LONG
+        while not path.exists():
+            assert self.process.is_alive() and time.monotonic() < deadline, f"{path.name} does not appear"
+            time.sleep(0.01)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process and to all that it started."""
         try:

@@ -16,6 +16,7 @@ from lib.base.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 IS_GLIBC = platform.libc_ver()[0] == "glibc"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of its mallopt
+TOO_LONG = 60  # seconds for starting threads: where the system refuses one, the others would wait for it for ever
 
 
 def best_device() -> torch.device:
@@ -44,7 +45,7 @@ def pool_sharing_cores(workers: int) -> ThreadPoolExecutor:
     cores wait for each other.
     """
     cores = torch.get_num_threads()
-    pool, all_started = ThreadPoolExecutor(workers), Barrier(workers)
+    pool, all_started = ThreadPoolExecutor(workers), Barrier(workers, timeout=TOO_LONG)
 
     def start(_: int) -> None:
         torch.get_num_threads()  # the first call in a thread gives it the number of the process

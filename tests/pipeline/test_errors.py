@@ -550,9 +550,7 @@ def sleeping() -> None:
 def test_the_second_process_on_a_run_is_told(user):
     training = stage_words(STAGES[1])
     sleeper = Started(user, [*training, "--folds", "0", "--restart"], sleeping)
-    while not (user / "asleep").exists():
-        assert sleeper.process.is_alive()
-        time.sleep(0.05)
+    sleeper.wait_for(user / "asleep")
     for words in (stage_words(STAGES[0]), stage_words(STAGES[2]), training, [*training, "--folds", "0"]):
         assert "another process is at work on runs/blobs" in error_of(script(user, *words))
     completed(user, *training, "--folds", "1", "2")
