@@ -22,7 +22,8 @@ from lib.masks.objects import ObjectRule, match_objects, object_score
 from lib.masks.rules import Rule
 from lib.tuning.morphology_search import search_morphology
 from lib.tuning.object_search import ClassTrials, MaskRules, Trials, choose_objects
-from lib.tuning.thresholds import ClassChoice, choose_thresholds
+from lib.tuning.threshold_result import ClassChoice
+from lib.tuning.thresholds import choose_thresholds
 
 IMAGES, NEW_IMAGES, SIDE = 30, 300, 24
 FOLDS, GROUPS = np.arange(IMAGES) % 5, np.arange(IMAGES)

@@ -22,7 +22,8 @@ from lib.masks.metrics import Counts, pooled
 from lib.masks.statistics import group_numbers
 from lib.run.folder import open_run
 from lib.tuning.score_table import ScoreTable
-from lib.tuning.thresholds import ThresholdResult, choose_thresholds, terms_of
+from lib.tuning.threshold_result import ThresholdResult
+from lib.tuning.thresholds import choose_thresholds, terms_of
 
 SIZES = (20, 40, 80, 160)  # images to tune on
 

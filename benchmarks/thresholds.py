@@ -21,7 +21,8 @@ from lib.config.schema import ThresholdSettings
 from lib.data.competition import TrainingData, open_training
 from lib.masks.metrics import THRESHOLDS, count_images
 from lib.prediction.map_store import MapStore, read_pairs
-from lib.tuning.thresholds import ThresholdResult, choose_thresholds
+from lib.tuning.threshold_result import ThresholdResult
+from lib.tuning.thresholds import choose_thresholds
 
 GRID = np.arange(1, 100) / 100  # what the common loop tries
 IN_MEMORY = 1000  # images at most that the loop runs over

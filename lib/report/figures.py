@@ -15,7 +15,7 @@ from lib.masks.rules import Rule
 from lib.prediction.map_store import MapStore, masks_by, read_pairs
 from lib.report.pictures import ERRORS_LEGEND, TRUTH, errors_picture, mask_picture, shown_image
 from lib.tuning.morphology_search import PostprocessResult
-from lib.tuning.thresholds import ClassChoice, ThresholdResult
+from lib.tuning.threshold_result import ClassChoice, ThresholdResult
 
 matplotlib.rcParams["text.parse_math"] = False  # `$` in an id or a class is no formula
 

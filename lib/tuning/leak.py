@@ -20,7 +20,7 @@ from lib.folds.likeness import nearest, unit_vectors
 from lib.masks.metrics import pooled, ratio
 from lib.masks.statistics import bootstrap_interval, group_members, group_numbers
 from lib.run.folder import RunFolder
-from lib.tuning.thresholds import ThresholdResult
+from lib.tuning.threshold_result import ThresholdResult
 
 MATCHED, MATCHED_SHARE = 10, 0.05  # training images that represent a test image: number, or share if it is more
 LARGEST_BEYOND = 0.5  # share of the test images further than any training image, above which no score is given

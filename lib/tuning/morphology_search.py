@@ -24,7 +24,8 @@ from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, influe
 from lib.tuning.morphology_candidates import GRID, Candidates
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.step_selection import SelectedRules, StepSelection
-from lib.tuning.thresholds import ClassChoice, ThresholdResult, choose_thresholds
+from lib.tuning.threshold_result import ClassChoice, ThresholdResult
+from lib.tuning.thresholds import choose_thresholds
 
 SEARCHED = 2000  # images: 160 MB of counts, of one class at a time
 SCORES = ("nested", "in_sample", "gap")
