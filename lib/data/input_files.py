@@ -116,9 +116,7 @@ def open_unchanged_training(run: RunFolder, settings: Settings) -> TrainingData:
     if known:
         chosen_since = _names_by_settings(data) - known.keys()
         require_unchanged([name for name in changed if name not in chosen_since], "training")
-    if current != known and current.keys() >= known.keys() and is_first():
-        # notes of what settings leave out stay: the stage may refuse these settings, and without them all would be new
-        write_known(run.training_files, current)
+    update_known(run.training_files, known, {name: known[name] for name in _of_files(known)} | current)
     wait_for_all()  # before any process reads what maps are made from
     return data
 
@@ -131,6 +129,16 @@ def _names_by_settings(data: TrainingData) -> set[str]:
     neighbours_alone = data.neighbours.files.keys() - set(data.ids)
     stacks = {f"neighbours of {image_id}" for image_id in data.ids}
     return names | stacks | {f"image {image_id}" for image_id in neighbours_alone}
+
+
+def _of_files(known: Known) -> set[str]:
+    """The names of training images and masks, whose notes stay where settings leave them out for once.
+
+    The stage may refuse these settings, and when they are undone, files without a note would be new. All other notes
+    come and go with the settings that they depend on.
+    """
+    ids = {name.removeprefix("mask ") for name in known if name.startswith("mask ")}
+    return known.keys() & {f"{kind} {image_id}" for image_id in ids for kind in ("image", "mask")}
 
 
 def require_unchanged(changed: list[str], which: str) -> None:
@@ -201,6 +209,11 @@ def read_known(path: Path) -> Known:
 def write_known(path: Path, known: Known) -> None:
     """Write the notes, and one digest of all content, which records of stages refer to."""
     write_text(path, json.dumps({"content": content_digest(known), "files": known}) + "\n")
+
+
+def update_known(path: Path, before: Known, after: Known) -> None:
+    if before != after and is_first():
+        write_known(path, after)
 
 
 def content_digest(known: Known) -> str:

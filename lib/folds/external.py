@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lib.base.distributed import is_first
 from lib.base.errors import UserError, listed
 from lib.config.data_settings import DataSettings
 from lib.config.external_source import external_sources
@@ -23,7 +22,7 @@ from lib.data.input_files import (
     read_known,
     require_unchanged,
     training_sources,
-    write_known,
+    update_known,
 )
 from lib.data.tables import read_table
 from lib.folds.split import are_empty, coverage_columns
@@ -70,8 +69,7 @@ def open_external(run: RunFolder, settings: Settings, folds: pd.DataFrame) -> li
         raise UserError(f"{run.root} does not know the images of data.external; {REMEDY}")
     current, changed = present_state(file_sources(sources), known)
     require_unchanged(changed, "external")
-    if current != known and is_first():
-        write_known(run.external_files, current)
+    update_known(run.external_files, known, known | current)  # with sources that are left out for once
     table = _read_table(run, settings.data.classes, folds)
     images = []
     for name, (weight, data) in sources.items():

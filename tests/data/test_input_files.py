@@ -12,7 +12,7 @@ import pytest
 from lib.base.errors import UserError
 from lib.base.files import read_json
 from lib.checks.inspection import inspect_all
-from lib.config.data_settings import DataSettings
+from lib.config.data_settings import DataSettings, NeighbourSettings
 from lib.config.schema import Settings
 from lib.data import input_files
 from lib.data.competition import open_test, open_training
@@ -27,7 +27,7 @@ from lib.data.input_files import (
 )
 from lib.prediction.run_maps import open_test_maps, own_missing
 from lib.run.folder import RunFolder
-from lib.run.provenance import training_inputs
+from lib.run.provenance import training_content, training_inputs
 
 
 @pytest.fixture
@@ -74,6 +74,24 @@ def test_settings_that_leave_out_an_image_for_once_do_not_make_it_new(run, setti
     without = settings.model_copy(update={"data": settings.data.model_copy(update={"exclude": ["train_003"]})})
     assert len(open_unchanged_training(run, without).ids) == len(open_unchanged_training(run, settings).ids) - 1
     assert run.training_files.read_text() == noted
+
+
+def test_settings_that_add_notes_for_once_leave_the_content_as_it_was(run, settings, competition):
+    """What depends on a setting alone, as the order of neighbours, is forgotten when the setting is undone."""
+    note_training_files(run, open_training(settings.data), {})
+    content = training_content(run)
+    in_order = settings.data.model_copy(
+        update={"train_images": "train_images/train_{id}.png", "image_id": "train_{id}"}
+        | {"neighbours": NeighbourSettings(order="id")}
+    )
+    open_unchanged_training(run, settings.model_copy(update={"data": in_order}))
+    assert training_content(run) != content
+    replace(competition / "train_images" / "train_003.png")
+    with pytest.raises(UserError, match="'image train_003' of the training data changed"):
+        open_unchanged_training(run, settings)
+    replace(competition / "train_images" / "train_003.png")
+    open_unchanged_training(run, settings)
+    assert training_content(run) == content
 
 
 def test_a_replaced_run_length_is_refused_by_name(run, settings, competition):

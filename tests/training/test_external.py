@@ -241,6 +241,17 @@ def test_a_changed_file_is_refused_and_other_reading_or_weight_asks_for_another_
         open_external(run, there, table)
 
 
+def test_a_source_that_settings_leave_out_for_once_is_still_known(external):
+    settings, run, table, _ = checked(external, {}, {"weight": 2})
+    before = training_inputs(run, settings)
+    content = {"data": {"external": [{"root": str(external)} | SOURCE]}}
+    first_alone = settings_of(external.parent / "data", content)
+    open_external(run, first_alone, table)
+    assert training_inputs(run, first_alone) != before
+    assert len(open_external(run, settings, table)) == 2
+    assert training_inputs(run, settings) == before
+
+
 def test_a_run_whose_01_has_not_seen_them_is_refused(external):
     settings, run, table, _ = checked(external)
     run.external.unlink()
