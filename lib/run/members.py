@@ -1,5 +1,7 @@
 """The member runs of an ensemble."""
 
+from pathlib import Path
+
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.config.schema import Settings
@@ -22,6 +24,18 @@ def require_no_ensemble(members: list[tuple[RunFolder, Settings]]) -> None:
     """Raise UserError where a member is an ensemble itself."""
     if nested := [member.root for member, settings in members if settings.ensemble.members]:
         raise UserError(f"{nested[0]} is an ensemble itself; name its members instead (ensemble.members)")
+
+
+def runs_built_upon(root: Path) -> set[Path]:
+    """The folders of the run at `root`, its members, and the runs whose pseudo-labels they learned from; resolved."""
+    found, waiting = set(), [root]
+    while waiting:
+        run = RunFolder(waiting.pop())
+        if run.root.resolve() not in found and run.config.is_file():
+            found.add(run.root.resolve())
+            _, settings = open_run(run.root)
+            waiting += [*settings.ensemble.members, *filter(None, [settings.train.pseudo_labels])]
+    return found
 
 
 def adopt_folds(run: RunFolder, settings: Settings) -> Settings:

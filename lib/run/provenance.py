@@ -13,7 +13,7 @@ from lib.base.files import read_json, sha256_of_file, sha256_of_json
 from lib.config.external_source import external_sources
 from lib.config.schema import Settings
 from lib.run.folder import ALL, Fold, RunFolder, open_run, stages_of, starting_run
-from lib.run.members import open_members, runs_with_models
+from lib.run.members import open_members, runs_built_upon, runs_with_models
 from lib.run.record import differences, fingerprint, is_intact, require_same, require_written
 from lib.run.settings_by_stage import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 
@@ -21,7 +21,7 @@ from lib.run.settings_by_stage import MAPS, SUBMISSION, THRESHOLDS, TRAINING, co
 def training_inputs(run: RunFolder, settings: Settings) -> dict:
     """The inputs of all models: folds, the content of images and masks, and the settings that count."""
     folds = fingerprint(run.folds, "run 01_prepare_folds.py")
-    pseudo = pseudo_inputs(settings.train.pseudo_labels) if settings.train.pseudo_labels else None
+    pseudo = pseudo_inputs(run, settings.train.pseudo_labels) if settings.train.pseudo_labels else None
     metric = settings.threshold.model_dump(include={"metric", "beta"}) if settings.train.keep == "best" else None
     return {
         "folds.csv": folds,
@@ -112,12 +112,23 @@ def external_inputs(run: RunFolder, settings: Settings) -> dict:
     return inputs
 
 
-def pseudo_inputs(root: Path) -> str:
-    """Fingerprint of a run's test maps and thresholds. Raises UserError unless the run has gone through 04."""
-    run, settings = open_run(root)
+def pseudo_inputs(run: RunFolder, root: Path) -> str:
+    """Fingerprint of the test maps and thresholds of the run at `root`, from which `run` learns.
+
+    Raises UserError unless that run has gone through 04, and where it is built upon `run`, whose training would make it
+    stale for ever.
+    """
+    if not root.is_dir():
+        raise UserError(f"train.pseudo_labels={root} does not exist; put the run back, or name the folder it is in now")
+    if run.root.resolve() in runs_built_upon(root):
+        raise UserError(
+            f"train.pseudo_labels={root} has its masks by models of {run.root} itself; let another run learn from them "
+            "(01 with name=...), or undo the setting"
+        )
+    other, settings = open_run(root)
     if settings.train.pseudo_labels:
         raise UserError(f"{root} was trained on pseudo-labels itself; name a run without them (train.pseudo_labels)")
-    return sha256_of_json([require_maps(run, settings), require_thresholds(run, settings)])
+    return sha256_of_json([require_maps(other, settings), require_thresholds(other, settings)])
 
 
 def trained_folds(run: RunFolder, settings: Settings) -> list[int]:

@@ -22,6 +22,7 @@ PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "n
 # not in the records of earlier versions, where they count as unchanged
 ADDED_KEYS = ("training_files", "fold", "left_out_images", "best_epoch_by", "weights_file")
 DIGEST_LENGTH = 64
+SECTION_LENGTH = 40
 SEAL = "content_sha256"
 SPEED = "images_per_second"  # a column of history.csv
 
@@ -173,6 +174,8 @@ def _changes(key: str, before: object, after: object, separator: str = ": ") -> 
 
 
 def _shown(value: object) -> str:
-    """A value for a message; a digest is cut to its first characters."""
+    """A value for a message; a digest, and a section that is new or gone, are cut to their first characters."""
     text = str(value)
+    if isinstance(value, dict) and len(text) > SECTION_LENGTH:
+        return f"{text[:SECTION_LENGTH]}..."
     return f"{text[:8]}..." if len(text) == DIGEST_LENGTH and text.isalnum() else text

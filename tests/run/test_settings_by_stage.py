@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch) -> RunFolder:
     run = RunFolder(tmp_path)
     write_text(run.folds, FOLDS)
     monkeypatch.setattr(provenance, "require_trained", lambda run, settings: {"fold_0": "w0", "fold_1": "w1"})
-    monkeypatch.setattr(provenance, "pseudo_inputs", lambda root: "the other run's maps")
+    monkeypatch.setattr(provenance, "pseudo_inputs", lambda run, root: "the other run's maps")
     monkeypatch.setattr(provenance, "external_inputs", lambda run, settings: "the external images")
     return run
 
@@ -143,6 +143,12 @@ def test_a_setting_within_a_setting_has_its_default_too():
     assert differences(then, now) == []
     now["data"]["rle"]["base"] = 0
     assert differences(then, now) == ["data.rle.base: 1 -> 0"]
+
+
+def test_a_section_that_is_gone_is_not_told_in_full():
+    source = {"weight": 0.5, **Settings(name="a").data.model_dump(mode="json")}
+    (line,) = differences({"training_files": "x", "external": {"1": source}}, {"training_files": "x", "external": None})
+    assert line.startswith("external: {'1': {'weight': 0.5") and line.endswith("... -> None") and len(line) < 70
 
 
 def test_a_setting_that_no_longer_counts_is_not_compared():
