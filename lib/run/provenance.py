@@ -115,8 +115,7 @@ def external_inputs(run: RunFolder, settings: Settings) -> dict:
 def pseudo_inputs(run: RunFolder, root: Path) -> str:
     """Fingerprint of the test maps and thresholds of the run at `root`, from which `run` learns.
 
-    Raises UserError unless that run has gone through 04, and where it is built upon `run`, whose training would make it
-    stale for ever.
+    Raises UserError unless that run has gone through 04, and where it is built upon `run`, which would stay stale.
     """
     if not root.is_dir():
         raise UserError(f"train.pseudo_labels={root} does not exist; put the run back, or name the folder it is in now")
@@ -176,7 +175,8 @@ def models_to_average(run: RunFolder, settings: Settings) -> list[Fold]:
 def require_fold(run: RunFolder, fold: Fold, made_from: dict) -> str:
     """SHA-256 of a fold's weights. Raises UserError unless it was made from `made_from` and its weights are intact."""
     weights = require_weights(run, fold)
-    require_same(run.fold(fold).metrics, made_from, f"run {run.command('02_train', '--restart', '--folds', fold)}")
+    training = run.command("02_train", "--restart", "--folds", fold)
+    require_same(run.fold(fold).metrics, made_from, f"undo the change, or run {training}")
     return weights
 
 

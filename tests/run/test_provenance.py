@@ -1,15 +1,16 @@
-"""Inputs that lie in other runs: pseudo-labels."""
+"""Inputs that have changed or lie in other runs: what is refused, and what to do about it."""
 
 from pathlib import Path
 
 import pytest
 
 from lib.base.errors import UserError
+from lib.base.files import write_json, write_text
 from lib.config.check import save_settings
 from lib.config.schema import Settings
 from lib.run import provenance
 from lib.run.folder import RunFolder
-from lib.run.provenance import pseudo_inputs
+from lib.run.provenance import pseudo_inputs, require_fold
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,14 @@ def test_runs_that_learn_from_each_other_are_named_instead_of_followed_for_ever(
     run, _ = run_of(a, train={"pseudo_labels": str(b)}), run_of(b, ensemble={"members": [str(a), str(tmp_path / "c")]})
     with pytest.raises(UserError, match="itself; let another run learn from them"):
         pseudo_inputs(run, b)
+
+
+def test_a_change_that_a_fold_does_not_know_is_to_be_undone_or_trained_with(tmp_path):
+    run = run_of(tmp_path / "a")
+    write_text(run.fold(0).weights, "weights")
+    write_json(run.fold(0).metrics, {"fold": 0, "made_from": {"folds.csv": "as they were"}})
+    with pytest.raises(UserError, match=r"folds\.csv: as they were -> edited\); undo the change, or run 02_train\.py"):
+        require_fold(run, 0, {"folds.csv": "edited"})
 
 
 def test_a_run_that_is_gone_is_not_to_be_made_anew(tmp_path):
