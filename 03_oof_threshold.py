@@ -71,9 +71,11 @@ def tune_thresholds(store, run, settings, data, table):
     """Score the maps at every threshold, choose one, and write both; the pixel counts are freed at the end."""
     from lib.base.files import write_json
     from lib.report.figures import plot_thresholds
+    from lib.tuning.blind_maps import blind_maps_of
     from lib.tuning.thresholds import score_maps
 
-    counts, result = score_maps(store, data, table, settings)
+    blind = blind_maps_of(run, settings, data, table)
+    counts, result = score_maps(store, blind, data, table, settings)
     counts.save(run.oof_counts)
     result.write_curves(run.threshold.with_suffix(".csv"))
     plot_thresholds(result, run.threshold.with_suffix(".png"))

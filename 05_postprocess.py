@@ -77,20 +77,30 @@ def choose_rules(run, settings, training, table, oof) -> tuple:
     from lib.masks.metrics import Counts
     from lib.prediction.map_store import read_pairs, read_scored
     from lib.submission.round_trip import require_reported, round_trip_score
+    from lib.tuning.blind_maps import blind_maps_of
     from lib.tuning.morphology_search import search_morphology
     from lib.tuning.object_search import MaskRules, search_objects
 
-    read = partial(read_pairs, oof, training, size=settings.submission.size)
-    folds, groups = table.fold.to_numpy(), table.group.to_numpy()
+    def reader(maps):
+        return partial(read_pairs, maps, training, size=settings.submission.size)
+
+    counts, blind = Counts.load(run.oof_counts), blind_maps_of(run, settings, training, table)
     result = search_morphology(
-        read, Counts.load(run.oof_counts), folds, groups, settings.threshold, settings.steps_to_try
+        reader(oof),
+        counts,
+        table.fold.to_numpy(),
+        table.group.to_numpy(),
+        settings.threshold,
+        settings.steps_to_try,
+        [(reader(each.maps), each) for each in blind],
     )
     rules = {name: outcome.rule for name, outcome in result.classes.items()}
     objects, ids, reported = None, result.ids.tolist(), result.mean("after", "in_sample")
     if settings.submission.rows == "instance":
         masks = {name: MaskRules(outcome.rule, outcome.without_part) for name, outcome in result.classes.items()}
         table = table.assign(part=result.parts)
-        objects = search_objects(oof, training, table, masks, settings.objects, settings.threshold.bootstrap)
+        bootstrap = settings.threshold.bootstrap
+        objects = search_objects(oof, training, table, masks, settings.objects, bootstrap, blind)
         rules, ids, reported = objects.rules, objects.ids, objects.mean("in_sample")
     score = round_trip_score(read_scored(oof, training, ids, settings), rules, settings, oof)
     require_reported(score, reported)

@@ -2,10 +2,8 @@
 
 Weights are equal, given, or searched for: those whose averaged out-of-fold maps score best at their best threshold.
 The maps of a fold are averaged with the weights found on the other folds, those of the test images with the weights
-found on all. How the averages score is not decided here but as for any other run (lib/tuning/member_scores.py).
-
-A search leaks a little: the maps on which fold K's threshold is chosen, those of the other folds, are averaged with
-weights that fold K had a part in. Without that each fold would need averages of all images of its own. 03 says so.
+found on all. If fewer than three folds are there, parts of the images stand in for them (`nested_parts`). How the
+averages score is not decided here but as for any other run (lib/tuning/member_scores.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ from lib.base.progress import progress
 from lib.config.schema import Settings
 from lib.data.competition import TestData, TrainingData, open_test, open_training
 from lib.masks.metrics import Metric, count_at_thresholds, planes, ratio
+from lib.masks.statistics import nested_parts
 from lib.prediction.map_store import MapStore, Prediction, keep_highest, read_pairs
 from lib.prediction.run_maps import open_oof_maps, open_test_maps, own_missing, predict_out_of_fold, predict_test
 from lib.run.folder import RunFolder
@@ -36,21 +35,21 @@ Weighting = tuple[float, ...]  # of each member, adding up to 1
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of every weighting on each fold."""
+    """The scores of every weighting on each part of the images."""
 
     weightings: list[Weighting]
-    sums: np.ndarray  # (weightings, folds, classes, 2, 255), the terms of the metric summed over a fold's images
-    folds: np.ndarray  # (folds,) their numbers
+    sums: np.ndarray  # (weightings, parts, classes, 2, 255), the terms of the metric summed over a part's images
+    parts: np.ndarray  # (parts,) their numbers
 
     def best(self, among: list[Weighting], on: np.ndarray) -> Weighting:
-        """Of the weightings `among` the one that scores best on some folds (bool), each class at its best threshold."""
+        """Of the weightings `among` the one that scores best on some parts (bool), each class at its best threshold."""
         numbers = [self.weightings.index(weighting) for weighting in among]
         curves = ratio(*np.moveaxis(self.sums[numbers][:, on].sum(axis=1), 2, 0))  # (among, classes, 255)
         return among[int(np.argmax(curves.max(axis=2).mean(axis=1)))]
 
     def best_without(self, among: list[Weighting]) -> dict[str, Weighting]:
-        """For each fold the weighting that scores best on the others."""
-        return {f"fold_{fold}": self.best(among, self.folds != fold) for fold in self.folds.tolist()}
+        """For each part the weighting that scores best on the others."""
+        return {str(part): self.best(among, self.parts != part) for part in self.parts.tolist()}
 
 
 def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> MapStore:
@@ -68,7 +67,7 @@ def average_out_of_fold(run: RunFolder, settings: Settings, data: TrainingData, 
             print("note      some members have no presence head (model.presence), so the average has no presence")
         write_json(run.ensemble, find_weights(stores, settings, data, table))
     wait_for_all()
-    weights = weights_of_images(read_json(run.ensemble)["of_fold"], table)
+    weights = weights_of_images(read_json(run.ensemble)["of_part"], table)
     store = open_oof_maps(run, settings, table, threshold_inputs(run, settings))
     averaged = AveragedMaps(stores, weights, store.are_exclusive)
     _write_averages(averaged, own_missing(store, table.id.tolist()), store, all(have_presence))
@@ -92,8 +91,13 @@ def average_test(run: RunFolder, settings: Settings, data: TestData) -> MapStore
     return store
 
 
+def member_maps(settings: Settings) -> list[MapStore]:
+    """The members' out-of-fold maps, to be averaged: of classes that exclude each other all are kept."""
+    return [MapStore(member.oof, tuple(settings.data.classes)) for member, _ in open_members(settings)]
+
+
 def find_weights(stores: list[MapStore], settings: Settings, data: TrainingData, table: pd.DataFrame) -> dict:
-    """The weights for test images, and those of each fold's maps: of all members, and without each member.
+    """The weights for test images, and those of each part's maps: of all members, and without each member.
 
     Without a member, the others have their weights scaled up, or searched for anew.
     """
@@ -102,9 +106,9 @@ def find_weights(stores: list[MapStore], settings: Settings, data: TrainingData,
     weightings = sorted({*together, *(row for rows in without for row in rows)})
     scores = count_weightings(stores, weightings, settings, data, table)
     return {
-        "weights": dict(zip(names, scores.best(together, np.ones(len(scores.folds), bool)), strict=True)),
-        "of_fold": scores.best_without(together),
-        "of_fold_without": {name: scores.best_without(rows) for name, rows in zip(names, without, strict=True)},
+        "weights": dict(zip(names, scores.best(together, np.ones(len(scores.parts), bool)), strict=True)),
+        "of_part": scores.best_without(together),
+        "of_part_without": {name: scores.best_without(rows) for name, rows in zip(names, without, strict=True)},
     }
 
 
@@ -124,8 +128,9 @@ def count_weightings(
 ) -> Scores:
     """Score every weighting's average at all thresholds in one pass over the members' maps."""
     metric = Metric.of(settings.threshold)
-    folds, fold_of = np.unique(table.fold), dict(zip(table.id, table.fold, strict=True))
-    sums = np.zeros((len(weightings), len(folds), len(data.classes), 2, 255))
+    part_of = parts_of_images(table)
+    parts = np.unique(list(part_of.values()))
+    sums = np.zeros((len(weightings), len(parts), len(data.classes), 2, 255))
 
     def measure(pairs: tuple) -> np.ndarray:
         truth, maps = pairs[0][2], [pair[1] for pair in pairs]
@@ -140,8 +145,8 @@ def count_weightings(
     stores = [replace(store, are_exclusive=False) for store in stores]  # the highest class is that of the average
     streams = zip(*(read_pairs(store, data, table.id, settings.submission.size) for store in stores), strict=True)
     for pairs, terms in progress("weights", prefetched(measure, streams, ahead=2 * THREADS), len(table)):
-        sums[:, np.searchsorted(folds, fold_of[pairs[0][0]])] += terms
-    return Scores(weightings, sums, folds)
+        sums[:, np.searchsorted(parts, part_of[pairs[0][0]])] += terms
+    return Scores(weightings, sums, parts)
 
 
 @dataclass(frozen=True)
@@ -165,9 +170,15 @@ class AveragedMaps:
         return average(*zip(*((read(image_id), weight) for read, weight in weighted if weight > 0), strict=True))
 
 
-def weights_of_images(of_fold: Mapping[str, Weighting], table: pd.DataFrame) -> dict[str, Weighting]:
-    """The weights of each image's fold, by id; `table` has the columns id and fold."""
-    return {image_id: of_fold[f"fold_{fold}"] for image_id, fold in zip(table.id, table.fold, strict=True)}
+def parts_of_images(table: pd.DataFrame) -> dict[str, int]:
+    """The part of each image, by id, usually its fold (see `nested_parts`); `table` has the columns id, fold, group."""
+    parts = nested_parts(table.fold.to_numpy(), table.group.to_numpy())
+    return dict(zip(table.id, parts.tolist(), strict=True))
+
+
+def weights_of_images(of_part: Mapping[str, Weighting], table: pd.DataFrame) -> dict[str, Weighting]:
+    """The weights of each image's part, by id; `table` has the columns id, fold and group."""
+    return {image_id: of_part[str(part)] for image_id, part in parts_of_images(table).items()}
 
 
 def average(arrays: Sequence[np.ndarray | None], weights: Sequence[float]) -> np.ndarray | None:

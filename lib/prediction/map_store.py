@@ -1,7 +1,7 @@
 """Probability maps on disk: one 8-bit PNG per image and class, `<folder>/[<class>/]<id>.png`."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from lib.base.errors import UserError, listed
 from lib.base.prefetch import prefetched
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
-from lib.masks.metrics import IGNORED, Pair
+from lib.masks.metrics import IGNORED, Counts, Pair, count_images
 from lib.masks.objects import ObjectRule
 from lib.masks.resize import Size, resized, resized_mask
 from lib.masks.rules import Rule, apply_rules
@@ -136,6 +136,12 @@ def read_presence(store: MapReader, ids: Iterable[str]) -> np.ndarray | None:
             return None
         of_images.append(presence)
     return np.stack(of_images)
+
+
+def count_maps(store: MapReader, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None) -> Counts:
+    """The pixel counts and the presence of some images' maps; `size` is submission.size."""
+    counts = count_images(read_pairs(store, data, ids, size), data.classes)
+    return replace(counts, presence=read_presence(store, ids))
 
 
 def to_map(probabilities: np.ndarray) -> np.ndarray:

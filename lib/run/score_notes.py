@@ -52,13 +52,7 @@ def warnings_of_unfinished(run: RunFolder, settings: Settings) -> str:
 def reasons_for_optimism(run: RunFolder, settings: Settings) -> list[str]:
     """The reasons why nested scores are optimistic; also those of runs whose weights the models began with."""
     runs = runs_with_models(run, settings)
-    reasons = [reason for each in runs for reason in _reasons(*each)]
-    if settings.ensemble.members and settings.ensemble.weights == "search":
-        reasons.append(
-            f"{run.root} chooses the threshold of each fold on maps of the others, whose weights were searched with "
-            "this fold too, so scores may be optimistic (ensemble.weights=search)"
-        )
-    return list(dict.fromkeys(reasons))
+    return list(dict.fromkeys(reason for each in runs for reason in _reasons(*each)))
 
 
 def _reasons(run: RunFolder, settings: Settings, later: frozenset[Path] = frozenset()) -> Iterator[str]:

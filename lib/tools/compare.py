@@ -42,6 +42,7 @@ from lib.report.pictures import ERRORS_LEGEND
 from lib.run.folder import RunFolder, open_run
 from lib.run.provenance import require_thresholds
 from lib.run.score_notes import notes_on_scores
+from lib.tuning.blind_maps import BlindMaps, blind_maps_of
 from lib.tuning.thresholds import choose_thresholds
 
 MEASURES = ("dice", "iou", "boundary_iou")
@@ -60,9 +61,11 @@ class ScoredRun(NamedTuple):
     size: tuple[int, int] | None = None  # submission.size
 
     @classmethod
-    def of_counts(cls, maps: MapStore, settings: Settings, counts: Counts, table: pd.DataFrame) -> "ScoredRun":
+    def of_counts(
+        cls, maps: MapStore, settings: Settings, counts: Counts, table: pd.DataFrame, blind: Sequence[BlindMaps] = ()
+    ) -> "ScoredRun":
         """The run of these maps with the rules that 03 tunes on the counts; `table` has the columns fold and group."""
-        result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy())
+        result = choose_thresholds(counts, table.fold.to_numpy(), settings.threshold, table.group.to_numpy(), blind)
         ids = counts.ids.tolist()
         rules = dict(zip(ids, result.rules_of_images(), strict=True))
         terms = np.stack([choice.nested_terms for choice in result.classes.values()], axis=-1)
@@ -88,7 +91,7 @@ def compare(arguments: argparse.Namespace) -> None:
     baseline, settings = opened[0]
     data, metric = open_unchanged_training(baseline, settings), Metric.of(settings.threshold)
     table = read_trained(baseline, settings, data)
-    runs = [finished_run(run, settings, table) for run, settings in opened]
+    runs = [finished_run(run, settings, data, table) for run, settings in opened]
     scores = score_images(runs, data, table, metric)
     out = arguments.out or baseline.root
 
@@ -131,14 +134,15 @@ def require_comparable(opened: list[tuple[RunFolder, Settings]]) -> str:
     return sha256_of_file(first.folds)
 
 
-def finished_run(run: RunFolder, settings: Settings, table: pd.DataFrame) -> ScoredRun:
+def finished_run(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> ScoredRun:
     """A run with the rules tuned without each fold. Raises UserError unless 03 is done and its inputs are unchanged."""
     counts = Counts.load(run.oof_counts)
     made_from = require_thresholds(run, settings)
     if counts.ids.tolist() != table.id.tolist():
         remedy = f"run {run.command('03_oof_threshold')}"
         raise UserError(f"{run.oof_counts} does not hold the images of the folds trained; {remedy}")
-    return ScoredRun.of_counts(open_oof_maps(run, settings, table, made_from), settings, counts, table)
+    blind = blind_maps_of(run, settings, data, table)
+    return ScoredRun.of_counts(open_oof_maps(run, settings, table, made_from), settings, counts, table, blind)
 
 
 def measures_of(metric: Metric) -> tuple[str, ...]:

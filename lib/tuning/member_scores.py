@@ -9,31 +9,30 @@ import pandas as pd
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData
 from lib.masks.metrics import Metric
-from lib.prediction.ensemble import AveragedMaps, weights_of_images
-from lib.prediction.map_store import MapStore
-from lib.run.members import open_members
+from lib.prediction.ensemble import AveragedMaps, Weighting, member_maps, weights_of_images
+from lib.tuning.blind_maps import build_blind_maps
 from lib.tuning.thresholds import score_maps
 
 
 def score_members(weighted: dict, nested: float, settings: Settings, data: TrainingData, table: pd.DataFrame) -> dict:
     """Add the scores to `weighted`, the result of `find_weights`; `nested` is the score of the averaged maps."""
-    stores = [MapStore(member.oof, tuple(data.classes)) for member, _ in open_members(settings)]
+    stores = member_maps(settings)
     scores = {}
 
-    def score(of_fold: dict[str, list[float]]) -> float:
-        key = str(of_fold)
+    def score(of_part: dict[str, Weighting]) -> float:
+        key = str(of_part)
         if key not in scores:
-            maps = AveragedMaps(stores, weights_of_images(of_fold, table), data.settings.are_exclusive)
-            _, result = score_maps(maps, data, table, settings)
-            scores[key] = result.mean("nested")
+            maps = AveragedMaps(stores, weights_of_images(of_part, table), data.settings.are_exclusive)
+            blind = build_blind_maps(of_part, stores, settings, data, table.id)
+            scores[key] = score_maps(maps, blind, data, table, settings)[1].mean("nested")
         return scores[key]
 
     names = list(weighted["weights"])
     alone = {}
     for member, name in enumerate(names):
         weights = [float(other == member) for other in range(len(names))]
-        alone[name] = score(dict.fromkeys(weighted["of_fold"], weights))
-    without = {name: score(of_fold) for name, of_fold in weighted["of_fold_without"].items()}
+        alone[name] = score(dict.fromkeys(weighted["of_part"], weights))
+    without = {name: score(of_part) for name, of_part in weighted["of_part_without"].items()}
     metric = str(Metric.of(settings.threshold))
     return weighted | {"metric": metric, "nested": nested, "alone": alone, "without": without}
 

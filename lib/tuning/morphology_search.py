@@ -21,6 +21,7 @@ from lib.data.tables import write_table
 from lib.masks.metrics import Counts, Metric, Pair, count_at_thresholds, count_mask, planes, pooled
 from lib.masks.rules import Rule
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, influence
+from lib.tuning.blind_maps import BlindMaps
 from lib.tuning.morphology_candidates import GRID, Candidates
 from lib.tuning.score_table import ScoreTable
 from lib.tuning.step_selection import SelectedRules, StepSelection
@@ -138,19 +139,21 @@ def search_morphology(
     groups: np.ndarray,
     thresholds: ThresholdSettings,
     settings: PostprocessSettings,
+    blind: Sequence[tuple[ReadPairs, BlindMaps]] = (),
 ) -> PostprocessResult:
     """Choose the threshold and the morphology steps of each class.
 
     `folds` and `groups` are (images,), in the order of `counts.ids`. With `settings.steps` empty nothing is read and
     no step is adopted. Fewer than three folds are replaced by parts, see `nested_parts`: selecting without one part
-    needs two others. Raises UserError for fewer than three images, and for maps other than those counted.
+    needs two others. The rules for the parts that maps of `blind` are blind to are selected on these, each with its
+    `read`. Raises UserError for fewer than three images, and for maps other than those counted.
     """
-    chosen = choose_thresholds(counts, folds, thresholds, groups)
+    chosen = choose_thresholds(counts, folds, thresholds, groups, [maps for _, maps in blind])
     parts, groups = chosen.parts, group_numbers(groups)
     if settings.steps and len(np.unique(parts)) < 3:
         raise UserError("choosing morphology needs at least three images; set postprocess.steps=[] to skip it")
     selected = [
-        search_steps(read, counts, chosen, class_index, groups, settings).selected()
+        select_steps(read, counts, chosen, class_index, groups, settings, blind)
         for class_index in range(len(chosen.classes))
     ]
     if settings.steps:
@@ -166,6 +169,24 @@ def search_morphology(
     nested = np.stack([outcome.nested_terms for outcome in classes.values()], axis=2)
     interval = bootstrap_interval(*nested, groups, thresholds.bootstrap)
     return PostprocessResult(chosen.metric, classes, interval, counts.ids, parts)
+
+
+def select_steps(
+    read: ReadPairs,
+    counts: Counts,
+    chosen: ThresholdResult,
+    class_index: int,
+    groups: np.ndarray,
+    settings: PostprocessSettings,
+    blind: Sequence[tuple[ReadPairs, BlindMaps]],
+) -> SelectedRules:
+    """The rules selected for one class, those without a part on maps that are blind to it."""
+    selected = search_steps(read, counts, chosen, class_index, groups, settings).selected()
+    without_part = dict(selected.without_part)
+    for read_blind, maps in blind:
+        selection = search_steps(read_blind, maps.counts, chosen, class_index, groups, settings)
+        without_part |= {part: selection.selected_without(part) for part in maps.parts}
+    return selected._replace(without_part=without_part)
 
 
 def search_steps(

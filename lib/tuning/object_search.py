@@ -8,7 +8,7 @@ more than two standard errors on the folds left out of the choice.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,8 @@ from lib.masks.metrics import Pair, planes
 from lib.masks.objects import ObjectRule, Split, describe_score, match_objects, object_score
 from lib.masks.rules import NO_MASK, Rule, Step
 from lib.masks.statistics import Gain, bootstrap_interval, group_numbers, splits
-from lib.prediction.map_store import MapStore, presence_for, read_objects
+from lib.prediction.map_store import MapReader, MapStore, presence_for, read_objects
+from lib.tuning.blind_maps import BlindMaps
 
 OBJECT_THRESHOLDS = range(32, 256, 32)
 
@@ -189,6 +190,7 @@ class ClassTrials:
     masks: MaskRules
     scores: dict[Rule, np.ndarray]  # by kind of the mask's rule, (images, rules)
     parts: np.ndarray  # (images,)
+    blind_scores: dict[int, dict[Rule, np.ndarray]] = field(default_factory=dict)  # by part: on maps blind to it
 
     def best(self, cut: bool) -> tuple[ObjectRule, np.ndarray]:
         """The best rule on all images, and the score of each image."""
@@ -201,7 +203,7 @@ class ClassTrials:
         left_out_scores, chosen = np.empty(len(self.parts)), {}
         for part, others, left_out in splits(self.parts):
             mask = self.masks.without_part[part]
-            scores = self.scores[without_threshold(mask)]
+            scores = self.blind_scores.get(part, self.scores)[without_threshold(mask)]
             column = self.trials.choose(scores[others], cut)
             chosen[part], left_out_scores[left_out] = self.trials.rule(column, mask), scores[left_out, column]
         return chosen, left_out_scores
@@ -214,32 +216,48 @@ def search_objects(
     masks: dict[str, MaskRules],
     settings: ObjectSettings,
     bootstrap: int,
+    blind: Sequence[BlindMaps] = (),
 ) -> ObjectResult:
     """Choose the object rule of each class on out-of-fold maps.
 
     `table` has the columns id, group and part (see `nested_parts`); the interval is of `bootstrap` resamples. If there
-    are more than objects.images images, a fixed random sample is used. Raises UserError for a single image.
+    are more than objects.images images, a fixed random sample is used. The rules for the parts that maps of `blind` are
+    blind to are chosen on these. Raises UserError for a single image.
     """
-    trials, kinds = Trials(settings), [of_class.kinds for of_class in masks.values()]
-    required = dict(enumerate(sum(kinds, [])))
+    table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
+    groups, parts, trials = group_numbers(table.group.to_numpy()), table.part.to_numpy(), Trials(settings)
+    scores = score_trials(trials, store, data, table.id, masks)
+    blind_scores = {}
+    for maps in blind:
+        blind_scores |= dict.fromkeys(maps.parts, score_trials(trials, maps.maps, data, table.id, masks))
+    choices = {}
+    for name, rules in masks.items():
+        of_class = {part: of_part[name] for part, of_part in blind_scores.items()}
+        choices[name] = choose_objects(ClassTrials(trials, rules, scores[name], parts, of_class), groups)
+    nested = np.stack([choice.nested_scores for choice in choices.values()], axis=1)
+    interval = bootstrap_interval(nested, np.ones_like(nested), groups, bootstrap)
+    return ObjectResult(describe_score(settings), choices, interval, table.id.tolist())
+
+
+def score_trials(
+    trials: Trials, store: MapReader, data: TrainingData, ids: Sequence[str], masks: dict[str, MaskRules]
+) -> dict[str, dict[Rule, np.ndarray]]:
+    """By class and kind of its mask's rules, the scores of all candidates on the images, (images, rules)."""
+    kinds = {name: rules.kinds for name, rules in masks.items()}
+    required = dict(enumerate(sum(kinds.values(), [])))
 
     def measure(pair: Pair) -> list[np.ndarray]:
         image_id, maps, truth = pair
         presence = presence_for(required, store, image_id)
         of_classes = planes(maps), planes(truth), [None] * len(masks) if presence is None else presence.tolist()
-        return [trials.scores(*of_class) for of_class in zip(kinds, *of_classes, strict=True)]
+        return [trials.scores(*of_class) for of_class in zip(kinds.values(), *of_classes, strict=True)]
 
-    table = table.sample(min(len(table), settings.images), random_state=0).sort_values("id")
-    groups, parts = group_numbers(table.group.to_numpy()), table.part.to_numpy()
-    measured = prefetched(measure, read_objects(store, data, table.id), ahead=2 * THREADS)
-    scores = [of_image for _, of_image in progress("objects", measured, len(table))]
-    choices = {}
-    for (name, rules), of_kinds, *of_class in zip(masks.items(), kinds, *scores, strict=True):
-        by_kind = dict(zip(of_kinds, np.stack(of_class, axis=1), strict=True))
-        choices[name] = choose_objects(ClassTrials(trials, rules, by_kind, parts), groups)
-    nested = np.stack([choice.nested_scores for choice in choices.values()], axis=1)
-    interval = bootstrap_interval(nested, np.ones_like(nested), groups, bootstrap)
-    return ObjectResult(describe_score(settings), choices, interval, table.id.tolist())
+    measured = prefetched(measure, read_objects(store, data, ids), ahead=2 * THREADS)
+    scores = [of_image for _, of_image in progress("objects", measured, len(ids))]
+    return {
+        name: dict(zip(of_class, np.stack(of_images, axis=1), strict=True))
+        for (name, of_class), *of_images in zip(kinds.items(), *scores, strict=True)
+    }
 
 
 def choose_objects(tried: ClassTrials, groups: np.ndarray) -> ClassObjects:

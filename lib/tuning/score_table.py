@@ -1,6 +1,6 @@
 """Pixel counts of the masks of one class at many thresholds, and their scores."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,6 +101,22 @@ class ScoreTable:
     def scores(self) -> np.ndarray:
         """The score of all images at each threshold, (thresholds,)."""
         return np.concatenate([pooled(*terms) for terms in self.in_parts()])
+
+
+@dataclass(frozen=True)
+class TablesToTune:
+    """The table of one class, and those to tune on instead for some parts of the images (lib/tuning/blind_maps.py)."""
+
+    own: ScoreTable
+    blind_to: Mapping[int, ScoreTable]  # by part
+
+    def without(self, part: int) -> ScoreTable:
+        """The table whose images outside the part are to be tuned on."""
+        return self.blind_to.get(part, self.own)
+
+    def without_presence(self) -> "TablesToTune":
+        blind_to = {part: replace(table, presence=None) for part, table in self.blind_to.items()}
+        return TablesToTune(replace(self.own, presence=None), blind_to)
 
 
 def sums_within(parts: Iterable[Sequence[np.ndarray]], members: csr_array) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rehearsal
+import searched_weights
 
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json
@@ -192,6 +193,12 @@ def test_noise_is_scored_by_rules_that_have_not_seen_it(name, monkeypatch):
     pairs = chance.noise(np.random.default_rng(0), 40, empty_share=0)
     maps, truths = (np.stack([pair[part] for pair in pairs]).ravel() for part in (1, 2))
     assert abs(np.corrcoef(maps, truths)[0, 1]) < 0.1
+
+
+def test_weights_searched_on_noise_flatter_what_is_not_tuned_on_blind_maps():
+    scores = np.array([searched_weights.of_noise(2, seed) for seed in range(12)])
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores[:, 0].mean() > scores[:, 1].mean()
 
 
 def test_a_rehearsal_tunes_on_some_cells_and_scores_on_the_others():

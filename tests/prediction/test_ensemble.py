@@ -57,13 +57,24 @@ def test_maps_are_the_members_maps_averaged_with_the_weights_told(user):
     folds = pd.read_csv(run / "folds.csv").set_index("id").fold
     for image_id, fold in folds.items():
         members = [read(user / name / "oof" / f"{image_id}.png").astype(float) for name in NAMES]
-        expected = sum(w * one for w, one in zip(found["of_fold"][f"fold_{fold}"], members, strict=True))
+        expected = sum(w * one for w, one in zip(found["of_part"][str(fold)], members, strict=True))
         assert np.abs(read(run / "oof" / f"{image_id}.png") - expected).max() <= 0.51
     for path in (run / "test").glob("*.png"):
         used = {name: weight for name, weight in found["weights"].items() if weight}
         expected = sum(weight * read(user / name / "test" / path.name).astype(float) for name, weight in used.items())
         assert np.abs(read(path) - expected).max() <= 0.51
     assert len(pd.read_csv(run / "submission.csv")) == 3
+
+
+def test_03_05_and_compare_tell_one_nested_score(user, monkeypatch):
+    run = user / "runs" / "both"
+    nested = read_json(run / "threshold.json")["nested"]
+    assert read_json(run / "ensemble.json")["nested"] == nested
+    assert read_json(run / "postprocess.json")["before"]["nested"] == nested
+    completed(user, f"{STAGES[2]}.py", "--run", NAMES[0])
+    completed(user, "-m", "lib.tools.compare", NAMES[0], "runs/both", "--out", "compared")
+    told = read_json(user / "compared" / "compare.json")["against"]["both"]["dice"]["challenger"]
+    assert told == pytest.approx(nested, abs=1e-9)
 
 
 def test_the_summary_names_the_members(user, monkeypatch, capsys):
@@ -121,7 +132,7 @@ def planted(competition, tmp_path) -> tuple[TrainingData, list[MapStore], pd.Dat
         for store, signal, noise in zip(stores, (90, 60, 0), (50, 60, 80), strict=True):
             maps = 128 + signal * (truth - 0.5) + random.normal(0, noise, truth.shape)
             store.write(image_id, np.clip(maps, 0, 255).astype(np.uint8))
-    return data, stores, pd.DataFrame({"id": data.ids, "fold": np.arange(len(data.ids)) % 3})
+    return data, stores, pd.DataFrame({"id": data.ids, "fold": np.arange(len(data.ids)) % 3, "group": data.ids})
 
 
 def test_presence_is_averaged_with_the_weights_of_the_maps(planted):
@@ -131,11 +142,11 @@ def test_presence_is_averaged_with_the_weights_of_the_maps(planted):
     for number, store in enumerate(stores[:2]):
         for i in data.ids:
             store.write(i, store.read(i), np.array([told[number, i]], np.uint8))
-    of_fold = {"fold_0": (0.25, 0.75, 0.0), "fold_1": (1.0, 0.0, 0.0), "fold_2": (0.5, 0.5, 0.0)}
-    found = read_presence(AveragedMaps(stores, weights_of_images(of_fold, table), False), data.ids)
+    of_part = {"0": (0.25, 0.75, 0.0), "1": (1.0, 0.0, 0.0), "2": (0.5, 0.5, 0.0)}
+    found = read_presence(AveragedMaps(stores, weights_of_images(of_part, table), False), data.ids)
     for row, i, fold in zip(found[:, 0].tolist(), table.id, table.fold, strict=True):
-        assert row == np.rint(sum(of_fold[f"fold_{fold}"][number] * told[number, i] for number in (0, 1)))
-    with_third = weights_of_images(of_fold | {"fold_1": (0.5, 0.0, 0.5)}, table)  # the third has no presence
+        assert row == np.rint(sum(of_part[str(fold)][number] * told[number, i] for number in (0, 1)))
+    with_third = weights_of_images(of_part | {"1": (0.5, 0.0, 0.5)}, table)  # the third has no presence
     assert read_presence(AveragedMaps(stores, with_third, False), data.ids) is None
     maps = np.zeros((2, 2, 1), np.uint8)
     both = [Prediction(maps, np.array([10], np.uint8)), Prediction(maps, None)]
@@ -164,36 +175,37 @@ def test_weights_of_a_fold_are_those_that_score_best_on_the_others(planted, tmp_
     curves = {row: {i: np.array(dice_of(data, stores, i, row)) for i in table.id} for row in together}
     for fold in range(3):
         others = table.id[table.fold != fold]
-        for rows, chosen in (together, found["of_fold"]), (without[1], found["of_fold_without"]["b"]):
+        for rows, chosen in (together, found["of_part"]), (without[1], found["of_part_without"]["b"]):
             best = {row: np.mean([curves[row][i] for i in others], axis=0).max() for row in rows}
-            assert best[chosen[f"fold_{fold}"]] == pytest.approx(max(best.values()))
+            assert best[chosen[str(fold)]] == pytest.approx(max(best.values()))
 
 
 def members_scored(planted, tmp_path, monkeypatch, weights: str) -> dict:
     """The content of ensemble.json for the planted members, called a, b and c."""
     data, stores, table = planted
-    table = table.assign(group=table.id)
     (tmp_path / "three.yaml").write_text(f"ensemble: {{members: [a, b, c], weights: {weights}}}")
     settings = load_settings(tmp_path / "three.yaml")
     members = [(Namespace(oof=store.folder), None) for store in stores]
-    monkeypatch.setattr("lib.tuning.member_scores.open_members", lambda settings: members)
+    monkeypatch.setattr("lib.prediction.ensemble.open_members", lambda settings: members)
     found = find_weights(stores, settings, data, table)
-    return score_members(found, nested_of(planted, found["of_fold"]), settings, data, table)
+    return score_members(found, nested_of(planted, found["of_part"]), settings, data, table)
 
 
-def nested_of(planted, of_fold: dict) -> float:
-    """The nested score of the averaged maps, counted at all thresholds by plain loops."""
+def nested_of(planted, of_part: dict) -> float:
+    """The nested score of averaged maps by plain loops: for each fold all maps have the weights found without it."""
     data, stores, table = planted
-    tables = [dice_of(data, stores, i, of_fold[f"fold_{fold}"]) for i, fold in zip(table.id, table.fold, strict=True)]
-    scores, folds = planted_table(np.array(tables)), table.fold.to_numpy()
-    nested = [scores.of(folds == f).terms_at(best_threshold(scores.of(folds != f)))[0] for f in range(3)]
-    return float(np.concatenate(nested).mean())
+    folds, nested = table.fold.to_numpy(), []
+    for fold in range(3):
+        scores = planted_table(np.array([dice_of(data, stores, i, of_part[str(fold)]) for i in table.id]))
+        threshold = best_threshold(scores.of(folds != fold))
+        nested.extend(scores.of(folds == fold).terms_at(threshold)[0])
+    return float(np.mean(nested))
 
 
 def test_worth_is_scored_as_any_run_is(planted, tmp_path, monkeypatch):
     found = members_scored(planted, tmp_path, monkeypatch, "[2, 1, 1]")
     assert found["weights"] == {"a": 0.5, "b": 0.25, "c": 0.25}
-    every = [f"fold_{fold}" for fold in range(3)]
+    every = ["0", "1", "2"]
     assert found["alone"]["b"] == pytest.approx(nested_of(planted, dict.fromkeys(every, (0, 1, 0))))
     assert found["without"]["b"] == pytest.approx(nested_of(planted, dict.fromkeys(every, (2 / 3, 0, 1 / 3))))
 

@@ -73,7 +73,7 @@ def everything(root: Path, data: TrainingData, stores: list[MapStore]) -> tuple:
     """The results of 03, 05 and the report for two members' maps."""
     settings, table = settings_at(root), pd.DataFrame({"id": IDS, "fold": [0, 1, 2] * 2, "group": IDS})
     weights = find_weights(stores, settings, data, table)
-    averaged = AveragedMaps(stores, weights_of_images(weights["of_fold"], table), True)
+    averaged = AveragedMaps(stores, weights_of_images(weights["of_part"], table), True)
     counts = count_images(read_pairs(averaged, data, IDS, None), data.classes)
 
     def read(ids):
@@ -121,9 +121,9 @@ def test_counts_and_coverage_are_those_of_images_with_these_pixels_cut_out(tmp_p
 def test_no_pixel_of_an_average_is_of_two_classes(tmp_path, truths):
     data, table = training_data(tmp_path, truths), pd.DataFrame({"id": IDS, "fold": [0, 1, 2] * 2, "group": IDS})
     stores = [member(tmp_path / name, truths, number, 5) for number, name in enumerate(("one", "two"))]
-    of_fold = find_weights(stores, settings_at(tmp_path), data, table)["of_fold"]
+    of_part = find_weights(stores, settings_at(tmp_path), data, table)["of_part"]
     found = []
-    for _, maps, _ in read_pairs(AveragedMaps(stores, weights_of_images(of_fold, table), True), data, IDS, None):
+    for _, maps, _ in read_pairs(AveragedMaps(stores, weights_of_images(of_part, table), True), data, IDS, None):
         masks = apply_rules({"a": Rule(60), "b": Rule(60)}, maps)
         assert masks.sum(axis=2).max() == 1
         found.append(masks.any(axis=(0, 1)))

@@ -47,13 +47,6 @@ def test_runs_that_are_built_upon_count(tmp_path, by):
     assert [reason.partition(" keeps")[0] for reason in found] == [str(tmp_path / "a")]
 
 
-@pytest.mark.parametrize(("weights", "is_noted"), [("search", True), ("equal", False), ([1.0, 2.0], False)])
-def test_weights_that_are_searched_are_noted(tmp_path, weights, is_noted):
-    members = [str(run_of(tmp_path / name)[0].root) for name in "ab"]
-    reasons = reasons_for_optimism(*run_of(tmp_path / "c", ensemble={"members": members, "weights": weights}))
-    assert [reason.rpartition("(")[2] for reason in reasons] == ["ensemble.weights=search)"] * is_noted
-
-
 def test_runs_that_begin_with_each_other_are_named_once(tmp_path):
     """As when a run is trained again from one that was built upon it."""
     run_of(tmp_path / "a", train={"keep": "best"}, model={"weights": str(tmp_path / "b")})
