@@ -6,9 +6,9 @@ import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Barrier
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from lib.base.errors import UserError
@@ -16,7 +16,6 @@ from lib.base.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 IS_GLIBC = platform.libc_ver()[0] == "glibc"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of its mallopt
-TOO_LONG = 60  # seconds for starting threads: where the system refuses one, the others would wait for it for ever
 
 
 def best_device() -> torch.device:
@@ -44,17 +43,14 @@ def pool_sharing_cores(workers: int) -> ThreadPoolExecutor:
     A network of small layers keeps two cores busier by two images than by halves of the same layers, at whose ends the
     cores wait for each other.
     """
-    cores = torch.get_num_threads()
-    pool, all_started = ThreadPoolExecutor(workers), Barrier(workers, timeout=TOO_LONG)
+    share = max(1, torch.get_num_threads() // workers)
+    return ThreadPoolExecutor(workers, initializer=_compute_with, initargs=(share,))
 
-    def start(_: int) -> None:
-        torch.get_num_threads()  # the first call in a thread gives it the number of the process
-        torch.set_num_threads(max(1, cores // workers))  # holds for the thread that calls it, and for later ones
-        all_started.wait()
 
-    list(pool.map(start, range(workers)))
-    torch.set_num_threads(cores)
-    return pool
+def _compute_with(cores: int) -> None:
+    """Let this thread compute with so many threads of OpenMP; torch.set_num_threads would hold for later ones, too."""
+    torch.get_num_threads()  # the first call in a thread gives it the number of the process
+    threadpool_limits(cores, user_api="openmp")
 
 
 def give_back_memory() -> None:

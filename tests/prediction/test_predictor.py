@@ -355,28 +355,20 @@ def test_levels_of_a_device_are_those_of_to_map(level, offset):
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8])
-def test_the_parts_of_a_batch_that_cores_share_are_put_together_in_order(cores):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(cores)
-    try:
-        some = predictor([0.05, -0.02], batch_size=5)
-        batch = np.random.default_rng(0).integers(0, 256, (7, 6, 9, 3), np.uint8)
-        found = some.predict_batch(batch).pixels[..., 0].numpy()
-        assert torch.get_num_threads() == cores and some.workers == min(cores, 5)
-    finally:
-        torch.set_num_threads(threads)
+def test_the_parts_of_a_batch_that_cores_share_are_put_together_in_order(cores, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    some = predictor([0.05, -0.02], batch_size=5)
+    batch = np.random.default_rng(0).integers(0, 256, (7, 6, 9, 3), np.uint8)
+    found = some.predict_batch(batch).pixels[..., 0].numpy()
+    assert some.workers == min(cores, 5)
     expected = [(ramp_by_hand(image, 0.05) + ramp_by_hand(image, -0.02)) / 2 for image in batch]
     assert np.allclose(found, expected, atol=1e-5)
 
 
 def test_parts_that_do_not_fit_together_are_predicted_one_after_the_other(monkeypatch):
     """Two cores, and memory for one image."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        some = predictor([0.05], batch_size=4)
-    finally:
-        torch.set_num_threads(threads)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    some = predictor([0.05], batch_size=4)
     predict, busy = some._predict_at_once, []
 
     def with_little_memory(images, precision):
