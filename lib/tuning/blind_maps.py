@@ -1,10 +1,10 @@
 """Maps to tune on that are blind to the images scored, where out-of-fold maps are not.
 
-The rule for a part of the images is tuned on the maps of the other parts. The models that made these have learned from
-the part's images, but nothing was chosen by how well it suits them. That is otherwise where ensemble.weights=search:
-the maps of the others are averaged with weights found on all parts but their own, so with this one. The rule for a part
-is therefore tuned on maps that are all averaged with the weights found without it. They are averaged as they are read;
-nothing more is stored.
+The rule for a part of the images is tuned on the maps of the other parts. The models behind these have learned from the
+part's images, but nothing was chosen by how well it suits them. With ensemble.weights=search something is: the maps of
+the others are averaged with weights found on all parts but their own, this one included. The rule for a part is
+therefore tuned on maps that are all averaged with the weights found without it. They are averaged as they are read, and
+not stored.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
