@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.base.errors import or_none
-from lib.base.files import read_json
+from lib.base.files import read_json, sha256_of_json
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
 from lib.data.images import Images
@@ -23,7 +23,10 @@ SHOWN_MOSAICS, MOSAIC_SIDE = 3, 600  # the largest; pixels of the longer side
 
 
 def groups_part(run: RunFolder, settings: Settings) -> dict | None:
-    """The content of leak.json with galleries; None where 03 could not measure the leak, or without test images."""
+    """The content of leak.json with galleries; None where 03 could not measure the leak, or without test images.
+
+    `measured_others` says whether the test images were others then: 04 and 05 do without measuring anew.
+    """
     if settings.data.test_images is None or not run.leak.is_file():
         return None
     content = read_json(run.leak)
@@ -51,13 +54,14 @@ def groups_part(run: RunFolder, settings: Settings) -> dict | None:
             "Test images and the nearest training image",
             "The most alike first, then the least alike.",
             [
-                *_pair_items(content["test"]["nearest"], test, training, "nearest training image"),
-                *_pair_items(content["test"]["furthest"], test, training, "nearest training image"),
+                *_pair_items(_still_there(content["test"]["nearest"], test), test, training, "nearest training image"),
+                *_pair_items(_still_there(content["test"]["furthest"], test), test, training, "nearest training image"),
             ],
             folded=True,
         ),
     ]
-    return {"galleries": galleries, **content}
+    measured_others = content.get("test_ids", sha256_of_json(test.ids)) != sha256_of_json(test.ids)
+    return {"galleries": galleries, "measured_others": measured_others, **content}
 
 
 def _mosaic_galleries(run: RunFolder, training: Images) -> Iterator[Gallery]:
@@ -106,6 +110,11 @@ def _pair_items(pairs: list[dict], images: Images, training: Images, title: str)
             (f"{title}: {pair['nearest']}", _small(training, pair["nearest"])),
         ]
         yield Item(pair["id"], "", f"distance {pair['distance']:.3f}{score}", encode_pictures(pictures))
+
+
+def _still_there(pairs: list[dict], test: Images) -> list[dict]:
+    """The pairs whose test image has not gone, or become unreadable, since 03."""
+    return [pair for pair in pairs if pair["id"] in test.files]
 
 
 def _small(images: Images, image_id: str) -> np.ndarray:

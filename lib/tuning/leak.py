@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib.base.errors import UserError, plural
-from lib.base.files import write_json
+from lib.base.files import sha256_of_json, write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_test
 from lib.folds.kept_features import image_features
@@ -223,6 +223,7 @@ def measure_leak(
     content["leaks"] = nearest_pairs(ids, ids, training, scored, scores)
     everything = np.ones(len(test.nearest), bool)
     content["test"] = nearest_pairs(test_data.ids, ids, test, everything)
+    content["test_ids"] = sha256_of_json(test_data.ids)
     write_json(run.leak, content)
     return describe_leak(new, siblings, nested, len(test.nearest))
 

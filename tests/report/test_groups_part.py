@@ -73,6 +73,18 @@ def test_rows_of_the_folds_in_another_order_change_nothing(measured):
     assert after["new_scenes"]["score"] == pytest.approx(before["new_scenes"]["score"], abs=2e-3)
 
 
+def test_test_images_that_have_gone_since_03_are_not_shown_and_it_is_said(measured):
+    assert not groups_part(measured.run, measured.settings)["measured_others"]
+    gone = read_json(measured.run.leak)["test"]["nearest"][0]["id"]
+    data = measured.settings.data.model_copy(update={"exclude": [gone], "sample_submission": None})
+    settings = measured.settings.model_copy(update={"data": data})
+    *_, relatives = groups_part(measured.run, settings)["galleries"]
+    assert gone not in {item.id for item in relatives.items} and len(relatives.items) == 2 * SHOWN_PAIRS
+    for each, is_said in ((settings, True), (measured.settings, False)):
+        write_report(measured.run, each)
+        assert ("with other test images than there are now" in measured.page) == is_said
+
+
 def test_what_03_measured_with_test_images_is_not_shown_once_there_are_none(measured):
     assert measured.run.leak.is_file()
     data = measured.settings.data.model_copy(update={"test_images": None})
