@@ -50,24 +50,30 @@ class Series(NamedTuple):
 def id_partitions(ids: Sequence[str]) -> list[Partition]:
     """Partitions by the first fields, a single later field, the text up to a number, and a single number.
 
-    Each is a rule that at least COMMON of the ids follow; the others are each on their own. Partitions with a single
-    group, or with almost as many groups as images, are left out, and so are repeated ones.
+    Each is a rule that at least COMMON of the ids follow; the others are each on their own. At most MOST_PARTITIONS, of
+    those that are `distinct`.
     """
     fields = _common_fields(ids)
     numbers = range(min(_common_numbers(ids), len(ORDINALS)))
     rules = [_by_first_fields(ids, count) for count in range(1, fields + 1)]
     rules += [_by_field(place) for place in range(1, fields)]
-    rules.append(("the text before the last number of the id", "(.*?)[0-9]+[^0-9]*$"))
+    rules.append(("the text before the last number of the id", "(.*?[^0-9])[0-9]+[^0-9]*$"))
     rules += [_up_to_number(place) for place in numbers] + [_by_number(place) for place in numbers]
-    return distinct([_partition(name, rule, ids) for name, rule in rules])[:MOST_PARTITIONS]
+    partitions = [_partition(name, rule, ids) for name, rule in rules]
+    common = [each for each in partitions if len(ids) - each.others >= COMMON * len(ids)]
+    return distinct(common)[:MOST_PARTITIONS]
 
 
 def distinct(partitions: Sequence[Partition]) -> list[Partition]:
-    """The partitions worth a test, without repeated ones; the first of equal ones stays."""
+    """The partitions worth a test, without repeated ones; the first of equal ones stays.
+
+    Not worth one are a single group (ids of another form aside), and almost as many groups as images.
+    """
     kept = {}
     for partition in partitions:
         numbers = numbered_by_first(partition.groups)
-        if FEWEST <= numbers.max(initial=-1) + 1 <= MOST_SHARE * len(numbers):
+        count = numbers.max(initial=-1) + 1
+        if count - partition.others >= FEWEST and count <= MOST_SHARE * len(numbers):
             kept.setdefault(numbers.tobytes(), partition)
     return list(kept.values())
 

@@ -20,6 +20,7 @@ IN_A_FIELD = [
     f"img_P{patient}S{number}_{side}{number % 2}" for patient in (10, 11) for number in range(9) for side in "ab"
 ]
 NO_SEPARATOR = [f"patient{patient}x{number:02d}" for patient in range(4) for number in range(6)]
+SOME_NUMBERS = [*(f"{kind}{number}" for kind in "ab" for number in range(30)), *map(str, range(5))]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,18 @@ def test_partitions_that_ids_suggest(ids, name, groups):
 
 
 @pytest.mark.parametrize(
-    "ids", [VIDEOS, TILES, DATES, NO_SEPARATOR, EYES, EYES_FIRST, IN_A_FIELD, [f"a-{k % 3}.{k}" for k in range(9)]]
+    "ids",
+    [
+        VIDEOS,
+        TILES,
+        DATES,
+        NO_SEPARATOR,
+        SOME_NUMBERS,
+        EYES,
+        EYES_FIRST,
+        IN_A_FIELD,
+        [f"a-{k % 3}.{k}" for k in range(9)],
+    ],
 )
 def test_the_proposed_setting_makes_the_same_groups(ids):
     found = id_partitions(ids)
@@ -103,6 +115,13 @@ def test_an_id_of_another_form_is_alone_and_the_others_suggest_what_they_do_with
     classes = [f"{kind} ({k})" for kind in ("benign", "normal") for k in range(20)]
     assert all(partition.may_be_class for partition in id_partitions([*classes, "readme7"]) if partition.others)
     assert "field 2 of the id" not in partitions_of([*TILES, *(f"phantom{k}" for k in range(8))])
+
+
+def test_a_rule_that_many_ids_do_not_follow_or_whose_groups_are_one_is_none():
+    assert partitions_of([*(f"x{number:02d}" for number in range(60)), "odd", "even"]) == {}  # x, odd and even
+    letters = [f"scan-{letter}" for letter in "abcdefghijklmnopqrst"]
+    found = partitions_of([*(f"scan{number % 3}-{number}" for number in range(60)), *letters])
+    assert "the first field of the id" in found and "the text before the last number of the id" not in found
 
 
 def test_series_by_number_overall_and_by_stem():
