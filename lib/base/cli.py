@@ -58,9 +58,8 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # Windows consoles may lack a character of an id
     words = sys.argv[1:]
-    settings = [word for word in words if "=" in word and not word.startswith("-") and "/" not in word.split("=")[0]]
-    arguments = command.parse_intermixed_args([word for word in words if word not in settings])
-    # parsed separately: in `--folds 0 train.lr=1` the setting would be taken for a fold
+    settings, others = split_settings(words, command)
+    arguments = command.parse_intermixed_args(others)
     if settings and "overrides" not in arguments:
         command.error(f"no settings can be given here: {' '.join(settings)}")
     arguments.overrides = [*getattr(arguments, "overrides", []), *settings]
@@ -88,6 +87,19 @@ def run_command(run: Callable[[argparse.Namespace], StageSummary | None], comman
         if error.filename is None:
             raise
         leave(f"error: {error.filename} cannot be used: {error.strerror}", 2)
+
+
+def split_settings(words: list[str], command: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """The words `section.key=value`, and the others. Parsed apart: `--folds 0 train.lr=1` has no fold train.lr=1.
+
+    A word after an option that takes one value, such as `--out a=b`, is its value.
+    """
+    takes_one = {name for action in command._actions if action.nargs is None for name in action.option_strings}
+    settings, others = [], []
+    for before, word in zip(["", *words], words, strict=False):
+        is_setting = "=" in word and not word.startswith("-") and "/" not in word.split("=")[0]
+        (settings if is_setting and before not in takes_one else others).append(word)
+    return settings, others
 
 
 def program_words() -> list[str]:

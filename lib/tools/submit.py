@@ -84,7 +84,7 @@ def changed_rules(rules: Rules, words: list[str], settings: Settings) -> Rules:
     """
     rules = dict(rules)
     for word in words:
-        target, _, text = word.partition("=")
+        target, _, text = word.rpartition("=")  # a class may have one in its name
         class_name, _, key = target.rpartition(".")
         if key not in ("threshold", "gate", *STEPS):
             raise UserError(f"{word}: there is no rule '{key}'; rules are threshold, gate, {', '.join(STEPS)}")

@@ -61,13 +61,15 @@ def test_no_time_at_all_is_refused(text):
         positive(text)
 
 
-def test_a_path_with_an_equals_sign_is_no_setting(monkeypatch):
+@pytest.mark.parametrize("images", ["flight/day=3/*.tif", "day=3"])
+def test_a_path_with_an_equals_sign_is_no_setting(monkeypatch, images):
     command, seen = parser("help"), []
     command.add_argument("--images")
-    words = ["x", "--images", "flight/day=3/*.tif", "data.root=a/b=c", "--quiet"]
+    command.add_argument("--folds", nargs="+")
+    words = ["x", "--images", images, "data.root=a/b=c", "--quiet", "--folds", "0", "train.lr=1"]
     monkeypatch.setattr("sys.argv", words)
     run_command(seen.append, command)
-    assert (seen[0].images, seen[0].overrides) == (words[2], [words[3]])
+    assert (seen[0].images, seen[0].folds, seen[0].overrides) == (images, ["0"], ["data.root=a/b=c", "train.lr=1"])
 
 
 def test_photos_that_use_little_of_16_bits_and_what_is_not_read_are_warned_of(user):

@@ -91,6 +91,12 @@ def test_words_change_the_rules_that_they_name():
     assert changed == {"dent": ObjectRule(Rule(255), min_area=8), "scratch.deep": ObjectRule(Rule(90))}
 
 
+def test_a_class_with_an_equals_sign_in_its_name_is_named_like_any_other():
+    rules = {"a=b": Rule(79), "c": Rule(90)}
+    changed = changed_rules(rules, ["a=b.threshold=0.5"], Settings(name="x", data={"classes": list(rules)}))
+    assert changed == {"a=b": Rule(128), "c": Rule(90)}
+
+
 @pytest.mark.parametrize(
     ("word", "problem"),
     [
