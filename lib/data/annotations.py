@@ -74,12 +74,9 @@ def _images_of_file(
     path: Path, parts: dict[str, str] | None, settings: DataSettings, setting: str
 ) -> Iterator[Annotated]:
     """The images of a file; `parts` are those of its name, where each image has a file of its own."""
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"annotations {path} do not exist ({setting})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    if not path.exists():
+        raise UserError(f"annotations {path} do not exist ({setting})")
+    content = _text_of(path)
     try:
         match suffix_of(path):
             case ".txt":
@@ -92,6 +89,13 @@ def _images_of_file(
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         problem = str(error) if isinstance(error, ValueError) else repr(error)
         raise UserError(f"{path} cannot be read as annotations: {problem}; those read are {KINDS}") from None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def _id_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings, setting: str) -> str:
@@ -243,17 +247,23 @@ def _names_of_numbers(numbers: set[int], settings: DataSettings) -> dict[int, st
 def _names_beside(settings: DataSettings) -> dict[int, str]:
     """The names of the class numbers by a file in the folders from data.root to the labels; none without one.
 
-    YOLO's exports have data.yaml, or another YAML file with `names`; annotation tools write CLASS_LIST.
+    YOLO's exports have data.yaml, or another YAML file with `names`; annotation tools write CLASS_LIST. Raises
+    UserError for a list that cannot be read, and for names by something other than numbers.
     """
     folders = itertools.takewhile(lambda part: not WILDCARD.search(part), Path(settings.train_masks).parts)
     for folder in itertools.accumulate(folders, lambda above, name: above / name, initial=settings.root):
         for path in sorted(folder.glob("*.y*ml")):
             names = (or_none(read_yaml, path) or {}).get("names")
+            if isinstance(names, dict) and not all(str(number).isdecimal() for number in names):
+                raise UserError(
+                    f"{path} has names by {listed([*map(str, names)])} and not by the numbers of classes; give the "
+                    f"number of each class, as in data.classes={{{settings.classes[0]}: 0}}"
+                )
             if isinstance(names, dict | list):
                 numbered = names.items() if isinstance(names, dict) else enumerate(names)
                 return {int(number): str(name) for number, name in numbered}
         if (path := folder / CLASS_LIST).is_file():
-            return dict(enumerate(path.read_text(encoding="utf-8-sig").split("\n")))
+            return dict(enumerate(map(str.strip, _text_of(path).split("\n"))))
     return {}
 
 

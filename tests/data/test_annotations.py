@@ -208,7 +208,7 @@ def test_yolo_polygons_are_shares_of_the_size(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("labels/classes.txt", "box\r\npieces\r\n"),
+        ("labels/classes.txt", "box \r\npieces\r\n"),
         ("classes.txt", "box\npieces\n"),
         ("dataset.yml", "path: .\nnames: {0: box, 1: pieces}\n"),
     ],
@@ -220,6 +220,22 @@ def test_the_order_of_yolos_classes_is_that_of_the_file_beside_them(tmp_path, na
     (tmp_path / name).write_bytes(content.encode())
     settings = settings_of(tmp_path, train_masks="labels/{id}.txt", classes=["pieces", "box"])
     assert_masks(open_training(settings), {"a": np.dstack([pieces_mask(), box_mask()])})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("data.yaml", b"names: {box: 0, pieces: 1}\n", "data.yaml has names by 'box', 'pieces' and not by the numbers"),
+        ("classes.txt", b"caf\xe9\n", "classes.txt cannot be read: 'utf-8' codec"),
+    ],
+)
+def test_a_list_of_yolos_classes_that_cannot_be_read_is_named(tmp_path, name, content, error):
+    save_image(tmp_path / "train_images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(f"0 {shares(BOX)}\n1 {shares(PIECES[0])}\n")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=error):
+        open_training(settings_of(tmp_path, train_masks="labels/{id}.txt", classes=["box", "pieces"]))
 
 
 def test_some_of_yolos_classes_are_named_by_number_or_by_its_data_yaml(tmp_path):
