@@ -59,8 +59,8 @@ class Images:
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) from the file's header."""
         if image_id not in self._sizes:
-            path, channels = self.image_path(image_id), self.settings.channels
-            self._sizes[image_id] = image_size(path, channels=channels, **self._of_header)
+            channels = None if self.settings.plane_files else self.settings.channels
+            self._sizes[image_id] = image_size(self.image_path(image_id), channels=channels, **self._of_header)
         return self._sizes[image_id]
 
     def read_image(self, image_id: str) -> np.ndarray:

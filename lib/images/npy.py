@@ -27,13 +27,13 @@ def as_planes(array: np.ndarray, path: Path, channels: int | None = None) -> np.
         raise UserError(f"{path} holds values of type {array.dtype}, not numbers")
     while array.ndim > 3 and 1 in array.shape:
         array = array.squeeze(array.shape.index(1))
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or 0 in array.shape:
+    if array.ndim not in (2, 3) or 0 in array.shape:
         raise UserError(
             f"{path} has shape {array.shape}, not (height, width) or (height, width, planes); save each image or slice "
             "as a file of its own, such as {case}_{slice}.npy (docs/inputs.md has the lines)"
         )
+    if array.ndim == 2:
+        return array[:, :, None]
     first, last = array.shape[0], array.shape[2]
     fits = [length == channels for length in (first, last)]
     on_first_axis = first < last if fits[0] == fits[1] else fits[0]

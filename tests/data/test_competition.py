@@ -360,6 +360,18 @@ def test_vesuvius_slices_as_channels(tmp_path):
         training.read_image("1")
 
 
+@pytest.mark.parametrize("shape", [(6, 6), (1, 6, 6), (6, 6, 1)])
+def test_planes_in_arrays_as_high_as_there_are_planes(tmp_path, shape):
+    planes = {n: save(tmp_path / f"train/1/{n}.npy", draw((6, 6)).reshape(shape)) for n in range(6)}
+    save(tmp_path / "masks/1.png", draw((6, 6)) * 255)
+    layout = DataSettings(
+        root=tmp_path, train_images="train/{id}/[0-5].npy", plane_files=True, train_masks="masks", channels=6
+    )
+    training = open_training(layout)
+    assert training.image_size("1") == (6, 6)
+    np.testing.assert_array_equal(training.read_image("1"), np.dstack([planes[n].reshape(6, 6) for n in range(6)]))
+
+
 def test_sennet_tokens_and_labels_without_images(tmp_path):
     row = RleSettings(order="row", empty="1 0")
     masks = {"kidney_1_dense_0000": draw(), "kidney_2_0001": np.zeros(SHAPE, np.uint8)}

@@ -467,6 +467,12 @@ def test_many_planes_are_told_from_rows_by_the_channels(tmp_path):
         assert image_size(path, channels=20) == (6, 8)
 
 
+def test_an_array_of_one_plane_may_have_as_many_rows_as_there_are_channels(tmp_path):
+    path = save(tmp_path / "a.npy", GRAY[:3])
+    np.testing.assert_array_equal(read_plane(path), GRAY[:3, :, None])
+    assert image_size(path, channels=3) == GRAY[:3].shape
+
+
 @pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": "2", "RescaleIntercept": "-1024"}])
 def test_where_low_means_white_the_gray_is_inverted_in_the_end(tmp_path, rescale):
     """The range is of the values in their units, signed or not, and whichever end is white."""
