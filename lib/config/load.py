@@ -3,7 +3,6 @@
 The check imports pydantic (lib/config/schema.py), which takes three times as long as Python takes to start.
 """
 
-import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 TAG = "tag:yaml.org,2002:"
 AS_WRITTEN = {  # forms that are written again as they were read
-    f"{TAG}int": (r"-?(0|[1-9]\d*)$", "-0123456789"),
+    f"{TAG}int": (r"0$|-?[1-9]\d*$", "-0123456789"),
     f"{TAG}float": (r"-?(0|[1-9]\d*)\.(0|\d*[1-9])$|-?\d\.\d+e[-+]\d+$|-?\.inf$|\.nan$", "-.0123456789"),
     f"{TAG}bool": (r"true$|True$|TRUE$|false$|False$|FALSE$", "tTfF"),
 }
@@ -82,7 +81,7 @@ def read_yaml(path: Path) -> dict:
 
 def with_overrides(content: dict, overrides: list[str]) -> dict:
     """A copy of `content` with each `section.key=value` set."""
-    merged = copy.deepcopy(content)
+    merged = dict(content)
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted:
@@ -90,9 +89,10 @@ def with_overrides(content: dict, overrides: list[str]) -> dict:
         *sections, key = dotted.split(".")
         place = merged
         for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
+            if not isinstance(place.setdefault(section, {}), dict):
                 raise UserError(f"'{section}' in '{override}' is a value, not a section")
+            place[section] = dict(place[section])  # a copy, as YAML's references put one mapping into several places
+            place = place[section]
         place[key] = read_value(text)
     return merged
 

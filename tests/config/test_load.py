@@ -62,7 +62,7 @@ def test_other_values_are_yaml(text, expected):
 
 def test_ids_that_yaml_would_change_stay_as_written(settings_file):
     ids = ["010", "-007", "1:30", "7_12", "0x10", "0b11", "2021-02-30", "2021-02-03", "0o17", "00"]
-    ids += ["1_100", "1.10", ".5", "+5", "no", "Yes", "on", "off", "1:30.5"]
+    ids += ["1_100", "1.10", ".5", "+5", "-0", "no", "Yes", "on", "off", "1:30.5"]
     settings_file.write_text(f"data: {{exclude: [{', '.join(ids)}], classes: {{010: 1, 1: 2}}}}\n")
     settings = load_settings(settings_file, [f"data.group={ids[6]}"])
     assert settings.data.exclude == ids and settings.data.classes == ["010", "1"] and settings.data.group == ids[6]
@@ -97,6 +97,12 @@ def test_overrides_leave_the_mapping_they_are_for_as_it_is():
     content = {"data": {"rle": {"base": 1}}}
     assert with_overrides(content, ["data.rle.base=0"]) == {"data": {"rle": {"base": 0}}}
     assert content == {"data": {"rle": {"base": 1}}}
+
+
+def test_an_override_changes_one_of_the_places_that_refer_to_one_mapping(settings_file):
+    settings_file.write_text("data: {masks: &shared {above: 3}, external: [{root: other, masks: *shared}]}\n")
+    data = load_settings(settings_file, ["data.masks.above=100"]).data
+    assert (data.masks.above, data.external[0]["masks"]["above"]) == (100, 3)
 
 
 def test_given_folds_may_be_in_the_home_folder(settings_file, monkeypatch):
