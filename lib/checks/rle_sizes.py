@@ -2,7 +2,7 @@
 
 from lib.base.errors import UserError, has, listed, or_none, plural
 from lib.data.competition import TrainingData
-from lib.masks.resize import Size
+from lib.masks.resize import Size, have_one_shape
 
 MOST = 0.5  # share of the images with the sizes of the table, above which these are their sizes
 
@@ -19,7 +19,7 @@ def require_written_sizes(training: TrainingData) -> None:
     expected = {id: (factor * height, factor * width) for id, (height, width) in training.written_sizes.items()}
     found = {id: size for id in expected if (size := or_none(training.image_size, id))}
     other = [id for id, size in found.items() if size != expected[id]]
-    means_sizes = len(other) < MOST * len(found) or all(_has_shape(found[id], expected[id]) for id in other)
+    means_sizes = len(other) < MOST * len(found) or all(have_one_shape(found[id], expected[id]) for id in other)
     if not other or not means_sizes:
         return
     table = training.settings.root / training.settings.train_masks
@@ -31,11 +31,6 @@ def require_written_sizes(training: TrainingData) -> None:
         f"{_with_factor([(found[id], training.written_sizes[id]) for id in found])}, or set data.doubtful_rle=read if "
         "these columns mean something else"
     )
-
-
-def _has_shape(size: Size, written: Size) -> bool:
-    """Whether one is the other enlarged or reduced, up to rounding."""
-    return abs(size[0] * written[1] - size[1] * written[0]) <= max(*size, *written)
 
 
 def _with_factor(pairs: list[tuple[Size, Size]]) -> str:

@@ -11,6 +11,7 @@ from lib.config.data_settings import DataSettings
 from lib.images.headers import read_header
 from lib.images.mask_values import MaskPixels, class_masks, file_objects, read_mask_pixels
 from lib.images.reading import upright
+from lib.masks.resize import Size, have_one_shape
 
 CV_CHANNELS = 128  # the most that OpenCV 5 takes in one array
 
@@ -105,11 +106,9 @@ def _fitted(pixels: MaskPixels, shape: tuple[int, int], may_rescale: bool, path:
     return pixels._replace(values=_scaled(pixels.values, shape), alpha=alpha)
 
 
-def _has_shape(size: tuple[int, int], shape: tuple[int, int]) -> bool:
-    """Whether one size is the other enlarged: by one factor for height and width, the smaller one rounded to pixels."""
-    (height, width), (large_height, large_width) = sorted([size, shape])
-    is_larger = height < large_height and width < large_width
-    return is_larger and abs(height * large_width - width * large_height) < max(large_height, large_width)
+def _has_shape(size: Size, shape: Size) -> bool:
+    """Whether one size is the other enlarged; where only the height or the width differs, one is cut."""
+    return size[0] != shape[0] and size[1] != shape[1] and have_one_shape(size, shape)
 
 
 def _scaled(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

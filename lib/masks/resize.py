@@ -10,6 +10,12 @@ AT_ONCE = 4  # the most channels that OpenCV 5 resizes
 Size = tuple[int, int]  # height, width
 
 
+def have_one_shape(first: Size, second: Size) -> bool:
+    """Whether one size is the other enlarged: by one factor for height and width, the smaller one rounded to pixels."""
+    (height, width), (large_height, large_width) = sorted([first, second])
+    return abs(height * large_width - width * large_height) < max(large_height, large_width)
+
+
 def resized(array: np.ndarray, size: Size | None) -> np.ndarray:
     """uint8 (height, width, channels) resized to `size`; the array itself if it has that size or none is given.
 
