@@ -67,16 +67,25 @@ def _id_in(text: str) -> str:
 def masks_table_column(table: Table, name: str, setting: str, files: Files, settings: DataSettings) -> dict[str, str]:
     """`named_table_column` for the csv of run lengths, which may hold several rows per image."""
     path = settings.root / settings.train_masks
-    keys = [image_id for image_id, _ in row_keys(table, path, training_columns(settings), settings.classes)]
-    return _by_image(keys, column(table, name, path, setting), name, path, files, settings)
+    return _by_image(_ids_of_masks(table, settings), column(table, name, path, setting), name, path, files, settings)
 
 
 def images_of_rows(table: Table, files: Files, settings: DataSettings) -> list[str]:
     """The image's id for each row of the csv of run lengths; the row's own id where there is no such image."""
-    path = settings.root / settings.train_masks
-    keys = [image_id for image_id, _ in row_keys(table, path, training_columns(settings), settings.classes)]
-    image_of = match_ids(set(keys), files, settings.loose_ids, str(path))
+    keys = _ids_of_masks(table, settings)
+    image_of = match_ids(set(keys), files, settings.loose_ids, str(settings.root / settings.train_masks))
     return [image_of[key] for key in keys]
+
+
+def _ids_of_masks(table: Table, settings: DataSettings) -> list[str]:
+    """The id in each row of the csv of run lengths, as the row has it."""
+    keys = row_keys(table, settings.root / settings.train_masks, training_columns(settings), settings.classes)
+    return [image_id for image_id, _ in keys]
+
+
+def is_missing(value: str) -> bool:
+    """Whether a cell holds no value."""
+    return value.lower() in NO_VALUE
 
 
 def shared_by_rows(images: Iterable[str], values: Iterable[str]) -> dict[str, str] | None:
@@ -96,7 +105,7 @@ def _by_image(
         image_id = image_of[key]
         if value_of.setdefault(image_id, value) != value:
             raise UserError(f"{path} has more than one {name} for '{image_id}': '{value_of[image_id]}' and '{value}'")
-    if missing := [image_id for image_id in sorted(files) if value_of.get(image_id, "").lower() in NO_VALUE]:
+    if missing := [image_id for image_id in sorted(files) if is_missing(value_of.get(image_id, ""))]:
         mistake = misspelt(value_of.keys() - files.keys(), missing)
         written = f" (its cell is {text})" if (text := value_of.get(missing[0])) else ""
         raise UserError(f"{path} has no {name} for {listed(missing)}{written}{f': {mistake}' if mistake else ''}")

@@ -15,11 +15,14 @@ def written_sizes(table: Table, files: dict[str, list[str]], settings: DataSetti
 
     The size of a box, for instance, differs from row to row of an image.
     """
-    names = [name for kind in ("height", "width") for name in table if re.fullmatch(COLUMN.format(kind), name, re.I)]
-    if len(names) != 2:
+    names = [
+        [name for name in table if re.fullmatch(COLUMN.format(kind), name, re.IGNORECASE)]
+        for kind in ("height", "width")
+    ]
+    if list(map(len, names)) != [1, 1]:
         return {}
     images = images_of_rows(table, files, settings)
-    columns = [shared_by_rows(images, table[name]) for name in names]
+    columns = [shared_by_rows(images, table[name]) for (name,) in names]
     if None in columns or not all(text.isdecimal() and int(text) for column in columns for text in column.values()):
         return {}
     heights, widths = columns

@@ -15,7 +15,7 @@ from lib.base.prefetch import prefetched_in_batches
 from lib.data.competition import TrainingData
 from lib.data.discovery import PLACEHOLDER, find_files
 from lib.data.groups import GROUP, NO_GROUPS
-from lib.data.image_column import images_of_rows, shared_by_rows
+from lib.data.image_column import images_of_rows, is_missing, shared_by_rows
 from lib.data.mask_index import is_rle_table, masks_table_files, read_masks_table
 from lib.data.rle_table import PANDAS_INDEX, class_columns, guess_rle_column, training_columns
 from lib.data.tables import read_table
@@ -137,10 +137,10 @@ def column_partitions(data: TrainingData) -> list[Partition]:
 
 
 def _by_image(images: list[str], values: list[str], ids: list[str]) -> list[str] | None:
-    """The value of each id; None if an image has two, or none."""
+    """The value of each id; None if an image has two, or none, since data.group takes no such column."""
     value_of = shared_by_rows(images, values) or {}
     found = [value_of.get(image_id, "") for image_id in ids]
-    return found if all(found) else None
+    return None if any(map(is_missing, found)) else found
 
 
 def _may_be_measured(values: set[str]) -> bool:

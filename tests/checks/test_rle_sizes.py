@@ -47,6 +47,10 @@ def test_columns_that_mean_something_else_are_no_sizes(tmp_path, rows, columns):
     require_written_sizes(training(tmp_path, [(20, 30), (20, 30), (20, 31)], rows, columns))
 
 
+def test_two_columns_of_heights_are_no_sizes(tmp_path):
+    assert training(tmp_path, [(20, 30)], [(20, 20)], "id,rle,height,image_height").written_sizes == {}
+
+
 def test_boxes_of_several_objects_are_no_sizes(tmp_path):
     data = training(tmp_path, [(20, 30), (20, 30)], [(20, 30), (20, 30)])
     assert data.written_sizes == {"0": (20, 30), "1": (20, 30)}

@@ -158,9 +158,10 @@ def parts_of(settings: DataSettings) -> dict[str, dict[str, str]]:
 
 def test_other_columns_of_the_csv_make_partitions(tmp_path):
     """Those with one value for all rows of an image; of two rows each, one for each class."""
-    rows = ["id,class,rle,patient,site,width,score,row,note"]
+    rows = ["id,class,rle,patient,site,width,score,row,note,lesion"]
     rows += [
         f"{number:02d},{name},1 1,p{number // 4},{'AB'[number % 2]},{512 + number % 3},{number / 4},{row},{'x' * row}"
+        f",{'NaN' if number < 4 else f'l{number // 4}'}"
         for number in range(24)
         for row, name in enumerate(["left", "right"])
     ]
