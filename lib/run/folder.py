@@ -100,7 +100,8 @@ def stages_of(settings: "Settings") -> list[str]:
 
 def starting_run(weights: str) -> RunFolder | None:
     """The run that model.weights names, where each fold starts from that run's fold of the same number; else None."""
-    return RunFolder(Path(weights)) if Path(weights).is_dir() else None
+    is_word = weights in ("imagenet", "random")  # whatever folders there are
+    return RunFolder(Path(weights)) if not is_word and Path(weights).is_dir() else None
 
 
 def open_run(root: Path, overrides: list[str] = ()) -> tuple[RunFolder, "Settings"]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from lib.base.errors import UserError
 from lib.config.check import save_settings
 from lib.folds.split import write_folds
-from lib.run.folder import RunFolder
+from lib.run.folder import RunFolder, starting_run
 from lib.training import fold_job, trainer
 from lib.training.start import load_or_begin, starting_network, try_out
 from lib.training.state import CHECKPOINT_KEYS, read_checkpoint
@@ -299,3 +299,10 @@ def test_weights_of_a_network_wrapped_for_several_processes_are_read(competition
     (job,) = jobs_of(settings_of(competition, {"model": TINY | {"weights": str(tmp_path / "w.safetensors")}}), tmp_path)
     encoder = starting_network(job).network.network.encoder.model
     assert torch.equal(encoder.state_dict()["layer1.0.conv1.weight"], tensors["layer1.0.conv1.weight"])
+
+
+def test_the_weights_that_have_a_name_are_no_run_whatever_folders_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("imagenet", "random", "a"):
+        Path(name).mkdir()
+    assert [starting_run(name) is not None for name in ("imagenet", "random", "a", "b")] == [False, False, True, False]
