@@ -20,6 +20,7 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     from lib.prediction.run_maps import predict_test
     from lib.report.page import refresh_report
     from lib.run.lock import lock_run
+    from lib.run.members import require_test_images
     from lib.run.provenance import require_thresholds, test_inputs, trained_folds
     from lib.run.record import StageRecord
     from lib.run.score_notes import note_of_all_images, warnings_of_unfinished
@@ -29,6 +30,7 @@ def infer(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     members = settings.ensemble.members
     if members:
         require_thresholds(run, settings)  # 03 finds the weights
+        require_test_images(settings)
     made_from = test_inputs(run, settings)
     data = open_test(settings.data)
     if data.warning and is_first():

@@ -26,6 +26,14 @@ def require_no_ensemble(members: list[tuple[RunFolder, Settings]]) -> None:
         raise UserError(f"{nested[0]} is an ensemble itself; name its members instead (ensemble.members)")
 
 
+def require_test_images(settings: Settings) -> None:
+    """Raise UserError where a member of an ensemble that predicts test images has none."""
+    for member, member_settings in open_members(settings):
+        if settings.data.test_images is not None and member_settings.data.test_images is None:
+            again = member.command("04_infer", f"data.test_images={settings.data.test_images}")
+            raise UserError(f"data.test_images of {member.root} is not set, so it has no maps to average; run {again}")
+
+
 def runs_built_upon(root: Path) -> set[Path]:
     """The folders of the run at `root`, its members, and the runs whose pseudo-labels they learned from; resolved."""
     found, waiting = set(), [root]
