@@ -1,4 +1,4 @@
-"""Image files that a pattern leaves out because of their suffix: most likely images or masks as the others are."""
+"""Image files that a pattern leaves out because of their suffix: most likely images or masks like the others."""
 
 import os
 from collections import Counter
@@ -29,7 +29,7 @@ def left_out_lines(settings: DataSettings) -> list[str]:
             counted = ", ".join(plural(count, f"{suffix} file") for suffix, count in counts.most_common())
             lines.append(
                 f"warning   not read in {settings.root / folders}: {counted}; {setting} = '{pattern}' leaves them out: "
-                "if they are as the others, let it end in .* or rename them"
+                "if they are like the others, let it end in .* or rename them"
             )
     return lines
 

@@ -88,11 +88,12 @@ def _check_number_of_files(
     if not odd:
         return
     first, reading = ", ".join(files[odd[0]][: SHOWN + 1]), ""
+    template = f"data.{OWN_TEMPLATE.get(setting, 'image_id')}"
     if re.search(r"\}[^/]*[{*]", pattern.removesuffix(".*")):  # then names may be divided in several ways
         values = " and ".join(f"{{{part}}} is '{value}'" for part, value in parts_of[odd[0]].items())
         reading = (
             f"; in {os.path.basename(files[odd[0]][-1])} {values}, as parts of {setting} = '{pattern}' are as short as "
-            "can be: if that is wrong, give each piece of the names a part, and put the id together in data.image_id, "
+            f"possible: if that is wrong, give each piece of the names a part, and put the id together in {template}, "
             "as in {a}_{b}"
         )
     if settings.plane_files:
@@ -102,7 +103,7 @@ def _check_number_of_files(
         )
     raise UserError(
         f"{plural(len(odd), 'id')} {has(odd)} several files, such as {listed(odd[:1])}: {first}; let "
-        f"data.image_id tell them apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set "
+        f"{template} tell them apart, as in {{folder}}_{{id}} with {setting} = .../{{folder}}/{{id}}.png, or set "
         f"data.plane_files=true if they are the planes of one image{reading}"
     )
 

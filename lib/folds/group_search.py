@@ -202,7 +202,7 @@ def describe_too_few(partitions: Sequence[Partition], count: int, folds: int) ->
             f"          {finding.count} groups by {partition.name}, if these are scenes: {finding.setting('', '')}"
         )
     if not proposed:
-        lines.append("          if several are of one scene, name it: data.group")
+        lines.append("          if several show one scene, say which: data.group")
     return "\n".join(lines) + "\n"
 
 

@@ -560,6 +560,16 @@ def test_files_of_one_id_are_planes_only_where_a_setting_says_so(tmp_path):
         open_training(planes.model_copy(update={"channels": 1}))
 
 
+def test_ids_of_several_test_images_are_told_apart_by_their_own_template(tmp_path):
+    for folder in ("one", "two"):
+        save_image(tmp_path / folder / "a.png")
+    layout = DataSettings(root=tmp_path, test_images="{folder}/{id}.png", sample_submission=None)
+    with pytest.raises(UserError, match="1 id has several files, .*let data.test_id tell them apart"):
+        open_test(layout)
+    apart = layout.model_copy(update={"test_id": "{folder}_{id}"})
+    assert open_test(apart).ids == ["one_a", "two_a"]
+
+
 def test_the_error_on_two_files_names_them_and_not_the_others(tmp_path):
     simple(tmp_path)
     save_image(tmp_path / "train_images" / "b.jpg")
