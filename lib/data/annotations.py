@@ -7,6 +7,7 @@ size is known.
 import itertools
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from lib.images.headers import suffix_of
 LABEL_STUDIO = " of Label Studio's tasks, which it exports as COCO json or as brush masks, too (docs/inputs.md)"
 KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt; draw others as mask images"
 CLASS_LIST = "classes.txt"  # the names of YOLO's class numbers, a line each
+NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)  # in YAML
 
 Object = dict  # polygons, run lengths or a PNG, and the size of the image that they are for, if the file says it
 
@@ -253,7 +255,7 @@ def _names_beside(settings: DataSettings) -> dict[int, str]:
     folders = itertools.takewhile(lambda part: not WILDCARD.search(part), Path(settings.train_masks).parts)
     for folder in itertools.accumulate(folders, lambda above, name: above / name, initial=settings.root):
         for path in sorted(folder.glob("*.y*ml")):
-            names = (or_none(read_yaml, path) or {}).get("names")
+            names = _content_of(path).get("names")
             if isinstance(names, dict) and not all(str(number).isdecimal() for number in names):
                 raise UserError(
                     f"{path} has names by {listed([*map(str, names)])} and not by the numbers of classes; give the "
@@ -265,6 +267,14 @@ def _names_beside(settings: DataSettings) -> dict[int, str]:
         if (path := folder / CLASS_LIST).is_file():
             return dict(enumerate(map(str.strip, _text_of(path).split("\n"))))
     return {}
+
+
+def _content_of(path: Path) -> dict:
+    """A YAML file; nothing of one that cannot be read, unless a line begins with `names`: then it raises UserError."""
+    content = or_none(read_yaml, path)
+    if content is None and NAMES.search(path.read_text(encoding="utf-8", errors="replace")):
+        return read_yaml(path)
+    return content or {}
 
 
 def _indexes_of_names(names: set[str], settings: DataSettings) -> dict[str, int]:

@@ -227,6 +227,7 @@ def test_the_order_of_yolos_classes_is_that_of_the_file_beside_them(tmp_path, na
     [
         ("data.yaml", b"names: {box: 0, pieces: 1}\n", "data.yaml has names by 'box', 'pieces' and not by the numbers"),
         ("classes.txt", b"caf\xe9\n", "classes.txt cannot be read: 'utf-8' codec"),
+        ("data.yaml", b"path: a\npath: b\nnames: [pieces, box]\n", "data.yaml is not valid YAML: .*path"),
     ],
 )
 def test_a_list_of_yolos_classes_that_cannot_be_read_is_named(tmp_path, name, content, error):
