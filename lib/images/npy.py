@@ -17,7 +17,7 @@ def map_npy(path: Path) -> np.ndarray:
         raise DamagedImage(f"{path} is not a whole npy file of numbers: {one_line(error)}") from None
 
 
-def as_planes(array: np.ndarray, path: Path, channels: int | None = None) -> np.ndarray:
+def as_planes(array: np.ndarray, path: Path, channels: int | None) -> np.ndarray:
     """View an array as (height, width, planes).
 
     The planes are on the first or the last axis: on the one that is as long as there are `channels`, or else on the
