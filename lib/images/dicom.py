@@ -1,5 +1,6 @@
 """Reading DICOM files with pydicom, an optional package."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,20 @@ def dicom_size(dicom, path: Path) -> tuple[int, int]:
 
 
 def dicom_rescale(dicom, path: Path) -> tuple[float, float]:
-    """Slope and intercept from stored values to units (PS3.3, C.11.1.1.2), such as Hounsfield; 1 and 0 without any."""
+    """Slope and intercept from stored values to units (PS3.3, C.11.1.1.2), such as Hounsfield; 1 and 0 without any.
+
+    Raises UserError for what is not finite, and for a slope of 0, by which all values would be the same.
+    """
     texts = [dicom.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
     try:
         slope, intercept = (
             default if text is None else float(text) for text, default in zip(texts, (1, 0), strict=True)
         )
     except (TypeError, ValueError):
-        raise DamagedImage(f"{path} has a rescale slope or intercept that is no number: {texts}") from None
+        slope = intercept = math.nan
+    if slope == 0 or not (math.isfinite(slope) and math.isfinite(intercept)):
+        given = ", ".join(str(text) for text in texts if text is not None)
+        raise DamagedImage(f"{path} has an impossible rescale slope or intercept: {given}")
     return slope, intercept
 
 

@@ -451,6 +451,15 @@ def test_dicom_values_are_in_their_units(tmp_path):
     np.testing.assert_array_equal(as_mask.values, units + 1024)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize("rescale", [{"RescaleSlope": "0"}, {"RescaleIntercept": "nan"}])
+def test_a_rescale_that_leaves_no_values_is_named(tmp_path, rescale):
+    path = write_dicom(tmp_path / "a.dcm", GRAY16 >> 4, 12, **rescale)
+    (given,) = rescale.values()
+    with pytest.raises(UserError, match=f"a.dcm has an impossible rescale slope or intercept: {given}$"):
+        read_image(path, 1)
+
+
 def test_pages_of_several_sizes_are_called_so(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(COLOUR, photometric="rgb")
