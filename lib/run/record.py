@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lib.base.distributed import is_first
-from lib.base.errors import UserError
+from lib.base.errors import UserError, or_none
 from lib.base.files import flush_disk, read_json, sha256_of_file, sha256_of_json, write_json
 from lib.config.check import save_settings
 from lib.config.load import load_settings
@@ -45,6 +45,7 @@ class StageRecord:
         self.path = run.record(stage)
         self.started = time.monotonic()
         self.settings: dict = {}
+        self.before: dict = {}  # the record of the last command
 
     def begin(self, settings: Settings) -> None:
         """Save the settings, print those that changed, and remove the last record: the stage starts to write."""
@@ -52,22 +53,26 @@ class StageRecord:
         if is_first():
             for line in setting_changes(self.run, settings):
                 print(f"setting   {line} is now the run's setting")
+            self.before = or_none(read_json, self.path) or {}
             self.path.unlink(missing_ok=True)
             save_settings(settings, self.run.config)
 
     def write(self, made_from: dict, files: list[Path] = (), uploads: list[Path] = ()) -> float:
-        """Write the record once the stage's files are whole; return the seconds the stage took.
+        """Write the record once the stage's files are whole; return the seconds this command took.
 
+        The record has the seconds of all commands with the same inputs since the last one that was interrupted: a
+        command that finds everything done leaves what the work took, and folds may be trained one by one.
         `files` are those that later stages read and check: their SHA-256 is kept. So is that of `uploads`, which no
         stage reads, for whoever shows or scores them.
         """
         seconds = time.monotonic() - self.started
         if not is_first():
             return seconds
+        is_continued = sha256_of_json(self.before.get("made_from")) == sha256_of_json(made_from)
         content = {
             "command": shlex.join(sys.argv),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 2),
+            "seconds": round(seconds + (self.before.get("seconds", 0) if is_continued else 0), 2),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "made_from": made_from,
             "settings": self.settings,

@@ -55,6 +55,18 @@ def test_files_other_than_a_stage_wrote_are_refused(run):
         require_written(stage.path, "again")
 
 
+def test_a_command_that_finds_everything_done_leaves_the_seconds_of_the_work(run, monkeypatch):
+    clock = iter([0, 100, 200, 203, 300, 307])  # start and end of three commands
+    monkeypatch.setattr(record.time, "monotonic", lambda: next(clock))
+    totals = []
+    for made_from in ({"folds": "a"}, {"folds": "a"}, {"folds": "b"}):
+        stage = StageRecord(run, "02_train")
+        stage.begin(Settings(name="run"))
+        this_command = stage.write(made_from)
+        totals.append((this_command, read_json(stage.path)["seconds"]))
+    assert totals == [(100, 100), (3, 103), (7, 7)]
+
+
 def test_a_seal_breaks_with_any_value(run):
     content = {"score": 0.1 + 0.2, "made_from": {"size": (1, 2), "names": ["é"]}}
     write_json(run.threshold, sealed(content))
