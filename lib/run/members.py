@@ -10,6 +10,8 @@ from lib.run.folder import RunFolder, open_run
 
 def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
     """Open the runs of an ensemble. Raises UserError if one is not a run, or an ensemble itself."""
+    for path in settings.ensemble.members:
+        require_present(path, "ensemble.members")
     members = [open_run(path) for path in settings.ensemble.members]
     require_no_ensemble(members)
     return members
@@ -18,6 +20,14 @@ def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
 def runs_with_models(run: RunFolder, settings: Settings) -> list[tuple[RunFolder, Settings]]:
     """The run itself or, for an ensemble, its members."""
     return open_members(settings) if settings.ensemble.members else [(run, settings)]
+
+
+def require_present(root: Path, setting: str) -> None:
+    """Raise UserError where a run that a setting names has gone: 01 would make another one, not bring it back."""
+    if not root.is_dir():
+        raise UserError(
+            f"{setting}: {root} does not exist in {Path.cwd()}; put the run back, or name the folder it is in now"
+        )
 
 
 def require_no_ensemble(members: list[tuple[RunFolder, Settings]]) -> None:

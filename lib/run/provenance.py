@@ -13,7 +13,7 @@ from lib.base.files import read_json, sha256_of_file, sha256_of_json
 from lib.config.external_source import external_sources
 from lib.config.schema import Settings
 from lib.run.folder import ALL, Fold, RunFolder, open_run, stages_of, starting_run
-from lib.run.members import open_members, runs_built_upon, runs_with_models
+from lib.run.members import open_members, require_present, runs_built_upon, runs_with_models
 from lib.run.record import differences, fingerprint, is_intact, require_same, require_written
 from lib.run.settings_by_stage import MAPS, SUBMISSION, THRESHOLDS, TRAINING, counted
 
@@ -117,8 +117,7 @@ def pseudo_inputs(run: RunFolder, root: Path) -> str:
 
     Raises UserError unless that run has gone through 04, and where it is built upon `run`, which would stay stale.
     """
-    if not root.is_dir():
-        raise UserError(f"train.pseudo_labels={root} does not exist; put the run back, or name the folder it is in now")
+    require_present(root, "train.pseudo_labels")
     if run.root.resolve() in runs_built_upon(root):
         raise UserError(
             f"train.pseudo_labels={root} has its masks by models of {run.root} itself; let another run learn from them "

@@ -61,5 +61,5 @@ def test_a_change_that_a_fold_does_not_know_is_to_be_undone_or_trained_with(tmp_
 
 
 def test_a_run_that_is_gone_is_not_to_be_made_anew(tmp_path):
-    with pytest.raises(UserError, match=r"train\.pseudo_labels=.*gone does not exist; put the run back"):
+    with pytest.raises(UserError, match=r"train\.pseudo_labels: .*gone does not exist in .*; put the run back"):
         pseudo_inputs(run_of(tmp_path / "a"), tmp_path / "gone")
