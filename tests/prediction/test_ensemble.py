@@ -105,7 +105,7 @@ def test_a_member_with_other_weights_makes_the_later_stages_refuse(user, tmp_pat
     [
         (["ensemble.members=[runs/first, runs/other]"], "runs/other has other folds or classes than runs/first"),
         (["ensemble.members=[runs/first, runs/both]"], "runs/both is an ensemble itself"),
-        (["ensemble.members=[runs/first, runs/none]"], "runs/none is not a run folder"),
+        (["ensemble.members=[runs/first, runs/none]"], "ensemble.members: runs/none does not exist"),
         (["ensemble.members=[runs/first, runs/first]"], "none of them twice"),
         (["ensemble.weights=[1, 2, 3]"], "3 numbers for 2 members"),
         (["folds.count=4"], "leave these out"),
