@@ -62,7 +62,7 @@ def write_outputs(
 
     csv makes submission.csv; png and tif make the folder masks and, if `zipped`, a zip of it; coco and coco_results
     make submission.json; FILE.py:FUNCTION writes whatever it likes: the function gets the folder, (id, maps, masks) of
-    each image, and the test data, and returns the path to upload.
+    each image, and the test data, and returns the path to upload. Raises UserError for a function that does not.
     """
     format = settings.submission.format
     path = folder / FILES.get(format, ZIP)
@@ -73,7 +73,7 @@ def write_outputs(
     if format in FILES:
         return Written([path], f"{write_coco(path, data, predictions, settings)} annotations")
     if format not in ("png", "tif"):
-        return Written([_function(format)(folder, predictions, data)], f"written by {format}")
+        return Written([_written_by(format, folder, predictions, data)], f"written by {format}")
     subfolder = folder / "masks"
     paths = write_masks(subfolder, data, ((id, masks) for id, _, masks in predictions), settings)
     if zipped:
@@ -163,6 +163,15 @@ def _rename_as_previous(path: Path) -> None:
     if path.exists():
         shutil.rmtree(previous, ignore_errors=True)
         path.replace(previous)
+
+
+def _written_by(name: str, folder: Path, predictions: Predictions, data: TestData) -> Path:
+    """What the function FILE.py:FUNCTION has written into the folder. Raises UserError unless it returns its path."""
+    returned = _function(name)(folder, predictions, data)
+    path = Path(returned).resolve() if isinstance(returned, str | Path) else folder
+    if folder.resolve() not in path.parents or not path.exists():
+        raise UserError(f"{name} must return the path of what it has written into its folder, and not {returned}")
+    return folder / path.relative_to(folder.resolve())
 
 
 def _function(name: str) -> Callable[[Path, Predictions, TestData], Path]:

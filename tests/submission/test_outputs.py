@@ -213,6 +213,18 @@ def test_what_cannot_be_meant_is_refused(tmp_path, submission, problem):
         prepared(tmp_path, ["one"], **submission)
 
 
+@pytest.mark.parametrize("returned", ["None", "folder", "folder.parent / 'a'", "folder / 'b'"])
+def test_a_function_that_does_not_return_what_it_wrote_is_named(tmp_path, returned):
+    (tmp_path / "mine.py").write_text(
+        f"def write(folder, predictions, data):\n    (folder / 'a').touch()\n    return {returned}\n"
+    )
+    data, store, settings = prepared(tmp_path, ["one"], format=f"{tmp_path / 'mine.py'}:write")
+    (tmp_path / "a").touch()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="mine.py:write must return the path of what it has written into its folder"):
+        write_outputs(tmp_path / "out", data, store, rules_of(["one"]), settings)
+
+
 @pytest.mark.parametrize(("path", "problem"), [("none.py:f", "does not exist"), ("mine.py:g", "no function 'g'")])
 def test_a_function_that_is_not_there_is_named(tmp_path, path, problem):
     (tmp_path / "mine.py").write_text("def f(): ...\n")
