@@ -265,7 +265,8 @@ def _names_beside(settings: DataSettings) -> dict[int, str]:
                 numbered = names.items() if isinstance(names, dict) else enumerate(names)
                 return {int(number): str(name) for number, name in numbered}
         if (path := folder / CLASS_LIST).is_file():
-            return dict(enumerate(map(str.strip, _text_of(path).split("\n"))))
+            names = enumerate(map(str.strip, _text_of(path).split("\n")))
+            return {number: name for number, name in names if name}
     return {}
 
 

@@ -213,6 +213,9 @@ def match_masks(
         )
     if mistake := likely_mistake(lost, bare, described):
         raise UserError(f"{listed(lost, 'mask')} of {source} {has(lost)} no image in {images}: {mistake}")
+    if not masks:
+        or_excluded = ", or data.exclude leaves all out" if settings.exclude else ""
+        raise UserError(f"{source} (data.train_masks) holds no mask of any image{or_excluded}")
     if len(lost) == len(masks):
         raise UserError(
             f"no image in {images} has a mask in {source}: the images are {listed(bare)}, the masks {listed(lost)}; "

@@ -222,6 +222,17 @@ def test_the_order_of_yolos_classes_is_that_of_the_file_beside_them(tmp_path, na
     assert_masks(open_training(settings), {"a": np.dstack([pieces_mask(), box_mask()])})
 
 
+def test_a_list_of_yolos_classes_alone_holds_no_masks_and_a_blank_one_no_names(tmp_path):
+    save_image(tmp_path / "train_images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/classes.txt").write_text("\n")
+    settings = settings_of(tmp_path, train_masks="labels/{id}.txt", classes=["pieces", "box"])
+    with pytest.raises(UserError, match=r"labels/\{id\}.txt \(data.train_masks\) holds no mask of any image$"):
+        open_training(settings)
+    (tmp_path / "labels/a.txt").write_text(f"1 {shares(BOX)}\n0 {shares(PIECES[0])}\n0 {shares(PIECES[1])}\n")
+    assert_masks(open_training(settings), {"a": np.dstack([pieces_mask(), box_mask()])})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
