@@ -40,7 +40,7 @@ from lib.report.comparison import compared_pictures, write_comparison
 from lib.report.galleries import Place, most_changed
 from lib.report.pictures import ERRORS_LEGEND
 from lib.run.folder import RunFolder, open_run
-from lib.run.provenance import require_thresholds
+from lib.run.provenance import require_thresholds, trained_folds
 from lib.run.score_notes import notes_on_scores
 from lib.tuning.blind_maps import BlindMaps, blind_maps_of
 from lib.tuning.thresholds import choose_thresholds
@@ -131,7 +131,22 @@ def require_comparable(opened: list[tuple[RunFolder, Settings]]) -> str:
                 f"{run.root} is scored at another submission.size than {first.root} ({settings.submission.size} and "
                 f"{first_settings.submission.size}), so their scores cannot be compared; give both the same and run 03"
             )
+        require_same_models(first, trained_folds(first, first_settings), run, trained_folds(run, settings))
     return sha256_of_file(first.folds)
+
+
+def require_same_models(first: RunFolder, of_first: list[int], run: RunFolder, of_run: list[int]) -> None:
+    """Raise UserError unless both runs have models of the same folds, so that the same images are scored."""
+    if of_first == of_run:
+        return
+    behind, missing = run, sorted(set(of_first) - set(of_run))
+    if not missing:
+        behind, missing = first, sorted(set(of_run) - set(of_first))
+    raise UserError(
+        f"{first.root} has models of fold {', '.join(map(str, of_first))}, {run.root} of fold "
+        f"{', '.join(map(str, of_run))}, so their scores are of other images; run "
+        f"{behind.command('02_train', '--folds', *missing)}, and then 03"
+    )
 
 
 def finished_run(run: RunFolder, settings: Settings, data: TrainingData, table: pd.DataFrame) -> ScoredRun:

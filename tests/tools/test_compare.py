@@ -237,6 +237,14 @@ def test_runs_scored_at_different_sizes_are_refused(two_runs, tmp_path):
         compared(poor, good, out=tmp_path)
 
 
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_run_with_models_of_fewer_folds_is_named(two_runs, tmp_path, behind):
+    (two_runs[behind] / "fold_1/metrics.json").unlink()
+    command = rf"02_train\.py --run .*{two_runs[behind].name} --folds 1, and then 03"
+    with pytest.raises(UserError, match=f"has models of fold .*, so their scores are of other images; run {command}"):
+        compared(*two_runs, out=tmp_path)
+
+
 def test_runs_that_read_other_masks_are_refused_though_their_folds_are_equal(tmp_path, competition):
     """Pixels numbered along the rows instead of down the columns: other masks, of the same areas."""
     columns = finish_run(tmp_path / "columns", competition, 1.0)
