@@ -5,6 +5,7 @@ the values and names the settings that give them a meaning.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -152,7 +153,8 @@ def explain_values(counts: ValueCounts, settings: DataSettings) -> str:
 
 def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
     """Warnings about masks that look wrong although the settings explain them: mostly mask, or ignored throughout."""
-    lines, share = [], 1 - counts.pixels[0] / max(counts.pixels.total(), 1)
+    background = sum(counts.pixels[value] for value in BACKGROUND)
+    lines, share = [], 1 - background / max(counts.pixels.total(), 1)
     if not settings.masks.say_what_is_mask and len(counts.pixels) <= 2 and share > MUCH:
         lines.append(f"{_percent(share)} of the pixels are mask; set data.masks.inverted=true if 0 is the mask")
     are_labels = settings.instances and not settings.masks.say_what_is_mask and len(counts.pixels) > 2
@@ -181,14 +183,14 @@ def _meaning(counts: ValueCounts, settings: DataSettings) -> str:
         return names + (f", background {counts.shown(rest)}" if rest else "") + ignored
     if masks.above is not None:
         return f"mask is {'not ' if masks.inverted else ''}above {masks.above:g}{ignored}"
-    if settings.instances and len(counts.pixels) > 2:
-        kind = "colour but black" if _has_colours(counts) else "number but 0"
+    if settings.instances and (len(counts.pixels) > 2 or _colours(counts)):
+        kind = "colour but black" if _colours(counts) else "number but 0"
         return f"each {kind} is an object, {counts.objects} in all{ignored}"
     return f"0 is {'mask' if masks.inverted else 'background'}{ignored}"
 
 
-def _has_colours(counts: ValueCounts) -> bool:
-    return any(isinstance(value, str) for value in counts.pixels)
+def _colours(counts: ValueCounts) -> set[str]:
+    return {value for value in counts.pixels if isinstance(value, str)}
 
 
 def _without_class(counts: ValueCounts, masks: MaskSettings, tolerance: int | None = None) -> list[Value]:
@@ -233,14 +235,15 @@ def _largest_tolerance(masks: MaskSettings) -> int:
 def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None:
     """The reason why the values have no certain meaning by themselves, and the settings that give them one."""
     name, values = settings.classes[0], set(counts.pixels) - set(settings.masks.ignore)
-    example = max(values, key=lambda value: value not in BACKGROUND, default=0)
-    if _has_colours(counts):
+    if colours := _colours(counts):
+        example = _likely_mask(counts, colours & values or colours)
         are_objects = values & BACKGROUND and not counts.doubts.keys() & {"several", "lossy"}
         if settings.instances and are_objects:
             return None
         objects = ", or set data.instances=true where each colour is an object" if are_objects else ""
         return f'say which colours are mask, as in data.classes={{{name}: "{example}"}}{objects}'
     if "palette" in counts.doubts:
+        example = _likely_mask(counts, counts.palette.keys() & values or counts.palette.keys())
         return (
             f"{counts.doubts['palette']} has a palette whose index 0 is not its black; say which is mask, by index or "
             f'by colour: data.classes={{{name}: {example}}} or data.classes={{{name}: "{counts.palette[example]}"}}'
@@ -262,6 +265,7 @@ def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None
         return f"all masks are {state}: check data.train_masks and data.masks"
     if 0 in values and (len(values) == 2 or (settings.instances and min(values) == 0)):
         return None
+    example = max(values, key=lambda value: value not in BACKGROUND)
     only_one = f"data.classes={{{name}: {example}}} where only that is mask"
     remedies = [
         f"{only_one} (data.masks.ignore=255 for values that count nowhere)",
@@ -271,6 +275,12 @@ def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None
     if len(values) > SHOWN_VALUES:
         remedies.reverse()
     return f"say what they mean: {', '.join(remedies)}"
+
+
+def _likely_mask(counts: ValueCounts, values: Collection[Value]) -> Value:
+    """The most common of some colours or indexes that is most likely no background, as black and the first one are."""
+    first, *others = sorted(values, key=lambda value: (-counts.pixels[value], value))
+    return next((value for value in [*others, first] if value != BLACK), first)
 
 
 def _middle(values: set[Value]) -> int | float:

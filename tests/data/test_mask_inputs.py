@@ -474,6 +474,32 @@ def test_touching_objects_of_two_colours_stay_apart(tmp_path):
         inspect_all(open_training(write(tmp_path, write_mask, {"masks": {"ignore": "#090909"}})))
 
 
+def test_objects_of_one_colour_on_black_are_no_masks_of_all_pixels(tmp_path):
+    write_mask = png(lambda id: painted(INSIDE[id], {0: (0, 0, 0), 1: (200, 30, 30)}))
+    meaning, warning = inspect_all(open_training(write(tmp_path, write_mask, {"instances": True}))).notes
+    assert "each colour but black is an object, 3 in all" in meaning and "no image has several objects" in warning
+
+
+@pytest.mark.parametrize(
+    ("colours", "example"), [([(255, 255, 255), (9, 9, 200)], "#0909c8"), ([(255, 255, 255), (0, 0, 0)], "#c80909")]
+)
+def test_the_colour_that_an_error_names_is_no_background(tmp_path, colours, example):
+    """Neither black nor the most common one."""
+    of = dict(enumerate([*colours, (200, 9, 9)]))
+    write_mask = png(lambda id: painted(np.where(RING[id], 1, np.where(ROWS < 1, 2, 0)), of))
+    with pytest.raises(UserError, match=f'data.classes={{mask: "{example}"}}'):
+        inspect_all(open_training(write(tmp_path, write_mask, {})))
+
+
+def test_a_palette_beside_gray_files_is_asked_for_by_one_of_its_own_colours(tmp_path):
+    def write_mask(folder: Path, id: str) -> None:
+        of = palette(lambda id: 5 * INSIDE[id], RED_BLACK * 3) if id == "a" else png(lambda id: 2 * inside(1)(id))
+        of(folder, id)
+
+    with pytest.raises(UserError, match='data.classes={mask: 5} or data.classes={mask: "#000000"}'):
+        inspect_all(open_training(write(tmp_path, write_mask, {})))
+
+
 @pytest.mark.parametrize("said", [{}, {"classes": {"cell": 1}}, {"masks": {"above": 0.5}}], ids=str)
 def test_one_mask_for_each_image_is_warned_of_where_objects_are_meant(tmp_path, said):
     write_mask = png(lambda id: (INSIDE[id] | (COLUMNS > 26)).astype(np.uint8))
