@@ -88,13 +88,13 @@ class Images:
 def read_plane(path: Path, **reading: object) -> np.ndarray:
     """A file that is one plane of an image, as uint8 (height, width, 1); `reading` as of `read_image`.
 
-    Raises UserError as read_image does, and for a file in colour; equal R, G and B are gray.
+    Raises UserError as read_image does, and for a file of different planes; equal R, G and B are gray.
     """
-    image = read_image(path, 3, **reading)
+    image = read_image(path, None, **reading)
     if (image != image[:, :, :1]).any():
         raise UserError(
-            f"{path} has three different planes, but with data.plane_files each file is one; save R, G and B as a "
-            "file each, or set data.plane to the one that is meant"
+            f"{path} has {image.shape[2]} different planes, but with data.plane_files each file is one; save R, G and "
+            "B as a file each, or set data.plane to the one that is meant"
         )
     return image[:, :, :1]
 

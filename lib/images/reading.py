@@ -60,7 +60,7 @@ class Content(NamedTuple):
 
 def read_image(
     path: Path,
-    channels: int = 3,
+    channels: int | None = 3,
     value_range: Range = None,
     plane: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -70,8 +70,8 @@ def read_image(
     """Image as uint8 (height, width, channels), colour as RGB; EXIF orientation is applied only if `as_shown`.
 
     A single plane is repeated if 3 channels are asked for. Of a picture a fourth channel (alpha) is dropped for 3
-    channels, and colour becomes luma for 1. Any other difference is an error. `plane` picks one plane of a file of
-    several (a band, a time step, a page).
+    channels, and colour becomes luma for 1. Any other difference is an error. None asks for all planes but alpha.
+    `plane` picks one plane of a file of several (a band, a time step, a page).
 
     8-bit values stay as they are; other unsigned types are scaled from the range of their stored bits to 0..255 (16
     bits: divided by 257). `value_range` (low, high) maps low..high to 0..255 instead and clips what is outside; "image"
@@ -98,7 +98,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def to_pixels(
-    content: Content, path: Path, channels: int, value_range: Range, plane: int | None, nodata: NoData = ()
+    content: Content, path: Path, channels: int | None, value_range: Range, plane: int | None, nodata: NoData = ()
 ) -> np.ndarray:
     """The content of a file, or a region of it, as uint8 (height, width, channels), converted as read_image says."""
     content = content.in_units()
@@ -276,15 +276,15 @@ def _jpeg_ends(content: bytes) -> bool:
     return content[place : place + 2] == b"\xff\xd9"
 
 
-def _with_channels(image: np.ndarray, channels: int, is_picture: bool, path: Path) -> np.ndarray:
+def _with_channels(image: np.ndarray, channels: int | None, is_picture: bool, path: Path) -> np.ndarray:
     """Repeat, drop or mix channels as read_image says."""
     count = image.shape[2]
-    if count == channels:
+    if channels in (3, None) and count == 4 and is_picture:
+        return image[:, :, :3]
+    if channels in (count, None):
         return image
     if channels == 3 and count == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    if channels == 3 and count == 4 and is_picture:
-        return image[:, :, :3]
     if channels == 1 and count in (3, 4) and is_picture:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if count == 3 else cv2.COLOR_RGBA2GRAY)[:, :, None]
     raise UserError(

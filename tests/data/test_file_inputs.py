@@ -225,7 +225,7 @@ FILES = {
     "planes in colour": Row(
         bands(dict.fromkeys(IDS, ("B2", "B10")), planes=3),
         BANDS | {"plane_files": True, "channels": 2},
-        "a_B10.png has three different planes|save R, G and B as a file each",
+        "a_B10.png has 3 different planes|save R, G and B as a file each",
     ),
     "planes that are others in another image": Row(
         bands({"a": ("B2", "B3"), "b": ("B2", "B3"), "c": ("B2", "B4")}),

@@ -95,9 +95,13 @@ def test_a_plane_may_be_saved_as_gray_in_three_channels_but_not_in_colour(tmp_pa
     gray = save(tmp_path / "a.png", np.dstack([GRAY] * 3))
     np.testing.assert_array_equal(read_plane(gray), GRAY[:, :, None])
     bands = save(tmp_path / "b.npy", COLOUR)
-    with pytest.raises(UserError, match="b.npy has three different planes.*set data.plane"):
+    with pytest.raises(UserError, match="b.npy has 3 different planes.*set data.plane"):
         read_plane(bands)
     np.testing.assert_array_equal(read_plane(bands, plane=1), COLOUR[:, :, 1:2])
+    with pytest.raises(UserError, match="c.npy has 2 different planes"):
+        read_plane(save(tmp_path / "c.npy", COLOUR[:, :, :2]))
+    with_alpha = save(tmp_path / "d.png", np.dstack([GRAY] * 3 + [255 - GRAY]))
+    np.testing.assert_array_equal(read_plane(with_alpha), GRAY[:, :, None])
 
 
 def test_palettes_are_resolved(tmp_path):
