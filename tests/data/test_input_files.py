@@ -133,6 +133,21 @@ def test_a_copy_elsewhere_is_read_once_and_then_known(run, settings, competition
     assert training_inputs(run, moved) == training_inputs(run, settings)
 
 
+def test_in_a_read_only_folder_a_copy_is_read_each_time(run, settings, competition, tmp_path, monkeypatch):
+    note_training_files(run, open_training(settings.data), {})
+    shutil.copytree(competition, tmp_path / "copy", copy_function=shutil.copy)  # new times
+    copied = settings.model_copy(update={"data": settings.data.model_copy(update={"root": tmp_path / "copy"})})
+
+    def refused(path: Path, text: str) -> None:
+        raise UserError(f"{path} cannot be written")
+
+    monkeypatch.setattr(input_files, "write_text", refused)
+    assert open_unchanged_training(run, copied).ids == open_training(settings.data).ids
+    run.training_files.unlink()  # notes by which no change could be noticed later are not done without
+    with pytest.raises(UserError, match="training_files.json cannot be written"):
+        open_unchanged_training(run, copied)
+
+
 @pytest.mark.parametrize("masks", ["table", "files"])
 def test_what_the_check_of_01_notes_is_what_reading_anew_finds(run, settings, competition, masks):
     data = open_training(settings.data if masks == "table" else mask_files(competition))
