@@ -134,7 +134,7 @@ def _coco_images(content: dict, path: Path, settings: DataSettings) -> Iterator[
         if not isinstance(content[key], list):
             raise ValueError(f"COCO json has a list of {key}, and this file a {type(content[key]).__name__}")
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+    sizes = {image["id"]: _size(image["height"], image["width"]) for image in content["images"]}
     objects = defaultdict(list)
     for annotation in content["annotations"]:
         if annotation.get("iscrowd") and settings.crowd is None:
@@ -173,8 +173,7 @@ def _jsonl_images(content: str, path: Path, settings: DataSettings) -> Iterator[
 
 def _labelme_objects(content: dict) -> Iterator[tuple[str, Object]]:
     """Polygons, rectangles and masks; shapes of one label and group number are one object."""
-    height_and_width = content["imageHeight"], content["imageWidth"]
-    size = [int(value) if isinstance(value, str) else value for value in height_and_width]
+    size = _size(content["imageHeight"], content["imageWidth"])
     grouped: dict[tuple, list[list[float]]] = defaultdict(list)
     for number, shape in enumerate(content["shapes"]):
         kind, points = shape.get("shape_type") or "polygon", shape["points"]
@@ -290,6 +289,11 @@ def _indexes_of_names(names: set[str], settings: DataSettings) -> dict[str, int]
     if unknown and unknown == names:
         raise UserError(f"{source} has none of data.classes ({known}), but {found}")
     return {name: settings.classes.index(name) for name in names - unknown}
+
+
+def _size(*lengths: str | float) -> list[float]:
+    """Height and width, which some tools write as text."""
+    return [int(number) if number.is_integer() else number for number in map(float, lengths)]
 
 
 def _flat(points: list) -> list[float]:

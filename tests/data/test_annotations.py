@@ -319,6 +319,13 @@ def test_an_empty_list_is_not_of_label_studio(tmp_path):
         open_training(settings_of(tmp_path))
 
 
+def test_sizes_in_coco_may_be_text(tmp_path):
+    content = coco(tmp_path, [(0, 1, [BOX], False)], images=("a",), categories=("cell",))
+    content["images"][0] |= {"height": f"{HEIGHT}", "width": f"{WIDTH}.0"}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert_masks(open_training(settings_of(tmp_path, classes=["cell"])), {"a": box_mask()})
+
+
 def test_file_names_behind_a_folder_need_a_pattern(tmp_path):
     content = coco(tmp_path, [(0, 1, [BOX], False)], images=("a",), categories=("cell",))
     content["images"][0]["file_name"] = "train/part 1/a.png"
