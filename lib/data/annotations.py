@@ -4,26 +4,23 @@ Reading gives one text for each object, a small JSON object that lib/data/annota
 size is known.
 """
 
-import itertools
 import json
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.base.errors import CLASSES_SHOWN, UserError, listed, or_none
+from lib.base.errors import CLASSES_SHOWN, UserError, listed
+from lib.base.files import read_text
 from lib.config.data_settings import DataSettings
-from lib.config.load import read_yaml
 from lib.data.discovery import PLACEHOLDER, WILDCARD, find_files, is_excluded, make_id
 from lib.data.rle_table import IdReader, training_columns
+from lib.data.yolo_classes import CLASS_LIST, names_of_numbers
 from lib.images.headers import suffix_of
 
 LABEL_STUDIO = " of Label Studio's tasks, which it exports as COCO json or as brush masks, too (docs/inputs.md)"
 KINDS = "COCO json, labelme json, jsonl of polygons (HuBMAP) and YOLO segmentation txt; draw others as mask images"
-CLASS_LIST = "classes.txt"  # the names of YOLO's class numbers, a line each
-NAMES = re.compile(r"""^["']?names["']?\s*:""", re.MULTILINE)  # in YAML
 
 Object = dict  # polygons, run lengths or a PNG, and the size of the image that they are for, if the file says it
 
@@ -78,7 +75,7 @@ def _images_of_file(
     """The images of a file; `parts` are those of its name, where each image has a file of its own."""
     if not path.exists():
         raise UserError(f"annotations {path} do not exist ({setting})")
-    content = _text_of(path)
+    content = read_text(path)
     try:
         match suffix_of(path):
             case ".txt":
@@ -91,13 +88,6 @@ def _images_of_file(
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         problem = str(error) if isinstance(error, ValueError) else repr(error)
         raise UserError(f"{path} cannot be read as annotations: {problem}; those read are {KINDS}") from None
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def _id_of_file(path: Path, parts: dict[str, str] | None, settings: DataSettings, setting: str) -> str:
@@ -221,60 +211,9 @@ def _class_indexes(found: set[str | int], settings: DataSettings) -> dict[str | 
     if len(found) == 1 and settings.classes == ["mask"]:
         return dict.fromkeys(found, 0)
     name_of = {name: name for name in found if isinstance(name, str)}
-    name_of |= _names_of_numbers(found - name_of.keys(), settings)
+    name_of |= names_of_numbers(found - name_of.keys(), settings)
     index_of = _indexes_of_names(set(name_of.values()), settings)
     return {key: index_of[name] for key, name in name_of.items() if name in index_of}
-
-
-def _names_of_numbers(numbers: set[int], settings: DataSettings) -> dict[int, str]:
-    """The names of YOLO's numbers: by the values of data.classes, a file beside the labels, or their places.
-
-    Raises UserError for a number beyond the last class; what the others mean is then no more certain.
-    """
-    given = {value: name for name, values in settings.masks.values.items() for value in values}
-    if given or not numbers or (given := _names_beside(settings)):
-        return {number: given.get(number, f"number {number}") for number in numbers}
-    classes = settings.classes
-    if max(numbers) >= len(classes):
-        listed_numbers = listed(sorted(map(str, numbers), key=int), shown=CLASSES_SHOWN)
-        raise UserError(
-            f"{settings.root / settings.train_masks} has the class numbers {listed_numbers}, but data.classes only "
-            f"{listed(classes)}; name all classes in the order of their numbers, or give the number of each to be "
-            f"learned, as in data.classes={{{classes[0]}: {max(numbers)}}}, with data.other_classes=skip"
-        )
-    return {number: classes[number] for number in numbers}
-
-
-def _names_beside(settings: DataSettings) -> dict[int, str]:
-    """The names of the class numbers by a file in the folders from data.root to the labels; none without one.
-
-    YOLO's exports have data.yaml, or another YAML file with `names`; annotation tools write CLASS_LIST. Raises
-    UserError for a list that cannot be read, and for names by something other than numbers.
-    """
-    folders = itertools.takewhile(lambda part: not WILDCARD.search(part), Path(settings.train_masks).parts)
-    for folder in itertools.accumulate(folders, lambda above, name: above / name, initial=settings.root):
-        for path in sorted(folder.glob("*.y*ml")):
-            names = _content_of(path).get("names")
-            if isinstance(names, dict) and not all(str(number).isdecimal() for number in names):
-                raise UserError(
-                    f"{path} has names by {listed([*map(str, names)])} and not by the numbers of classes; give the "
-                    f"number of each class, as in data.classes={{{settings.classes[0]}: 0}}"
-                )
-            if isinstance(names, dict | list):
-                numbered = names.items() if isinstance(names, dict) else enumerate(names)
-                return {int(number): str(name) for number, name in numbered}
-        if (path := folder / CLASS_LIST).is_file():
-            names = enumerate(map(str.strip, _text_of(path).split("\n")))
-            return {number: name for number, name in names if name}
-    return {}
-
-
-def _content_of(path: Path) -> dict:
-    """A YAML file; nothing of one that cannot be read, unless a line begins with `names`: then it raises UserError."""
-    content = or_none(read_yaml, path)
-    if content is None and NAMES.search(path.read_text(encoding="utf-8", errors="replace")):
-        return read_yaml(path)
-    return content or {}
 
 
 def _indexes_of_names(names: set[str], settings: DataSettings) -> dict[str, int]:
