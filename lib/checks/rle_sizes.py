@@ -4,7 +4,7 @@ from lib.base.errors import UserError, has, listed, or_none, plural
 from lib.data.competition import TrainingData
 from lib.masks.resize import Size, have_one_shape
 
-MOST = 0.5  # share of the images with the sizes of the table, above which these are their sizes
+MOST = 0.5  # of the images; if more have the sizes in the table, the others should, too
 
 
 def require_written_sizes(training: TrainingData) -> None:

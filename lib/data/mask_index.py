@@ -195,7 +195,7 @@ def match_masks(
 ) -> tuple[Masks, int, int]:
     """The masks of the images that are there, as data.images_without_mask says.
 
-    The numbers after them are of images left out because they have no mask, and of masks left out for want of an image.
+    After them come two counts: images left out because they have no mask, and masks because they have no image.
     `excluded` are the ids of images that data.exclude leaves out; their masks, and those of ids that it names, are left
     out, too. Raises UserError if the settings do not allow what is missing. Whatever they say, it is also raised if no
     mask belongs to an image, or if a likely mistake explains why masks and images do not match.

@@ -1,4 +1,4 @@
-"""Ids that are the images' but for the number they count from: most match an image, but not their own."""
+"""Ids that are the images' except for the number they count from: most match an image, but the wrong one."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection
@@ -10,7 +10,7 @@ FITTING = 0.9  # share of the numbers of a series that must be images' once they
 
 
 def shifted_numbers(ids: Collection[str], image_ids: Collection[str]) -> str | None:
-    """The doubt about ids whose numbers are always larger, or smaller, by as much than those of the images.
+    """The doubt about ids whose numbers are all larger, or all smaller, than those of the images by the same amount.
 
     A series is what has one text around the number, such as the frames of a video; each is judged by itself. Series of
     which little is known, and a minority of all that match no image, raise no doubt.

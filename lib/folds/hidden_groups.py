@@ -47,7 +47,7 @@ class Finding:
 
     @property
     def count(self) -> int:
-        """The number of groups, without images that are on their own for want of the others' form of id."""
+        """The number of groups; images whose ids have another form than most are alone and do not count."""
         return len(np.unique(self.partition.groups)) - self.partition.others
 
     @property

@@ -36,7 +36,7 @@ class Partition(NamedTuple):
     may_be_class: bool = False  # the names may be classes ("benign", "3") rather than places or patients
     by_images: bool = False  # derived from the images, so that their likeness proves less
     is_cut: bool = False  # cuts through scenes to fill the folds: neighbours at a cut are in different groups
-    others: int = 0  # images whose ids have not the form of most; each is a group of its own
+    others: int = 0  # images whose ids have another form than most; each is a group of its own
 
 
 class Series(NamedTuple):
