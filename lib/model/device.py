@@ -60,9 +60,10 @@ def give_back_memory() -> None:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`auto` as fp32, bf16 or fp16: the fastest the device computes in hardware.
+    """`auto` as fp32, bf16 or fp16: half precision where the device computes in it in hardware.
 
-    A CPU without bf16 instructions emulates them, at a tenth of the speed of fp32. Raises UserError for fp16 on a CPU.
+    A CPU without bf16 instructions emulates them, at a tenth of the speed of fp32, or with AVX-512 at two fifths.
+    Raises UserError for fp16 on a CPU.
     """
     if precision == "fp16" and device.type == "cpu":
         raise UserError("train.precision=fp16 needs a GPU; use auto, fp32 or bf16 on a CPU")
@@ -95,8 +96,13 @@ def computes_in(precision: str, device: torch.device) -> bool:
 
 
 def has_native_bf16() -> bool:
-    """Whether the CPU computes in bf16 by oneDNN; builds without it, as of macOS, lack the question, too."""
-    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Whether the CPU computes in bf16 by instructions, and torch by oneDNN, which builds as of macOS lack.
+
+    On x86 oneDNN says yes to any CPU with AVX-512, even if it has to emulate bf16.
+    """
+    by_onednn = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return by_onednn() and (not is_x86 or torch.cpu._is_avx512_bf16_supported())
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

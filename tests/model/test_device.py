@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 
@@ -103,13 +104,25 @@ def test_freed_memory_is_used_again_without_being_mapped_anew():
 
 def test_auto_is_what_the_device_computes_in(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
     for native in (True, False):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda native=native: native, raising=False)
+        monkeypatch.setattr("lib.model.device.has_native_bf16", lambda native=native: native)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
         assert resolve_precision("auto", cpu) == ("bf16" if native else "fp32")
         assert resolve_precision("auto", gpu) == ("bf16" if native else "fp16")
         assert computes_in("bf16", cpu) == computes_in("bf16", gpu) == native
     assert [computes_in("fp16", device) for device in (cpu, gpu)] == [False, True]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "AMD64", "aarch64"])
+@pytest.mark.parametrize("by_onednn", [True, False])
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_avx_512_alone_is_no_native_bf16(monkeypatch, machine, by_onednn, has_instructions):
+    """oneDNN says yes to all of AVX-512, and of ARM's CPUs to those with bf16 only."""
+    monkeypatch.setattr("lib.model.device.platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: by_onednn, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
+    assert has_native_bf16() == (by_onednn and (has_instructions or machine == "aarch64"))
 
 
 def test_a_build_without_onednn_computes_in_float32(monkeypatch):
