@@ -119,8 +119,9 @@ def _are_common(found: Sequence[object]) -> bool:
 
 def _common_fields(ids: Sequence[str]) -> int:
     """The number of fields that nearly all ids have."""
-    counts = sorted(len(FIELD.findall(image_id)) for image_id in ids)
-    return counts[int((1 - COMMON) * len(counts))] if counts else 0
+    counts = [len(FIELD.findall(image_id)) for image_id in ids]
+    common = (count for count in {*counts} if sum(other >= count for other in counts) >= COMMON * len(ids))
+    return max(common, default=0)
 
 
 def _common_numbers(ids: Sequence[str]) -> int:

@@ -115,6 +115,7 @@ def test_an_id_of_another_form_is_alone_and_the_others_suggest_what_they_do_with
     classes = [f"{kind} ({k})" for kind in ("benign", "normal") for k in range(20)]
     assert all(partition.may_be_class for partition in id_partitions([*classes, "readme7"]) if partition.others)
     assert "field 2 of the id" not in partitions_of([*TILES, *(f"phantom{k}" for k in range(8))])
+    assert "the first 2 fields of the id" in partitions_of([*TILES[:9], "phantom"])  # nine of ten
 
 
 def test_a_rule_that_many_ids_do_not_follow_or_whose_groups_are_one_is_none():
