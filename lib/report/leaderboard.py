@@ -121,7 +121,8 @@ def boards(entries: Sequence[Entry]) -> list[Board]:
     """The runs by folds and measure; the board of the most runs first."""
     by_folds: dict[tuple, list[Entry]] = {}
     for entry in entries:
-        by_folds.setdefault((entry.folds, entry.scored, measure_of(entry.settings)), []).append(entry)
+        measure = measure_of(entry.settings, entry.score)
+        by_folds.setdefault((entry.folds, entry.scored, measure), []).append(entry)
     result = []
     for (fingerprint, scored, measure), group in sorted(by_folds.items(), key=lambda item: len(item[1]), reverse=True):
         name_differences(group)
@@ -132,12 +133,15 @@ def boards(entries: Sequence[Entry]) -> list[Board]:
     return result
 
 
-def measure_of(settings: dict[str, object]) -> str:
-    """The measure of a run: metric, objects or not, and the size of the masks."""
+def measure_of(settings: dict[str, object], score: Score | None) -> str:
+    """The measure of a run: metric, objects or not, and the size of the masks.
+
+    That of its score where it has one: a run whose rows are objects has a score of its masks before 05.
+    """
     name = str(Metric(settings["threshold.metric"], settings["threshold.beta"]))
     if settings["submission.rows"] == "instance":
         name = describe_score(ObjectSettings(metric=settings["objects.metric"], beta=settings["objects.beta"]))
-    size = settings["submission.size"]
+    name, size = score.metric if score else name, settings["submission.size"]
     return name if size is None else f"{name} at {size[0]} x {size[1]}"
 
 

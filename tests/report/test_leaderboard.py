@@ -90,9 +90,23 @@ def test_a_score_that_is_optimistic_is_marked(runs, monkeypatch):
 def test_the_measure_names_all_that_makes_scores_differ():
     settings = {"threshold.metric": "f_beta", "threshold.beta": 2.0, "submission.rows": "semantic"}
     settings |= {"submission.size": None, "objects.metric": "f_beta", "objects.beta": 1.0}
-    assert measure_of(settings) == "F-beta (2)"
-    assert measure_of(settings | {"submission.size": [128, 800]}) == "F-beta (2) at 128 x 800"
-    assert measure_of(settings | {"submission.rows": "instance"}) == "object F1"
+    assert measure_of(settings, None) == "F-beta (2)"
+    assert measure_of(settings | {"submission.size": [128, 800]}, None) == "F-beta (2) at 128 x 800"
+    assert measure_of(settings | {"submission.rows": "instance"}, None) == "object F1"
+
+
+def test_the_score_of_masks_is_not_ranked_among_those_of_objects(runs):
+    """Which a run has whose rows are objects while 05 is not done."""
+    entries = [entry for entry in read_entries(runs)[0] if entry.name in ("blobs", "better", "worse")]
+    of_objects = [
+        replace(
+            entry, settings=entry.settings | {"submission.rows": "instance"}, score=replace(entry.score, metric=metric)
+        )
+        for entry, metric in zip(entries, ("object AP", "object AP", "Dice"), strict=True)
+    ]
+    finished, before_05 = boards(of_objects)
+    assert finished.title.endswith("object AP") and [entry.name for entry in finished.entries] == ["better", "blobs"]
+    assert before_05.title.endswith("Dice") and len(before_05.entries) == 1
 
 
 def test_of_two_runs_the_one_without_the_default_is_named(runs):
