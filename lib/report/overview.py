@@ -30,10 +30,11 @@ def score_cards(run: RunFolder, settings: Settings, done: frozenset[str]) -> lis
     cards = []
     if "03" in done:
         cards += out_of_fold_cards(run, "05" in done)
-        if reasons := reasons_for_optimism(run, settings):
-            cards[0] |= {"note": f"optimistic: {'; '.join(reasons)}"}
         if "05" in done and settings.submission.rows == "instance":
             cards.insert(0, objects_card(run))
+        if reasons := reasons_for_optimism(run, settings):
+            optimistic = {"note": f"optimistic: {'; '.join(reasons)}"}
+            cards = [each | optimistic if each["tone"] == "main" else each for each in cards]
     elif not settings.ensemble.members:
         cards += training_cards(run, settings)
     if {"04", "05"} <= done and settings.submission.format == "csv" and run.submission.is_file():

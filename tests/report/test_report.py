@@ -381,6 +381,20 @@ def test_the_cards_say_what_the_files_say(fake):
         assert f"{number:.4f}" in text
 
 
+def test_of_objects_too_an_optimistic_score_is_said_to_be_one(tmp_path, fake, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(fake.run.root, run.root)
+    scores = {"metric": "object AP", "nested": 0.5, "in_sample": 0.6, "interval": [0.4, 0.6], "components_nested": 0.4}
+    write_json(run.objects, scores)
+    submission = fake.settings.submission.model_copy(update={"rows": "instance"})
+    settings = fake.settings.model_copy(update={"submission": submission})
+    monkeypatch.setattr(overview, "reasons_for_optimism", lambda run, settings: ["it has seen them"])
+    objects, masks, *others = overview.score_cards(run, settings, frozenset(("03", "04", "05")))
+    assert objects["label"] == "Objects (object AP), out of fold" and masks["label"] == "Dice, out of fold"
+    assert objects["note"] == masks["note"] == "optimistic: it has seen them"
+    assert not any("optimistic" in card["note"] for card in others)
+
+
 def test_the_page_is_alone_in_the_world(fake, hostile):
     for run in (fake, hostile):
         page = Page(run.page)
