@@ -53,6 +53,7 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
         record.begin(settings)
         write_json(run.postprocess, result.to_dict())
         result.write_gains(run.postprocess.with_suffix(".csv"))
+        run.objects.unlink(missing_ok=True)  # an older one may be of other models
         if objects:
             write_json(run.objects, objects.to_dict())
     plot_before_after(result, thresholds, training, oof, settings.submission.size, run.before_after)

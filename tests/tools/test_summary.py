@@ -7,6 +7,7 @@ import pytest
 
 from lib.base.errors import UserError
 from lib.base.files import read_json
+from lib.deploy.finished import open_finished
 from lib.tools.summary import summarise
 from tests.stages import STAGES, completed, stage_words
 
@@ -43,3 +44,12 @@ def test_of_objects_their_own_score_comes_first(user, monkeypatch, capsys):
     out, objects = capsys.readouterr().out, read_json(Path("runs/blobs/objects.json"))
     assert f"object AP, nested      {objects['nested']:.4f}" in out and f" {objects['in_sample']:.4f} (gap" in out
     assert 0 < out.index("object AP, nested") < out.index("Dice, nested")
+
+
+def test_rules_of_objects_go_with_a_submission_of_masks(user, monkeypatch):
+    """They may be of older models, and apply, which can be asked for objects, would take them."""
+    monkeypatch.chdir(user)
+    Path("runs/blobs/objects.json").write_text("{}")
+    completed(user, *stage_words(STAGES[4]))
+    with pytest.raises(UserError, match="objects.json does not exist; 05_postprocess.py with submission.rows=instance"):
+        open_finished(Path("runs/blobs"), ["submission.rows=instance"])
