@@ -43,10 +43,13 @@ def train(run, settings, arguments: argparse.Namespace) -> StageSummary | None:
     waiting = [fold for fold in folds if arguments.restart or not is_done(run, fold, made_from[fold])]
     if waiting:
         from lib.training.fold_job import plan_fold  # torch, which takes seconds to load
+        from lib.training.interrupted import require_continuable
         from lib.training.start import try_out
         from lib.training.trainer import train_folds
 
         jobs = [plan_fold(fold, run, table, data, settings, made_from[fold], external) for fold in waiting]
+        if not arguments.restart:
+            require_continuable(jobs)
         try_out(jobs)
     wait_for_all()
     record.begin(settings)

@@ -153,6 +153,10 @@ def test_a_stopped_training_can_be_scored_and_is_marked(finished, other):
     started.wait_for(other / "waiting")
     started.kill(signal.SIGINT)
     assert started.end().code == 130
+    before = (other / "runs/blobs/config.yaml").read_bytes()
+    refused = script(other, *stage_words(STAGES[1]), "--folds", "0", "train.lr=0.01")
+    assert refused.code == 2 and "fold_0 was begun with other inputs (train.lr: 0.003 -> 0.01)" in refused.err
+    assert (other / "runs/blobs/config.yaml").read_bytes() == before
     ended = completed(other, *stage_words(STAGES[2]))
     assert "fold 0 of runs/blobs is not trained to its end: its weights are of epoch 1 of 2" in ended.out
     completed(other, *stage_words(STAGES[1]))
