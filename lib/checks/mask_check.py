@@ -58,6 +58,8 @@ class ValueCounts:
             self.doubts.setdefault("lossy", path)
         if pixels.format == "JPEG" and 0 < np.max(pixels.values) <= MOST_OF_LOSSY_ONES:
             self.doubts.setdefault("faint", path)
+        if pixels.are_colours and not pixels.is_picture:
+            self.doubts.setdefault("planes", path)
         if not is_alone and len(values) > 2:
             self.doubts.setdefault("several", path)
         if settings.alpha is None and _alpha_contradicts(pixels, settings):
@@ -237,10 +239,12 @@ def _doubt_by_default(counts: ValueCounts, settings: DataSettings) -> str | None
     name, values = settings.classes[0], set(counts.pixels) - set(settings.masks.ignore)
     if colours := _colours(counts):
         example = _likely_mask(counts, colours & values or colours)
-        are_objects = values & BACKGROUND and not counts.doubts.keys() & {"several", "lossy"}
+        are_objects = values & BACKGROUND and not counts.doubts.keys() & {"several", "lossy", "planes"}
         if settings.instances and are_objects:
             return None
         objects = ", or set data.instances=true where each colour is an object" if are_objects else ""
+        if "planes" in counts.doubts:
+            objects = f", or set data.masks.object_planes=true if planes of {counts.doubts['planes']} are objects"
         return f'say which colours are mask, as in data.classes={{{name}: "{example}"}}{objects}'
     if "palette" in counts.doubts:
         example = _likely_mask(counts, counts.palette.keys() & values or counts.palette.keys())

@@ -30,6 +30,7 @@ class MaskPixels(NamedTuple):
     alpha: np.ndarray | None  # (height, width), where the file has an alpha plane beside the values
     orientation: int = 1  # EXIF, not applied
     format: str = ""  # as of Content
+    is_picture: bool = True  # as of Content
 
     @property
     def are_colours(self) -> bool:
@@ -42,7 +43,8 @@ def read_mask_pixels(path: Path, settings: MaskSettings, max_pixels: int) -> Mas
     Raises UserError naming the file, as read_image does, and where the settings do not fit what it holds.
     """
     content = read_content(path, max_pixels, keep_palette=not settings.alpha)
-    return _pixels_of(content, settings, path)._replace(orientation=content.orientation, format=content.format)
+    of_file = {"orientation": content.orientation, "format": content.format, "is_picture": content.is_picture}
+    return _pixels_of(content, settings, path)._replace(**of_file)
 
 
 def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixels:

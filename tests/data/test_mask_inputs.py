@@ -474,6 +474,24 @@ def test_touching_objects_of_two_colours_stay_apart(tmp_path):
         inspect_all(open_training(write(tmp_path, write_mask, {"masks": {"ignore": "#090909"}})))
 
 
+@pytest.mark.parametrize("said", [{}, {"instances": True}], ids=str)
+def test_three_planes_of_objects_are_not_taken_for_colours_of_objects(tmp_path, said):
+    """Where two overlap there would be a third."""
+
+    def planes(id: str) -> np.ndarray:
+        return np.dstack([INSIDE[id], RING[id], ROWS < 12]).astype(np.uint8)
+
+    def pages(folder: Path, id: str) -> None:
+        tifffile.imwrite(folder / f"{id}.tif", np.moveaxis(planes(id), 2, 0), photometric="minisblack")
+
+    for name, write_mask in (("npy", npy(planes)), ("tif", pages)):
+        (tmp_path / name).mkdir()
+        with pytest.raises(
+            UserError, match=f"data.classes=.* data.masks.object_planes=true if planes of .*a.{name} are"
+        ):
+            inspect_all(open_training(write(tmp_path / name, write_mask, said)))
+
+
 def test_objects_of_one_colour_on_black_are_no_masks_of_all_pixels(tmp_path):
     write_mask = png(lambda id: painted(INSIDE[id], {0: (0, 0, 0), 1: (200, 30, 30)}))
     meaning, warning = inspect_all(open_training(write(tmp_path, write_mask, {"instances": True}))).notes
