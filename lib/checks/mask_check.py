@@ -8,25 +8,23 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import combinations
+from statistics import median
 
-import cv2
 import numpy as np
 
 from lib.base.errors import UserError, plural
 from lib.config.data_settings import DataSettings
 from lib.config.mask_settings import MaskSettings, is_near
-from lib.images.mask_values import BLACK, LOSSY_FORMATS, PACKED, MaskPixels, foreground, hex_colours
-from lib.masks.metrics import EXACT_IN_FLOAT32
+from lib.images.mask_values import BLACK, LOSSY_FORMATS, MaskPixels, Value, count_values, foreground, hex_colours
 
 MOST_VALUES = 4096  # counted one by one
 SHOWN_VALUES = 8
 MUCH = 2 / 3  # of all pixels; objects rarely cover more
 MOST_STRAY_VALUES = 64  # without a class; more of them suggest soft masks or lossy files
 MOST_TOLERANT = 127  # the largest tolerance of all
+TINY = 5  # pixels of a colour, fewer than which objects hardly have; mixed colours at their borders do
 MOST_OF_LOSSY_ONES = 3  # the largest value of a JPEG in which 1 was stored as mask
 BACKGROUND = {0, BLACK}
-
-Value = int | float | str
 
 
 @dataclass
@@ -92,32 +90,6 @@ class ValueCounts:
         return ", ".join(words) + (f" and {rest}{' or more' if self.others else ''} other values" if rest > 0 else "")
 
 
-def count_values(pixels: MaskPixels, as_colours: bool) -> dict[Value, int]:
-    """The number of pixels of each value; for a palette file of each index or, with `as_colours`, of each colour."""
-    if pixels.are_colours:
-        packed, counts = np.unique(pixels.values.reshape(-1, 3) @ PACKED, return_counts=True)
-        return dict(zip((f"#{number:06x}" for number in packed.tolist()), counts.tolist(), strict=True))
-    numbers, counts = _count_numbers(pixels.values)
-    if pixels.palette is None or not as_colours:
-        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    total = Counter()
-    for colour, count in zip(hex_colours(pixels.palette[numbers]), counts.tolist(), strict=True):
-        total[colour] += count
-    return total
-
-
-def _count_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers that occur, and their counts; integers of 8 or 16 bits are counted without sorting."""
-    if values.dtype == np.uint8 and values.size < EXACT_IN_FLOAT32:
-        counts = cv2.calcHist([np.ascontiguousarray(values)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-    elif values.dtype in (np.uint8, np.uint16):
-        counts = np.bincount(values.ravel())
-    else:
-        return np.unique(values, return_counts=True)
-    numbers = np.flatnonzero(counts)
-    return numbers, counts[numbers]
-
-
 def _alpha_contradicts(pixels: MaskPixels, settings: MaskSettings) -> bool:
     """Whether an alpha plane may be the mask: it varies, but differently from the values."""
     alpha = pixels.alpha
@@ -162,6 +134,12 @@ def warnings(counts: ValueCounts, settings: DataSettings) -> list[str]:
     are_labels = settings.instances and not settings.masks.say_what_is_mask and len(counts.pixels) > 2
     if are_labels and 255 in {*counts.pixels} - {*settings.masks.ignore} and 254 not in counts.pixels:
         lines.append("255 is taken for an object; set data.masks.ignore=255 if it marks borders or unlabelled pixels")
+    colours = _colours(counts)
+    if colours and not settings.masks.say_what_is_mask and median(counts.pixels[each] for each in colours) < TINY:
+        lines.append(
+            f"each colour is an object, and most of {len(colours)}{' or more' if counts.others else ''} colours have "
+            f"fewer than {TINY} pixels: if interpolation has mixed colours, use the masks as they were before"
+        )
     if "faint" in counts.doubts:
         lines.append(
             f"{counts.doubts['faint']} is a JPEG of the values 0 and 1, so small a difference that JPEG loses much of "

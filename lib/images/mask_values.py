@@ -3,6 +3,7 @@
 A mask is uint8: 0, 1, or IGNORED where nothing is known, which counts neither as mask nor as background.
 """
 
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +14,15 @@ import numpy as np
 from lib.base.errors import UserError
 from lib.config.mask_settings import MaskSettings, rgb
 from lib.images.reading import Content, read_content
-from lib.masks.metrics import IGNORED
+from lib.masks.metrics import EXACT_IN_FLOAT32, IGNORED
 
 LOSSY_FORMATS = ("JPEG", "WEBP")
 MAY_BE_LOSSY = (*LOSSY_FORMATS, "JPEG2000")  # which Pillow and OpenCV write without loss unless told otherwise
 BLACK = "#000000"
 PACKED = np.array([1 << 16, 1 << 8, 1])  # R, G, B to one number
 GRAY_WITHIN = 8  # of 255; R, G and B of a gray pixel may differ so much in lossy files, which store colour coarsely
+
+Value = int | float | str  # a number, an index of a palette, or a colour as #rrggbb
 
 
 class MaskPixels(NamedTuple):
@@ -212,3 +215,29 @@ def share_of_mask(mask: np.ndarray) -> float:
     """The share of mask among the pixels of a mask uint8 that are not IGNORED; 0 where all are."""
     known = mask.size - np.count_nonzero(mask == IGNORED)
     return np.count_nonzero(mask == 1) / known if known else 0.0
+
+
+def count_values(pixels: MaskPixels, as_colours: bool) -> dict[Value, int]:
+    """The number of pixels of each value; for a palette file of each index or, with `as_colours`, of each colour."""
+    if pixels.are_colours:
+        packed, counts = np.unique(pixels.values.reshape(-1, 3) @ PACKED, return_counts=True)
+        return dict(zip((f"#{number:06x}" for number in packed.tolist()), counts.tolist(), strict=True))
+    numbers, counts = _count_numbers(pixels.values)
+    if pixels.palette is None or not as_colours:
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    total = Counter()
+    for colour, count in zip(hex_colours(pixels.palette[numbers]), counts.tolist(), strict=True):
+        total[colour] += count
+    return total
+
+
+def _count_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers that occur, and their counts; integers of 8 or 16 bits are counted without sorting."""
+    if values.dtype == np.uint8 and values.size < EXACT_IN_FLOAT32:
+        counts = cv2.calcHist([np.ascontiguousarray(values)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    elif values.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(values.ravel())
+    else:
+        return np.unique(values, return_counts=True)
+    numbers = np.flatnonzero(counts)
+    return numbers, counts[numbers]

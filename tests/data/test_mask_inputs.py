@@ -1,6 +1,7 @@
 """Mask files as people have them: each row of docs/inputs.md is read as it was meant, or refused with what to set."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -490,6 +491,13 @@ def test_three_planes_of_objects_are_not_taken_for_colours_of_objects(tmp_path, 
             UserError, match=f"data.classes=.* data.masks.object_planes=true if planes of .*a.{name} are"
         ):
             inspect_all(open_training(write(tmp_path / name, write_mask, said)))
+
+
+def test_objects_of_few_pixels_are_warned_of_where_interpolation_may_have_mixed_colours(tmp_path):
+    labels = np.pad(np.random.default_rng(0).integers(0, 4, (6, 9)), [(3, 0), (0, 0)])
+    write_mask = png(lambda id: cv2.resize(painted(labels), SHAPE[::-1]))
+    *_, warning = inspect_all(open_training(write(tmp_path, write_mask, {"instances": True}))).notes
+    assert re.search("each colour is an object, and most of [0-9]+ colours have fewer than 5 pixels", warning)
 
 
 def test_objects_of_one_colour_on_black_are_no_masks_of_all_pixels(tmp_path):
