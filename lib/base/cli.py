@@ -27,10 +27,15 @@ def plain_parser(doc: str) -> argparse.ArgumentParser:
 def parser(doc: str) -> argparse.ArgumentParser:
     """A `plain_parser` with `section.key=value` overrides, --quiet and --json."""
     command = plain_parser(doc)
-    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
+    take_overrides(command, "section.key=value", "settings that win over the file")
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command.add_argument("--json", action="store_true", help="print what was written, and scores, as one line of JSON")
     return command
+
+
+def take_overrides(command: argparse.ArgumentParser, form: str, meaning: str) -> None:
+    """Let a command take words of a form, none of them required, among its arguments, as `overrides`."""
+    command.add_argument("overrides", nargs="*", default=[], metavar=form, help=meaning)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.cli import plain_parser, run_command
+from lib.base.cli import plain_parser, run_command, take_overrides
 from lib.base.errors import UserError
 from lib.config.check import check_settings
 from lib.config.load import load_settings, with_overrides
@@ -147,6 +147,6 @@ if __name__ == "__main__":
     command = plain_parser(__doc__)
     command.add_argument("submission", type=Path)
     command.add_argument("solution", type=Path)
-    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file")
+    take_overrides(command, "section.key=value", "settings that win over the file")
     command.add_argument("--config", type=Path, help="the settings of the competition")
     run_command(score, command)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from lib.base.cli import StageSummary, plain_parser, run_command
+from lib.base.cli import StageSummary, plain_parser, run_command, take_overrides
 from lib.base.errors import UserError
 from lib.base.files import write_json
 from lib.config.schema import GROWING_STEPS, Settings
@@ -160,7 +160,7 @@ def out_of_fold_score(
 if __name__ == "__main__":
     command = plain_parser(__doc__)
     command.add_argument("run", type=Path, metavar="runs/NAME", help="a run after 05")
-    command.add_argument("overrides", nargs="*", metavar="[CLASS.]rule=value", help="what to change, as above")
+    take_overrides(command, "[CLASS.]rule=value", "what to change, as above")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
     command.add_argument("--json", action="store_true", help="print the files, rules and scores as one line of JSON")
     run_command(submit, command)

@@ -111,6 +111,10 @@ def test_settings_after_the_files_count(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [*words, *given])
         runpy.run_module("lib.tools.score", run_name="__main__")
         assert shown in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", words[:2])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("lib.tools.score", run_name="__main__")
+    assert capsys.readouterr().err.endswith("the following arguments are required: solution\n")
     monkeypatch.setattr(sys, "argv", ["summary", "runs/x", "threshold.metric=iou"])
     with pytest.raises(SystemExit, match="2"):
         runpy.run_module("lib.tools.summary", run_name="__main__")
