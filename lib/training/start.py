@@ -15,13 +15,13 @@ from lib.data.tables import read_table
 from lib.model.device import autocast, is_out_of_memory
 from lib.model.low_rank import learn_low_rank
 from lib.model.network import BuiltModel, build_pretrained, load_weights, start_at_shares
-from lib.run.folder import open_run, starting_run
+from lib.run.folder import ALL, open_run, starting_run
 from lib.run.provenance import require_weights
-from lib.run.record import differences
 from lib.training.batches import build_dataset
 from lib.training.fold_job import FoldJob
+from lib.training.interrupted import read_interrupted
 from lib.training.losses import SegmentationLoss
-from lib.training.state import RESTART, TrainState, begin_state, read_checkpoint, seed_all, set_train_mode
+from lib.training.state import TrainState, begin_state, seed_all, set_train_mode
 from lib.training.tracking import require_tracker
 
 NETWORK_SETTINGS = (
@@ -36,34 +36,17 @@ NETWORK_SETTINGS = (
 
 
 def load_or_begin(job: FoldJob, accelerator: Accelerator) -> TrainState:
-    """The state of an interrupted training, or of a new one.
-
-    Raises UserError where the interrupted one is of other folds or settings, or its file is damaged. Another
-    train.epochs is taken: the learning rate then follows the new schedule from the next epoch on.
-    """
+    """The state of an interrupted training, or of a new one. Raises UserError as `read_interrupted` does."""
     seed_all(job.settings.train.seed, job.seed)
     built = starting_network(job)
     state = begin_state(built.network, built.weights_source, job, accelerator)
-    if not job.folder.resume.is_file():
+    content = read_interrupted(job)
+    if content is None:
         return state
-    content = read_checkpoint(job.folder.resume)
-    epochs = job.settings.train.epochs
-    if changed := differences(without_epochs(content["made_from"]), without_epochs(job.made_from)):
-        raise UserError(f"{job.folder.root} was begun with other inputs ({'; '.join(changed[:3])}); {RESTART}")
     if content["precision"] != job.precision and accelerator.is_main_process:
         print(f"note      fold {job.fold} was started in {content['precision']} and continues in {job.precision}")
     state.load(job.folder.resume, content)
-    if state.epoch > epochs:
-        raise UserError(
-            f"fold {job.fold} has trained {state.epoch} epochs already, more than train.epochs = {epochs}; "
-            f"set {state.epoch} or more, or {RESTART}"
-        )
     return state
-
-
-def without_epochs(made_from: dict) -> dict:
-    train = {key: value for key, value in made_from.get("train", {}).items() if key != "epochs"}
-    return made_from | {"train": train}
 
 
 def starting_network(job: FoldJob) -> BuiltModel:
@@ -109,7 +92,9 @@ def network_of_run(job: FoldJob) -> BuiltModel:
             )
     folder = run.fold(job.fold)
     if not folder.is_done:
-        raise UserError(f"model.weights: fold {job.fold} of {run.root} is not trained; run {run.command('02_train')}")
+        words = ["--folds", job.fold, *(["train.all_images=true"] if job.fold == ALL else [])]
+        command = run.command("02_train", *words)
+        raise UserError(f"model.weights: fold {job.fold} of {run.root} is not trained; run {command}")
     require_weights(run, job.fold)
     left_out = read_json(folder.metrics).get("made_from", {}).get("left_out_images")
     if left_out and left_out != job.made_from.get("left_out_images"):

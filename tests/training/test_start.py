@@ -252,7 +252,10 @@ def test_a_run_without_the_fold_is_no_start(competition, tmp_path):
     other = finished_run(competition, tmp_path / "a")
     settings = settings_of(competition, {"model": {"weights": str(other.root)}})
     (job,) = jobs_of(settings, beside(other), folds=[1])
-    with pytest.raises(UserError, match="fold 1 of .* is not trained"):
+    with pytest.raises(UserError, match="fold 1 of .* is not trained; run 02_train.py .* --folds 1$"):
+        starting_network(job)
+    (job,) = jobs_of(settings, tmp_path / "b", folds=["all"])
+    with pytest.raises(UserError, match="fold all of .* --folds all train.all_images=true$"):
         starting_network(job)
     (job,) = jobs_of(settings, other.root)
     with pytest.raises(UserError, match="is this run itself"):
