@@ -16,6 +16,7 @@ from lib.run.folder import Fold, RunFolder, open_run
 from lib.run.members import require_no_ensemble
 from lib.run.provenance import all_images_model, models_to_average, require_stage, require_thresholds
 from lib.run.record import require_same
+from lib.run.settings_by_stage import SUBMISSION, counted
 from lib.submission.final import final_rules_file, read_final_rules
 
 MANIFEST = "manifest.json"  # in a bundle, and in no run
@@ -88,7 +89,7 @@ def open_finished(
         again = f"run {command} again, with its rules"
         require_same(rules_by_hand, made_from, again)
     elif rules_file != run.threshold:
-        require_stage(run, "05_postprocess", made_from)
+        require_stage(run, "05_postprocess", made_from | {"rules": counted(run_settings, SUBMISSION)})
     return finished
 
 

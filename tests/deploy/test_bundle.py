@@ -36,6 +36,7 @@ from lib.prediction.map_store import MapStore
 from lib.prediction.predictor import OutOfMemory, Predictor, predict_to_store
 from lib.prediction.run_maps import build_predictor
 from lib.run.folder import RunFolder, open_run
+from lib.run.settings_by_stage import SUBMISSION, counted
 from lib.submission.write import write_submission
 from tests import REPOSITORY
 from tests.conftest import blob_image, write_competition
@@ -287,6 +288,15 @@ def test_a_bundle_with_damaged_weights_or_other_rules_is_refused(run, tmp_path):
     open_finished(tmp_path / "bundle")
 
 
+def test_rules_that_05_would_choose_otherwise_now_are_refused(run, tmp_path):
+    changed = Path(shutil.copytree(run, tmp_path / "runs" / "blobs"))
+    content = yaml.safe_load((changed / "config.yaml").read_text())
+    content["postprocess"]["areas"] = [9]
+    (changed / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"postprocess.areas.*run 05_postprocess.py"):
+        open_finished(changed)
+
+
 def test_only_a_bundle_is_replaced(run, tmp_path):
     finished = open_finished(run, folds=[0])
     (tmp_path / "photos").mkdir()
@@ -321,7 +331,8 @@ def ensemble_of(run: Path, root: Path) -> Path:
 def test_an_ensemble_can_be_moved(run, tmp_path, monkeypatch):
     both = ensemble_of(run, tmp_path)
     monkeypatch.setattr("lib.deploy.finished.require_thresholds", lambda *_: {})
-    write_json(RunFolder(both).record("05_postprocess"), {"made_from": {}})
+    rules = counted(open_run(both)[1], SUBMISSION)
+    write_json(RunFolder(both).record("05_postprocess"), {"made_from": {"rules": rules}})
     write_bundle(open_finished(both), tmp_path / "bundle", as_float16=False, wheels=False)
     for name in ("a", "b", "both"):
         shutil.rmtree(tmp_path / name)
