@@ -89,7 +89,7 @@ def _pixels_of(content: Content, settings: MaskSettings, path: Path) -> MaskPixe
 
 def _as_meant(content: Content, settings: MaskSettings, path: Path) -> np.ndarray:
     """The stored values; inverted if 0 is to be shown white and data.masks.miniswhite is `shown`."""
-    if not content.white_is_zero or content.full_range is None:
+    if not content.white_is_zero or settings.miniswhite == "stored":
         return content.values
     if settings.miniswhite is None:
         share = np.count_nonzero(content.values) / content.values.size
@@ -98,7 +98,12 @@ def _as_meant(content: Content, settings: MaskSettings, path: Path) -> np.ndarra
             "0 as stored; set data.masks.miniswhite=stored where the numbers are the mask, as tifffile writes them, or "
             "=shown where what a viewer shows white is the mask"
         )
-    return content.values if settings.miniswhite == "stored" else int(content.full_range[1]) - content.values
+    if content.full_range is None:
+        raise UserError(
+            f"{path} holds {content.values.dtype} values, of which none is white for sure; set "
+            "data.masks.miniswhite=stored where the numbers are the mask"
+        )
+    return int(content.full_range[1]) - content.values
 
 
 def _numbered(planes: np.ndarray) -> np.ndarray:

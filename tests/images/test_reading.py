@@ -499,6 +499,18 @@ def test_where_low_means_white_the_gray_is_inverted_in_the_end(tmp_path, rescale
         np.testing.assert_array_equal(seen, 255 - np.rint((units.clip(-3000, 28000) + 3000) / 31000 * 255))
 
 
+@pytest.mark.parametrize(
+    ("said", "problem"), [(None, "stores white as 0 .*15.0%"), ("shown", "holds int16 values, of which none is white")]
+)
+def test_a_mask_of_signed_values_where_low_means_white_is_read_as_stored_if_settings_say_so(tmp_path, said, problem):
+    labels = np.zeros((20, 30), np.int16)
+    labels[2:5] = 1
+    path = write_dicom(tmp_path / "a.dcm", labels, bits=16, photometric="MONOCHROME1", PixelRepresentation=1)
+    with pytest.raises(UserError, match=f"a.dcm {problem}"):
+        read_mask_pixels(path, MaskSettings(miniswhite=said), MAX_PIXELS)
+    np.testing.assert_array_equal(read_mask_pixels(path, MaskSettings(miniswhite="stored"), MAX_PIXELS).values, labels)
+
+
 def test_broken_dicom_is_refused_by_name(tmp_path):
     content = write_dicom(tmp_path / "a.dcm", GRAY, bits=8).read_bytes()
     path = tmp_path / "cut.dcm"
