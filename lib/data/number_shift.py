@@ -23,8 +23,10 @@ def shifted_numbers(ids: Collection[str], image_ids: Collection[str]) -> str | N
     all_lost = len({*ids} - {*image_ids})
     if sum(len(of_ids[text]) for text in shifted) < 2 or lost <= MAJORITY * all_lost:
         return None
-    ranges = [f"{min(numbers[shifted[0]])} to {max(numbers[shifted[0]])}" for numbers in (of_ids, of_images)]
-    which = "they" if len(of_ids) == 1 else f"those called '{'#'.join(shifted[0])}'"
+    first = shifted[0]
+    ends = [sorted({min(numbers), max(numbers)}) for numbers in (of_ids[first], of_images[first])]
+    ranges = [" to ".join(map(str, numbers)) for numbers in ends]
+    which = "they" if len(of_ids) == 1 else f"those called '{'#'.join(first)}'"
     return (
         f"{which} are numbered {ranges[0]}, the images {ranges[1]}, so that equal numbers may be different images; "
         "number both alike"
