@@ -36,25 +36,39 @@ def names_of_numbers(numbers: set[int], settings: DataSettings) -> dict[int, str
 def _names_beside(settings: DataSettings) -> dict[int, str]:
     """The names of the class numbers by a file in the folders from data.root to the labels; none without one.
 
+    Raises UserError where two files differ.
+    """
+    folders = itertools.takewhile(lambda part: not WILDCARD.search(part), Path(settings.train_masks).parts)
+    found: dict[int, tuple[str, Path]] = {}
+    for folder in itertools.accumulate(folders, lambda above, name: above / name, initial=settings.root):
+        for path in [*sorted(folder.glob("*.y*ml")), *folder.glob(CLASS_LIST)]:
+            for number, name in _names_in(path, settings).items():
+                known, source = found.setdefault(number, (name, path))
+                if name != known:
+                    raise UserError(
+                        f"class {number} is '{known}' in {source} and '{name}' in {path}; remove the file that is not "
+                        f"of these labels, or give the numbers, as in data.classes={{{settings.classes[0]}: 0}}"
+                    )
+    return {number: name for number, (name, _) in found.items()}
+
+
+def _names_in(path: Path, settings: DataSettings) -> dict[int, str]:
+    """The names of the class numbers in a file; none in a YAML file without `names`.
+
     YOLO's exports have data.yaml, or another YAML file with `names`; annotation tools write CLASS_LIST. Raises
     UserError for a list that cannot be read, and for names by something other than numbers.
     """
-    folders = itertools.takewhile(lambda part: not WILDCARD.search(part), Path(settings.train_masks).parts)
-    for folder in itertools.accumulate(folders, lambda above, name: above / name, initial=settings.root):
-        for path in sorted(folder.glob("*.y*ml")):
-            names = _content_of(path).get("names")
-            if isinstance(names, dict) and not all(str(number).isdecimal() for number in names):
-                raise UserError(
-                    f"{path} has names by {listed([*map(str, names)])} and not by the numbers of classes; give the "
-                    f"number of each class, as in data.classes={{{settings.classes[0]}: 0}}"
-                )
-            if isinstance(names, dict | list):
-                numbered = names.items() if isinstance(names, dict) else enumerate(names)
-                return {int(number): str(name) for number, name in numbered}
-        if (path := folder / CLASS_LIST).is_file():
-            names = enumerate(map(str.strip, read_text(path).split("\n")))
-            return {number: name for number, name in names if name}
-    return {}
+    if path.name == CLASS_LIST:
+        lines = enumerate(map(str.strip, read_text(path).split("\n")))
+        return {number: name for number, name in lines if name}
+    names = _content_of(path).get("names")
+    if isinstance(names, dict) and not all(str(number).isdecimal() for number in names):
+        raise UserError(
+            f"{path} has names by {listed([*map(str, names)])} and not by the numbers of classes; give the number of "
+            f"each class, as in data.classes={{{settings.classes[0]}: 0}}"
+        )
+    numbered = names.items() if isinstance(names, dict) else enumerate(names if isinstance(names, list) else [])
+    return {int(number): str(name).strip() for number, name in numbered}
 
 
 def _content_of(path: Path) -> dict:

@@ -250,6 +250,19 @@ def test_a_list_of_yolos_classes_that_cannot_be_read_is_named(tmp_path, name, co
         open_training(settings_of(tmp_path, train_masks="labels/{id}.txt", classes=["box", "pieces"]))
 
 
+def test_lists_of_yolos_classes_that_differ_are_both_named(tmp_path):
+    save_image(tmp_path / "train_images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(f"0 {shares(BOX)}\n1 {shares(PIECES[0])}\n1 {shares(PIECES[1])}\n")
+    (tmp_path / "data.yaml").write_text("names: [box, pieces]\n")
+    (tmp_path / "labels/classes.txt").write_text("pieces\nbox\n")
+    settings = settings_of(tmp_path, train_masks="labels/{id}.txt", classes=["pieces", "box"])
+    with pytest.raises(UserError, match="class 0 is 'box' in .*data.yaml and 'pieces' in .*labels/classes.txt; remove"):
+        open_training(settings)
+    (tmp_path / "labels/classes.txt").write_text("box\npieces\nthird\n")
+    assert_masks(open_training(settings), {"a": np.dstack([pieces_mask(), box_mask()])})
+
+
 def test_some_of_yolos_classes_are_named_by_number_or_by_its_data_yaml(tmp_path):
     save_image(tmp_path / "train_images" / "a.png")
     (tmp_path / "labels").mkdir()
