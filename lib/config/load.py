@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from lib.config.schema import Settings
 
 TAG = "tag:yaml.org,2002:"
-AS_WRITTEN = {  # forms that are written again as they were read
+DECIMAL = r"(?!-?0\.0000)-?(0|[1-9]\d{0,8})\.(0|\d{0,5}[1-9])"  # others change their digits, or get an exponent
+AS_WRITTEN = {  # forms that are written again as they were read, and what YAML writes for tiny and huge numbers
     f"{TAG}int": (r"0$|-?[1-9]\d*$", "-0123456789"),
-    f"{TAG}float": (r"-?(0|[1-9]\d*)\.(0|\d*[1-9])$|-?\d\.\d+e[-+]\d+$|-?\.inf$|\.nan$", "-.0123456789"),
+    f"{TAG}float": (rf"{DECIMAL}$|-?\d\.\d+e(-\d+|\+(1[6-9]|[2-9]\d|\d{{3,}}))$|-?\.inf$|\.nan$", "-.0123456789"),
     f"{TAG}bool": (r"true$|True$|TRUE$|false$|False$|FALSE$", "tTfF"),
 }
 

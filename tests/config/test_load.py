@@ -62,6 +62,7 @@ def test_other_values_are_yaml(text, expected):
 
 def test_ids_that_yaml_would_change_stay_as_written(settings_file):
     ids = ["010", "-007", "1:30", "7_12", "0x10", "0b11", "2021-02-30", "2021-02-03", "0o17", "00"]
+    ids += ["1.5e+10", "12345678901234567.5", "0.00001"]
     ids += ["1_100", "1.10", ".5", "+5", "-0", "no", "Yes", "on", "off", "1:30.5"]
     settings_file.write_text(f"data: {{exclude: [{', '.join(ids)}], classes: {{010: 1, 1: 2}}}}\n")
     settings = load_settings(settings_file, [f"data.group={ids[6]}"])
