@@ -231,8 +231,12 @@ def _indexes_of_names(names: set[str], settings: DataSettings) -> dict[str, int]
 
 
 def _size(*lengths: str | float) -> list[float]:
-    """Height and width, which some tools write as text."""
-    return [int(number) if number.is_integer() else number for number in map(float, lengths)]
+    """Height and width, which some tools write as text. Raises ValueError for anything but numbers."""
+    try:
+        numbers = [float(length) for length in lengths]
+    except (TypeError, ValueError):
+        raise ValueError(f"its height and width are {' and '.join(map(repr, lengths))}, not numbers") from None
+    return [int(number) if number.is_integer() else number for number in numbers]
 
 
 def _flat(points: list) -> list[float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from lib.base.errors import UserError
 from lib.base.files import write_bytes
 from lib.config.schema import Settings
-from lib.run.folder import RunFolder, open_run
+from lib.run.folder import RunFolder, open_run, starting_run
 
 
 def open_members(settings: Settings) -> list[tuple[RunFolder, Settings]]:
@@ -45,14 +45,15 @@ def require_test_images(settings: Settings) -> None:
 
 
 def runs_built_upon(root: Path) -> set[Path]:
-    """The folders of the run at `root`, its members, and the runs whose pseudo-labels they learned from; resolved."""
+    """The folders of the run at `root`, its members, and the runs that these learned from or began with; resolved."""
     found, waiting = set(), [root]
     while waiting:
         run = RunFolder(waiting.pop())
         if run.root.resolve() not in found and run.config.is_file():
             found.add(run.root.resolve())
             _, settings = open_run(run.root)
-            waiting += [*settings.ensemble.members, *filter(None, [settings.train.pseudo_labels])]
+            first = starting_run(settings.model.weights)
+            waiting += [*settings.ensemble.members, *filter(None, [settings.train.pseudo_labels, first and first.root])]
     return found
 
 

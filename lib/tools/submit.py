@@ -20,6 +20,7 @@ The out-of-fold score of these rules is printed. It is in-sample: if you try man
 """
 
 import argparse
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from lib.data.competition import TrainingData
 
 SIZED = {name for name, (_, text) in STEPS.items() if "{}" in text}
+NO_DECIMAL = re.compile(r"\b0\w|:")  # 0200 and 3:20 are 128 and 200 in YAML
 
 
 def submit(arguments: argparse.Namespace) -> StageSummary:
@@ -102,7 +104,7 @@ def changed_rules(rules: Rules, words: list[str], settings: Settings) -> Rules:
 def change_of(key: str, text: str, word: str) -> Callable[[Rule], Rule]:
     """The change that `key=text` makes to a rule. Raises UserError, quoting the word, for an impossible value."""
     try:
-        value = yaml.safe_load(text)
+        value = text if NO_DECIMAL.search(text) else yaml.safe_load(text)
     except yaml.YAMLError:
         value = text  # which the checks below quote
     if key == "threshold":

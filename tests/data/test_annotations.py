@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -337,6 +338,15 @@ def test_sizes_in_coco_may_be_text(tmp_path):
     content["images"][0] |= {"height": f"{HEIGHT}", "width": f"{WIDTH}.0"}
     (tmp_path / "train.json").write_text(json.dumps(content))
     assert_masks(open_training(settings_of(tmp_path, classes=["cell"])), {"a": box_mask()})
+
+
+@pytest.mark.parametrize("height", [None, "tall", [HEIGHT]])
+def test_sizes_that_are_no_numbers_are_quoted(tmp_path, height):
+    content = coco(tmp_path, [(0, 1, [BOX], False)], images=("a",), categories=("cell",))
+    content["images"][0]["height"] = height
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=re.escape(f"its height and width are {height!r} and {WIDTH}, not numbers")):
+        open_training(settings_of(tmp_path, classes=["cell"]))
 
 
 def test_file_names_behind_a_folder_need_a_pattern(tmp_path):

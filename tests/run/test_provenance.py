@@ -32,7 +32,8 @@ def test_a_run_cannot_learn_from_masks_by_its_own_models(tmp_path, monkeypatch):
     later = run_of(Path("c"), train={"pseudo_labels": "a"})
     both = run_of(Path("both"), ensemble={"members": ["a", "b"]})
     of_later = run_of(Path("of_later"), ensemble={"members": ["b", "c"]})
-    for source in (run, both, of_later):
+    from_it = run_of(Path("from_it"), model={"weights": "a"})
+    for source in (run, both, of_later, from_it):
         with pytest.raises(UserError, match=rf"train\.pseudo_labels={source.root} has its masks by models of a itself"):
             pseudo_inputs(run, source.root)
     with pytest.raises(UserError, match="a has its masks by models of .*/a itself"):

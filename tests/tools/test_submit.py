@@ -108,6 +108,9 @@ def test_a_class_with_an_equals_sign_in_its_name_is_named_like_any_other():
         ("gate=[0.8,300", "as in gate=.0.8,300."),
         ("remove=0", "pixels from 1, or off"),
         ("remove=on", "pixels from 1, or off"),
+        ("remove=0200", "pixels from 1, or off"),  # octal in YAML
+        ("remove=1:30", "pixels from 1, or off"),  # of 60 in YAML
+        ("gate=[0.8,0300]", "as in gate=.0.8,300."),
         ("remove=", "pixels from 1, or off"),
         ("largest=3", "largest is on or off"),
     ],
