@@ -53,9 +53,10 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
         record.begin(settings)
         write_json(run.postprocess, result.to_dict())
         result.write_gains(run.postprocess.with_suffix(".csv"))
-        run.objects.unlink(missing_ok=True)  # an older one may be of other models
         if objects:
             write_json(run.objects, objects.to_dict())
+        else:
+            run.objects.unlink(missing_ok=True)  # of an earlier 05, perhaps of other models
     plot_before_after(result, thresholds, training, oof, settings.submission.size, run.before_after)
     results = [run.postprocess, run.postprocess.with_suffix(".csv"), *([run.objects] if objects else [])]
     uploads = [path for path in submission.paths if path.is_file()] if has_test else []
