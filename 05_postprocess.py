@@ -20,7 +20,7 @@ from lib.run.stage import run_stage, stage_parser
 
 
 def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
-    from lib.base.files import read_json, write_json
+    from lib.base.files import read_json
     from lib.data.input_files import open_unchanged_training
     from lib.folds.split import read_trained
     from lib.masks.rules import read_rules
@@ -51,14 +51,8 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     submissions = new_submissions(run, test, test_maps, thresholds, rules, settings) if has_test else nullcontext()
     with submissions as submission:  # they take their places at the end of the block
         record.begin(settings)
-        write_json(run.postprocess, result.to_dict())
-        result.write_gains(run.postprocess.with_suffix(".csv"))
-        if objects:
-            write_json(run.objects, objects.to_dict())
-        else:
-            run.objects.unlink(missing_ok=True)  # of an earlier 05, perhaps of other models
+        results = write_choices(run, result, objects)
     plot_before_after(result, thresholds, training, oof, settings.submission.size, run.before_after)
-    results = [run.postprocess, run.postprocess.with_suffix(".csv"), *([run.objects] if objects else [])]
     uploads = [path for path in submission.paths if path.is_file()] if has_test else []
     seconds = record.write(submission_inputs(run, settings, made_from), results, uploads)
     refresh_report(run, settings)
@@ -70,6 +64,19 @@ def postprocess(run, settings, arguments: argparse.Namespace) -> StageSummary:
     print(f"{upload}: {submission.description}")
     written = [run.postprocess, run.report, *submission.paths]
     return StageSummary(written, f"upload {shlex.quote(str(upload))}", seconds, read_json(run.postprocess))
+
+
+def write_choices(run, result, objects) -> list:
+    """Write what was chosen; the files. An objects.json of an earlier 05, perhaps of other models, goes."""
+    from lib.base.files import write_json
+
+    write_json(run.postprocess, result.to_dict())
+    result.write_gains(run.postprocess.with_suffix(".csv"))
+    if not objects:
+        run.objects.unlink(missing_ok=True)
+        return [run.postprocess, run.postprocess.with_suffix(".csv")]
+    write_json(run.objects, objects.to_dict())
+    return [run.postprocess, run.postprocess.with_suffix(".csv"), run.objects]
 
 
 def choose_rules(run, settings, training, table, oof) -> tuple:

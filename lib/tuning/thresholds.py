@@ -64,12 +64,10 @@ def choose_thresholds(
 def _tables_to_tune(
     counts: Counts, blind: Sequence[BlindMaps], class_index: int, metric: Metric, groups: np.ndarray
 ) -> TablesToTune:
-    own, *others = (
-        ScoreTable.of_class(of_maps, class_index, metric, groups)
-        for of_maps in (counts, *(maps.counts for maps in blind))
-    )
-    blind_to = {part: table for maps, table in zip(blind, others, strict=True) for part in maps.parts}
-    return TablesToTune(own, blind_to)
+    blind_to = {}
+    for maps in blind:
+        blind_to |= dict.fromkeys(maps.parts, ScoreTable.of_class(maps.counts, class_index, metric, groups))
+    return TablesToTune(ScoreTable.of_class(counts, class_index, metric, groups), blind_to)
 
 
 def tune(table: ScoreTable, kind: str) -> Rule:
