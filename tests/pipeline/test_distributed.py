@@ -195,7 +195,7 @@ def test_torchrun_starts_two(prepared, tmp_path):
     done = subprocess.run(
         [*command, REPOSITORY / "02_train.py", *words],
         cwd=typed,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path)},  # where torchrun leaves a folder
         capture_output=True,
         text=True,
     )
