@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib.base.cli import plain_parser
+from lib.base.cli import plain_parser, take_overrides
 from lib.base.errors import UserError
 from lib.base.files import read_json, write_json, write_text
 from lib.config.load import load_settings
@@ -61,7 +61,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
     """The arguments common to all experiments."""
     command = plain_parser(doc)
     command.add_argument("work", type=Path, help="the folder that runs and results are in; made if absent")
-    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all runs")
+    take_overrides(command, "section.key=value", "settings of all runs")
     command.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "blue_marble.yaml")
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     command.add_argument("--only", nargs="+", metavar="VARIANT", help="only these rows of the table")

@@ -35,7 +35,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lib.base.cli import plain_parser, run_command
+from lib.base.cli import plain_parser, run_command, take_overrides
 from lib.base.files import read_json, write_json
 from lib.config.schema import Settings
 from lib.data.competition import TrainingData, open_training
@@ -308,7 +308,7 @@ def counts_in_order(parts: list[Counts], ids: pd.Series) -> Counts:
 if __name__ == "__main__":
     command = plain_parser(__doc__)
     command.add_argument("work", type=Path, help="the folder that results are in; made if absent")
-    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all trainings")
+    take_overrides(command, "section.key=value", "settings of all trainings")
     command.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "blue_marble.yaml")
     command.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2], metavar="K", help="two or more")
     command.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N")

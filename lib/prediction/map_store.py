@@ -1,6 +1,6 @@
 """Probability maps on disk: one 8-bit PNG per image and class, `<folder>/[<class>/]<id>.png`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -138,7 +138,7 @@ def read_presence(store: MapReader, ids: Iterable[str]) -> np.ndarray | None:
     return np.stack(of_images)
 
 
-def count_maps(store: MapReader, data: TrainingData, ids: Iterable[str], size: tuple[int, int] | None) -> Counts:
+def count_maps(store: MapReader, data: TrainingData, ids: Sequence[str], size: tuple[int, int] | None) -> Counts:
     """The pixel counts and the presence of some images' maps; `size` is submission.size."""
     counts = count_images(read_pairs(store, data, ids, size), data.classes)
     return replace(counts, presence=read_presence(store, ids))

@@ -7,7 +7,7 @@ therefore tuned on maps that are all averaged with the weights found without it.
 not stored.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -47,7 +47,7 @@ def build_blind_maps(
     stores: list[MapStore],
     settings: Settings,
     data: TrainingData,
-    ids: Iterable[str],
+    ids: Sequence[str],
 ) -> list[BlindMaps]:
     """One for each weighting in `of_part`, the weights found without each part; none if all are the same."""
     parts_of: dict[Weighting, list[int]] = {}

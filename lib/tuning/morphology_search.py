@@ -8,6 +8,7 @@ are adopted only if they gain more than two standard errors on the folds left ou
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ SEARCHED = 2000  # images: 160 MB of counts, of one class at a time
 SCORES = ("nested", "in_sample", "gap")
 
 ReadPairs = Callable[[Sequence[str]], Iterable[Pair]]  # streams the images with these ids, in order
+Search = Callable[[ReadPairs, Counts], StepSelection]  # `search_steps` for one class
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,10 @@ def search_morphology(
     parts, groups = chosen.parts, group_numbers(groups)
     if settings.steps and len(np.unique(parts)) < 3:
         raise UserError("choosing morphology needs at least three images; set postprocess.steps=[] to skip it")
-    selected = [
-        select_steps(read, counts, chosen, class_index, groups, settings, blind)
-        for class_index in range(len(chosen.classes))
-    ]
+    selected = []
+    for class_index in range(len(chosen.classes)):
+        search = partial(search_steps, chosen=chosen, class_index=class_index, groups=groups, settings=settings)
+        selected.append(select_steps(search, read, counts, blind))
     if settings.steps:
         terms = score_rules(read, counts, parts, chosen.metric, selected)
     else:
@@ -172,20 +174,13 @@ def search_morphology(
 
 
 def select_steps(
-    read: ReadPairs,
-    counts: Counts,
-    chosen: ThresholdResult,
-    class_index: int,
-    groups: np.ndarray,
-    settings: PostprocessSettings,
-    blind: Sequence[tuple[ReadPairs, BlindMaps]],
+    search: Search, read: ReadPairs, counts: Counts, blind: Sequence[tuple[ReadPairs, BlindMaps]]
 ) -> SelectedRules:
     """The rules selected for one class, those without a part on maps that are blind to it."""
-    selected = search_steps(read, counts, chosen, class_index, groups, settings).selected()
+    selected = search(read, counts).selected(elsewhere={part for _, maps in blind for part in maps.parts})
     without_part = dict(selected.without_part)
     for read_blind, maps in blind:
-        selection = search_steps(read_blind, maps.counts, chosen, class_index, groups, settings)
-        without_part |= {part: selection.selected_without(part) for part in maps.parts}
+        without_part |= search(read_blind, maps.counts).selected_without_each(maps.parts)
     return selected._replace(without_part=without_part)
 
 

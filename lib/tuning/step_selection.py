@@ -8,7 +8,7 @@
   the family is selected by cross-validation within the other folds, tuned on them, and scored on the fold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -130,11 +130,16 @@ class StepSelection:
         without = frozenset({fold})
         return self.best_rules(without)[self.select(without)]
 
-    def selected(self) -> SelectedRules:
-        """The rule selected on all folds, and those selected without each fold."""
+    def selected_without_each(self, folds: Iterable[int]) -> dict[int, Rule]:
+        """By fold, the rule selected and tuned on the other folds."""
+        return {fold: self.selected_without(fold) for fold in folds}
+
+    def selected(self, elsewhere: Collection[int] = ()) -> SelectedRules:
+        """The rule selected on all folds, and those without each fold, but for folds that are selected `elsewhere`."""
         rules, tried = self.best_rules(), self.tried()
         best_family = next((tuple(row["steps"]) for row in tried if row["steps"]), ())
-        without_part = {fold: self.selected_without(fold) for fold in np.unique(self.folds).tolist()}
+        here = [fold for fold in np.unique(self.folds).tolist() if fold not in elsewhere]
+        without_part = self.selected_without_each(here)
         return SelectedRules(rules[self.select()], rules[best_family], without_part, tried)
 
     def tried(self) -> list[dict]:

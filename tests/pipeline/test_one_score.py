@@ -1,7 +1,6 @@
 """The same number by every road: thresholds, morphology, round trip, comparison, scored csv and summary agree."""
 
 import csv
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +16,10 @@ from lib.checks.inspection import inspect_all
 from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
 from lib.folds.split import assign_folds, image_table
-from lib.masks.metrics import Metric, count_images
+from lib.masks.metrics import Metric
 from lib.masks.rle import encode
 from lib.masks.rules import Rule, read_rules
-from lib.prediction.map_store import MapStore, read_pairs, read_presence, scored_masks, scored_truth
+from lib.prediction.map_store import MapStore, count_maps, read_pairs, scored_masks, scored_truth
 from lib.report.measures import OofScores
 from lib.run.folder import RunFolder
 from lib.submission.outputs import predicted
@@ -109,8 +108,7 @@ def check_roads(
     table = assign_folds(image_table(facts, groups, data.classes), 3, seed=0)
     folds, groups = table.fold.to_numpy(), table.group.to_numpy()
 
-    counts = count_images(read_pairs(store, data, table.id, size), data.classes)
-    counts = replace(counts, presence=read_presence(store, table.id))
+    counts = count_maps(store, data, table.id, size)
     chosen = choose_thresholds(counts, folds, made.threshold, groups)
     read = partial(read_pairs, store, data, size=size)
     result = search_morphology(read, counts, folds, groups, made.threshold, made.postprocess)

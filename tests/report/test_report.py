@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -32,9 +31,9 @@ from lib.config.schema import Settings
 from lib.data.competition import open_test, open_training
 from lib.folds.duplicates import duplicates_table
 from lib.folds.split import assign_folds, image_table, write_folds
-from lib.masks.metrics import count_images, dice
+from lib.masks.metrics import dice
 from lib.masks.rules import Gate, Rule, Step, read_rules
-from lib.prediction.map_store import MapStore, read_pairs, read_presence
+from lib.prediction.map_store import MapStore, count_maps, read_pairs
 from lib.report import measures, overview, stages
 from lib.report.charts import Axis, Chart
 from lib.report.comparison import write_comparison
@@ -152,10 +151,7 @@ class FakeRun:
             presence = np.where(truth.any(axis=(0, 1)), 200, 30).astype(np.uint8) if self.has_presence else None
             maps = np.stack([blurred(plane, self.random) for plane in np.moveaxis(truth, -1, 0)], -1)
             store.write(image_id, maps, presence)
-        counts = count_images(
-            read_pairs(store, self.training, self.table.id, self.settings.submission.size), self.training.classes
-        )
-        self.counts = replace(counts, presence=read_presence(store, self.table.id))
+        self.counts = count_maps(store, self.training, self.table.id, self.settings.submission.size)
         self.counts.save(self.run.oof_counts)
         result = choose_thresholds(self.counts, self.table.fold.to_numpy(), self.settings.threshold, None)
         result.write_curves(self.run.threshold.with_suffix(".csv"))
